@@ -1,0 +1,40 @@
+//! The nouns: what is governed, what is asked and what is answered.
+//!
+//! Plain values whose constructors refuse what may not exist. No IO, no clock, no async.
+
+mod control;
+mod decision;
+mod exception;
+mod facet;
+mod id;
+mod invalid;
+mod place;
+mod question;
+mod scope;
+mod subject;
+mod tier;
+mod time;
+mod value;
+
+pub use control::{
+    Control, ControlState, Enforcement, EvidenceNeed, FrameworkRef, OnError, Reach, Schedule,
+    Severity, Vector, Verdict,
+};
+pub use decision::{
+    ControlResult, Decision, Effect, ExceptionResult, NextAction, Outcome, Reason, Trouble,
+    TroubleKind,
+};
+pub use exception::{Deviation, Evidence, Exception, ExceptionState, Justification, UsageLimits};
+pub use facet::{Completeness, Facet, FacetState, Fingerprint};
+pub use id::{
+    ClassId, ControlId, Digest, DomainId, ExceptionId, Principal, PrincipalKind, SubjectId,
+};
+pub use invalid::Invalid;
+pub use place::{Domain, WhenUngoverned};
+pub use question::{Question, Resource, Tool};
+pub use scope::{Dimension, Pattern, Scope, Selector, Set};
+pub use subject::{Lifecycle, Sensitivity, Subject, SubjectKind};
+pub use tier::{StaleMode, Tier, TierRules};
+pub use time::{Lease, Now, Span, Timestamp};
+pub(crate) use value::lookup;
+pub use value::{Ref, Value};

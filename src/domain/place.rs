@@ -1,0 +1,29 @@
+//! Domains: teams, regions or product lines with rules of their own.
+
+use super::{Deviation, DomainId, Principal};
+
+/// What is answered when no control applies to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WhenUngoverned {
+    /// Allow it: the domain accepts that this is not governed.
+    Allow,
+    /// Deny it with NO_CONTROL.
+    Deny,
+}
+
+/// A node of the domain tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// Its id.
+    pub id: DomainId,
+    /// The domain it is part of.
+    pub parent: Option<DomainId>,
+    /// What people call it.
+    pub display_name: Box<str>,
+    /// Who answers for it.
+    pub owner: Principal,
+    /// Said here, or left to the parent.
+    pub when_ungoverned: Option<WhenUngoverned>,
+    /// Local words for kinds of deviation.
+    pub vocabulary: Vec<(Box<str>, Deviation)>,
+}

@@ -1,0 +1,771 @@
+//! Evaluation: a tree over slots and a frame of attributes → a value, or what is in the way.
+//!
+//! Nothing is allocated; lists made by `filter` and `map` are walked, never built. Errors are
+//! absorbed by `&&`, `||`, `all` and `exists` as the CEL specification says.
+
+use std::cell::Cell;
+
+use chrono::{Datelike, TimeZone, Timelike};
+
+use crate::domain::lookup;
+use crate::domain::{Question, Ref, Span, Timestamp, Tool, Trouble, TroubleKind, Value};
+
+use super::node::{Ask, Condition, Convert, Node, Order, Part, Quantifier, Slope, Sum, Within};
+
+/// Loop turns one decision may take over all its conditions.
+const FUEL: u32 = 1_000_000;
+
+/// What a condition may read, for one decision.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    pub(crate) subject: Option<&'a [Option<Value>]>,
+    pub(crate) resource: Option<&'a [Option<Value>]>,
+    pub(crate) exception: Option<&'a [Option<Value>]>,
+    pub(crate) question: Option<&'a Question>,
+    pub(crate) tool: Option<Tool<'a>>,
+    pub(crate) slots: &'a [Option<&'a Value>],
+    pub(crate) now: Timestamp,
+    edge: Cell<i64>,
+    fuel: Cell<u32>,
+}
+
+impl<'a> Frame<'a> {
+    /// A frame in which nothing is known but the time.
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            subject: None,
+            resource: None,
+            exception: None,
+            question: None,
+            tool: None,
+            slots: &[],
+            now,
+            edge: Cell::new(i64::MAX),
+            fuel: Cell::new(FUEL),
+        }
+    }
+
+    /// The nearest instant at which something evaluated so far may turn out differently.
+    pub fn edge(&self) -> Timestamp {
+        Timestamp::from_micros(self.edge.get())
+    }
+
+    /// Notes that something may turn out differently from `at` on.
+    pub fn note_edge(&self, at: Timestamp) {
+        self.edge.set(self.edge.get().min(at.micros()));
+    }
+
+    /// The same frame with `exception` in place.
+    pub(crate) fn with_exception(&self, exception: Option<&'a [Option<Value>]>) -> Self {
+        Self {
+            exception,
+            edge: self.edge.clone(),
+            fuel: self.fuel.clone(),
+            ..*self
+        }
+    }
+
+    fn burn(&self, at: u32) -> Result<(), Trouble> {
+        match self.fuel.get().checked_sub(1) {
+            Some(left) => {
+                self.fuel.set(left);
+                Ok(())
+            }
+            None => trouble(TroubleKind::BudgetExceeded, at),
+        }
+    }
+}
+
+impl Condition {
+    /// Whether the condition holds, or what kept it from an answer.
+    pub fn holds(&self, frame: &Frame<'_>) -> Result<bool, Trouble> {
+        truth(&self.root, frame, None)
+    }
+}
+
+impl super::node::Term {
+    /// Whether the clause holds, or what kept it from an answer.
+    pub(crate) fn holds(&self, frame: &Frame<'_>) -> Result<bool, Trouble> {
+        truth(&self.node, frame, None)
+    }
+
+    /// The attributes the clause reads, each with its text and its value if it has one.
+    pub(crate) fn reads<'a>(
+        &'a self,
+        frame: &Frame<'a>,
+    ) -> impl Iterator<Item = (&'a str, Result<Ref<'a>, Trouble>)> {
+        self.reads
+            .iter()
+            .map(move |(text, node)| (&**text, eval(node, frame, None)))
+    }
+
+    /// The first element for which the clause's `exists` holds, with its place in the list.
+    pub(crate) fn witness<'a>(&'a self, frame: &Frame<'a>) -> Option<(usize, Ref<'a>)> {
+        let mut node = &self.node;
+        while let Node::Not { of, .. } | Node::Volatile(of) = node {
+            node = of;
+        }
+        let Node::Quantify {
+            quantifier: Quantifier::Exists,
+            list,
+            body,
+            ..
+        } = node
+        else {
+            return None;
+        };
+        let (mut found, mut at) = (None, 0_usize);
+        let walked = each(list, frame, None, &mut |item| {
+            let scope = Scope { item, outer: None };
+            if found.is_none() && truth(body, frame, Some(&scope)) == Ok(true) {
+                found = Some((at, item));
+            }
+            at = at.saturating_add(1);
+            Ok(())
+        });
+        walked.ok().and(found)
+    }
+}
+
+/// The elements of the loops around an expression, innermost first.
+#[derive(Clone, Copy)]
+struct Scope<'s, 'a> {
+    item: Ref<'a>,
+    outer: Option<&'s Self>,
+}
+
+type Value_<'a> = Result<Ref<'a>, Trouble>;
+
+fn trouble<T>(kind: TroubleKind, at: u32) -> Result<T, Trouble> {
+    Err(Trouble { kind, at })
+}
+
+fn present(value: Option<&str>, at: u32) -> Value_<'_> {
+    value.map(Ref::Str).ok_or(Trouble {
+        kind: TroubleKind::MissingAttribute,
+        at,
+    })
+}
+
+fn truth<'a>(
+    node: &'a Node,
+    frame: &Frame<'a>,
+    scope: Option<&Scope<'_, 'a>>,
+) -> Result<bool, Trouble> {
+    match node {
+        Node::And(parts) => {
+            let mut kept = None;
+            for part in parts {
+                match truth(part, frame, scope) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(false),
+                    Err(error) => kept = kept.or(Some(error)),
+                }
+            }
+            kept.map_or(Ok(true), Err)
+        }
+        Node::Or(parts) => {
+            let mut kept = None;
+            for part in parts {
+                match truth(part, frame, scope) {
+                    Ok(false) => {}
+                    Ok(true) => return Ok(true),
+                    Err(error) => kept = kept.or(Some(error)),
+                }
+            }
+            kept.map_or(Ok(false), Err)
+        }
+        Node::Not { of, .. } => truth(of, frame, scope).map(|b| !b),
+        Node::Compare {
+            order,
+            left,
+            right,
+            slope,
+            at,
+        } => {
+            let (left, right) = (eval(left, frame, scope)?, eval(right, frame, scope)?);
+            note(frame, *slope, left, right);
+            match order {
+                Order::Equal => Ok(equal(left, right)),
+                Order::NotEqual => Ok(!equal(left, right)),
+                Order::Less => {
+                    compare(left, right, *at).map(|o| o == Some(std::cmp::Ordering::Less))
+                }
+                Order::Greater => {
+                    compare(left, right, *at).map(|o| o == Some(std::cmp::Ordering::Greater))
+                }
+                Order::LessEqual => compare(left, right, *at).map(|o| {
+                    matches!(
+                        o,
+                        Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)
+                    )
+                }),
+                Order::GreaterEqual => compare(left, right, *at).map(|o| {
+                    matches!(
+                        o,
+                        Some(std::cmp::Ordering::Greater | std::cmp::Ordering::Equal)
+                    )
+                }),
+            }
+        }
+        Node::Quantify {
+            quantifier,
+            list,
+            body,
+            at,
+            ..
+        } => quantify(*quantifier, list, body, *at, frame, scope),
+        Node::HasField { of, place, at } => match eval(of, frame, scope)? {
+            Ref::Record(fields) => Ok(fields.get(usize::from(*place)).is_some_and(Option::is_some)),
+            _ => trouble(TroubleKind::WrongKind, *at),
+        },
+        Node::HasKey { of, key, at } => match eval(of, frame, scope)? {
+            Ref::Map(entries) => Ok(lookup(entries, key).is_some()),
+            _ => trouble(TroubleKind::WrongKind, *at),
+        },
+        Node::HasSlot(slot) => Ok(frame
+            .slots
+            .get(usize::from(*slot))
+            .is_some_and(Option::is_some)),
+        Node::HasAsk(ask) => Ok(asked(*ask, frame, 0).is_ok()),
+        Node::In { item, list, at } => member(item, list, *at, frame, scope),
+        Node::Within {
+            within,
+            text,
+            part,
+            at,
+        } => match (eval(text, frame, scope)?, eval(part, frame, scope)?) {
+            (Ref::Str(text), Ref::Str(part)) => Ok(match within {
+                Within::Contains => text.contains(part),
+                Within::StartsWith => text.starts_with(part),
+                Within::EndsWith => text.ends_with(part),
+            }),
+            _ => trouble(TroubleKind::WrongKind, *at),
+        },
+        Node::Matches { text, pattern, at } => match eval(text, frame, scope)? {
+            Ref::Str(text) => Ok(pattern.is_match(text)),
+            _ => trouble(TroubleKind::WrongKind, *at),
+        },
+        Node::Choose {
+            test,
+            then,
+            otherwise,
+            ..
+        } => {
+            if truth(test, frame, scope)? {
+                truth(then, frame, scope)
+            } else {
+                truth(otherwise, frame, scope)
+            }
+        }
+        Node::Volatile(of) => {
+            frame.note_edge(frame.now);
+            truth(of, frame, scope)
+        }
+        other => match eval(other, frame, scope)? {
+            Ref::Bool(b) => Ok(b),
+            _ => trouble(TroubleKind::WrongKind, other.at()),
+        },
+    }
+}
+
+fn eval<'a>(node: &'a Node, frame: &Frame<'a>, scope: Option<&Scope<'_, 'a>>) -> Value_<'a> {
+    match node {
+        Node::Const(value) => Ok(value.as_ref()),
+        Node::Now => Ok(Ref::Time(frame.now)),
+        Node::Subject => frame.subject.map(Ref::Record).ok_or(Trouble {
+            kind: TroubleKind::MissingAttribute,
+            at: 0,
+        }),
+        Node::Resource { at } => frame.resource.map(Ref::Record).ok_or(Trouble {
+            kind: TroubleKind::ResourceUnknown,
+            at: *at,
+        }),
+        Node::Exception { at } => frame.exception.map(Ref::Record).ok_or(Trouble {
+            kind: TroubleKind::MissingAttribute,
+            at: *at,
+        }),
+        Node::Ask { ask, at } => asked(*ask, frame, *at),
+        Node::Slot { slot, at } => match frame.slots.get(usize::from(*slot)) {
+            Some(Some(value)) => Ok(value.as_ref()),
+            Some(None) | None => trouble(TroubleKind::MissingAttribute, *at),
+        },
+        Node::Properties => Ok(frame
+            .question
+            .map_or(Ref::Map(&[]), |q| q.resource.properties.as_ref())),
+        Node::Context => Ok(frame.question.map_or(Ref::Map(&[]), |q| q.context.as_ref())),
+        Node::Local(up) => {
+            let mut at = scope;
+            for _ in 0..*up {
+                at = at.and_then(|scope| scope.outer);
+            }
+            at.map(|scope| scope.item).ok_or(Trouble {
+                kind: TroubleKind::MissingAttribute,
+                at: 0,
+            })
+        }
+        Node::Field { of, place, at } => match eval(of, frame, scope)? {
+            Ref::Record(fields) => match fields.get(usize::from(*place)) {
+                Some(Some(value)) => Ok(value.as_ref()),
+                Some(None) | None => trouble(TroubleKind::MissingAttribute, *at),
+            },
+            _ => trouble(TroubleKind::WrongKind, *at),
+        },
+        Node::Key { of, key, at } => match eval(of, frame, scope)? {
+            Ref::Map(entries) => lookup(entries, key).map(Value::as_ref).ok_or(Trouble {
+                kind: TroubleKind::MissingAttribute,
+                at: *at,
+            }),
+            _ => trouble(TroubleKind::WrongKind, *at),
+        },
+        Node::Index { of, index, at } => {
+            index_into(eval(of, frame, scope)?, eval(index, frame, scope)?, *at)
+        }
+        Node::Choose {
+            test,
+            then,
+            otherwise,
+            ..
+        } => {
+            if truth(test, frame, scope)? {
+                eval(then, frame, scope)
+            } else {
+                eval(otherwise, frame, scope)
+            }
+        }
+        Node::Compute {
+            sum,
+            left,
+            right,
+            at,
+        } => compute(
+            *sum,
+            eval(left, frame, scope)?,
+            eval(right, frame, scope)?,
+            *at,
+        ),
+        Node::Negate { of, at } => match eval(of, frame, scope)? {
+            Ref::Int(i) => i.checked_neg().map(Ref::Int).ok_or(Trouble {
+                kind: TroubleKind::OutOfRange,
+                at: *at,
+            }),
+            Ref::Double(d) => Ok(Ref::Double(-d)),
+            Ref::Span(s) => s
+                .micros()
+                .checked_neg()
+                .map(|m| Ref::Span(Span::from_micros(m)))
+                .ok_or(Trouble {
+                    kind: TroubleKind::OutOfRange,
+                    at: *at,
+                }),
+            _ => trouble(TroubleKind::WrongKind, *at),
+        },
+        Node::Size { of, at } => size(of, *at, frame, scope),
+        Node::Convert { convert, of, at } => convert_to(*convert, eval(of, frame, scope)?, *at),
+        Node::Part { part, of, zone, at } => take_part(*part, eval(of, frame, scope)?, *zone, *at),
+        Node::Volatile(of) => {
+            frame.note_edge(frame.now);
+            eval(of, frame, scope)
+        }
+        Node::Filter { at, .. } | Node::Map { at, .. } => trouble(TroubleKind::WrongKind, *at),
+        Node::Items(_) => trouble(TroubleKind::WrongKind, 0),
+        Node::HasAsk(_)
+        | Node::HasSlot(_)
+        | Node::HasField { .. }
+        | Node::HasKey { .. }
+        | Node::Not { .. }
+        | Node::And(_)
+        | Node::Or(_)
+        | Node::Compare { .. }
+        | Node::In { .. }
+        | Node::Within { .. }
+        | Node::Matches { .. }
+        | Node::Quantify { .. } => truth(node, frame, scope).map(Ref::Bool),
+    }
+}
+
+fn asked<'a>(ask: Ask, frame: &Frame<'a>, at: u32) -> Value_<'a> {
+    let missing = Trouble {
+        kind: TroubleKind::MissingAttribute,
+        at,
+    };
+    let question = frame.question.ok_or(missing)?;
+    let tool = || frame.tool.as_ref().ok_or(missing);
+    match ask {
+        Ask::Action => Ok(Ref::Str(&question.action)),
+        Ask::Purpose => present(question.purpose.as_deref(), at),
+        Ask::ActorKind => present(question.actor_kind.as_deref(), at),
+        Ask::Tool => tool().map(|_| Ref::Bool(true)),
+        Ask::ToolServer => present(tool()?.server, at),
+        Ask::ToolName => present(Some(tool()?.name), at),
+        Ask::ToolDigest => present(tool()?.definition_digest, at),
+        Ask::ResourceType => Ok(Ref::Str(&question.resource.kind)),
+        Ask::ResourceId => Ok(Ref::Str(&question.resource.id)),
+    }
+}
+
+/// Notes when a comparison that moves with time may turn.
+fn note(frame: &Frame<'_>, slope: Slope, left: Ref<'_>, right: Ref<'_>) {
+    let difference = match (left, right) {
+        (Ref::Time(a), Ref::Time(b)) => (a - b).micros(),
+        (Ref::Span(a), Ref::Span(b)) => a.micros().saturating_sub(b.micros()),
+        _ => 0,
+    };
+    let to_zero = match slope {
+        Slope::Still => return,
+        Slope::Rising => difference.saturating_neg(),
+        Slope::Falling => difference,
+        Slope::Wild => 0,
+    };
+    match to_zero {
+        // Past the turning point: nothing changes any more.
+        i64::MIN..=-1 => {}
+        0 => frame.note_edge(frame.now + Span::from_micros(i64::from(slope != Slope::Wild))),
+        _ => frame.note_edge(frame.now + Span::from_micros(to_zero)),
+    }
+}
+
+fn quantify<'a>(
+    quantifier: Quantifier,
+    list: &'a Node,
+    body: &'a Node,
+    at: u32,
+    frame: &Frame<'a>,
+    scope: Option<&Scope<'_, 'a>>,
+) -> Result<bool, Trouble> {
+    // A list whose making fails is an error whichever element would have decided.
+    if list.is_walked() {
+        each(list, frame, scope, &mut |_| Ok(()))?;
+    }
+    let (mut kept, mut count, mut decided) = (None, 0_u32, false);
+    each(list, frame, scope, &mut |item| {
+        if decided {
+            return Ok(());
+        }
+        frame.burn(at)?;
+        match (
+            truth(body, frame, Some(&Scope { item, outer: scope })),
+            quantifier,
+        ) {
+            (Ok(true), Quantifier::Exists) | (Ok(false), Quantifier::All) => decided = true,
+            (Ok(true), Quantifier::ExistsOne) => count = count.saturating_add(1),
+            (Ok(_), _) => {}
+            (Err(error), _) if error.kind == TroubleKind::BudgetExceeded => return Err(error),
+            (Err(error), Quantifier::ExistsOne) => return Err(error),
+            (Err(error), Quantifier::Exists | Quantifier::All) => kept = kept.or(Some(error)),
+        }
+        Ok(())
+    })?;
+    match (quantifier, decided, kept) {
+        (Quantifier::Exists, true, _) => Ok(true),
+        (Quantifier::All, true, _) => Ok(false),
+        (Quantifier::Exists | Quantifier::All, false, Some(error)) => Err(error),
+        (Quantifier::Exists, false, None) => Ok(false),
+        (Quantifier::All, false, None) => Ok(true),
+        (Quantifier::ExistsOne, ..) => Ok(count == 1),
+    }
+}
+
+/// Walks a list, or the keys of a map.
+fn each<'a>(
+    list: &'a Node,
+    frame: &Frame<'a>,
+    scope: Option<&Scope<'_, 'a>>,
+    visit: &mut dyn FnMut(Ref<'a>) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    match list {
+        Node::Filter { list, body, at, .. } => each(list, frame, scope, &mut |item| {
+            frame.burn(*at)?;
+            if truth(body, frame, Some(&Scope { item, outer: scope }))? {
+                visit(item)
+            } else {
+                Ok(())
+            }
+        }),
+        Node::Map {
+            list,
+            test,
+            body,
+            at,
+            ..
+        } => each(list, frame, scope, &mut |item| {
+            frame.burn(*at)?;
+            let inner = Scope { item, outer: scope };
+            if let Some(test) = test
+                && !truth(test, frame, Some(&inner))?
+            {
+                return Ok(());
+            }
+            visit(eval(body, frame, Some(&inner))?)
+        }),
+        Node::Items(items) => items
+            .iter()
+            .try_for_each(|item| visit(eval(item, frame, scope)?)),
+        Node::Volatile(of) => {
+            frame.note_edge(frame.now);
+            each(of, frame, scope, visit)
+        }
+        Node::Choose {
+            test,
+            then,
+            otherwise,
+            ..
+        } => {
+            if truth(test, frame, scope)? {
+                each(then, frame, scope, visit)
+            } else {
+                each(otherwise, frame, scope, visit)
+            }
+        }
+        other => match eval(other, frame, scope)? {
+            Ref::List(items) => items.iter().try_for_each(|item| visit(item.as_ref())),
+            Ref::Map(entries) => entries.iter().try_for_each(|(key, _)| visit(Ref::Str(key))),
+            _ => trouble(TroubleKind::WrongKind, other.at()),
+        },
+    }
+}
+
+fn member<'a>(
+    item: &'a Node,
+    list: &'a Node,
+    at: u32,
+    frame: &Frame<'a>,
+    scope: Option<&Scope<'_, 'a>>,
+) -> Result<bool, Trouble> {
+    let item = eval(item, frame, scope)?;
+    if list.is_walked() {
+        let mut found = false;
+        each(list, frame, scope, &mut |other| {
+            found |= equal(item, other);
+            Ok(())
+        })?;
+        return Ok(found);
+    }
+    match (eval(list, frame, scope)?, item) {
+        (Ref::List(items), item) => Ok(items.iter().any(|other| equal(item, other.as_ref()))),
+        (Ref::Map(entries), Ref::Str(key)) => Ok(lookup(entries, key).is_some()),
+        (Ref::Map(_), _) => Ok(false),
+        _ => trouble(TroubleKind::WrongKind, at),
+    }
+}
+
+fn size<'a>(of: &'a Node, at: u32, frame: &Frame<'a>, scope: Option<&Scope<'_, 'a>>) -> Value_<'a> {
+    let count = if of.is_walked() {
+        let mut count = 0_usize;
+        each(of, frame, scope, &mut |_| {
+            count = count.saturating_add(1);
+            Ok(())
+        })?;
+        count
+    } else {
+        match eval(of, frame, scope)? {
+            Ref::List(items) => items.len(),
+            Ref::Map(entries) => entries.len(),
+            Ref::Str(text) => text.chars().count(),
+            _ => return trouble(TroubleKind::WrongKind, at),
+        }
+    };
+    Ok(Ref::Int(i64::try_from(count).unwrap_or(i64::MAX)))
+}
+
+/// Equality as CEL has it: across numbers by value, across other kinds never.
+pub(crate) fn equal(left: Ref<'_>, right: Ref<'_>) -> bool {
+    match (left, right) {
+        (Ref::Null, Ref::Null) => true,
+        (Ref::Bool(a), Ref::Bool(b)) => a == b,
+        (Ref::Str(a), Ref::Str(b)) => a == b,
+        (Ref::Time(a), Ref::Time(b)) => a == b,
+        (Ref::Span(a), Ref::Span(b)) => a == b,
+        (Ref::Int(a), Ref::Int(b)) => a == b,
+        (Ref::Int(_) | Ref::Double(_), Ref::Int(_) | Ref::Double(_)) => {
+            numbers(left, right) == Some(std::cmp::Ordering::Equal)
+        }
+        (Ref::List(a), Ref::List(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a.as_ref(), b.as_ref()))
+        }
+        (Ref::Map(a), Ref::Map(b)) => {
+            a.len() == b.len()
+                && a.iter()
+                    .zip(b)
+                    .all(|((k, a), (l, b))| k == l && equal(a.as_ref(), b.as_ref()))
+        }
+        _ => false,
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "numbers of two kinds compare as doubles, as in CEL"
+)]
+fn numbers(left: Ref<'_>, right: Ref<'_>) -> Option<std::cmp::Ordering> {
+    match (left, right) {
+        (Ref::Int(a), Ref::Int(b)) => Some(a.cmp(&b)),
+        (Ref::Double(a), Ref::Double(b)) => a.partial_cmp(&b),
+        (Ref::Int(a), Ref::Double(b)) => (a as f64).partial_cmp(&b),
+        (Ref::Double(a), Ref::Int(b)) => a.partial_cmp(&(b as f64)),
+        _ => None,
+    }
+}
+
+fn compare(left: Ref<'_>, right: Ref<'_>, at: u32) -> Result<Option<std::cmp::Ordering>, Trouble> {
+    match (left, right) {
+        (Ref::Int(_) | Ref::Double(_), Ref::Int(_) | Ref::Double(_)) => Ok(numbers(left, right)),
+        (Ref::Str(a), Ref::Str(b)) => Ok(Some(a.cmp(b))),
+        (Ref::Time(a), Ref::Time(b)) => Ok(Some(a.cmp(&b))),
+        (Ref::Span(a), Ref::Span(b)) => Ok(Some(a.cmp(&b))),
+        (Ref::Bool(a), Ref::Bool(b)) => Ok(Some(a.cmp(&b))),
+        _ => trouble(TroubleKind::WrongKind, at),
+    }
+}
+
+fn index_into<'a>(of: Ref<'a>, index: Ref<'a>, at: u32) -> Value_<'a> {
+    let missing = Trouble {
+        kind: TroubleKind::NoSuchKey,
+        at,
+    };
+    match (of, index) {
+        (Ref::List(items), Ref::Int(i)) => usize::try_from(i)
+            .ok()
+            .and_then(|i| items.get(i))
+            .map(Value::as_ref)
+            .ok_or(missing),
+        (Ref::Map(entries), Ref::Str(key)) => {
+            lookup(entries, key).map(Value::as_ref).ok_or(missing)
+        }
+        _ => trouble(TroubleKind::WrongKind, at),
+    }
+}
+
+fn compute<'a>(sum: Sum, left: Ref<'a>, right: Ref<'a>, at: u32) -> Value_<'a> {
+    let range = Trouble {
+        kind: TroubleKind::OutOfRange,
+        at,
+    };
+    match (left, right) {
+        (Ref::Int(a), Ref::Int(b)) => match sum {
+            Sum::Add => a.checked_add(b).map(Ref::Int).ok_or(range),
+            Sum::Subtract => a.checked_sub(b).map(Ref::Int).ok_or(range),
+            Sum::Multiply => a.checked_mul(b).map(Ref::Int).ok_or(range),
+            Sum::Divide | Sum::Remainder if b == 0 => trouble(TroubleKind::DividedByZero, at),
+            Sum::Divide => a.checked_div(b).map(Ref::Int).ok_or(range),
+            Sum::Remainder => a.checked_rem(b).map(Ref::Int).ok_or(range),
+        },
+        (Ref::Double(a), Ref::Double(b)) => match sum {
+            Sum::Add => Ok(Ref::Double(a + b)),
+            Sum::Subtract => Ok(Ref::Double(a - b)),
+            Sum::Multiply => Ok(Ref::Double(a * b)),
+            Sum::Divide => Ok(Ref::Double(a / b)),
+            Sum::Remainder => trouble(TroubleKind::WrongKind, at),
+        },
+        (Ref::Time(t), Ref::Span(s)) if sum == Sum::Add => {
+            t.checked_add(s).map(Ref::Time).ok_or(range)
+        }
+        (Ref::Span(s), Ref::Time(t)) if sum == Sum::Add => {
+            t.checked_add(s).map(Ref::Time).ok_or(range)
+        }
+        (Ref::Time(t), Ref::Span(s)) if sum == Sum::Subtract => {
+            t.checked_sub(s).map(Ref::Time).ok_or(range)
+        }
+        (Ref::Time(a), Ref::Time(b)) if sum == Sum::Subtract => Ok(Ref::Span(a - b)),
+        (Ref::Span(a), Ref::Span(b)) if sum == Sum::Add => a
+            .micros()
+            .checked_add(b.micros())
+            .map(|m| Ref::Span(Span::from_micros(m)))
+            .ok_or(range),
+        (Ref::Span(a), Ref::Span(b)) if sum == Sum::Subtract => a
+            .micros()
+            .checked_sub(b.micros())
+            .map(|m| Ref::Span(Span::from_micros(m)))
+            .ok_or(range),
+        _ => trouble(TroubleKind::WrongKind, at),
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "conversions round and are range-checked, as in CEL"
+)]
+fn convert_to(convert: Convert, of: Ref<'_>, at: u32) -> Value_<'static> {
+    let unreadable = Trouble {
+        kind: TroubleKind::Unreadable,
+        at,
+    };
+    match (convert, of) {
+        (Convert::Int, Ref::Int(i)) => Ok(Ref::Int(i)),
+        (Convert::Int, Ref::Double(d)) if d.is_finite() && d.abs() < 9.223_372_036_854_775e18 => {
+            Ok(Ref::Int(d as i64))
+        }
+        (Convert::Int, Ref::Double(_)) => trouble(TroubleKind::OutOfRange, at),
+        (Convert::Int, Ref::Str(text)) => text.parse().map(Ref::Int).map_err(|_| unreadable),
+        (Convert::Int, Ref::Time(t)) => Ok(Ref::Int(t.micros().div_euclid(1_000_000))),
+        (Convert::Double, Ref::Double(d)) => Ok(Ref::Double(d)),
+        (Convert::Double, Ref::Int(i)) => Ok(Ref::Double(i as f64)),
+        (Convert::Double, Ref::Str(text)) => text.parse().map(Ref::Double).map_err(|_| unreadable),
+        (Convert::Time, Ref::Str(text)) => Timestamp::parse(text)
+            .map(Ref::Time)
+            .map_err(|_| unreadable),
+        (Convert::Time, Ref::Time(t)) => Ok(Ref::Time(t)),
+        (Convert::Span, Ref::Str(text)) => Span::parse_cel(text).map(Ref::Span).ok_or(unreadable),
+        (Convert::Span, Ref::Span(s)) => Ok(Ref::Span(s)),
+        _ => trouble(TroubleKind::WrongKind, at),
+    }
+}
+
+fn take_part(part: Part, of: Ref<'_>, zone: Option<chrono_tz::Tz>, at: u32) -> Value_<'static> {
+    let time = match of {
+        Ref::Time(time) => time.to_utc(),
+        Ref::Span(span) => {
+            let micros = span.micros();
+            return match part {
+                Part::Hours => Ok(Ref::Int(micros / 3_600_000_000)),
+                Part::Minutes => Ok(Ref::Int(micros / 60_000_000)),
+                Part::Seconds => Ok(Ref::Int(micros / 1_000_000)),
+                Part::Milliseconds => Ok(Ref::Int(micros / 1_000)),
+                Part::FullYear
+                | Part::Month
+                | Part::DayOfYear
+                | Part::DayOfMonth
+                | Part::Date
+                | Part::DayOfWeek => trouble(TroubleKind::WrongKind, at),
+            };
+        }
+        _ => return trouble(TroubleKind::WrongKind, at),
+    };
+    let zone = zone.unwrap_or(chrono_tz::UTC);
+    let local = zone.from_utc_datetime(&time.naive_utc());
+    Ok(Ref::Int(match part {
+        Part::FullYear => i64::from(local.year()),
+        Part::Month => i64::from(local.month0()),
+        Part::DayOfYear => i64::from(local.ordinal0()),
+        Part::DayOfMonth => i64::from(local.day0()),
+        Part::Date => i64::from(local.day()),
+        Part::DayOfWeek => i64::from(local.weekday().num_days_from_sunday()),
+        Part::Hours => i64::from(local.hour()),
+        Part::Minutes => i64::from(local.minute()),
+        Part::Seconds => i64::from(local.second()),
+        Part::Milliseconds => i64::from(local.nanosecond() / 1_000_000),
+    }))
+}
+
+/// A constant expression's value, if it has one.
+pub(super) fn constant(node: &Node) -> Result<Value, Trouble> {
+    let frame = Frame::new(Timestamp::from_micros(0));
+    Ok(owned(eval(node, &frame, None)?))
+}
+
+/// The value no longer borrowed.
+pub(crate) fn owned(value: Ref<'_>) -> Value {
+    match value {
+        Ref::Null => Value::Null,
+        Ref::Bool(b) => Value::Bool(b),
+        Ref::Int(i) => Value::Int(i),
+        Ref::Double(d) => Value::Double(d),
+        Ref::Str(s) => Value::str(s),
+        Ref::Time(t) => Value::Time(t),
+        Ref::Span(s) => Value::Span(s),
+        Ref::List(items) => Value::List(items.into()),
+        Ref::Map(entries) => Value::Map(entries.into()),
+        Ref::Record(fields) => Value::Record(fields.into()),
+    }
+}

@@ -1,0 +1,15 @@
+//! The condition language: CEL text → checked tree over slots → holds, fails, or cannot tell.
+
+mod eval;
+mod fault;
+mod lower;
+mod node;
+mod print;
+mod source;
+
+pub use eval::Frame;
+pub use fault::Fault;
+pub(crate) use lower::Said;
+pub use lower::{Names, Roots};
+pub use node::Condition;
+pub use source::{MAX_SOURCE, compile, on_deep_stack};

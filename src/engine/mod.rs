@@ -1,0 +1,18 @@
+//! The verbs: same input, same output.
+//!
+//! Pure and total functions over [`crate::domain`]. No IO, no clock, no async, no panic.
+
+pub mod catalogue;
+pub mod condition;
+mod decide;
+mod effective;
+mod explain;
+mod shelf;
+mod snapshot;
+mod world;
+
+pub use decide::decide;
+pub use effective::{Standing, effective};
+pub use explain::{Clause, Explanation, NearMiss, Read, explain, reasons};
+pub use snapshot::{Change, Snapshot, SnapshotError, Source};
+pub use world::{World, WorldError, run_vector};

@@ -1,0 +1,711 @@
+//! The immutable, indexed view that decisions are made from.
+//!
+//! A change makes a new snapshot that shares everything the change did not touch.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use foldhash::fast::FixedState;
+
+use crate::domain::{
+    ClassId, Control, ControlId, Digest, Domain, DomainId, Enforcement, Exception, ExceptionId,
+    Invalid, Question, Selector, Set, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
+};
+
+use super::{
+    condition::{Condition, Fault, Names, Roots, compile, on_deep_stack},
+    shelf::Shelf,
+};
+
+/// Most controls a snapshot holds (reliability §9.3).
+const MAX_CONTROLS: usize = 10_000;
+
+/// One change to what is known.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A tier's rules are these from now on.
+    PutTier(Tier, TierRules),
+    /// A domain is this from now on.
+    PutDomain(Domain),
+    /// A control is this from now on.
+    PutControl(Control),
+    /// A subject is this from now on.
+    PutSubject(Subject),
+    /// An exception is this from now on.
+    PutException(Exception),
+    /// There is no such domain any more.
+    RemoveDomain(DomainId),
+    /// There is no such control any more.
+    RemoveControl(ControlId),
+    /// There is no such subject any more.
+    RemoveSubject(SubjectId),
+    /// There is no such exception any more.
+    RemoveException(ExceptionId),
+}
+
+/// Which object an error is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source {
+    /// The manifest kind.
+    pub kind: &'static str,
+    /// The object's id.
+    pub id: String,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)
+    }
+}
+
+/// Why an object cannot be part of a snapshot.
+#[derive(Clone, Debug)]
+pub struct SnapshotError {
+    /// The object.
+    pub source: Source,
+    /// The field and what is wrong with it.
+    pub invalid: Invalid,
+    /// Where in a condition, if it is one.
+    pub fault: Option<Fault>,
+}
+
+impl fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source, self.invalid)
+    }
+}
+
+impl std::error::Error for SnapshotError {}
+
+/// A control with its conditions compiled.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) control: Arc<Control>,
+    pub(crate) fails: Condition,
+    pub(crate) reach: Option<Condition>,
+    key: u64,
+}
+
+/// An exception with its conditions compiled.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) exception: Arc<Exception>,
+    pub(crate) matches: Option<Condition>,
+    pub(crate) compensates: Box<[Condition]>,
+    /// What its own conditions read as `exception`, if they do.
+    pub(crate) record: Option<Value>,
+    pub(crate) width: u64,
+}
+
+/// The exceptions of one subject or class, by the key of the control they deviate from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Grants {
+    by_control: Vec<(u64, Arc<Grant>)>,
+}
+
+impl Grants {
+    pub(crate) fn naming<'a>(&'a self, rule: &Rule) -> impl Iterator<Item = &'a Arc<Grant>> {
+        let key = rule.key;
+        let from = self.by_control.partition_point(|(k, _)| *k < key);
+        self.by_control
+            .get(from..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(move |(k, _)| *k == key)
+            .map(|(_, grant)| grant)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_control.is_empty()
+    }
+
+    fn add(&mut self, key: u64, grant: &Arc<Grant>) {
+        let at = self
+            .by_control
+            .partition_point(|(k, g)| (*k, &g.exception.id) < (key, &grant.exception.id));
+        self.by_control.insert(at, (key, Arc::clone(grant)));
+    }
+
+    fn drop(&mut self, id: &ExceptionId) {
+        self.by_control
+            .retain(|(_, grant)| grant.exception.id != *id);
+    }
+}
+
+/// A subject and the exceptions that name it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) subject: Option<Arc<Subject>>,
+    pub(crate) grants: Arc<Grants>,
+}
+
+/// All controls, indexed by action.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    /// In the order of their ids.
+    all: Vec<Arc<Rule>>,
+    by_action: HashMap<Box<str>, Box<[u32]>, FixedState>,
+    any_action: Box<[u32]>,
+    gates: Box<[u32]>,
+    names: Names,
+}
+
+impl Rules {
+    fn index(&mut self) {
+        let places = |keep: &dyn Fn(&Control) -> bool| -> Box<[u32]> {
+            let in_force = |control: &Control| control.state.in_force() && keep(control);
+            (0_u32..)
+                .zip(&self.all)
+                .filter(|(_, rule)| in_force(&rule.control))
+                .map(|(at, _)| at)
+                .collect()
+        };
+        let mut actions: Vec<&str> = Vec::new();
+        for rule in &self.all {
+            if let Set::Of(names) = &rule.control.applies_to.actions {
+                actions.extend(names.iter().map(|name| &**name));
+            }
+        }
+        actions.sort_unstable();
+        actions.dedup();
+        let reaches = |control: &Control, action: &str| {
+            control.runtime && control.applies_to.actions.holds(|name| **name == *action)
+        };
+        let by_action = actions
+            .iter()
+            .map(|action| {
+                (
+                    (*action).into(),
+                    places(&|control| reaches(control, action)),
+                )
+            })
+            .collect();
+        let any_action = places(&|control| control.runtime && control.applies_to.actions.is_any());
+        let gates = places(&|control| control.baseline_gate);
+        (self.by_action, self.any_action, self.gates) = (by_action, any_action, gates);
+    }
+
+    fn at<'a>(&'a self, places: &'a [u32]) -> impl Iterator<Item = &'a Arc<Rule>> {
+        places.iter().filter_map(|at| self.all.get(*at as usize))
+    }
+
+    /// The controls held against questions of `action`, in the order of their ids.
+    pub(crate) fn for_action<'a>(&'a self, action: &str) -> impl Iterator<Item = &'a Arc<Rule>> {
+        self.at(self.by_action.get(action).unwrap_or(&self.any_action))
+    }
+
+    /// The baseline gates in force.
+    pub(crate) fn gates(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.at(&self.gates)
+    }
+
+    /// What conditions read of the request's context.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(crate) fn find(&self, id: &ControlId) -> Option<&Arc<Rule>> {
+        self.all
+            .binary_search_by(|rule| rule.control.id.cmp(id))
+            .ok()
+            .and_then(|at| self.all.get(at))
+    }
+}
+
+/// Everything decisions are made from, at one revision.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    digest: Digest,
+    revision: u64,
+    pub(crate) rules: Arc<Rules>,
+    entries: Shelf<SubjectId, Entry>,
+    classes: Shelf<ClassId, Arc<Grants>>,
+    grants: Shelf<ExceptionId, Arc<Grant>>,
+    tiers: Arc<[TierRules; 4]>,
+    domains: Arc<HashMap<DomainId, Domain>>,
+}
+
+impl Snapshot {
+    /// A snapshot that knows nothing, at revision 0.
+    pub fn empty(digest: Digest) -> Self {
+        Self {
+            digest,
+            revision: 0,
+            rules: Arc::default(),
+            entries: Shelf::default(),
+            classes: Shelf::default(),
+            grants: Shelf::default(),
+            tiers: Arc::new(Tier::ALL.map(TierRules::standard)),
+            domains: Arc::default(),
+        }
+    }
+
+    /// The snapshot after `changes`, taken whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with any of the changes.
+    pub fn after(
+        &self,
+        changes: Vec<Change>,
+        digest: Digest,
+        revision: u64,
+    ) -> Result<Self, Vec<SnapshotError>> {
+        let mut next = self.clone();
+        (next.digest, next.revision) = (digest, revision);
+        let compiles = changes.iter().any(|change| match change {
+            Change::PutControl(_) => true,
+            Change::PutException(exception) => {
+                exception.scope.match_condition.is_some()
+                    || !exception.compensating_conditions.is_empty()
+            }
+            Change::PutTier(..)
+            | Change::PutDomain(_)
+            | Change::PutSubject(_)
+            | Change::RemoveDomain(_)
+            | Change::RemoveControl(_)
+            | Change::RemoveSubject(_)
+            | Change::RemoveException(_) => false,
+        });
+        let errors = if compiles {
+            on_deep_stack(|| next.apply(changes)).unwrap_or_else(|_| {
+                let source = Source {
+                    kind: "Bundle",
+                    id: String::new(),
+                };
+                vec![SnapshotError {
+                    source,
+                    invalid: Invalid::new(
+                        "",
+                        "a condition broke the compiler",
+                        "report it with the bundle",
+                    ),
+                    fault: None,
+                }]
+            })
+        } else {
+            next.apply(changes)
+        };
+        if errors.is_empty() {
+            Ok(next)
+        } else {
+            Err(errors)
+        }
+    }
+
+    fn apply(&mut self, mut changes: Vec<Change>) -> Vec<SnapshotError> {
+        // What others refer to comes first.
+        changes.sort_by_key(|change| match change {
+            Change::PutTier(..) => 0_u8,
+            Change::PutDomain(_) | Change::RemoveDomain(_) => 1,
+            Change::PutControl(_) | Change::RemoveControl(_) => 2,
+            Change::PutSubject(_) | Change::RemoveSubject(_) => 3,
+            Change::PutException(_) | Change::RemoveException(_) => 4,
+        });
+        let mut errors = Vec::new();
+        let mut reindex = false;
+        for change in changes {
+            let source = source_of(&change);
+            let done = match change {
+                Change::PutTier(tier, rules) => self.put_tier(tier, rules).map_err(Into::into),
+                Change::PutDomain(domain) => {
+                    Arc::make_mut(&mut self.domains).insert(domain.id.clone(), domain);
+                    Ok(())
+                }
+                Change::RemoveDomain(id) => {
+                    Arc::make_mut(&mut self.domains).remove(&id);
+                    Ok(())
+                }
+                Change::PutControl(control) => {
+                    reindex = true;
+                    self.put_control(control)
+                }
+                Change::RemoveControl(id) => {
+                    reindex = true;
+                    Arc::make_mut(&mut self.rules)
+                        .all
+                        .retain(|rule| rule.control.id != id);
+                    Ok(())
+                }
+                Change::PutSubject(subject) => {
+                    let domain = self.known_domain(subject.domain.as_ref());
+                    let mut entry = self.entries.get(&subject.id).cloned().unwrap_or_default();
+                    let id = subject.id.clone();
+                    entry.subject = Some(Arc::new(subject));
+                    self.entries.put(id, entry);
+                    domain.map_err(Into::into)
+                }
+                Change::RemoveSubject(id) => {
+                    if let Some(entry) = self.entries.take(&id)
+                        && !entry.grants.is_empty()
+                    {
+                        self.entries.put(
+                            id,
+                            Entry {
+                                subject: None,
+                                grants: entry.grants,
+                            },
+                        );
+                    }
+                    Ok(())
+                }
+                Change::PutException(exception) => self.put_exception(exception),
+                Change::RemoveException(id) => {
+                    self.drop_grant(&id);
+                    Ok(())
+                }
+            };
+            if let Err(Refusal { invalid, fault }) = done {
+                errors.push(SnapshotError {
+                    source,
+                    invalid,
+                    fault,
+                });
+            }
+        }
+        if reindex {
+            Arc::make_mut(&mut self.rules).index();
+        }
+        errors.extend(self.domain_errors());
+        errors
+    }
+
+    fn put_tier(&mut self, tier: Tier, rules: TierRules) -> Result<(), Invalid> {
+        let rules = rules.checked(tier)?;
+        if let Some(place) = Arc::make_mut(&mut self.tiers).get_mut(tier as usize) {
+            *place = rules;
+        }
+        Ok(())
+    }
+
+    fn put_control(&mut self, control: Control) -> Result<(), Refusal> {
+        let control = control.checked()?;
+        let rules = Arc::make_mut(&mut self.rules);
+        let roots = match (control.runtime, control.schedule.is_some()) {
+            (true, false) => Roots::RUNTIME,
+            (true, true) => Roots::BOTH,
+            (false, _) => Roots::SCHEDULED,
+        };
+        let mut condition = |path: &str, source: &str, roots| {
+            compile(source, roots, &control.params, &mut rules.names)
+                .map_err(|fault| Refusal::condition(path, fault))
+        };
+        let fails = condition("failure_condition", &control.failure_condition, roots)?;
+        let reach = control
+            .applies_to
+            .condition
+            .as_deref()
+            .map(|source| condition("applies_to.condition", source, Roots::REACH))
+            .transpose()?;
+        let rule = Rule {
+            key: key(&control.id),
+            control: Arc::new(control),
+            fails,
+            reach,
+        };
+        super::world::check_vectors(&rule, &rules.names)?;
+        match rules
+            .all
+            .binary_search_by(|known| known.control.id.cmp(&rule.control.id))
+        {
+            Ok(at) => rules.all.splice(at..=at, [Arc::new(rule)]).for_each(drop),
+            Err(_) if rules.all.len() >= MAX_CONTROLS => {
+                return Err(Invalid::new(
+                    "id",
+                    "is one control too many",
+                    "at most 10,000 are in force at once",
+                )
+                .into());
+            }
+            Err(at) => rules.all.insert(at, Arc::new(rule)),
+        }
+        Ok(())
+    }
+
+    fn put_exception(&mut self, exception: Exception) -> Result<(), Refusal> {
+        let rules = self.tier(exception.tier);
+        let exception = exception.checked(rules)?;
+        self.known_domain(exception.domain.as_ref())?;
+        for (at, id) in exception.controls.iter().enumerate() {
+            let path = format!("control_ids[{at}]");
+            match self.rules.find(id).map(|rule| rule.control.enforcement) {
+                None => {
+                    return Err(Invalid::new(
+                        path,
+                        format!("there is no control `{id}`"),
+                        "name a control of this bundle",
+                    )
+                    .into());
+                }
+                Some(Enforcement::HardMandatory) => {
+                    return Err(Invalid::new(
+                        path,
+                        format!("`{id}` is HARD_MANDATORY and cannot be waived"),
+                        "remedy the cause instead (E2)",
+                    )
+                    .into());
+                }
+                Some(Enforcement::Advisory | Enforcement::SoftMandatory) => {}
+            }
+        }
+        let names = &mut Arc::make_mut(&mut self.rules).names;
+        let mut condition = |path: &str, source: &str| {
+            compile(source, Roots::EXCEPTION, &Value::Map(Box::default()), names)
+                .map_err(|fault| Refusal::condition(path, fault))
+        };
+        let matches = exception
+            .scope
+            .match_condition
+            .as_deref()
+            .map(|source| condition("scope.match_condition", source))
+            .transpose()?;
+        let compensates = (0..)
+            .zip(&exception.compensating_conditions)
+            .map(|(at, source): (usize, _)| {
+                condition(&format!("compensating_conditions[{at}]"), source)
+            })
+            .collect::<Result<Box<[_]>, _>>()?;
+        let read = matches
+            .iter()
+            .chain(&compensates)
+            .any(Condition::reads_exception);
+        self.drop_grant(&exception.id);
+        let record = read.then(|| super::world::exception_record(&exception));
+        let grant = Arc::new(Grant {
+            width: exception.scope.width(),
+            record,
+            matches,
+            compensates,
+            exception: Arc::new(exception),
+        });
+        let keys: Vec<u64> = grant.exception.controls.iter().map(key).collect();
+        self.each_holder(&grant, |grants| {
+            keys.iter().for_each(|key| grants.add(*key, &grant))
+        });
+        self.grants.put(grant.exception.id.clone(), grant);
+        Ok(())
+    }
+
+    fn drop_grant(&mut self, id: &ExceptionId) {
+        if let Some(grant) = self.grants.take(id) {
+            self.each_holder(&grant, |grants| grants.drop(id));
+        }
+    }
+
+    /// Changes the index of every subject or class that `grant` is for.
+    fn each_holder(&mut self, grant: &Grant, change: impl Fn(&mut Grants)) {
+        match &grant.exception.scope.subjects {
+            Selector::Ids(ids) => {
+                for id in ids {
+                    let mut entry = self.entries.get(id).cloned().unwrap_or_default();
+                    change(Arc::make_mut(&mut entry.grants));
+                    self.entries.put(id.clone(), entry);
+                }
+            }
+            Selector::Classes(classes) => {
+                for id in classes {
+                    let mut grants = self.classes.get(id).cloned().unwrap_or_default();
+                    change(Arc::make_mut(&mut grants));
+                    self.classes.put(id.clone(), grants);
+                }
+            }
+        }
+    }
+
+    fn known_domain(&self, domain: Option<&DomainId>) -> Result<(), Invalid> {
+        match domain {
+            Some(id) if !self.domains.contains_key(id) => Err(Invalid::new(
+                "domain",
+                format!("there is no domain `{id}`"),
+                "declare it with a Domain manifest",
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Domains with unknown parents, in circles, or looser than their parents (M1, M2).
+    fn domain_errors(&self) -> Vec<SnapshotError> {
+        let mut errors = Vec::new();
+        let mut ids: Vec<_> = self.domains.keys().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let mut wrong = |path: &str, what: String, fix: &str| {
+                let source = Source {
+                    kind: "Domain",
+                    id: id.to_string(),
+                };
+                errors.push(SnapshotError {
+                    source,
+                    invalid: Invalid::new(path, what, fix),
+                    fault: None,
+                });
+            };
+            let Some(domain) = self.domains.get(id) else {
+                continue;
+            };
+            let Some(parent) = &domain.parent else {
+                continue;
+            };
+            if !self.domains.contains_key(parent) {
+                wrong(
+                    "parent",
+                    format!("there is no domain `{parent}`"),
+                    "declare it, or leave the parent out",
+                );
+            } else if self.ancestry(id).count() > self.domains.len() {
+                wrong(
+                    "parent",
+                    "leads back to the domain itself".into(),
+                    "make the domains a tree",
+                );
+            } else if domain.when_ungoverned == Some(WhenUngoverned::Allow)
+                && self.when_ungoverned(Some(parent)) == WhenUngoverned::Deny
+            {
+                wrong(
+                    "when_no_control",
+                    format!("is ALLOW below `{parent}`, which denies"),
+                    "a domain may only tighten (M2)",
+                );
+            }
+        }
+        errors
+    }
+
+    /// The domain and those it is part of, innermost first; ends in a circle as well.
+    fn ancestry<'a>(&'a self, id: &'a DomainId) -> impl Iterator<Item = &'a Domain> {
+        let mut next = Some(id);
+        let limit = self.domains.len().saturating_add(1);
+        std::iter::from_fn(move || {
+            let domain = self.domains.get(next?)?;
+            next = domain.parent.as_ref();
+            Some(domain)
+        })
+        .take(limit)
+    }
+
+    pub(crate) fn when_ungoverned(&self, id: Option<&DomainId>) -> WhenUngoverned {
+        id.and_then(|id| self.ancestry(id).find_map(|domain| domain.when_ungoverned))
+            .unwrap_or(WhenUngoverned::Deny)
+    }
+
+    /// The digest of everything it was made from.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Its place in the order of changes.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The rules of `tier`.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "there is one place for each tier"
+    )]
+    pub fn tier(&self, tier: Tier) -> &TierRules {
+        let [low, moderate, high, incident] = &*self.tiers;
+        match tier {
+            Tier::Low => low,
+            Tier::Moderate => moderate,
+            Tier::High => high,
+            Tier::Incident => incident,
+        }
+    }
+
+    /// How many controls, subjects and exceptions it holds.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (
+            self.rules.all.len(),
+            self.subjects().count(),
+            self.grants.len(),
+        )
+    }
+
+    /// The controls, in the order of their ids.
+    pub fn controls(&self) -> impl Iterator<Item = &Arc<Control>> {
+        self.rules.all.iter().map(|rule| &rule.control)
+    }
+
+    /// The subjects, in no particular order.
+    pub fn subjects(&self) -> impl Iterator<Item = &Arc<Subject>> {
+        self.entries
+            .values()
+            .filter_map(|entry| entry.subject.as_ref())
+    }
+
+    /// The exceptions, in no particular order.
+    pub fn exceptions(&self) -> impl Iterator<Item = &Arc<Exception>> {
+        self.grants.values().map(|grant| &grant.exception)
+    }
+
+    /// The subject called `id`.
+    pub fn subject(&self, id: &str) -> Option<&Arc<Subject>> {
+        self.entries.get(id)?.subject.as_ref()
+    }
+
+    pub(crate) fn entry(&self, id: &SubjectId) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    pub(crate) fn grant(&self, id: &ExceptionId) -> Option<&Arc<Grant>> {
+        self.grants.get(id)
+    }
+
+    pub(crate) fn class_grants(&self, class: &ClassId) -> Option<&Grants> {
+        self.classes.get(class).map(AsRef::as_ref)
+    }
+
+    /// What is governed about the question's resource: under its id, or for a tool its server's.
+    pub(crate) fn resource(&self, question: &Question) -> Option<&Arc<Subject>> {
+        let server = || self.subject(question.resource.tool()?.server?);
+        self.subject(&question.resource.id).or_else(server)
+    }
+}
+
+/// Why an object was refused.
+pub(crate) struct Refusal {
+    invalid: Invalid,
+    fault: Option<Fault>,
+}
+
+impl Refusal {
+    fn condition(path: &str, fault: Fault) -> Self {
+        Self {
+            invalid: Invalid::new(path, fault.message(), ""),
+            fault: Some(fault),
+        }
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        Self {
+            invalid,
+            fault: None,
+        }
+    }
+}
+
+fn source_of(change: &Change) -> Source {
+    let (kind, id) = match change {
+        Change::PutTier(tier, _) => ("TierPolicy", tier.name()),
+        Change::PutDomain(domain) => ("Domain", domain.id.as_str()),
+        Change::RemoveDomain(id) => ("Domain", id.as_str()),
+        Change::PutControl(control) => ("Control", control.id.as_str()),
+        Change::RemoveControl(id) => ("Control", id.as_str()),
+        Change::PutSubject(subject) => ("Subject", subject.id.as_str()),
+        Change::RemoveSubject(id) => ("Subject", id.as_str()),
+        Change::PutException(exception) => ("Exception", exception.id.as_str()),
+        Change::RemoveException(id) => ("Exception", id.as_str()),
+    };
+    Source {
+        kind,
+        id: id.to_owned(),
+    }
+}
+
+/// A control's key in the indexes of exceptions. Two controls with one key only cost a look.
+fn key(id: &ControlId) -> u64 {
+    use std::hash::BuildHasher;
+    FixedState::default().hash_one(id.as_str())
+}

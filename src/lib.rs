@@ -1,0 +1,19 @@
+//! exeat: permission slips for AI agents.
+//!
+//! A control says no; someone with authority says yes, for this agent, this tool, until Friday.
+//! The sidecar answers every Check with what is in force.
+//!
+//! ```text
+//!   cli ── sidecar ─┬─ wire ───────┐
+//!                   ├─ manifest ───┤
+//!                   ├─ telemetry ──┼─ engine ── domain
+//!                   ├─ config ─────┘
+//!                   └─ runtime
+//! ```
+//!
+//! [`domain`] holds the nouns and [`engine`] the verbs: both are pure and compile without an
+//! async runtime or a wire format. Everything else needs the feature `server`.
+
+#[warn(clippy::wildcard_enum_match_arm)]
+pub mod domain;
+pub mod engine;
