@@ -17,3 +17,6 @@
 #[warn(clippy::wildcard_enum_match_arm)]
 pub mod domain;
 pub mod engine;
+
+#[cfg(feature = "server")]
+pub mod manifest;

@@ -182,6 +182,7 @@ fn truth<'a>(
             right,
             slope,
             at,
+            ..
         } => {
             let (left, right) = (eval(left, frame, scope)?, eval(right, frame, scope)?);
             note(frame, *slope, left, right);

@@ -1064,6 +1064,12 @@ impl Lower<'_> {
         if equality && (matches!(a, Type::Record(_)) || matches!(b, Type::Record(_))) {
             return Err(self.fault(expr, "records are compared field by field"));
         }
+        // Only whole lists and maps take more than a step to compare.
+        let weight = match (a, b) {
+            (Type::List(_, x), Type::List(_, y)) => x.min(y),
+            (Type::Map(_), Type::Map(_)) | (Type::Dyn, Type::Dyn) => 256,
+            _ => 0,
+        };
         let slope = match (slope(&left), slope(&right)) {
             (Some(l), Some(r)) => match l.saturating_sub(r) {
                 0 => Slope::Still,
@@ -1080,6 +1086,7 @@ impl Lower<'_> {
                 left: Box::new(left),
                 right: Box::new(right),
                 slope,
+                weight,
                 at,
             },
             Type::Bool,

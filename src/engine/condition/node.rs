@@ -217,6 +217,7 @@ pub(super) enum Node {
         left: Box<Node>,
         right: Box<Node>,
         slope: Slope,
+        weight: u32,
         at: u32,
     },
     Compute {
@@ -436,28 +437,9 @@ impl Node {
             Self::Within { text, .. } | Self::Size { of: text, .. } => {
                 parts.saturating_add(text.length() / 64)
             }
-            Self::Compare { left, right, .. } => {
-                let lists = left.is_list() || right.is_list();
-                parts.saturating_add(if lists {
-                    left.length().min(right.length())
-                } else {
-                    0
-                })
-            }
+            Self::Compare { weight, .. } => parts.saturating_add(u64::from(*weight)),
             Self::Convert { .. } | Self::Part { .. } => parts.saturating_add(8),
             _ => parts,
-        }
-    }
-
-    fn is_list(&self) -> bool {
-        match self {
-            Self::Const(value) => matches!(value, Value::List(_) | Value::Map(_)),
-            Self::Slot { .. }
-            | Self::Key { .. }
-            | Self::Local(_)
-            | Self::Index { .. }
-            | Self::Field { .. } => true,
-            _ => false,
         }
     }
 

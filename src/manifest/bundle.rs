@@ -1,0 +1,420 @@
+//! A folder of manifests, taken whole or not at all.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    domain::{Digest, Invalid, Tier},
+    engine::{Change, Snapshot, SnapshotError, Source},
+};
+
+use super::{
+    ControlManifest, DomainManifest, ExceptionManifest, Kind, Places, Problem, SubjectManifest,
+    TierPolicyManifest, document, fingerprint::digest_of, options,
+};
+
+/// Largest file read, in bytes.
+const MAX_FILE: u64 = 64 << 20;
+/// Largest bundle read, in bytes (reliability §9.3).
+const MAX_BUNDLE: u64 = 256 << 20;
+/// Most problems told at once.
+const MAX_PROBLEMS: usize = 50;
+
+/// A folder that was read without a problem.
+#[derive(Debug)]
+pub struct Bundle {
+    digest: Digest,
+    changes: Vec<Change>,
+    files: Vec<File>,
+    sources: HashMap<Source, Spot>,
+}
+
+/// How many objects of each kind a bundle holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Controls.
+    pub controls: usize,
+    /// Subjects.
+    pub subjects: usize,
+    /// Exceptions.
+    pub exceptions: usize,
+}
+
+#[derive(Debug)]
+struct File {
+    name: String,
+    content: String,
+}
+
+/// Where an object was read.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    file: usize,
+    /// Lines before the document.
+    first: usize,
+    /// Bytes of the file that are the document.
+    from: usize,
+    to: usize,
+}
+
+impl Bundle {
+    /// Reads every `.yaml` and `.yml` file below `folder`, but for hidden ones, test suites
+    /// (`*_test.yaml`) and the settings file `exeat.yaml`.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found, each with its place.
+    pub fn read(folder: &Path) -> Result<Self, Vec<Problem>> {
+        let mut paths = Vec::new();
+        let shown = folder.display().to_string();
+        gather(folder, &mut paths, 0)
+            .map_err(|error| vec![Problem::whole(&shown, format!("cannot be read: {error}"))])?;
+        paths.sort();
+        let mut files = Vec::with_capacity(paths.len());
+        let mut total = 0_u64;
+        for path in paths {
+            let name = path
+                .strip_prefix(folder)
+                .unwrap_or(&path)
+                .display()
+                .to_string();
+            let whole = |message: String| vec![Problem::whole(&name, message)];
+            let size = fs::metadata(&path)
+                .map_err(|error| whole(format!("cannot be read: {error}")))?
+                .len();
+            total = total.saturating_add(size);
+            if size > MAX_FILE || total > MAX_BUNDLE {
+                return Err(whole(format!(
+                    "is too large; files may have {} MiB, a bundle {} MiB",
+                    MAX_FILE >> 20,
+                    MAX_BUNDLE >> 20
+                )));
+            }
+            let content = fs::read_to_string(&path)
+                .map_err(|error| whole(format!("cannot be read as text: {error}")))?;
+            files.push(File { name, content });
+        }
+        if files.is_empty() {
+            return Err(vec![Problem::whole(
+                &shown,
+                "holds no manifests; put .yaml files there, or run `exeat init`",
+            )]);
+        }
+        Self::parse(files)
+    }
+
+    /// Reads one file's content, as if it were a folder of its own.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found.
+    pub fn read_text(name: &str, content: &str) -> Result<Self, Vec<Problem>> {
+        Self::parse(vec![File {
+            name: name.to_owned(),
+            content: content.to_owned(),
+        }])
+    }
+
+    fn parse(files: Vec<File>) -> Result<Self, Vec<Problem>> {
+        let mut hash = Sha256::new();
+        let mut problems = Vec::new();
+        let mut changes = Vec::new();
+        let mut sources: HashMap<Source, Spot> = HashMap::new();
+        for (number, file) in files.iter().enumerate() {
+            for part in [file.name.as_bytes(), file.content.as_bytes()] {
+                hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+                hash.update(part);
+            }
+            for (first, text) in document::split(&file.content) {
+                let from = text
+                    .as_ptr()
+                    .addr()
+                    .saturating_sub(file.content.as_ptr().addr());
+                let spot = Spot {
+                    file: number,
+                    first,
+                    from,
+                    to: from.saturating_add(text.len()),
+                };
+                match read_document(file, spot) {
+                    Err(problem) => problems.push(problem),
+                    Ok((source, change)) => match sources.entry(source) {
+                        Entry::Vacant(place) => {
+                            place.insert(spot);
+                            changes.push(change);
+                        }
+                        Entry::Occupied(known) => {
+                            let other = known.get();
+                            let first_name =
+                                files.get(other.file).map_or("", |file| file.name.as_str());
+                            let field = if known.key().kind == "TierPolicy" {
+                                "tier"
+                            } else {
+                                "id"
+                            };
+                            let message = format!(
+                                "{} was already read from {first_name}:{}; ids are unique in a bundle",
+                                known.key(),
+                                other.first.saturating_add(1)
+                            );
+                            problems.push(locate(file, spot, field, message));
+                        }
+                    },
+                }
+            }
+        }
+        if problems.is_empty() && changes.is_empty() {
+            problems.push(Problem::whole(
+                files.first().map_or("", |file| &file.name),
+                "holds no manifests",
+            ));
+        }
+        let hex: String = hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        match (Digest::parse(&format!("sha256:{hex}")), problems.is_empty()) {
+            (Ok(digest), true) => Ok(Self {
+                digest,
+                changes,
+                files,
+                sources,
+            }),
+            (_, _) => {
+                problems.truncate(MAX_PROBLEMS);
+                Err(problems)
+            }
+        }
+    }
+
+    /// The digest of the bundle's bytes: the same files give the same digest.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The snapshot of exactly what the bundle holds.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found while putting it together, each with its place.
+    pub fn snapshot(&self, revision: u64) -> Result<Snapshot, Vec<Problem>> {
+        let empty = digest_of(b"").map_err(|error| vec![Problem::whole("", error.to_string())])?;
+        Snapshot::empty(empty)
+            .after(self.changes.clone(), self.digest.clone(), revision)
+            .map_err(|errors| {
+                let mut problems: Vec<Problem> =
+                    errors.iter().map(|error| self.problem(error)).collect();
+                problems
+                    .sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+                problems.truncate(MAX_PROBLEMS);
+                problems
+            })
+    }
+
+    /// What the bundle holds, as changes of an empty snapshot.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    fn problem(&self, error: &SnapshotError) -> Problem {
+        let spot = self.sources.get(&error.source).copied();
+        let Some((spot, file)) = spot.and_then(|spot| Some((spot, self.files.get(spot.file)?)))
+        else {
+            return Problem::whole("", error.to_string());
+        };
+        let Some(fault) = &error.fault else {
+            return locate(
+                file,
+                spot,
+                error.invalid.path(),
+                format!("{}: {}", error.source, error.invalid),
+            );
+        };
+        // A fault within a condition is shown where it stands in the file, if that can be told.
+        let place = locate(file, spot, error.invalid.path(), String::new());
+        let message = format!(
+            "{}: `{}`: {}",
+            error.source,
+            error.invalid.path(),
+            fault.message()
+        );
+        let (line, column) = fault.position();
+        let rest: String = file
+            .content
+            .lines()
+            .nth(place.line.saturating_sub(1))
+            .unwrap_or_default()
+            .chars()
+            .skip(place.column.saturating_sub(1))
+            .collect();
+        match rest.chars().next() {
+            Some('|') => {
+                let below = place.line.saturating_add(line);
+                let indent = file
+                    .content
+                    .lines()
+                    .skip(place.line)
+                    .find(|line| !line.trim().is_empty())
+                    .map_or(0, |line| line.chars().take_while(|c| *c == ' ').count());
+                Problem::at(
+                    &file.name,
+                    &file.content,
+                    below,
+                    indent.saturating_add(column),
+                    message,
+                )
+            }
+            Some('>') | None => {
+                let shown = fault.to_string();
+                Problem {
+                    message: format!(
+                        "{message}\n{}",
+                        shown.lines().skip(1).collect::<Vec<_>>().join("\n")
+                    ),
+                    text: String::new(),
+                    ..place
+                }
+            }
+            Some(quote) => {
+                let inside = usize::from(quote == '"' || quote == '\'');
+                Problem::at(
+                    &file.name,
+                    &file.content,
+                    place.line.saturating_add(line).saturating_sub(1),
+                    place
+                        .column
+                        .saturating_add(column)
+                        .saturating_add(inside)
+                        .saturating_sub(1),
+                    message,
+                )
+            }
+        }
+    }
+
+    /// How many objects of each kind it holds.
+    pub fn counts(&self) -> Counts {
+        self.changes
+            .iter()
+            .fold(Counts::default(), |mut counts, change| {
+                match change {
+                    Change::PutControl(_) => counts.controls = counts.controls.saturating_add(1),
+                    Change::PutSubject(_) => counts.subjects = counts.subjects.saturating_add(1),
+                    Change::PutException(_) => {
+                        counts.exceptions = counts.exceptions.saturating_add(1)
+                    }
+                    Change::PutTier(..)
+                    | Change::PutDomain(_)
+                    | Change::RemoveDomain(_)
+                    | Change::RemoveControl(_)
+                    | Change::RemoveSubject(_)
+                    | Change::RemoveException(_) => {}
+                }
+                counts
+            })
+    }
+}
+
+fn gather(folder: &Path, paths: &mut Vec<PathBuf>, depth: usize) -> std::io::Result<()> {
+    if depth > 16 {
+        return Err(std::io::Error::other(
+            "folders are nested more than 16 deep",
+        ));
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        // Links are followed: that is how mounted configuration arrives.
+        if fs::metadata(&path)?.is_dir() {
+            gather(&path, paths, depth.saturating_add(1))?;
+        } else if (name.ends_with(".yaml") || name.ends_with(".yml"))
+            && !name.ends_with("_test.yaml")
+            && !(depth == 0 && name == "exeat.yaml")
+        {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn text_of(file: &File, spot: Spot) -> &str {
+    file.content.get(spot.from..spot.to).unwrap_or_default()
+}
+
+/// A problem at the field `path` of a document.
+fn locate(file: &File, spot: Spot, path: &str, message: String) -> Problem {
+    let (line, column) = Places::of(text_of(file, spot)).find(path);
+    Problem::at(
+        &file.name,
+        &file.content,
+        line.saturating_add(spot.first),
+        column,
+        message,
+    )
+}
+
+fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {
+    let text = text_of(file, spot);
+    let kind = document::kind(&file.name, &file.content, spot.first, text)?;
+    let invalid = |source: &Source, error: &Invalid| {
+        locate(file, spot, error.path(), format!("{source}: {error}"))
+    };
+    let source = |id: &str| Source {
+        kind: kind.name(),
+        id: id.to_owned(),
+    };
+    macro_rules! read {
+        ($manifest:ty, $id:ident) => {{
+            let manifest: $manifest = serde_saphyr::from_str_with_options(text, options())
+                .map_err(|error| {
+                    document::unreadable(&file.name, &file.content, spot.first, &error)
+                })?;
+            let source = source(&manifest.$id);
+            (
+                source.clone(),
+                manifest.parse().map_err(|error| invalid(&source, &error))?,
+            )
+        }};
+    }
+    Ok(match kind {
+        Kind::Control => {
+            let (source, control) = read!(ControlManifest, id);
+            (source, Change::PutControl(control))
+        }
+        Kind::Subject => {
+            let (source, subject) = read!(SubjectManifest, id);
+            (source, Change::PutSubject(subject))
+        }
+        Kind::Exception => {
+            let (source, exception) = read!(ExceptionManifest, id);
+            (source, Change::PutException(exception))
+        }
+        Kind::Domain => {
+            let (source, domain) = read!(DomainManifest, id);
+            (source, Change::PutDomain(domain))
+        }
+        Kind::TierPolicy => {
+            let manifest: TierPolicyManifest = serde_saphyr::from_str_with_options(text, options())
+                .map_err(|error| {
+                    document::unreadable(&file.name, &file.content, spot.first, &error)
+                })?;
+            let (tier, rules): (Tier, _) = manifest
+                .parse()
+                .map_err(|error| invalid(&source(""), &error))?;
+            (source(tier.name()), Change::PutTier(tier, rules))
+        }
+    })
+}

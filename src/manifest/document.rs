@@ -1,0 +1,188 @@
+//! Documents of a file and their kinds.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Problem, options};
+
+/// The version every manifest names.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum ApiVersion {
+    /// The only one.
+    #[serde(rename = "exeat/v1")]
+    V1,
+}
+
+/// What a manifest describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A rule.
+    Control,
+    /// Governed metadata.
+    Subject,
+    /// A deviation.
+    Exception,
+    /// What a tier demands.
+    TierPolicy,
+    /// A team, region or product line.
+    Domain,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::Control,
+        Self::Subject,
+        Self::Exception,
+        Self::TierPolicy,
+        Self::Domain,
+    ];
+
+    /// The kind's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Control => "Control",
+            Self::Subject => "Subject",
+            Self::Exception => "Exception",
+            Self::TierPolicy => "TierPolicy",
+            Self::Domain => "Domain",
+        }
+    }
+
+    /// The kind called `name`, however it is capitalised.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name().eq_ignore_ascii_case(name))
+    }
+}
+
+/// The documents of a file, each with the number of lines before it. `---` in the first column
+/// begins a new one, in YAML also within a block of text.
+pub fn split(content: &str) -> Vec<(usize, &str)> {
+    let mut documents = Vec::new();
+    let (mut from, mut first, mut at) = (0_usize, 0_usize, 0_usize);
+    for (number, line) in content.split_inclusive('\n').enumerate() {
+        let mark = line.trim_end();
+        if mark == "---" || mark.starts_with("--- ") {
+            documents.push((first, content.get(from..at).unwrap_or_default()));
+            // What follows the mark on its own line belongs to the document.
+            from = at.saturating_add(3);
+            first = number;
+        }
+        at = at.saturating_add(line.len());
+    }
+    documents.push((first, content.get(from..).unwrap_or_default()));
+    documents.retain(|(_, text)| {
+        text.lines()
+            .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    });
+    documents
+}
+
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "apiVersion")]
+    api_version: Option<String>,
+    kind: Option<String>,
+}
+
+/// The kind a document says it is of.
+pub(super) fn kind(
+    file: &str,
+    content: &str,
+    first: usize,
+    document: &str,
+) -> Result<Kind, Problem> {
+    let at = |line: usize, column, message: String| {
+        Problem::at(file, content, line.saturating_add(first), column, message)
+    };
+    let header: Header = serde_saphyr::from_str_with_options(document, options())
+        .map_err(|error| unreadable(file, content, first, &error))?;
+    let places = || super::Places::of(document);
+    match header.api_version.as_deref() {
+        Some("exeat/v1") => {}
+        Some(other) => {
+            let (line, column) = places().find("apiVersion");
+            return Err(at(
+                line,
+                column,
+                format!("apiVersion `{other}` is not known; use `exeat/v1`"),
+            ));
+        }
+        None => {
+            return Err(at(
+                1,
+                1,
+                "`apiVersion` is missing; begin with `apiVersion: exeat/v1`".into(),
+            ));
+        }
+    }
+    let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    match header.kind.as_deref() {
+        Some(name) => Kind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| {
+                let (line, column) = places().find("kind");
+                at(
+                    line,
+                    column,
+                    format!(
+                        "kind `{name}` is not known; use one of {}",
+                        names.join(", ")
+                    ),
+                )
+            }),
+        None => Err(at(
+            1,
+            1,
+            format!("`kind` is missing; use one of {}", names.join(", ")),
+        )),
+    }
+}
+
+/// A document that is not YAML, or not of its kind.
+pub(super) fn unreadable(
+    file: &str,
+    content: &str,
+    first: usize,
+    error: &serde_saphyr::Error,
+) -> Problem {
+    let message = error.without_snippet().to_string();
+    // The place is given as such; the library says it a second time in words.
+    let message = message
+        .split(" at line ")
+        .next()
+        .unwrap_or(&message)
+        .trim_start_matches("error: ")
+        .to_owned();
+    match error.location() {
+        Some(place) => {
+            let number = |n: u64| usize::try_from(n).unwrap_or(0);
+            Problem::at(
+                file,
+                content,
+                number(place.line()).saturating_add(first),
+                number(place.column()),
+                message,
+            )
+        }
+        None => Problem::at(file, content, first.saturating_add(1), 1, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_keep_their_lines() {
+        let text = "# head\n---\na: 1\n--- # note\nb: |\n  ---\n  x\n---\n";
+        let documents = split(text);
+        assert_eq!(documents.len(), 2);
+        assert_eq!(documents[0], (1, "\na: 1\n"));
+        assert_eq!(documents[1].0, 3);
+        assert!(documents[1].1.contains("  ---\n  x"));
+    }
+}

@@ -1,0 +1,25 @@
+//! Manifests: folders of YAML → changes of a snapshot, or errors with file, line and column.
+
+mod bundle;
+mod control;
+mod document;
+mod exception;
+mod fingerprint;
+mod frameworks;
+mod place;
+mod policy;
+mod problem;
+mod schema;
+mod subject;
+mod tree;
+
+pub use bundle::{Bundle, Counts};
+pub use control::ControlManifest;
+pub use document::{Kind, split};
+pub use exception::ExceptionManifest;
+pub use place::Places;
+pub use policy::{DomainManifest, TierPolicyManifest};
+pub use problem::Problem;
+pub use schema::{schema, schema_of};
+pub use subject::SubjectManifest;
+pub use tree::{Tree, from_json, options};

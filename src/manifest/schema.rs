@@ -1,0 +1,26 @@
+//! JSON Schema (draft-07) of each kind, for editors.
+
+use schemars::{JsonSchema, generate::SchemaSettings};
+
+use super::{
+    ControlManifest, DomainManifest, ExceptionManifest, Kind, SubjectManifest, TierPolicyManifest,
+};
+
+/// The schema of manifests of `kind`.
+pub fn schema(kind: Kind) -> serde_json::Value {
+    match kind {
+        Kind::Control => schema_of::<ControlManifest>(),
+        Kind::Subject => schema_of::<SubjectManifest>(),
+        Kind::Exception => schema_of::<ExceptionManifest>(),
+        Kind::TierPolicy => schema_of::<TierPolicyManifest>(),
+        Kind::Domain => schema_of::<DomainManifest>(),
+    }
+}
+
+/// The schema of any file that is read with serde.
+pub fn schema_of<T: JsonSchema>() -> serde_json::Value {
+    SchemaSettings::draft07()
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
+}
