@@ -20,3 +20,13 @@ pub mod engine;
 
 #[cfg(feature = "server")]
 pub mod manifest;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod runtime;
+#[cfg(feature = "server")]
+pub mod sidecar;
+#[cfg(feature = "server")]
+pub mod telemetry;
+#[cfg(feature = "server")]
+pub mod wire;

@@ -255,10 +255,8 @@ impl<'a> Asked<'a> {
         for edge in edges(exception, rules, self.subject, self.now) {
             self.frame.note_edge(edge);
         }
-        let standing = Standing {
-            baseline_failing,
-            ..Standing::default()
-        };
+        let exhausted = self.snapshot.is_exhausted(&exception.id);
+        let standing = Standing { baseline_failing, exhausted, ..Standing::default() };
         effective(
             exception,
             rules,

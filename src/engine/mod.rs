@@ -13,6 +13,6 @@ mod world;
 
 pub use decide::decide;
 pub use effective::{Standing, effective};
-pub use explain::{Clause, Explanation, NearMiss, Read, explain, reasons};
+pub use explain::{Clause, ControlClauses, Explanation, NearMiss, Read, explain, reasons};
 pub use snapshot::{Change, Snapshot, SnapshotError, Source};
 pub use world::{World, WorldError, run_vector};

@@ -222,6 +222,7 @@ pub struct Snapshot {
     grants: Shelf<ExceptionId, Arc<Grant>>,
     tiers: Arc<[TierRules; 4]>,
     domains: Arc<HashMap<DomainId, Domain>>,
+    exhausted: Shelf<ExceptionId, ()>,
 }
 
 impl Snapshot {
@@ -236,6 +237,7 @@ impl Snapshot {
             grants: Shelf::default(),
             tiers: Arc::new(Tier::ALL.map(TierRules::standard)),
             domains: Arc::default(),
+            exhausted: Shelf::default(),
         }
     }
 
@@ -647,8 +649,16 @@ impl Snapshot {
         self.entries.get(id)
     }
 
-    pub(crate) fn grant(&self, id: &ExceptionId) -> Option<&Arc<Grant>> {
-        self.grants.get(id)
+    /// The same snapshot, in which `id` has been used as often as it may.
+    #[must_use]
+    pub fn exhausting(&self, id: &ExceptionId) -> Self {
+        let mut next = self.clone();
+        next.exhausted.put(id.clone(), ());
+        next
+    }
+
+    pub(crate) fn is_exhausted(&self, id: &ExceptionId) -> bool {
+        self.exhausted.len() > 0 && self.exhausted.get(id).is_some()
     }
 
     pub(crate) fn class_grants(&self, class: &ClassId) -> Option<&Grants> {

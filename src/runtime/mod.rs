@@ -1,0 +1,7 @@
+//! What the process is made of: time, tasks, listeners, published state and the end.
+
+pub mod clock;
+pub mod listen;
+pub mod publish;
+pub mod ring;
+pub mod tasks;

@@ -1,0 +1,225 @@
+//! Builds every part, binds every socket, then runs to the end.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    server::NamedService,
+    service::Routes,
+    transport::{Certificate, Identity as Keys, Server, ServerTlsConfig},
+};
+use tonic_health::server::HealthReporter;
+
+use crate::{
+    config::{Identity, Sidecar, Tls},
+    runtime::{
+        clock::Clock,
+        listen::{Limit, Tcp, Unix, connections},
+        publish::Published,
+        tasks::{End, Tasks},
+    },
+    telemetry::Metrics,
+    wire::v1::{self, check_service_server::CheckServiceServer},
+};
+
+use super::{
+    bundle::Loader,
+    check::CheckService,
+    decider::{Decider, Loaded},
+    operations::{Operations, routes},
+};
+
+// reliability §9.3.
+const MAX_MESSAGE: usize = 256 << 10;
+const MAX_STREAMS: u32 = 256;
+const MAX_HEADERS: u32 = 16 << 10;
+
+type Served = CheckServiceServer<CheckService>;
+
+/// Why a sidecar does not start, or did not end well.
+#[derive(Debug)]
+pub enum Error {
+    /// A socket could not be bound.
+    Bind(io::Error),
+    /// The keys for TLS cannot be used.
+    Tls(String),
+    /// A part it cannot do without ended by itself.
+    Failed(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => write!(f, "cannot listen: {error}"),
+            Self::Tls(why) => write!(f, "cannot use the keys for TLS: {why}"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A sidecar whose sockets are bound and that serves nothing yet.
+#[derive(Debug)]
+pub struct Bound {
+    settings: Sidecar,
+    tcp: Tcp,
+    unix: Option<Unix>,
+    operations: Tcp,
+    clock: Clock,
+    tls: Option<ServerTlsConfig>,
+}
+
+impl Bound {
+    /// Binds every socket, so that a conflict is found before anything starts.
+    ///
+    /// # Errors
+    ///
+    /// A socket that cannot be bound, or keys that cannot be read.
+    pub async fn bind(settings: Sidecar, clock: Clock) -> Result<Self, Error> {
+        let tls = settings.tls.as_ref().map(tls).transpose()?;
+        let operations = Tcp::bind(settings.operations).await.map_err(Error::Bind)?;
+        let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
+        let unix = match &settings.unix {
+            Some(path) => Some(Unix::bind(path).await.map_err(Error::Bind)?),
+            None => None,
+        };
+        Ok(Self { settings, tcp, unix, operations, clock, tls })
+    }
+
+    /// Where decisions are answered.
+    pub fn address(&self) -> SocketAddr {
+        self.tcp.address()
+    }
+
+    /// The Unix socket where they are answered as well.
+    pub fn socket(&self) -> Option<&Path> {
+        self.unix.as_ref().map(Unix::path)
+    }
+
+    /// Where health and metrics are served.
+    pub fn operations(&self) -> SocketAddr {
+        self.operations.address()
+    }
+
+    /// Serves until `asked` to stop: then not ready, no new connections, calls under way finish,
+    /// and what is left at the deadline is cut.
+    ///
+    /// # Errors
+    ///
+    /// What ended it, if nobody asked.
+    pub async fn run(self, asked: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        let Self { settings, tcp, unix, operations, clock, tls } = self;
+        announce(&settings, tcp.address(), unix.as_ref(), operations.address());
+        let published: Arc<Published<Loaded>> = Arc::default();
+        let metrics = Metrics::new();
+        let loader = Arc::new(Loader::new(settings.bundle.clone(), Arc::clone(&published), clock.clone(), metrics.clone()));
+        let decider = Arc::new(Decider::new(Arc::clone(&published), clock, metrics));
+        let mut tasks = Tasks::new();
+        let stop = tasks.stopping();
+
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let service = CheckService { decider: Arc::clone(&decider), identity: Arc::new(settings.identity.clone()) };
+        let checks = Served::new(service).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(4 << 20);
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|error| Error::Failed(error.to_string()))?;
+        let services = Routes::new(health.clone()).add_service(checks).add_service(reflection).prepare();
+
+        let local = operations.address().ip().is_loopback();
+        let pages = routes(Operations { decider: Arc::clone(&decider), loader: Arc::clone(&loader), stopping: stop.clone(), local });
+        let operated = Routes::new(health).into_axum_router().merge(pages).into();
+        // To the very end, so that probes hear "stopping" and not silence.
+        tasks.outlasting("operations", serve_tcp(operated, operations, None, 64, CancellationToken::new()));
+        tasks.essential("health", report(reporter, Arc::clone(&published), stop.clone()));
+        tasks.essential("decisions over TCP", serve_tcp(services.clone(), tcp, tls, settings.max_connections, stop.clone()));
+        if let Some(unix) = unix {
+            tasks.essential("decisions over the Unix socket", serve_unix(services, unix, settings.max_connections, stop.clone()));
+        }
+        tasks.essential("bundle", loader.follow(stop.clone()));
+
+        match tasks.run(asked, settings.drain_timeout).await {
+            End::Asked => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            End::Failed { task, why } => Err(Error::Failed(format!("{task}: {why}"))),
+        }
+    }
+}
+
+fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations: SocketAddr) {
+    for (key, value, source) in settings.settings.effective() {
+        tracing::info!(key, value, source, "setting");
+    }
+    if settings.identity == Identity::Asserted {
+        tracing::warn!("INSECURE: callers are believed to be who they say they are; any process that reaches this port can ask for any subject");
+    }
+    tracing::info!(decisions = %tcp, unix = unix.map(|unix| unix.path().display().to_string()), %operations, tls = settings.tls.is_some(), version = env!("CARGO_PKG_VERSION"), "listening");
+}
+
+fn tls(tls: &Tls) -> Result<ServerTlsConfig, Error> {
+    let read = |path: &Path| std::fs::read(path).map_err(|error| Error::Tls(format!("{}: {error}", path.display())));
+    let mut config = ServerTlsConfig::new().identity(Keys::from_pem(read(&tls.certificate)?, read(&tls.key)?));
+    if let Some(ca) = &tls.client_ca {
+        config = config.client_ca_root(Certificate::from_pem(read(ca)?));
+    }
+    Ok(config)
+}
+
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+}
+
+async fn serve_tcp(services: Routes, tcp: Tcp, tls: Option<ServerTlsConfig>, most: usize, stop: CancellationToken) -> Result<(), String> {
+    let tcp = Arc::new(tcp);
+    let incoming = connections(Limit::new(most), move || {
+        let tcp = Arc::clone(&tcp);
+        async move { tcp.accept().await }
+    });
+    let mut server = server().accept_http1(true);
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(|error| error.to_string())?;
+    }
+    server.add_routes(services).serve_with_incoming_shutdown(incoming, stop.cancelled()).await.map_err(|error| error.to_string())
+}
+
+async fn serve_unix(services: Routes, unix: Unix, most: usize, stop: CancellationToken) -> Result<(), String> {
+    let unix = Arc::new(unix);
+    let incoming = connections(Limit::new(most), move || {
+        let unix = Arc::clone(&unix);
+        async move { unix.accept().await }
+    });
+    server().add_routes(services).serve_with_incoming_shutdown(incoming, stop.cancelled()).await.map_err(|error| error.to_string())
+}
+
+/// Keeps gRPC health in step: serving with a snapshot in force, and not once told to stop.
+async fn report(reporter: HealthReporter, published: Arc<Published<Loaded>>, stop: CancellationToken) -> Result<(), String> {
+    let mut changes = published.changes();
+    loop {
+        let status = if published.get().is_some() { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        for name in ["", Served::NAME] {
+            reporter.set_service_status(name, status).await;
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            changed = changes.changed() => changed.map_err(|error| error.to_string())?,
+        }
+    }
+    for name in ["", Served::NAME] {
+        reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
+    }
+    Ok(())
+}

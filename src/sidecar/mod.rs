@@ -1,0 +1,13 @@
+//! The enforcing process: one published snapshot, and the surfaces that decide from it.
+
+mod app;
+mod bundle;
+mod check;
+mod decider;
+mod identity;
+mod operations;
+mod record;
+mod uses;
+
+pub use app::{Bound, Error};
+pub use record::DecisionLine;

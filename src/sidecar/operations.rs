@@ -1,0 +1,119 @@
+//! Health, metrics and recent decisions, on a port of their own.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::Span;
+
+use super::{bundle::Loader, decider::Decider, record::DecisionLine};
+
+/// What the operations port can see.
+#[derive(Clone, Debug)]
+pub(super) struct Operations {
+    pub(super) decider: Arc<Decider>,
+    pub(super) loader: Arc<Loader>,
+    pub(super) stopping: CancellationToken,
+    /// Decisions are shown to this machine alone.
+    pub(super) local: bool,
+}
+
+/// The routes of the operations port.
+pub(super) fn routes(operations: Operations) -> Router {
+    let mut router = Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics));
+    if operations.local {
+        router = router.route("/decisions", get(decisions));
+    }
+    router.with_state(operations)
+}
+
+/// Ready with a snapshot in force; a refused bundle is told and does not unready the last good one.
+async fn ready(State(operations): State<Operations>) -> Response {
+    let problems = operations.loader.problems();
+    let loaded = operations.decider.snapshot.get();
+    let (status, mut text) = match &loaded {
+        _ if operations.stopping.is_cancelled() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "no bundle in force\n".to_owned()),
+        Some(loaded) => (StatusCode::OK, format!("ok: revision {} {}\n", loaded.snapshot.revision(), loaded.snapshot.digest())),
+    };
+    if !problems.is_empty() {
+        text.push_str("the folder's present content is refused:\n");
+        for problem in problems {
+            text.push_str(&problem);
+            text.push('\n');
+        }
+    }
+    (status, text).into_response()
+}
+
+async fn metrics(State(operations): State<Operations>) -> Response {
+    let decider = &operations.decider;
+    let loaded = decider.snapshot.get();
+    let age = loaded.as_ref().map_or(Span::ZERO, |loaded| Span::from_micros(decider.clock.elapsed().micros().saturating_sub(loaded.confirmed.micros())));
+    let exceptions: Vec<_> = loaded.iter().flat_map(|loaded| loaded.snapshot.exceptions()).map(AsRef::as_ref).collect();
+    let revision = loaded.as_ref().map_or(0, |loaded| loaded.snapshot.revision());
+    let text = decider.metrics.text(&exceptions, revision, age, decider.clock.now());
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// Whether to go on as decisions are made.
+    #[serde(default)]
+    follow: bool,
+    /// How many of the last to begin with.
+    #[serde(default = "hundred")]
+    last: u64,
+}
+
+fn hundred() -> u64 {
+    100
+}
+
+/// Recent decisions as lines of JSON; a follower that is too slow misses some, and is told how many.
+async fn decisions(State(operations): State<Operations>, Query(wanted): Query<Wanted>) -> Response {
+    let decider = Arc::clone(&operations.decider);
+    let begin = decider.recent.upcoming().saturating_sub(wanted.last.min(decider.recent.size())).max(1);
+    let lines = futures_util::stream::unfold((decider, begin), move |(decider, mut next)| {
+        let stopping = operations.stopping.clone();
+        async move {
+            loop {
+                let mut chunk = String::new();
+                let upcoming = decider.recent.upcoming();
+                let oldest = upcoming.saturating_sub(decider.recent.size()).max(1);
+                if next < oldest {
+                    let missed = oldest.saturating_sub(next);
+                    chunk.push_str(&format!("{{\"apiVersion\":\"exeat/v1\",\"missed\":{missed}}}\n"));
+                    next = oldest;
+                }
+                while next < upcoming && chunk.len() < 64 << 10 {
+                    let Some(record) = decider.recent.get(next) else { break };
+                    chunk.push_str(&serde_json::to_string(&DecisionLine::from(&*record)).unwrap_or_default());
+                    chunk.push('\n');
+                    next = next.saturating_add(1);
+                }
+                if !chunk.is_empty() {
+                    return Some((Ok::<_, Infallible>(Bytes::from(chunk)), (decider, next)));
+                }
+                if !wanted.follow {
+                    return None;
+                }
+                tokio::select! {
+                    () = decider.recent.reached(next) => {}
+                    () = stopping.cancelled() => return None,
+                }
+            }
+        }
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}

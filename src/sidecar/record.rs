@@ -1,0 +1,145 @@
+//! What is kept of a decision: what it was made from. Everything else is made again when asked
+//! for, since the same inputs give the same answer (D8).
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    domain::{Decision, Now, Question, Span},
+    engine::{Snapshot, decide},
+};
+
+/// The inputs of one decision.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) id: Uuid,
+    pub(super) question: Question,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) now: Now,
+    pub(super) took: Span,
+}
+
+impl Record {
+    pub(super) fn decide(&self) -> Decision {
+        decide(&self.question, &self.snapshot, self.now)
+    }
+}
+
+/// The id of a decision: a UUIDv7 that carries the record's number, so that it is found without
+/// a search, and the start's `salt`, so that no two sidecars or starts share one.
+pub(super) fn decision_id(now: Now, number: u64, salt: u64) -> Uuid {
+    let millis = u64::try_from(now.latest.micros() / 1_000).unwrap_or(0);
+    let salted = salt.to_be_bytes();
+    let counted = number.to_be_bytes();
+    let [s0, s1, s2, s3, s4, ..] = salted;
+    let [.., n3, n4, n5, n6, n7] = counted;
+    uuid::Builder::from_unix_timestamp_millis(millis, &[s0, s1, s2, s3, s4, n3, n4, n5, n6, n7]).into_uuid()
+}
+
+/// The number a decision's id carries.
+pub(super) fn number_of(id: Uuid) -> u64 {
+    let [.., n3, n4, n5, n6, n7] = id.into_bytes();
+    u64::from_be_bytes([0, 0, 0, n3, n4, n5, n6, n7])
+}
+
+/// `dec_` and the UUID.
+pub(super) fn written(id: Uuid) -> String {
+    let mut text = String::with_capacity(40);
+    text.push_str("dec_");
+    text.push_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    text
+}
+
+/// One decision as a line of JSON. Names and codes only: no argument, prompt or secret.
+#[derive(Clone, Debug, Serialize)]
+pub struct DecisionLine {
+    /// `exeat/v1`.
+    #[serde(rename = "apiVersion")]
+    pub api_version: &'static str,
+    /// When it was made.
+    pub time: String,
+    /// Its id.
+    pub id: String,
+    /// `allow`, `allow_by_exception` or `deny`.
+    pub outcome: &'static str,
+    /// The codes, weightiest first.
+    pub reasons: Vec<&'static str>,
+    /// Who asked.
+    pub subject: String,
+    /// For which action.
+    pub action: String,
+    /// On a resource of which type.
+    pub resource_type: String,
+    /// On which resource.
+    pub resource: String,
+    /// The controls that did not pass.
+    pub controls: Vec<String>,
+    /// The exceptions considered, with their effects.
+    pub exceptions: Vec<ExceptionLine>,
+    /// Facets seen to differ from what is governed.
+    pub drift: Vec<&'static str>,
+    /// The snapshot it was made from.
+    pub snapshot: String,
+    /// How long it took.
+    pub micros: i64,
+}
+
+/// An exception in a [`DecisionLine`].
+#[derive(Clone, Debug, Serialize)]
+pub struct ExceptionLine {
+    /// Its id.
+    pub id: String,
+    /// `RELIED_ON`, `NOT_NEEDED`, `OUT_OF_SCOPE` or `INEFFECTIVE`.
+    pub effect: &'static str,
+    /// The code of what stood against it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+}
+
+impl From<&Record> for DecisionLine {
+    fn from(record: &Record) -> Self {
+        let decision = record.decide();
+        Self {
+            api_version: "exeat/v1",
+            time: record.now.latest.to_string(),
+            id: written(record.id),
+            outcome: decision.outcome.name(),
+            reasons: decision.reasons.iter().map(|reason| reason.name()).collect(),
+            subject: record.question.subject.to_string(),
+            action: record.question.action.clone(),
+            resource_type: record.question.resource.kind.clone(),
+            resource: record.question.resource.id.clone(),
+            controls: decision.failed.iter().map(|result| result.control.id.to_string()).collect(),
+            exceptions: decision
+                .exceptions
+                .iter()
+                .map(|result| ExceptionLine {
+                    id: result.exception.id.to_string(),
+                    effect: result.effect.name(),
+                    reason: result.effect.reason().map(crate::domain::Reason::name),
+                })
+                .collect(),
+            drift: decision.drift.iter().map(|facet| facet.name()).collect(),
+            snapshot: record.snapshot.digest().to_string(),
+            micros: record.took.micros(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    #[test]
+    fn an_id_is_a_uuid_of_version_7_that_carries_its_number() {
+        let now = Now::exactly(Timestamp::parse("2026-11-22T12:00:00Z").unwrap());
+        let id = decision_id(now, 81_234, 0x0123_4567_89ab_cdef);
+        assert_eq!(id.get_version_num(), 7);
+        assert_eq!(number_of(id), 81_234);
+        assert_ne!(id, decision_id(now, 81_234, 7));
+        assert_eq!(written(id).len(), 40);
+    }
+}

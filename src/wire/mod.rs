@@ -1,0 +1,9 @@
+//! Translations between messages and domain values; the only place that names generated types
+//! beside the services themselves.
+
+mod check;
+mod status;
+pub mod v1;
+
+pub use check::{Detail, Stamp, answer, batch_item, question};
+pub use status::Fault;

@@ -1,0 +1,74 @@
+//! Faults of a call, from a closed set, to gRPC statuses. The only mapping.
+
+use std::fmt;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::domain::Invalid;
+
+/// Why a call has no decision. A denial is not among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The request is malformed.
+    Invalid(Invalid),
+    /// There is no snapshot to decide from yet.
+    NotReady,
+    /// Who asks is not known.
+    Unauthenticated(String),
+    /// Who asks may not ask this.
+    Forbidden(String),
+    /// What was asked for is not there.
+    NotFound(String),
+    /// The caller's deadline passed first.
+    DeadlineExceeded,
+}
+
+impl Fault {
+    /// The gRPC code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Invalid(_) => Code::InvalidArgument,
+            Self::NotReady => Code::Unavailable,
+            Self::Unauthenticated(_) => Code::Unauthenticated,
+            Self::Forbidden(_) => Code::PermissionDenied,
+            Self::NotFound(_) => Code::NotFound,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+        }
+    }
+
+    /// A stable reason for machines and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "INVALID_REQUEST",
+            Self::NotReady => "NOT_READY",
+            Self::Unauthenticated(_) => "UNAUTHENTICATED",
+            Self::Forbidden(_) => "FORBIDDEN",
+            Self::NotFound(_) => "NOT_FOUND",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(invalid) => invalid.fmt(f),
+            Self::NotReady => f.write_str("no bundle has been loaded yet; see /readyz"),
+            Self::Unauthenticated(why) | Self::Forbidden(why) | Self::NotFound(why) => f.write_str(why),
+            Self::DeadlineExceeded => f.write_str("the deadline passed before the answer"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let mut details = ErrorDetails::with_error_info(fault.reason(), "exeat", []);
+        if let Fault::Invalid(invalid) = &fault {
+            details.add_bad_request_violation(invalid.path(), format!("{}; {}", invalid.what(), invalid.fix()));
+        }
+        Self::with_error_details(fault.code(), fault.to_string(), details)
+    }
+}

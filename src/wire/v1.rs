@@ -1,0 +1,15 @@
+//! The generated messages and service of `exeat.v1`.
+#![expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::pedantic,
+    clippy::clone_on_ref_ptr,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+
+tonic::include_proto!("exeat.v1");
+
+/// The descriptors of everything, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exeat.bin"));
