@@ -19,9 +19,11 @@ pub mod domain;
 pub mod engine;
 
 #[cfg(feature = "server")]
-pub mod manifest;
+pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod manifest;
 #[cfg(feature = "server")]
 pub mod runtime;
 #[cfg(feature = "server")]

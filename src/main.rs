@@ -1,20 +1,18 @@
-//! x
-fn main() {
-    let p = std::env::args().nth(1).unwrap();
-    let b = exeat::manifest::Bundle::read(std::path::Path::new(&p));
-    match b {
-        Ok(b) => match b.snapshot(1) {
-            Ok(s) => println!("{:?} {}", s.counts(), s.digest()),
-            Err(e) => {
-                for p in e {
-                    println!("{p}")
-                }
-            }
-        },
-        Err(e) => {
-            for p in e {
-                println!("{p}")
-            }
-        }
-    }
+//! Parses arguments, starts the runtime and turns the outcome into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use exeat::cli::{Cli, run};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(_) => return ExitCode::FAILURE,
+    };
+    ExitCode::from(runtime.block_on(run(cli)).code())
 }

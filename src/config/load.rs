@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
-use crate::{domain::Value, manifest::{Places, Tree, options}};
+use crate::{
+    domain::Value,
+    manifest::{Places, Tree, options},
+};
 
 /// A key that may be set, with its default and what it is for.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +37,14 @@ pub struct Settings {
 }
 
 /// The environment, read once.
-#[expect(clippy::disallowed_methods, reason = "this is where settings are read from the environment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is where settings are read from the environment"
+)]
 pub fn environment() -> Vec<(String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 impl Settings {
@@ -46,9 +54,22 @@ impl Settings {
     ///
     /// Every unknown key of the file and every unknown `EXEAT_*` variable, and a file that cannot
     /// be read.
-    pub fn gather(known: &'static [Setting], file: Option<&Path>, environment: &[(String, String)], flags: &[(&'static str, Option<String>)]) -> Result<Self, Wrong> {
+    pub fn gather(
+        known: &'static [Setting],
+        file: Option<&Path>,
+        environment: &[(String, String)],
+        flags: &[(&'static str, Option<String>)],
+    ) -> Result<Self, Wrong> {
         let mut wrong = Wrong::default();
-        let mut values: BTreeMap<&'static str, (String, String)> = known.iter().map(|setting| (setting.key, (setting.default.to_owned(), "default".to_owned()))).collect();
+        let mut values: BTreeMap<&'static str, (String, String)> = known
+            .iter()
+            .map(|setting| {
+                (
+                    setting.key,
+                    (setting.default.to_owned(), "default".to_owned()),
+                )
+            })
+            .collect();
         let find = |key: &str| known.iter().find(|setting| setting.key == key);
         if let Some(path) = file {
             match read(path) {
@@ -57,15 +78,24 @@ impl Settings {
                     for (key, value) in entries {
                         let (line, _) = Places::of(&content).find(&key);
                         match find(&key) {
-                            Some(setting) => drop(values.insert(setting.key, (value, format!("{}:{line}", path.display())))),
-                            None => wrong.0.push(format!("{}:{line}: `{key}` is not a setting; {}", path.display(), listed(known))),
+                            Some(setting) => drop(values.insert(
+                                setting.key,
+                                (value, format!("{}:{line}", path.display())),
+                            )),
+                            None => wrong.0.push(format!(
+                                "{}:{line}: `{key}` is not a setting; {}",
+                                path.display(),
+                                listed(known)
+                            )),
                         }
                     }
                 }
             }
         }
         for (name, value) in environment {
-            let Some(key) = name.strip_prefix("EXEAT_") else { continue };
+            let Some(key) = name.strip_prefix("EXEAT_") else {
+                continue;
+            };
             let key = key.to_ascii_lowercase();
             // Settings of the command line itself.
             if ["socket", "config"].contains(&key.as_str()) {
@@ -73,19 +103,37 @@ impl Settings {
             }
             match find(&key) {
                 Some(setting) => drop(values.insert(setting.key, (value.clone(), name.clone()))),
-                None => wrong.0.push(format!("{name}: `{key}` is not a setting; {}", listed(known))),
+                None => wrong.0.push(format!(
+                    "{name}: `{key}` is not a setting; {}",
+                    listed(known)
+                )),
             }
         }
         for (key, value) in flags {
             if let (Some(setting), Some(value)) = (find(key), value) {
-                values.insert(setting.key, (value.clone(), format!("--{}", setting.key.replace('_', "-"))));
+                values.insert(
+                    setting.key,
+                    (
+                        value.clone(),
+                        format!("--{}", setting.key.replace('_', "-")),
+                    ),
+                );
             }
         }
-        if wrong.0.is_empty() { Ok(Self { values }) } else { Err(wrong) }
+        if wrong.0.is_empty() {
+            Ok(Self { values })
+        } else {
+            Err(wrong)
+        }
     }
 
     /// The value of `key`, parsed; what is wrong is added to `wrong` with the value's source.
-    pub(super) fn parse<T>(&self, key: &str, wrong: &mut Wrong, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub(super) fn parse<T>(
+        &self,
+        key: &str,
+        wrong: &mut Wrong,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let (value, source) = self.values.get(key)?;
         if value.is_empty() {
             return None;
@@ -101,7 +149,9 @@ impl Settings {
 
     /// Every key with its value and source, for the log at start.
     pub fn effective(&self) -> impl Iterator<Item = (&'static str, &str, &str)> {
-        self.values.iter().map(|(key, (value, source))| (*key, value.as_str(), source.as_str()))
+        self.values
+            .iter()
+            .map(|(key, (value, source))| (*key, value.as_str(), source.as_str()))
     }
 }
 
@@ -112,9 +162,13 @@ fn listed(known: &[Setting]) -> String {
 
 fn read(path: &Path) -> Result<(String, Vec<(String, String)>), String> {
     let shown = path.display();
-    let content = std::fs::read_to_string(path).map_err(|error| format!("{shown}: cannot be read: {error}"))?;
-    let Tree(value) = serde_saphyr::from_str_with_options(&content, options()).map_err(|error| format!("{shown}: {}", error.without_snippet()))?;
-    let Value::Map(entries) = value else { return Err(format!("{shown}: is not a map of settings")) };
+    let content = std::fs::read_to_string(path)
+        .map_err(|error| format!("{shown}: cannot be read: {error}"))?;
+    let Tree(value) = serde_saphyr::from_str_with_options(&content, options())
+        .map_err(|error| format!("{shown}: {}", error.without_snippet()))?;
+    let Value::Map(entries) = value else {
+        return Err(format!("{shown}: is not a map of settings"));
+    };
     let text = |value: &Value| match value {
         Value::Null => String::new(),
         Value::Bool(b) => b.to_string(),
@@ -127,7 +181,11 @@ fn read(path: &Path) -> Result<(String, Vec<(String, String)>), String> {
         .iter()
         .map(|(key, value)| {
             let value = match value {
-                Value::Map(pairs) => pairs.iter().map(|(name, value)| format!("{name}={}", text(value))).collect::<Vec<_>>().join(","),
+                Value::Map(pairs) => pairs
+                    .iter()
+                    .map(|(name, value)| format!("{name}={}", text(value)))
+                    .collect::<Vec<_>>()
+                    .join(","),
                 Value::List(items) => items.iter().map(text).collect::<Vec<_>>().join(","),
                 value => text(value),
             };

@@ -256,7 +256,11 @@ impl<'a> Asked<'a> {
             self.frame.note_edge(edge);
         }
         let exhausted = self.snapshot.is_exhausted(&exception.id);
-        let standing = Standing { baseline_failing, exhausted, ..Standing::default() };
+        let standing = Standing {
+            baseline_failing,
+            exhausted,
+            ..Standing::default()
+        };
         effective(
             exception,
             rules,

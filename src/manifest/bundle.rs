@@ -70,56 +70,28 @@ impl Bundle {
     ///
     /// Every problem found, each with its place.
     pub fn read(folder: &Path) -> Result<Self, Vec<Problem>> {
-        let mut paths = Vec::new();
-        let shown = folder.display().to_string();
-        gather(folder, &mut paths, 0)
-            .map_err(|error| vec![Problem::whole(&shown, format!("cannot be read: {error}"))])?;
-        paths.sort();
-        let mut files = Vec::with_capacity(paths.len());
-        let mut total = 0_u64;
-        for path in paths {
-            let name = path
-                .strip_prefix(folder)
-                .unwrap_or(&path)
-                .display()
-                .to_string();
-            let whole = |message: String| vec![Problem::whole(&name, message)];
-            let size = fs::metadata(&path)
-                .map_err(|error| whole(format!("cannot be read: {error}")))?
-                .len();
-            total = total.saturating_add(size);
-            if size > MAX_FILE || total > MAX_BUNDLE {
-                return Err(whole(format!(
-                    "is too large; files may have {} MiB, a bundle {} MiB",
-                    MAX_FILE >> 20,
-                    MAX_BUNDLE >> 20
-                )));
-            }
-            let content = fs::read_to_string(&path)
-                .map_err(|error| whole(format!("cannot be read as text: {error}")))?;
-            files.push(File { name, content });
-        }
-        if files.is_empty() {
-            return Err(vec![Problem::whole(
-                &shown,
-                "holds no manifests; put .yaml files there, or run `exeat init`",
-            )]);
-        }
-        Self::parse(files)
+        Self::parse(files(folder)?)
     }
 
-    /// Reads one file's content, as if it were a folder of its own.
+    /// Reads a folder, if there is one, and the manifests of `content` beside it.
     ///
     /// # Errors
     ///
     /// Every problem found.
-    pub fn read_text(name: &str, content: &str) -> Result<Self, Vec<Problem>> {
-        Self::parse(vec![File {
-            name: name.to_owned(),
-            content: content.to_owned(),
-        }])
+    pub fn read_beside(
+        folder: Option<&Path>,
+        name: &str,
+        content: &str,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut all = folder.map(files).transpose()?.unwrap_or_default();
+        if !document::split(content).is_empty() {
+            all.push(File {
+                name: name.to_owned(),
+                content: content.to_owned(),
+            });
+        }
+        Self::parse(all)
     }
-
     fn parse(files: Vec<File>) -> Result<Self, Vec<Problem>> {
         let mut hash = Sha256::new();
         let mut problems = Vec::new();
@@ -298,6 +270,15 @@ impl Bundle {
         }
     }
 
+    /// The text of the manifest of `kind` called `id`.
+    pub fn document(&self, kind: Kind, id: &str) -> Option<&str> {
+        let spot = self.sources.get(&Source {
+            kind: kind.name(),
+            id: id.to_owned(),
+        })?;
+        self.files.get(spot.file).map(|file| text_of(file, *spot))
+    }
+
     /// How many objects of each kind it holds.
     pub fn counts(&self) -> Counts {
         self.changes
@@ -319,6 +300,46 @@ impl Bundle {
                 counts
             })
     }
+}
+
+/// The manifests below `folder`, sorted by name.
+fn files(folder: &Path) -> Result<Vec<File>, Vec<Problem>> {
+    let mut paths = Vec::new();
+    let shown = folder.display().to_string();
+    gather(folder, &mut paths, 0)
+        .map_err(|error| vec![Problem::whole(&shown, format!("cannot be read: {error}"))])?;
+    paths.sort();
+    let mut files = Vec::with_capacity(paths.len());
+    let mut total = 0_u64;
+    for path in paths {
+        let name = path
+            .strip_prefix(folder)
+            .unwrap_or(&path)
+            .display()
+            .to_string();
+        let whole = |message: String| vec![Problem::whole(&name, message)];
+        let size = fs::metadata(&path)
+            .map_err(|error| whole(format!("cannot be read: {error}")))?
+            .len();
+        total = total.saturating_add(size);
+        if size > MAX_FILE || total > MAX_BUNDLE {
+            return Err(whole(format!(
+                "is too large; files may have {} MiB, a bundle {} MiB",
+                MAX_FILE >> 20,
+                MAX_BUNDLE >> 20
+            )));
+        }
+        let content = fs::read_to_string(&path)
+            .map_err(|error| whole(format!("cannot be read as text: {error}")))?;
+        files.push(File { name, content });
+    }
+    if files.is_empty() {
+        return Err(vec![Problem::whole(
+            &shown,
+            "holds no manifests; put .yaml files there, or run `exeat init`",
+        )]);
+    }
+    Ok(files)
 }
 
 fn gather(folder: &Path, paths: &mut Vec<PathBuf>, depth: usize) -> std::io::Result<()> {

@@ -44,6 +44,13 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock; the machine's clocks cannot be set.
+    pub fn set(&self, to: Timestamp) {
+        if let Source::Manual(now) = &self.0 {
+            now.store(to.micros(), Ordering::SeqCst);
+        }
+    }
+
     /// The present.
     pub fn now(&self) -> Now {
         let (earliest, latest) = match &self.0 {
@@ -60,10 +67,19 @@ impl Clock {
                 }
                 let guarded = elapsed.saturating_add(known);
                 // Within slewing the two are one time, and wall time is what people compare with.
-                if wall.abs_diff(guarded) <= SLEW.unsigned_abs() { (wall, wall.max(guarded)) } else { (wall.min(guarded), wall.max(guarded)) }
+                if wall.abs_diff(guarded) <= SLEW.unsigned_abs() {
+                    (wall, wall.max(guarded))
+                } else {
+                    (wall.min(guarded), wall.max(guarded))
+                }
             }
         };
-        Now { earliest: Timestamp::from_micros(earliest), latest: Timestamp::from_micros(latest), lease: Lease::Local, evidence: true }
+        Now {
+            earliest: Timestamp::from_micros(earliest),
+            latest: Timestamp::from_micros(latest),
+            lease: Lease::Local,
+            evidence: true,
+        }
     }
 
     /// Time that only passes, for measuring; its origin means nothing.
@@ -85,7 +101,9 @@ fn elapsed() -> i64 {
 }
 
 fn micros(time: rustix::time::Timespec) -> i64 {
-    time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_nsec / 1_000)
+    time.tv_sec
+        .saturating_mul(1_000_000)
+        .saturating_add(time.tv_nsec / 1_000)
 }
 
 #[cfg(test)]
@@ -95,13 +113,18 @@ mod tests {
     #[test]
     fn t2_a_clock_set_back_leaves_the_later_end_where_it_was() {
         let clock = Clock::system();
-        let Source::System { furthest } = &clock.0 else { panic!("a system clock") };
+        let Source::System { furthest } = &clock.0 else {
+            panic!("a system clock")
+        };
         let before = clock.now();
         assert!(before.uncertainty() <= Span::from_micros(SLEW));
         // As if wall time had once been an hour ahead of where it is now.
         furthest.fetch_add(3_600_000_000, Ordering::Relaxed);
         let after = clock.now();
         assert!(after.latest - before.latest >= Span::from_secs(3_599));
-        assert!(after.uncertainty() >= Span::from_secs(3_599), "and exceptions know that time is in doubt");
+        assert!(
+            after.uncertainty() >= Span::from_secs(3_599),
+            "and exceptions know that time is in doubt"
+        );
     }
 }

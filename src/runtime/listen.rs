@@ -4,9 +4,9 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    pin::Pin,
 };
 
 use tokio::{
@@ -25,7 +25,9 @@ pub struct Tcp {
 impl Tcp {
     /// Binds `address`; port 0 takes a free one.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await.map_err(|error| at(&error, &address.to_string()))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| at(&error, &address.to_string()))?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
@@ -64,16 +66,29 @@ impl Unix {
             std::fs::create_dir_all(folder).map_err(|error| at(&error, &shown))?;
         }
         if UnixStream::connect(path).await.is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{shown}: another process listens here")));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!("{shown}: another process listens here"),
+            ));
         }
         match std::fs::symlink_metadata(path) {
-            Ok(known) if std::os::unix::fs::FileTypeExt::is_socket(&known.file_type()) => std::fs::remove_file(path).map_err(|error| at(&error, &shown))?,
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{shown}: is there and is no socket"))),
+            Ok(known) if std::os::unix::fs::FileTypeExt::is_socket(&known.file_type()) => {
+                std::fs::remove_file(path).map_err(|error| at(&error, &shown))?
+            }
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    format!("{shown}: is there and is no socket"),
+                ));
+            }
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(|error| at(&error, &shown))?;
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Where it listens.
@@ -125,18 +140,29 @@ pub struct Placed<S> {
 impl<S> Placed<S> {
     /// A connection that holds `place`.
     pub fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
-        Self { stream, _place: place }
+        Self {
+            stream,
+            _place: place,
+        }
     }
 }
 
 impl<S: tokio::io::AsyncRead + Unpin> tokio::io::AsyncRead for Placed<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut tokio::io::ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl<S: tokio::io::AsyncWrite + Unpin> tokio::io::AsyncWrite for Placed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -148,7 +174,11 @@ impl<S: tokio::io::AsyncWrite + Unpin> tokio::io::AsyncWrite for Placed<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -166,7 +196,10 @@ impl<S: tonic::transport::server::Connected> tonic::transport::server::Connected
 }
 
 /// Connections accepted one after the other; a failed accept does not end the stream.
-pub fn connections<S, A, F>(limit: Limit, accept: A) -> impl Stream<Item = io::Result<Placed<S>>> + Send
+pub fn connections<S, A, F>(
+    limit: Limit,
+    accept: A,
+) -> impl Stream<Item = io::Result<Placed<S>>> + Send
 where
     S: Send,
     A: Fn() -> F + Send,

@@ -14,7 +14,10 @@ pub struct Published<T> {
 
 impl<T> Default for Published<T> {
     fn default() -> Self {
-        Self { value: ArcSwapOption::empty(), changes: watch::Sender::new(0) }
+        Self {
+            value: ArcSwapOption::empty(),
+            changes: watch::Sender::new(0),
+        }
     }
 }
 
@@ -22,7 +25,8 @@ impl<T> Published<T> {
     /// Replaces the value; readers that loaded the old one keep it to the end of their work.
     pub fn publish(&self, value: Arc<T>) {
         self.value.store(Some(value));
-        self.changes.send_modify(|count| *count = count.saturating_add(1));
+        self.changes
+            .send_modify(|count| *count = count.saturating_add(1));
     }
 
     /// The value now, cheaply; nothing before the first was published.

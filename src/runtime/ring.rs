@@ -18,7 +18,11 @@ pub struct Ring<T> {
 impl<T> Ring<T> {
     /// A ring of `size` places, numbering from 1.
     pub fn new(size: usize) -> Self {
-        Self { places: (0..size).map(|_| Mutex::new(None)).collect(), next: AtomicU64::new(1), added: Notify::new() }
+        Self {
+            places: (0..size).map(|_| Mutex::new(None)).collect(),
+            next: AtomicU64::new(1),
+            added: Notify::new(),
+        }
     }
 
     /// The next number, for a record that is about to be put.
@@ -31,7 +35,11 @@ impl<T> Ring<T> {
         let old = self.place(number).and_then(|place| {
             let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
             let newer = place.as_ref().is_some_and(|(known, _)| *known > number);
-            if newer { Some((number, record)) } else { place.replace((number, record)) }
+            if newer {
+                Some((number, record))
+            } else {
+                place.replace((number, record))
+            }
         });
         // Freed outside the lock.
         drop(old);
@@ -40,8 +48,14 @@ impl<T> Ring<T> {
 
     /// The record of `number`, if it is among the last.
     pub fn get(&self, number: u64) -> Option<Arc<T>> {
-        let place = self.place(number)?.lock().unwrap_or_else(PoisonError::into_inner);
-        place.as_ref().filter(|(known, _)| *known == number).map(|(_, record)| Arc::clone(record))
+        let place = self
+            .place(number)?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        place
+            .as_ref()
+            .filter(|(known, _)| *known == number)
+            .map(|(_, record)| Arc::clone(record))
     }
 
     /// The number the next record will have.
@@ -69,7 +83,8 @@ impl<T> Ring<T> {
 
     fn place(&self, number: u64) -> Option<&Mutex<Option<(u64, Arc<T>)>>> {
         let size = self.places.len() as u64;
-        self.places.get(usize::try_from(number.checked_rem(size)?).ok()?)
+        self.places
+            .get(usize::try_from(number.checked_rem(size)?).ok()?)
     }
 }
 
@@ -84,8 +99,20 @@ mod tests {
             assert_eq!(ring.number(), n);
             ring.put(n, Arc::new(n * 10));
         }
-        assert_eq!((ring.get(2), ring.get(3).as_deref(), ring.get(5).as_deref(), ring.get(6)), (None, Some(&30), Some(&50), None));
+        assert_eq!(
+            (
+                ring.get(2),
+                ring.get(3).as_deref(),
+                ring.get(5).as_deref(),
+                ring.get(6)
+            ),
+            (None, Some(&30), Some(&50), None)
+        );
         ring.put(1, Arc::new(0));
-        assert_eq!(ring.get(4).as_deref(), Some(&40), "a late record does not replace a newer one");
+        assert_eq!(
+            ring.get(4).as_deref(),
+            Some(&40),
+            "a late record does not replace a newer one"
+        );
     }
 }

@@ -39,14 +39,28 @@ impl Tasks {
     }
 
     /// Starts a task whose end ends the process. It is to return soon after the signal to stop.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place tasks are spawned: into a set that is joined")]
-    pub fn essential(&mut self, name: &'static str, work: impl Future<Output = Result<(), String>> + Send + 'static) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place tasks are spawned: into a set that is joined"
+    )]
+    pub fn essential(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) {
         self.running.spawn(async move { (name, work.await) });
     }
 
     /// Starts a task that goes on while the others stop, and is cut after the last of them.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place tasks are spawned: into a set that is joined")]
-    pub fn outlasting(&mut self, name: &'static str, work: impl Future<Output = Result<(), String>> + Send + 'static) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place tasks are spawned: into a set that is joined"
+    )]
+    pub fn outlasting(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) {
         self.lasting.spawn(async move { (name, work.await) });
     }
 
@@ -62,12 +76,18 @@ impl Tasks {
         let all = async {
             while let Some(ended) = self.running.join_next().await {
                 if let (End::Asked, Ok((task, Err(why)))) = (&end, ended) {
-                    end = End::Failed { task: task.to_owned(), why };
+                    end = End::Failed {
+                        task: task.to_owned(),
+                        why,
+                    };
                 }
             }
         };
         if timeout(patience, all).await.is_err() {
-            tracing::warn!(left = self.running.len(), "the deadline for draining passed; cutting what is left");
+            tracing::warn!(
+                left = self.running.len(),
+                "the deadline for draining passed; cutting what is left"
+            );
             self.running.shutdown().await;
         }
         self.lasting.shutdown().await;
@@ -77,8 +97,17 @@ impl Tasks {
 
 fn failed(ended: Result<(&'static str, Result<(), String>), tokio::task::JoinError>) -> End {
     match ended {
-        Ok((task, Ok(()))) => End::Failed { task: task.to_owned(), why: "ended by itself".to_owned() },
-        Ok((task, Err(why))) => End::Failed { task: task.to_owned(), why },
-        Err(error) => End::Failed { task: "a task".to_owned(), why: error.to_string() },
+        Ok((task, Ok(()))) => End::Failed {
+            task: task.to_owned(),
+            why: "ended by itself".to_owned(),
+        },
+        Ok((task, Err(why))) => End::Failed {
+            task: task.to_owned(),
+            why,
+        },
+        Err(error) => End::Failed {
+            task: "a task".to_owned(),
+            why: error.to_string(),
+        },
     }
 }

@@ -1,12 +1,6 @@
 //! Builds every part, binds every socket, then runs to the end.
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -18,6 +12,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::{
     config::{Identity, Sidecar, Tls},
+    engine::Snapshot,
     runtime::{
         clock::Clock,
         listen::{Limit, Tcp, Unix, connections},
@@ -90,7 +85,14 @@ impl Bound {
             Some(path) => Some(Unix::bind(path).await.map_err(Error::Bind)?),
             None => None,
         };
-        Ok(Self { settings, tcp, unix, operations, clock, tls })
+        Ok(Self {
+            settings,
+            tcp,
+            unix,
+            operations,
+            clock,
+            tls,
+        })
     }
 
     /// Where decisions are answered.
@@ -115,36 +117,111 @@ impl Bound {
     ///
     /// What ended it, if nobody asked.
     pub async fn run(self, asked: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let Self { settings, tcp, unix, operations, clock, tls } = self;
-        announce(&settings, tcp.address(), unix.as_ref(), operations.address());
+        self.serve(None, asked).await
+    }
+
+    /// Serves one given snapshot instead of a folder.
+    ///
+    /// # Errors
+    ///
+    /// What ended it, if nobody asked.
+    pub async fn run_fixed(
+        self,
+        snapshot: Arc<Snapshot>,
+        asked: impl Future<Output = ()> + Send,
+    ) -> Result<(), Error> {
+        self.serve(Some(snapshot), asked).await
+    }
+
+    async fn serve(
+        self,
+        fixed: Option<Arc<Snapshot>>,
+        asked: impl Future<Output = ()> + Send,
+    ) -> Result<(), Error> {
+        let Self {
+            settings,
+            tcp,
+            unix,
+            operations,
+            clock,
+            tls,
+        } = self;
+        announce(
+            &settings,
+            tcp.address(),
+            unix.as_ref(),
+            operations.address(),
+        );
         let published: Arc<Published<Loaded>> = Arc::default();
         let metrics = Metrics::new();
-        let loader = Arc::new(Loader::new(settings.bundle.clone(), Arc::clone(&published), clock.clone(), metrics.clone()));
+        let loader = Arc::new(Loader::new(
+            settings.bundle.clone(),
+            Arc::clone(&published),
+            clock.clone(),
+            metrics.clone(),
+        ));
         let decider = Arc::new(Decider::new(Arc::clone(&published), clock, metrics));
         let mut tasks = Tasks::new();
         let stop = tasks.stopping();
 
         let (reporter, health) = tonic_health::server::health_reporter();
-        let service = CheckService { decider: Arc::clone(&decider), identity: Arc::new(settings.identity.clone()) };
-        let checks = Served::new(service).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(4 << 20);
+        let service = CheckService {
+            decider: Arc::clone(&decider),
+            identity: Arc::new(settings.identity.clone()),
+        };
+        let checks = Served::new(service)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(4 << 20);
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map_err(|error| Error::Failed(error.to_string()))?;
-        let services = Routes::new(health.clone()).add_service(checks).add_service(reflection).prepare();
+        let services = Routes::new(health.clone())
+            .add_service(checks)
+            .add_service(reflection)
+            .prepare();
 
         let local = operations.address().ip().is_loopback();
-        let pages = routes(Operations { decider: Arc::clone(&decider), loader: Arc::clone(&loader), stopping: stop.clone(), local });
+        let pages = routes(Operations {
+            decider: Arc::clone(&decider),
+            loader: Arc::clone(&loader),
+            stopping: stop.clone(),
+            local,
+        });
         let operated = Routes::new(health).into_axum_router().merge(pages).into();
         // To the very end, so that probes hear "stopping" and not silence.
-        tasks.outlasting("operations", serve_tcp(operated, operations, None, 64, CancellationToken::new()));
-        tasks.essential("health", report(reporter, Arc::clone(&published), stop.clone()));
-        tasks.essential("decisions over TCP", serve_tcp(services.clone(), tcp, tls, settings.max_connections, stop.clone()));
+        tasks.outlasting(
+            "operations",
+            serve_tcp(operated, operations, None, 64, CancellationToken::new()),
+        );
+        tasks.essential(
+            "health",
+            report(reporter, Arc::clone(&published), stop.clone()),
+        );
+        tasks.essential(
+            "decisions over TCP",
+            serve_tcp(
+                services.clone(),
+                tcp,
+                tls,
+                settings.max_connections,
+                stop.clone(),
+            ),
+        );
         if let Some(unix) = unix {
-            tasks.essential("decisions over the Unix socket", serve_unix(services, unix, settings.max_connections, stop.clone()));
+            tasks.essential(
+                "decisions over the Unix socket",
+                serve_unix(services, unix, settings.max_connections, stop.clone()),
+            );
         }
-        tasks.essential("bundle", loader.follow(stop.clone()));
+        match fixed {
+            Some(snapshot) => published.publish(Arc::new(Loaded {
+                snapshot,
+                confirmed: decider.clock.elapsed(),
+            })),
+            None => tasks.essential("bundle", loader.follow(stop.clone())),
+        }
 
         match tasks.run(asked, settings.drain_timeout).await {
             End::Asked => {
@@ -161,14 +238,19 @@ fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations
         tracing::info!(key, value, source, "setting");
     }
     if settings.identity == Identity::Asserted {
-        tracing::warn!("INSECURE: callers are believed to be who they say they are; any process that reaches this port can ask for any subject");
+        tracing::warn!(
+            "INSECURE: callers are believed to be who they say they are; any process that reaches this port can ask for any subject"
+        );
     }
     tracing::info!(decisions = %tcp, unix = unix.map(|unix| unix.path().display().to_string()), %operations, tls = settings.tls.is_some(), version = env!("CARGO_PKG_VERSION"), "listening");
 }
 
 fn tls(tls: &Tls) -> Result<ServerTlsConfig, Error> {
-    let read = |path: &Path| std::fs::read(path).map_err(|error| Error::Tls(format!("{}: {error}", path.display())));
-    let mut config = ServerTlsConfig::new().identity(Keys::from_pem(read(&tls.certificate)?, read(&tls.key)?));
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| Error::Tls(format!("{}: {error}", path.display())))
+    };
+    let mut config =
+        ServerTlsConfig::new().identity(Keys::from_pem(read(&tls.certificate)?, read(&tls.key)?));
     if let Some(ca) = &tls.client_ca {
         config = config.client_ca_root(Certificate::from_pem(read(ca)?));
     }
@@ -183,7 +265,13 @@ fn server() -> Server {
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
 }
 
-async fn serve_tcp(services: Routes, tcp: Tcp, tls: Option<ServerTlsConfig>, most: usize, stop: CancellationToken) -> Result<(), String> {
+async fn serve_tcp(
+    services: Routes,
+    tcp: Tcp,
+    tls: Option<ServerTlsConfig>,
+    most: usize,
+    stop: CancellationToken,
+) -> Result<(), String> {
     let tcp = Arc::new(tcp);
     let incoming = connections(Limit::new(most), move || {
         let tcp = Arc::clone(&tcp);
@@ -193,23 +281,44 @@ async fn serve_tcp(services: Routes, tcp: Tcp, tls: Option<ServerTlsConfig>, mos
     if let Some(tls) = tls {
         server = server.tls_config(tls).map_err(|error| error.to_string())?;
     }
-    server.add_routes(services).serve_with_incoming_shutdown(incoming, stop.cancelled()).await.map_err(|error| error.to_string())
+    server
+        .add_routes(services)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled())
+        .await
+        .map_err(|error| error.to_string())
 }
 
-async fn serve_unix(services: Routes, unix: Unix, most: usize, stop: CancellationToken) -> Result<(), String> {
+async fn serve_unix(
+    services: Routes,
+    unix: Unix,
+    most: usize,
+    stop: CancellationToken,
+) -> Result<(), String> {
     let unix = Arc::new(unix);
     let incoming = connections(Limit::new(most), move || {
         let unix = Arc::clone(&unix);
         async move { unix.accept().await }
     });
-    server().add_routes(services).serve_with_incoming_shutdown(incoming, stop.cancelled()).await.map_err(|error| error.to_string())
+    server()
+        .add_routes(services)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled())
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// Keeps gRPC health in step: serving with a snapshot in force, and not once told to stop.
-async fn report(reporter: HealthReporter, published: Arc<Published<Loaded>>, stop: CancellationToken) -> Result<(), String> {
+async fn report(
+    reporter: HealthReporter,
+    published: Arc<Published<Loaded>>,
+    stop: CancellationToken,
+) -> Result<(), String> {
     let mut changes = published.changes();
     loop {
-        let status = if published.get().is_some() { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        let status = if published.get().is_some() {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
         for name in ["", Served::NAME] {
             reporter.set_service_status(name, status).await;
         }
@@ -219,7 +328,9 @@ async fn report(reporter: HealthReporter, published: Arc<Published<Loaded>>, sto
         }
     }
     for name in ["", Served::NAME] {
-        reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
+        reporter
+            .set_service_status(name, tonic_health::ServingStatus::NotServing)
+            .await;
     }
     Ok(())
 }

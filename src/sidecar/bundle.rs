@@ -40,21 +40,43 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    pub(super) fn new(folder: PathBuf, published: Arc<Published<Loaded>>, clock: Clock, metrics: Metrics) -> Self {
-        Self { folder, published, clock, metrics, problems: Mutex::new(Vec::new()) }
+    pub(super) fn new(
+        folder: PathBuf,
+        published: Arc<Published<Loaded>>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            folder,
+            published,
+            clock,
+            metrics,
+            problems: Mutex::new(Vec::new()),
+        }
     }
 
     /// What is wrong with the folder as it is now; the last good bundle stays in force.
     pub(super) fn problems(&self) -> Vec<String> {
-        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.problems
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Reads the folder; a bundle that differs from the one in force replaces it.
     pub(super) fn load(&self) {
         let confirmed = self.clock.elapsed();
         let current = self.published.get();
-        let known = current.as_ref().map(|loaded| loaded.snapshot.digest().clone());
-        let result = read(&self.folder, known.as_ref(), current.as_ref().map_or(0, |loaded| loaded.snapshot.revision()));
+        let known = current
+            .as_ref()
+            .map(|loaded| loaded.snapshot.digest().clone());
+        let result = read(
+            &self.folder,
+            known.as_ref(),
+            current
+                .as_ref()
+                .map_or(0, |loaded| loaded.snapshot.revision()),
+        );
         let problems = match result {
             Ok(read) => {
                 let (snapshot, result) = match (read, current) {
@@ -67,17 +89,28 @@ impl Loader {
                     (None, None) => return,
                 };
                 self.metrics.loaded(result);
-                self.published.publish(Arc::new(Loaded { snapshot, confirmed }));
+                self.published.publish(Arc::new(Loaded {
+                    snapshot,
+                    confirmed,
+                }));
                 Vec::new()
             }
             Err(problems) => {
                 self.metrics.loaded("refused");
-                let kept = if known.is_some() { "the last good one stays in force" } else { "nothing is in force" };
+                let kept = if known.is_some() {
+                    "the last good one stays in force"
+                } else {
+                    "nothing is in force"
+                };
                 for problem in &problems {
                     tracing::error!("{problem}");
                 }
                 tracing::error!(problems = problems.len(), "bundle refused; {kept}");
-                problems.iter().take(SHOWN).map(ToString::to_string).collect()
+                problems
+                    .iter()
+                    .take(SHOWN)
+                    .map(ToString::to_string)
+                    .collect()
             }
         };
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
@@ -86,14 +119,17 @@ impl Loader {
     /// Watches the folder, and SIGHUP, until told to stop.
     pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) -> Result<(), String> {
         let (changed, mut changes) = mpsc::channel(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // A full channel already says what there is to say. Reading is no change.
-            if event.map_or(true, |event| !event.kind.is_access()) {
-                let _ = changed.try_send(());
-            }
-        })
-        .map_err(|error| format!("{}: cannot be watched: {error}", self.folder.display()))?;
-        watcher.watch(&self.folder, RecursiveMode::Recursive).map_err(|error| format!("{}: cannot be watched: {error}", self.folder.display()))?;
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // A full channel already says what there is to say. Reading is no change.
+                if event.map_or(true, |event| !event.kind.is_access()) {
+                    let _ = changed.try_send(());
+                }
+            })
+            .map_err(|error| format!("{}: cannot be watched: {error}", self.folder.display()))?;
+        watcher
+            .watch(&self.folder, RecursiveMode::Recursive)
+            .map_err(|error| format!("{}: cannot be watched: {error}", self.folder.display()))?;
         let mut hangups = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
         // What changed between the first reading and the watch is read now.
         self.read_again().await;
@@ -121,7 +157,11 @@ impl Loader {
 }
 
 /// The folder's snapshot; nothing if it is the one `known`.
-fn read(folder: &Path, known: Option<&Digest>, revision: u64) -> Result<Option<crate::engine::Snapshot>, Vec<Problem>> {
+fn read(
+    folder: &Path,
+    known: Option<&Digest>,
+    revision: u64,
+) -> Result<Option<crate::engine::Snapshot>, Vec<Problem>> {
     let bundle = Bundle::read(folder)?;
     if known == Some(bundle.digest()) {
         return Ok(None);

@@ -31,11 +31,21 @@ pub(super) struct CheckService {
 }
 
 impl CheckService {
-    fn decide(&self, request: v1::CheckRequest, connection: &Extensions, loaded: &Loaded, arrived: Span) -> Result<v1::Decision, Fault> {
+    fn decide(
+        &self,
+        request: v1::CheckRequest,
+        connection: &Extensions,
+        loaded: &Loaded,
+        arrived: Span,
+    ) -> Result<v1::Decision, Fault> {
         let caller = caller(&self.identity, connection, &request.subject)?;
         let wants_all = request.explain;
         let question = question(request, caller.subject.clone())?;
-        let Decided { decision, record, age } = self.decider.decide(question, loaded, arrived);
+        let Decided {
+            decision,
+            record,
+            age,
+        } = self.decider.decide(question, loaded, arrived);
         Ok(tell(&decision, &record, age, &caller, wants_all))
     }
 
@@ -46,7 +56,13 @@ impl CheckService {
 }
 
 /// The answer, with as much of the why as the caller may know and wants.
-fn tell(decision: &Decision, record: &Record, age: Span, caller: &Caller, wants_all: bool) -> v1::Decision {
+fn tell(
+    decision: &Decision,
+    record: &Record,
+    age: Span,
+    caller: &Caller,
+    wants_all: bool,
+) -> v1::Decision {
     let stamp = Stamp {
         id: written(record.id),
         time: record.now.latest,
@@ -58,7 +74,11 @@ fn tell(decision: &Decision, record: &Record, age: Span, caller: &Caller, wants_
         return answer(stamp, decision, &Detail::Codes);
     }
     if wants_all {
-        return answer(stamp, decision, &Detail::Full(&explain(&record.question, &record.snapshot, record.now)));
+        return answer(
+            stamp,
+            decision,
+            &Detail::Full(&explain(&record.question, &record.snapshot, record.now)),
+        );
     }
     if decision.allows() && decision.failed.is_empty() {
         return answer(stamp, decision, &Detail::Reasons(&[], None));
@@ -69,7 +89,10 @@ fn tell(decision: &Decision, record: &Record, age: Span, caller: &Caller, wants_
 
 #[tonic::async_trait]
 impl v1::check_service_server::CheckService for CheckService {
-    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<v1::CheckRequest>,
+    ) -> Result<Response<v1::CheckResponse>, Status> {
         let arrived = self.decider.clock.elapsed();
         let (metadata, connection, message) = request.into_parts();
         let decided = (|| {
@@ -80,12 +103,17 @@ impl v1::check_service_server::CheckService for CheckService {
             Ok(decision)
         })();
         match decided {
-            Ok(decision) => Ok(Response::new(v1::CheckResponse { decision: Some(decision) })),
+            Ok(decision) => Ok(Response::new(v1::CheckResponse {
+                decision: Some(decision),
+            })),
             Err(fault) => Err(self.failed(fault)),
         }
     }
 
-    async fn batch_check(&self, request: Request<v1::BatchCheckRequest>) -> Result<Response<v1::BatchCheckResponse>, Status> {
+    async fn batch_check(
+        &self,
+        request: Request<v1::BatchCheckRequest>,
+    ) -> Result<Response<v1::BatchCheckResponse>, Status> {
         let arrived = self.decider.clock.elapsed();
         let (metadata, connection, message) = request.into_parts();
         let decided = (|| {
@@ -93,7 +121,11 @@ impl v1::check_service_server::CheckService for CheckService {
             let loaded = self.decider.load()?;
             let count = message.items.len();
             if count == 0 || count > BATCH {
-                return Err(Fault::Invalid(Invalid::new("items", format!("has {count} items"), format!("send 1 to {BATCH}"))));
+                return Err(Fault::Invalid(Invalid::new(
+                    "items",
+                    format!("has {count} items"),
+                    format!("send 1 to {BATCH}"),
+                )));
             }
             let mut items = Vec::with_capacity(count);
             for item in message.items {
@@ -109,46 +141,86 @@ impl v1::check_service_server::CheckService for CheckService {
         }
     }
 
-    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
         let (_, connection, message) = request.into_parts();
-        self.explained(&message.decision_id, &connection).map(Response::new).map_err(|fault| self.failed(fault))
+        self.explained(&message.decision_id, &connection)
+            .map(Response::new)
+            .map_err(|fault| self.failed(fault))
     }
 }
 
 impl CheckService {
     fn explained(&self, id: &str, connection: &Extensions) -> Result<v1::ExplainResponse, Fault> {
-        let malformed = || Fault::Invalid(Invalid::new("decision_id", "is not a decision's id", "use the `id` of a decision, such as dec_019…"));
-        let uuid = id.strip_prefix("dec_").and_then(|id| Uuid::try_parse(id).ok()).ok_or_else(malformed)?;
-        let gone = || Fault::NotFound("no such decision among the last 10,000 of this sidecar".into());
+        let malformed = || {
+            Fault::Invalid(Invalid::new(
+                "decision_id",
+                "is not a decision's id",
+                "use the `id` of a decision, such as dec_019…",
+            ))
+        };
+        let uuid = id
+            .strip_prefix("dec_")
+            .and_then(|id| Uuid::try_parse(id).ok())
+            .ok_or_else(malformed)?;
+        let gone =
+            || Fault::NotFound("no such decision among the last 10,000 of this sidecar".into());
         let record = self.decider.find(uuid).ok_or_else(gone)?;
         // Whose decision it is stays unsaid to others.
-        let caller = caller(&self.identity, connection, record.question.subject.as_str()).map_err(|fault| match fault {
-            Fault::Forbidden(_) => gone(),
-            other => other,
-        })?;
+        let caller = caller(&self.identity, connection, record.question.subject.as_str()).map_err(
+            |fault| match fault {
+                Fault::Forbidden(_) => gone(),
+                other => other,
+            },
+        )?;
         let decision = record.decide();
         let resource = &record.question.resource;
         Ok(v1::ExplainResponse {
             decision: Some(tell(&decision, &record, Span::ZERO, &caller, true)),
             subject: record.question.subject.to_string(),
             action: record.question.action.clone(),
-            resource: Some(v1::Resource { r#type: resource.kind.clone(), id: resource.id.clone(), properties: None }),
+            resource: Some(v1::Resource {
+                r#type: resource.kind.clone(),
+                id: resource.id.clone(),
+                properties: None,
+            }),
         })
     }
 
     /// Whether the caller still waits.
     fn in_time(&self, arrived: Span, patience: Span) -> Result<(), Fault> {
-        let waited = self.decider.clock.elapsed().micros().saturating_sub(arrived.micros());
-        if waited > patience.micros() { Err(Fault::DeadlineExceeded) } else { Ok(()) }
+        let waited = self
+            .decider
+            .clock
+            .elapsed()
+            .micros()
+            .saturating_sub(arrived.micros());
+        if waited > patience.micros() {
+            Err(Fault::DeadlineExceeded)
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// How long the caller waits, by `grpc-timeout`, and no longer than [`DEADLINE`].
 fn patience(metadata: &MetadataMap) -> Result<Span, Fault> {
-    let Some(header) = metadata.get("grpc-timeout") else { return Ok(DEADLINE) };
-    let wrong = || Fault::Invalid(Invalid::new("grpc-timeout", "is not a timeout", "send up to eight digits and one of H, M, S, m, u, n"));
+    let Some(header) = metadata.get("grpc-timeout") else {
+        return Ok(DEADLINE);
+    };
+    let wrong = || {
+        Fault::Invalid(Invalid::new(
+            "grpc-timeout",
+            "is not a timeout",
+            "send up to eight digits and one of H, M, S, m, u, n",
+        ))
+    };
     let text = header.to_str().map_err(|_| wrong())?;
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let (digits, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(wrong)?;
     if digits.is_empty() || digits.len() > 8 {
         return Err(wrong());
     }

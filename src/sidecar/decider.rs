@@ -51,8 +51,17 @@ pub(super) struct Decided {
 impl Decider {
     pub(super) fn new(snapshot: Arc<Published<Loaded>>, clock: Clock, metrics: Metrics) -> Self {
         // The standard library seeds its hashers from the operating system.
-        let salt = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        Self { snapshot, clock, metrics, recent: Ring::new(KEPT), uses: Uses::default(), salt }
+        let salt = std::collections::hash_map::RandomState::new()
+            .build_hasher()
+            .finish();
+        Self {
+            snapshot,
+            clock,
+            metrics,
+            recent: Ring::new(KEPT),
+            uses: Uses::default(),
+            salt,
+        }
     }
 
     /// The snapshot a call decides from, to its end.
@@ -69,13 +78,28 @@ impl Decider {
         let age = Span::from_micros(elapsed.micros().saturating_sub(loaded.confirmed.micros()));
         self.metrics.decided(&decision, took);
         let number = self.recent.number();
-        let record = Arc::new(Record { id: decision_id(now, number, self.salt), question, snapshot, now, took });
+        let record = Arc::new(Record {
+            id: decision_id(now, number, self.salt),
+            question,
+            snapshot,
+            now,
+            took,
+        });
         self.recent.put(number, Arc::clone(&record));
-        Decided { decision, record, age }
+        Decided {
+            decision,
+            record,
+            age,
+        }
     }
 
     /// The decision after every exception it rests on had a use left to count.
-    fn settle(&self, question: &Question, snapshot: &Arc<Snapshot>, now: Now) -> (Decision, Arc<Snapshot>) {
+    fn settle(
+        &self,
+        question: &Question,
+        snapshot: &Arc<Snapshot>,
+        now: Now,
+    ) -> (Decision, Arc<Snapshot>) {
         let mut snapshot = Arc::clone(snapshot);
         loop {
             let decision = decide(question, &snapshot, now);
@@ -91,14 +115,20 @@ impl Decider {
                 }
                 !counted
             });
-            let Some(spent) = spent else { return (decision, snapshot) };
-            taken.iter().for_each(|exception| self.uses.give_back(exception));
+            let Some(spent) = spent else {
+                return (decision, snapshot);
+            };
+            taken
+                .iter()
+                .for_each(|exception| self.uses.give_back(exception));
             snapshot = Arc::new(snapshot.exhausting(&spent.id));
         }
     }
 
     /// The record of a decision, if it is among the last.
     pub(super) fn find(&self, id: Uuid) -> Option<Arc<Record>> {
-        self.recent.get(number_of(id)).filter(|record| record.id == id)
+        self.recent
+            .get(number_of(id))
+            .filter(|record| record.id == id)
     }
 }

@@ -21,38 +21,66 @@ pub(super) struct Caller {
 }
 
 /// The caller of a request on a connection; `claimed` is who it says it is, or empty.
-pub(super) fn caller(identity: &Identity, connection: &Extensions, claimed: &str) -> Result<Caller, Fault> {
+pub(super) fn caller(
+    identity: &Identity,
+    connection: &Extensions,
+    claimed: &str,
+) -> Result<Caller, Fault> {
     let subject = match identity {
         Identity::Bound(subject) => subject.clone(),
         Identity::Peers(peers) => {
-            let uid = connection.get::<UdsConnectInfo>().and_then(|info| info.peer_cred).map(|peer| peer.uid());
+            let uid = connection
+                .get::<UdsConnectInfo>()
+                .and_then(|info| info.peer_cred)
+                .map(|peer| peer.uid());
             let Some(uid) = uid else {
-                return Err(Fault::Unauthenticated("callers are known by their user id; use the Unix socket".into()));
+                return Err(Fault::Unauthenticated(
+                    "callers are known by their user id; use the Unix socket".into(),
+                ));
             };
             let known = peers.iter().find(|(known, _)| *known == uid);
-            known.map(|(_, subject)| subject.clone()).ok_or_else(|| Fault::Unauthenticated(format!("user id {uid} is no known peer")))?
+            known
+                .map(|(_, subject)| subject.clone())
+                .ok_or_else(|| Fault::Unauthenticated(format!("user id {uid} is no known peer")))?
         }
         Identity::Spiffe(domain) => {
             let id = connection
                 .get::<TlsConnectInfo<TcpConnectInfo>>()
                 .and_then(TlsConnectInfo::peer_certs)
                 .and_then(|certificates| spiffe_id(certificates.first()?.as_ref()))
-                .ok_or_else(|| Fault::Unauthenticated("present a client certificate with one SPIFFE id".into()))?;
-            let inside = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).is_some_and(|(found, _)| found == domain);
+                .ok_or_else(|| {
+                    Fault::Unauthenticated("present a client certificate with one SPIFFE id".into())
+                })?;
+            let inside = id
+                .strip_prefix("spiffe://")
+                .and_then(|rest| rest.split_once('/'))
+                .is_some_and(|(found, _)| found == domain);
             if !inside {
-                return Err(Fault::Unauthenticated(format!("`{id}` is not of trust domain `{domain}`")));
+                return Err(Fault::Unauthenticated(format!(
+                    "`{id}` is not of trust domain `{domain}`"
+                )));
             }
             SubjectId::parse(&id).map_err(|error| Fault::Unauthenticated(error.to_string()))?
         }
         Identity::Asserted => {
-            let subject = SubjectId::parse(claimed).map_err(|error| Fault::Invalid(error.under("subject")))?;
-            return Ok(Caller { subject, verified: false });
+            let subject = SubjectId::parse(claimed)
+                .map_err(|error| Fault::Invalid(error.under("subject")))?;
+            return Ok(Caller {
+                subject,
+                verified: false,
+            });
         }
     };
     if claimed.is_empty() || claimed == subject.as_str() {
-        return Ok(Caller { subject, verified: true });
+        return Ok(Caller {
+            subject,
+            verified: true,
+        });
     }
-    Err(Fault::Forbidden(format!("this caller is `{subject}` and may not ask for `{}`", shown(claimed))))
+    Err(Fault::Forbidden(format!(
+        "this caller is `{subject}` and may not ask for `{}`",
+        shown(claimed)
+    )))
 }
 
 fn shown(text: &str) -> String {
@@ -63,10 +91,14 @@ fn shown(text: &str) -> String {
 fn spiffe_id(der: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
     match (uris.next(), uris.next()) {
         (Some(uri), None) if uri.starts_with("spiffe://") => Some(uri.to_owned()),
         _ => None,
@@ -89,12 +121,37 @@ mod tests {
         let subject = SubjectId::parse("agent-a").unwrap();
         let bound = Identity::Bound(subject.clone());
         let none = Extensions::new();
-        assert_eq!(caller(&bound, &none, ""), Ok(Caller { subject: subject.clone(), verified: true }));
-        assert_eq!(caller(&bound, &none, "agent-a"), Ok(Caller { subject, verified: true }));
-        assert!(matches!(caller(&bound, &none, "agent-b"), Err(Fault::Forbidden(_))));
-        assert!(matches!(caller(&Identity::Peers(vec![]), &none, "agent-a"), Err(Fault::Unauthenticated(_))));
-        assert!(matches!(caller(&Identity::Spiffe("acme".into()), &none, "agent-a"), Err(Fault::Unauthenticated(_))));
-        assert!(!caller(&Identity::Asserted, &none, "agent-b").unwrap().verified);
+        assert_eq!(
+            caller(&bound, &none, ""),
+            Ok(Caller {
+                subject: subject.clone(),
+                verified: true
+            })
+        );
+        assert_eq!(
+            caller(&bound, &none, "agent-a"),
+            Ok(Caller {
+                subject,
+                verified: true
+            })
+        );
+        assert!(matches!(
+            caller(&bound, &none, "agent-b"),
+            Err(Fault::Forbidden(_))
+        ));
+        assert!(matches!(
+            caller(&Identity::Peers(vec![]), &none, "agent-a"),
+            Err(Fault::Unauthenticated(_))
+        ));
+        assert!(matches!(
+            caller(&Identity::Spiffe("acme".into()), &none, "agent-a"),
+            Err(Fault::Unauthenticated(_))
+        ));
+        assert!(
+            !caller(&Identity::Asserted, &none, "agent-b")
+                .unwrap()
+                .verified
+        );
         assert!(caller(&Identity::Asserted, &none, "").is_err());
     }
 }

@@ -29,7 +29,10 @@ pub(super) struct Operations {
 
 /// The routes of the operations port.
 pub(super) fn routes(operations: Operations) -> Router {
-    let mut router = Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics));
+    let mut router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics));
     if operations.local {
         router = router.route("/decisions", get(decisions));
     }
@@ -41,9 +44,21 @@ async fn ready(State(operations): State<Operations>) -> Response {
     let problems = operations.loader.problems();
     let loaded = operations.decider.snapshot.get();
     let (status, mut text) = match &loaded {
-        _ if operations.stopping.is_cancelled() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "no bundle in force\n".to_owned()),
-        Some(loaded) => (StatusCode::OK, format!("ok: revision {} {}\n", loaded.snapshot.revision(), loaded.snapshot.digest())),
+        _ if operations.stopping.is_cancelled() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned())
+        }
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no bundle in force\n".to_owned(),
+        ),
+        Some(loaded) => (
+            StatusCode::OK,
+            format!(
+                "ok: revision {} {}\n",
+                loaded.snapshot.revision(),
+                loaded.snapshot.digest()
+            ),
+        ),
     };
     if !problems.is_empty() {
         text.push_str("the folder's present content is refused:\n");
@@ -58,11 +73,34 @@ async fn ready(State(operations): State<Operations>) -> Response {
 async fn metrics(State(operations): State<Operations>) -> Response {
     let decider = &operations.decider;
     let loaded = decider.snapshot.get();
-    let age = loaded.as_ref().map_or(Span::ZERO, |loaded| Span::from_micros(decider.clock.elapsed().micros().saturating_sub(loaded.confirmed.micros())));
-    let exceptions: Vec<_> = loaded.iter().flat_map(|loaded| loaded.snapshot.exceptions()).map(AsRef::as_ref).collect();
-    let revision = loaded.as_ref().map_or(0, |loaded| loaded.snapshot.revision());
-    let text = decider.metrics.text(&exceptions, revision, age, decider.clock.now());
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    let age = loaded.as_ref().map_or(Span::ZERO, |loaded| {
+        Span::from_micros(
+            decider
+                .clock
+                .elapsed()
+                .micros()
+                .saturating_sub(loaded.confirmed.micros()),
+        )
+    });
+    let exceptions: Vec<_> = loaded
+        .iter()
+        .flat_map(|loaded| loaded.snapshot.exceptions())
+        .map(AsRef::as_ref)
+        .collect();
+    let revision = loaded
+        .as_ref()
+        .map_or(0, |loaded| loaded.snapshot.revision());
+    let text = decider
+        .metrics
+        .text(&exceptions, revision, age, decider.clock.now());
+    (
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,7 +121,11 @@ fn hundred() -> u64 {
 /// Recent decisions as lines of JSON; a follower that is too slow misses some, and is told how many.
 async fn decisions(State(operations): State<Operations>, Query(wanted): Query<Wanted>) -> Response {
     let decider = Arc::clone(&operations.decider);
-    let begin = decider.recent.upcoming().saturating_sub(wanted.last.min(decider.recent.size())).max(1);
+    let begin = decider
+        .recent
+        .upcoming()
+        .saturating_sub(wanted.last.min(decider.recent.size()))
+        .max(1);
     let lines = futures_util::stream::unfold((decider, begin), move |(decider, mut next)| {
         let stopping = operations.stopping.clone();
         async move {
@@ -93,12 +135,18 @@ async fn decisions(State(operations): State<Operations>, Query(wanted): Query<Wa
                 let oldest = upcoming.saturating_sub(decider.recent.size()).max(1);
                 if next < oldest {
                     let missed = oldest.saturating_sub(next);
-                    chunk.push_str(&format!("{{\"apiVersion\":\"exeat/v1\",\"missed\":{missed}}}\n"));
+                    chunk.push_str(&format!(
+                        "{{\"apiVersion\":\"exeat/v1\",\"missed\":{missed}}}\n"
+                    ));
                     next = oldest;
                 }
                 while next < upcoming && chunk.len() < 64 << 10 {
-                    let Some(record) = decider.recent.get(next) else { break };
-                    chunk.push_str(&serde_json::to_string(&DecisionLine::from(&*record)).unwrap_or_default());
+                    let Some(record) = decider.recent.get(next) else {
+                        break;
+                    };
+                    chunk.push_str(
+                        &serde_json::to_string(&DecisionLine::from(&*record)).unwrap_or_default(),
+                    );
                     chunk.push('\n');
                     next = next.saturating_add(1);
                 }
@@ -115,5 +163,9 @@ async fn decisions(State(operations): State<Operations>, Query(wanted): Query<Wa
             }
         }
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(lines),
+    )
+        .into_response()
 }

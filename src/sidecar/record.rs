@@ -35,7 +35,8 @@ pub(super) fn decision_id(now: Now, number: u64, salt: u64) -> Uuid {
     let counted = number.to_be_bytes();
     let [s0, s1, s2, s3, s4, ..] = salted;
     let [.., n3, n4, n5, n6, n7] = counted;
-    uuid::Builder::from_unix_timestamp_millis(millis, &[s0, s1, s2, s3, s4, n3, n4, n5, n6, n7]).into_uuid()
+    uuid::Builder::from_unix_timestamp_millis(millis, &[s0, s1, s2, s3, s4, n3, n4, n5, n6, n7])
+        .into_uuid()
 }
 
 /// The number a decision's id carries.
@@ -106,12 +107,20 @@ impl From<&Record> for DecisionLine {
             time: record.now.latest.to_string(),
             id: written(record.id),
             outcome: decision.outcome.name(),
-            reasons: decision.reasons.iter().map(|reason| reason.name()).collect(),
+            reasons: decision
+                .reasons
+                .iter()
+                .map(|reason| reason.name())
+                .collect(),
             subject: record.question.subject.to_string(),
             action: record.question.action.clone(),
             resource_type: record.question.resource.kind.clone(),
             resource: record.question.resource.id.clone(),
-            controls: decision.failed.iter().map(|result| result.control.id.to_string()).collect(),
+            controls: decision
+                .failed
+                .iter()
+                .map(|result| result.control.id.to_string())
+                .collect(),
             exceptions: decision
                 .exceptions
                 .iter()

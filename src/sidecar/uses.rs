@@ -29,11 +29,17 @@ impl Uses {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(exception.id.clone()).or_default();
         let hour_ago = now.micros().saturating_sub(Span::from_hours(1).micros());
-        while count.last_hour.front().is_some_and(|use_| use_.micros() <= hour_ago) {
+        while count
+            .last_hour
+            .front()
+            .is_some_and(|use_| use_.micros() <= hour_ago)
+        {
             count.last_hour.pop_front();
         }
         let spent = limits.max_uses.is_some_and(|most| count.total >= most)
-            || limits.max_uses_per_hour.is_some_and(|most| count.last_hour.len() as u64 >= u64::from(most));
+            || limits
+                .max_uses_per_hour
+                .is_some_and(|most| count.last_hour.len() as u64 >= u64::from(most));
         if spent {
             return false;
         }

@@ -96,9 +96,15 @@ struct BuildLabels {
 }
 
 /// Buckets of the decision histogram, in seconds.
-const BUCKETS: [f64; 11] = [25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3];
+const BUCKETS: [f64; 11] = [
+    25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3,
+];
 /// How soon is soon.
-const SOON: [(&str, Span); 3] = [("24h", Span::from_days(1)), ("7d", Span::from_days(7)), ("30d", Span::from_days(30))];
+const SOON: [(&str, Span); 3] = [
+    ("24h", Span::from_days(1)),
+    ("7d", Span::from_days(7)),
+    ("30d", Span::from_days(30)),
+];
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -116,33 +122,111 @@ impl Metrics {
         let (errors, uses, out_of_scope, changes, active, expiring, loads) = Default::default();
         let (age, revision) = (Gauge::default(), Gauge::default());
         let build: Family<BuildLabels, Gauge> = Family::default();
-        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
-        registry.register(names::DECISIONS, "Decisions, by outcome and deciding control", decisions.clone());
-        registry.register(names::DECISION_DURATION, "Time from a request's arrival to its answer", duration.clone());
-        registry.register(names::DECISION_ERRORS, "Calls that had no decision", Family::clone(&errors));
-        registry.register(names::EXCEPTION_USES, "Decisions that relied on an exception", Family::clone(&uses));
-        registry.register(names::EXCEPTION_OUT_OF_SCOPE, "Questions an exception did not reach", Family::clone(&out_of_scope));
-        registry.register(names::CONTEXT_CHANGES, "Facets seen to differ from what is governed", Family::clone(&changes));
-        registry.register(names::EXCEPTIONS_ACTIVE, "Exceptions in force", Family::clone(&active));
-        registry.register(names::EXCEPTIONS_EXPIRING, "Exceptions in force that end soon", Family::clone(&expiring));
-        registry.register(names::SNAPSHOT_AGE, "Seconds since the snapshot was confirmed to be current", age.clone());
-        registry.register(names::SNAPSHOT_REVISION, "The snapshot's revision", revision.clone());
-        registry.register(names::BUNDLE_LOADS, "Loads of the bundle", Family::clone(&loads));
+        build
+            .get_or_create(&BuildLabels {
+                version: env!("CARGO_PKG_VERSION"),
+            })
+            .set(1);
+        registry.register(
+            names::DECISIONS,
+            "Decisions, by outcome and deciding control",
+            decisions.clone(),
+        );
+        registry.register(
+            names::DECISION_DURATION,
+            "Time from a request's arrival to its answer",
+            duration.clone(),
+        );
+        registry.register(
+            names::DECISION_ERRORS,
+            "Calls that had no decision",
+            Family::clone(&errors),
+        );
+        registry.register(
+            names::EXCEPTION_USES,
+            "Decisions that relied on an exception",
+            Family::clone(&uses),
+        );
+        registry.register(
+            names::EXCEPTION_OUT_OF_SCOPE,
+            "Questions an exception did not reach",
+            Family::clone(&out_of_scope),
+        );
+        registry.register(
+            names::CONTEXT_CHANGES,
+            "Facets seen to differ from what is governed",
+            Family::clone(&changes),
+        );
+        registry.register(
+            names::EXCEPTIONS_ACTIVE,
+            "Exceptions in force",
+            Family::clone(&active),
+        );
+        registry.register(
+            names::EXCEPTIONS_EXPIRING,
+            "Exceptions in force that end soon",
+            Family::clone(&expiring),
+        );
+        registry.register(
+            names::SNAPSHOT_AGE,
+            "Seconds since the snapshot was confirmed to be current",
+            age.clone(),
+        );
+        registry.register(
+            names::SNAPSHOT_REVISION,
+            "The snapshot's revision",
+            revision.clone(),
+        );
+        registry.register(
+            names::BUNDLE_LOADS,
+            "Loads of the bundle",
+            Family::clone(&loads),
+        );
         registry.register(names::BUILD_INFO, "What runs", build);
-        let inner = Inner { registry, decisions, allowed, duration, errors, uses, out_of_scope, changes, active, expiring, age, revision, loads };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            registry,
+            decisions,
+            allowed,
+            duration,
+            errors,
+            uses,
+            out_of_scope,
+            changes,
+            active,
+            expiring,
+            age,
+            revision,
+            loads,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Counts a decision that took `took`.
     pub fn decided(&self, decision: &Decision, took: Span) {
         let inner = &*self.inner;
         inner.duration.observe(took.as_secs_f64());
-        if decision.outcome == Outcome::Allow && decision.failed.is_empty() && decision.exceptions.is_empty() && decision.drift.is_empty() {
+        if decision.outcome == Outcome::Allow
+            && decision.failed.is_empty()
+            && decision.exceptions.is_empty()
+            && decision.drift.is_empty()
+        {
             inner.allowed.inc();
             return;
         }
-        let control = decision.failed.iter().find(|result| result.blocks()).map_or("", |result| result.control.id.as_str());
-        labelled(&inner.decisions, decision.outcome.name(), Surface::Grpc, control).inc();
+        let control = decision
+            .failed
+            .iter()
+            .find(|result| result.blocks())
+            .map_or("", |result| result.control.id.as_str());
+        labelled(
+            &inner.decisions,
+            decision.outcome.name(),
+            Surface::Grpc,
+            control,
+        )
+        .inc();
         for result in &decision.exceptions {
             let family = match result.effect {
                 Effect::ReliedOn => &inner.uses,
@@ -150,23 +234,41 @@ impl Metrics {
                 _ => continue,
             };
             let tier = result.exception.tier.name();
-            for control in decision.failed.iter().filter(|failed| result.exception.controls.contains(&failed.control.id)) {
-                family.get_or_create(&ExceptionLabels { control: control.control.id.to_string(), tier }).inc();
+            for control in decision
+                .failed
+                .iter()
+                .filter(|failed| result.exception.controls.contains(&failed.control.id))
+            {
+                family
+                    .get_or_create(&ExceptionLabels {
+                        control: control.control.id.to_string(),
+                        tier,
+                    })
+                    .inc();
             }
         }
         for facet in &decision.drift {
-            inner.changes.get_or_create(&KindLabels { kind: facet.name() }).inc();
+            inner
+                .changes
+                .get_or_create(&KindLabels { kind: facet.name() })
+                .inc();
         }
     }
 
     /// Counts a call without a decision.
     pub fn failed(&self, error_type: &'static str) {
-        self.inner.errors.get_or_create(&ErrorLabels { error_type }).inc();
+        self.inner
+            .errors
+            .get_or_create(&ErrorLabels { error_type })
+            .inc();
     }
 
     /// Counts a load of the bundle.
     pub fn loaded(&self, result: &'static str) {
-        self.inner.loads.get_or_create(&ResultLabels { result }).inc();
+        self.inner
+            .loads
+            .get_or_create(&ResultLabels { result })
+            .inc();
     }
 
     /// Everything in the text format of Prometheus, with the gauges as of `now`.
@@ -175,12 +277,29 @@ impl Metrics {
         inner.age.set(age.as_secs_f64());
         inner.revision.set(number(revision));
         for tier in Tier::ALL {
-            let in_force = |e: &&&Exception| e.tier == tier && e.state == ExceptionState::Approved && e.effective_time <= now.earliest && now.latest < e.expire_time;
+            let in_force = |e: &&&Exception| {
+                e.tier == tier
+                    && e.state == ExceptionState::Approved
+                    && e.effective_time <= now.earliest
+                    && now.latest < e.expire_time
+            };
             let active: Vec<_> = exceptions.iter().filter(in_force).collect();
-            inner.active.get_or_create(&TierLabels { tier: tier.name() }).set(number(active.len() as u64));
+            inner
+                .active
+                .get_or_create(&TierLabels { tier: tier.name() })
+                .set(number(active.len() as u64));
             for (within, span) in SOON {
-                let soon = active.iter().filter(|e| e.expire_time <= now.latest + span).count();
-                inner.expiring.get_or_create(&ExpiringLabels { tier: tier.name(), within }).set(number(soon as u64));
+                let soon = active
+                    .iter()
+                    .filter(|e| e.expire_time <= now.latest + span)
+                    .count();
+                inner
+                    .expiring
+                    .get_or_create(&ExpiringLabels {
+                        tier: tier.name(),
+                        within,
+                    })
+                    .set(number(soon as u64));
             }
         }
         let mut text = String::new();
@@ -194,6 +313,16 @@ fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn labelled(family: &Family<DecisionLabels, Counter>, outcome: &'static str, surface: Surface, control: &str) -> Counter {
-    family.get_or_create_owned(&DecisionLabels { outcome, surface: surface.name(), control: control.to_owned(), mode: "enforce" })
+fn labelled(
+    family: &Family<DecisionLabels, Counter>,
+    outcome: &'static str,
+    surface: Surface,
+    control: &str,
+) -> Counter {
+    family.get_or_create_owned(&DecisionLabels {
+        outcome,
+        surface: surface.name(),
+        control: control.to_owned(),
+        mode: "enforce",
+    })
 }

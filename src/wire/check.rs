@@ -5,7 +5,8 @@ use prost_types::{Struct, value::Kind};
 use crate::{
     domain::{
         Control, ControlResult, Decision, Digest, Effect, ExceptionResult, Facet, Fingerprint,
-        Invalid, NextAction, Outcome, Question, Reason, Resource, SubjectId, Timestamp, Value, Verdict,
+        Invalid, NextAction, Outcome, Question, Reason, Resource, SubjectId, Timestamp, Value,
+        Verdict,
     },
     engine::{Clause, Explanation, NearMiss},
 };
@@ -24,30 +25,55 @@ const MAX_ATTRIBUTES: usize = 256;
 ///
 /// What is missing, malformed or too large, with its field path.
 pub fn question(request: v1::CheckRequest, subject: SubjectId) -> Result<Question, Invalid> {
-    let v1::CheckRequest { subject: _, action, resource, context, observed, explain: _ } = request;
+    let v1::CheckRequest {
+        subject: _,
+        action,
+        resource,
+        context,
+        observed,
+        explain: _,
+    } = request;
     text(&action, true).map_err(|e| e.under("action"))?;
-    let v1::Resource { r#type, id, properties } = resource.ok_or_else(|| Invalid::new("resource", "is missing", "say what is acted upon"))?;
+    let v1::Resource {
+        r#type,
+        id,
+        properties,
+    } = resource.ok_or_else(|| Invalid::new("resource", "is missing", "say what is acted upon"))?;
     text(&r#type, true).map_err(|e| e.under("resource.type"))?;
     text(&id, true).map_err(|e| e.under("resource.id"))?;
     let mut attributes = 0;
-    let properties = entries(properties, &mut attributes, 1).map_err(|e| e.under("resource.properties"))?;
+    let properties =
+        entries(properties, &mut attributes, 1).map_err(|e| e.under("resource.properties"))?;
     let mut context = context.unwrap_or_default();
     let mut taken = |name: &str| match context.fields.remove(name).and_then(|value| value.kind) {
         None => Ok(None),
-        Some(Kind::StringValue(said)) => text(&said, true).map(|()| Some(said)).map_err(|e| e.under(&format!("context.{name}"))),
-        Some(_) => Err(Invalid::new(format!("context.{name}"), "is not text", "give a name")),
+        Some(Kind::StringValue(said)) => text(&said, true)
+            .map(|()| Some(said))
+            .map_err(|e| e.under(&format!("context.{name}"))),
+        Some(_) => Err(Invalid::new(
+            format!("context.{name}"),
+            "is not text",
+            "give a name",
+        )),
     };
     let (purpose, actor_kind) = (taken("purpose")?, taken("actor_kind")?);
     let context = entries(Some(context), &mut attributes, 1).map_err(|e| e.under("context"))?;
     let mut digests = Vec::with_capacity(observed.len());
     for (facet, digest) in &observed {
         let under = |error: Invalid| error.under(&format!("observed.{facet}"));
-        digests.push((Facet::parse_bindable(facet).map_err(under)?, Digest::parse(digest).map_err(under)?));
+        digests.push((
+            Facet::parse_bindable(facet).map_err(under)?,
+            Digest::parse(digest).map_err(under)?,
+        ));
     }
     Ok(Question {
         subject,
         action,
-        resource: Resource { kind: r#type, id, properties },
+        resource: Resource {
+            kind: r#type,
+            id,
+            properties,
+        },
         purpose,
         actor_kind,
         context,
@@ -60,19 +86,29 @@ fn text(text: &str, needed: bool) -> Result<(), Invalid> {
         return Err(Invalid::new("", "is missing", "give a name"));
     }
     if text.len() > MAX_TEXT {
-        return Err(Invalid::new("", format!("is {} bytes long", text.len()), format!("use at most {MAX_TEXT}")));
+        return Err(Invalid::new(
+            "",
+            format!("is {} bytes long", text.len()),
+            format!("use at most {MAX_TEXT}"),
+        ));
     }
     Ok(())
 }
 
 fn entries(fields: Option<Struct>, attributes: &mut usize, depth: usize) -> Result<Value, Invalid> {
-    let Some(Struct { fields }) = fields else { return Ok(Value::Map(Box::default())) };
+    let Some(Struct { fields }) = fields else {
+        return Ok(Value::Map(Box::default()));
+    };
     let entries: Result<Vec<_>, Invalid> = fields
         .into_iter()
         .map(|(name, given)| {
             *attributes = attributes.saturating_add(1);
             if *attributes > MAX_ATTRIBUTES {
-                return Err(Invalid::new("", "holds too many attributes", format!("send at most {MAX_ATTRIBUTES}")));
+                return Err(Invalid::new(
+                    "",
+                    "holds too many attributes",
+                    format!("send at most {MAX_ATTRIBUTES}"),
+                ));
             }
             text(&name, false)?;
             match value(given, attributes, depth) {
@@ -85,27 +121,47 @@ fn entries(fields: Option<Struct>, attributes: &mut usize, depth: usize) -> Resu
     Ok(Value::Map(entries?.into()))
 }
 
-fn value(value_: prost_types::Value, attributes: &mut usize, depth: usize) -> Result<Value, Invalid> {
+fn value(
+    value_: prost_types::Value,
+    attributes: &mut usize,
+    depth: usize,
+) -> Result<Value, Invalid> {
     if depth > MAX_DEPTH {
-        return Err(Invalid::new("", "is nested too deeply", format!("nest at most {MAX_DEPTH} levels")));
+        return Err(Invalid::new(
+            "",
+            "is nested too deeply",
+            format!("nest at most {MAX_DEPTH} levels"),
+        ));
     }
     let deeper = depth.saturating_add(1);
     match value_.kind {
-        None => Err(Invalid::new("", "holds no value", "set one of the kinds of google.protobuf.Value")),
+        None => Err(Invalid::new(
+            "",
+            "holds no value",
+            "set one of the kinds of google.protobuf.Value",
+        )),
         Some(Kind::NullValue(_)) => Ok(Value::Null),
         Some(Kind::BoolValue(b)) => Ok(Value::Bool(b)),
         Some(Kind::NumberValue(d)) => number(d),
-        Some(Kind::StringValue(said)) => text(&said, false).map(|()| Value::Str(said.into_boxed_str())),
+        Some(Kind::StringValue(said)) => {
+            text(&said, false).map(|()| Value::Str(said.into_boxed_str()))
+        }
         Some(Kind::StructValue(fields)) => entries(Some(fields), attributes, deeper),
         Some(Kind::ListValue(list)) => {
             if list.values.len() > MAX_LIST {
-                return Err(Invalid::new("", format!("has {} items", list.values.len()), format!("send at most {MAX_LIST}")));
+                return Err(Invalid::new(
+                    "",
+                    format!("has {} items", list.values.len()),
+                    format!("send at most {MAX_LIST}"),
+                ));
             }
             let items: Result<Vec<_>, Invalid> = list
                 .values
                 .into_iter()
                 .enumerate()
-                .map(|(at, item)| value(item, attributes, deeper).map_err(|e| e.under(&format!("[{at}]"))))
+                .map(|(at, item)| {
+                    value(item, attributes, deeper).map_err(|e| e.under(&format!("[{at}]")))
+                })
                 .collect();
             Ok(Value::List(items?.into()))
         }
@@ -113,13 +169,20 @@ fn value(value_: prost_types::Value, attributes: &mut usize, depth: usize) -> Re
 }
 
 /// JSON tells no whole numbers from others; conditions do.
-#[expect(clippy::cast_possible_truncation, reason = "only whole numbers that a double holds exactly are converted")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "only whole numbers that a double holds exactly are converted"
+)]
 fn number(d: f64) -> Result<Value, Invalid> {
     if !d.is_finite() {
         return Err(Invalid::new("", "is not a finite number", "send a number"));
     }
     let whole = d.fract() == 0.0 && d.abs() <= 9_007_199_254_740_992.0;
-    Ok(if whole { Value::Int(d as i64) } else { Value::Double(d) })
+    Ok(if whole {
+        Value::Int(d as i64)
+    } else {
+        Value::Double(d)
+    })
 }
 
 /// What stamps a decision: its id, its time and what it was made from.
@@ -151,19 +214,41 @@ pub enum Detail<'a> {
 /// The decision as a message.
 pub fn answer(stamp: Stamp<'_>, decision: &Decision, detail: &Detail<'_>) -> v1::Decision {
     let controls = match detail {
-        Detail::Codes => decision.failed.iter().map(|result| control(result, &[], false)).collect(),
-        Detail::Reasons(controls, _) if !controls.is_empty() => controls.iter().map(|c| control(&c.result, &c.clauses, true)).collect(),
-        Detail::Reasons(..) => decision.failed.iter().map(|result| control(result, &[], true)).collect(),
-        Detail::Full(explanation) => explanation.controls.iter().map(|c| control(&c.result, &c.clauses, true)).collect(),
+        Detail::Codes => decision
+            .failed
+            .iter()
+            .map(|result| control(result, &[], false))
+            .collect(),
+        Detail::Reasons(controls, _) if !controls.is_empty() => controls
+            .iter()
+            .map(|c| control(&c.result, &c.clauses, true))
+            .collect(),
+        Detail::Reasons(..) => decision
+            .failed
+            .iter()
+            .map(|result| control(result, &[], true))
+            .collect(),
+        Detail::Full(explanation) => explanation
+            .controls
+            .iter()
+            .map(|c| control(&c.result, &c.clauses, true))
+            .collect(),
     };
     let near = match detail {
         Detail::Codes => None,
         Detail::Reasons(_, near) => *near,
         Detail::Full(explanation) => explanation.nearest.as_ref(),
     };
-    let blocking = || decision.failed.iter().filter(|result| result.blocks() && !decision.allows());
+    let blocking = || {
+        decision
+            .failed
+            .iter()
+            .filter(|result| result.blocks() && !decision.allows())
+    };
     let requestable = if decision.next_action == NextAction::Request {
-        blocking().map(|result| result.control.id.to_string()).collect()
+        blocking()
+            .map(|result| result.control.id.to_string())
+            .collect()
     } else {
         Vec::new()
     };
@@ -178,7 +263,11 @@ pub fn answer(stamp: Stamp<'_>, decision: &Decision, detail: &Detail<'_>) -> v1:
         reasons: decision.reasons.iter().map(|r| reason(*r).into()).collect(),
         time: Some(time(stamp.time)),
         valid_until: (decision.valid_until < Timestamp::MAX).then(|| time(decision.valid_until)),
-        snapshot: Some(v1::SnapshotPosition { digest: stamp.digest.to_owned(), revision: stamp.revision, age_seconds: stamp.age }),
+        snapshot: Some(v1::SnapshotPosition {
+            digest: stamp.digest.to_owned(),
+            revision: stamp.revision,
+            age_seconds: stamp.age,
+        }),
         controls_passed: decision.passed,
         controls,
         exceptions: decision.exceptions.iter().map(exception).collect(),
@@ -189,7 +278,11 @@ pub fn answer(stamp: Stamp<'_>, decision: &Decision, detail: &Detail<'_>) -> v1:
             NextAction::Retry => v1::NextAction::Retry,
         }
         .into(),
-        remedy: blocking().map(|result| &*result.control.remediation).find(|text| !text.is_empty()).unwrap_or_default().to_owned(),
+        remedy: blocking()
+            .map(|result| &*result.control.remediation)
+            .find(|text| !text.is_empty())
+            .unwrap_or_default()
+            .to_owned(),
         requestable_control_ids: requestable,
         nearest: near.map(nearest),
     }
@@ -203,10 +296,16 @@ pub fn batch_item(result: Result<v1::Decision, Fault>) -> v1::BatchCheckItem {
         Err(fault) => Item::Error(v1::ItemError {
             code: fault.code().into(),
             message: fault.to_string(),
-            field: if let Fault::Invalid(invalid) = &fault { invalid.path().to_owned() } else { String::new() },
+            field: if let Fault::Invalid(invalid) = &fault {
+                invalid.path().to_owned()
+            } else {
+                String::new()
+            },
         }),
     };
-    v1::BatchCheckItem { result: Some(result) }
+    v1::BatchCheckItem {
+        result: Some(result),
+    }
 }
 
 fn control(result: &ControlResult, clauses: &[Clause], told: bool) -> v1::ControlResult {
@@ -222,14 +321,29 @@ fn control(result: &ControlResult, clauses: &[Clause], told: bool) -> v1::Contro
         .into(),
         title: control.title.to_string(),
         enforcement: control.enforcement.name().to_owned(),
-        owner: if told { control.owner.to_string() } else { String::new() },
-        framework_refs: control.frameworks.iter().map(|f| format!("{}:{}", f.framework, f.id)).collect(),
+        owner: if told {
+            control.owner.to_string()
+        } else {
+            String::new()
+        },
+        framework_refs: control
+            .frameworks
+            .iter()
+            .map(|f| format!("{}:{}", f.framework, f.id))
+            .collect(),
         clauses: clauses
             .iter()
             .map(|clause| v1::Clause {
                 text: clause.text.clone(),
                 holds: clause.holds,
-                reads: clause.reads.iter().map(|read| v1::AttributeValue { path: read.path.clone(), value: read.value.clone() }).collect(),
+                reads: clause
+                    .reads
+                    .iter()
+                    .map(|read| v1::AttributeValue {
+                        path: read.path.clone(),
+                        value: read.value.clone(),
+                    })
+                    .collect(),
             })
             .collect(),
         remedy: control.remediation.to_string(),
@@ -248,7 +362,11 @@ fn exception(result: &ExceptionResult) -> v1::ExceptionResult {
             _ => v1::ExceptionEffect::Ineffective,
         }
         .into(),
-        reason: result.effect.reason().map_or(v1::Reason::Unspecified, reason).into(),
+        reason: result
+            .effect
+            .reason()
+            .map_or(v1::Reason::Unspecified, reason)
+            .into(),
         dimension: dimension(result.effect),
         tier: exception.tier.name().to_owned(),
         expire_time: Some(time(exception.expire_time)),
@@ -258,7 +376,12 @@ fn exception(result: &ExceptionResult) -> v1::ExceptionResult {
 fn nearest(near: &NearMiss) -> v1::NearestException {
     v1::NearestException {
         exception_id: near.result.exception.id.to_string(),
-        reason: near.result.effect.reason().map_or(v1::Reason::Unspecified, reason).into(),
+        reason: near
+            .result
+            .effect
+            .reason()
+            .map_or(v1::Reason::Unspecified, reason)
+            .into(),
         dimension: dimension(near.result.effect),
         wanted: near.wanted.clone(),
         met: near.met.clone(),
@@ -304,7 +427,9 @@ fn time(at: Timestamp) -> prost_types::Timestamp {
     let micros = at.micros();
     prost_types::Timestamp {
         seconds: micros.div_euclid(1_000_000),
-        nanos: i32::try_from(micros.rem_euclid(1_000_000)).unwrap_or(0).saturating_mul(1_000),
+        nanos: i32::try_from(micros.rem_euclid(1_000_000))
+            .unwrap_or(0)
+            .saturating_mul(1_000),
     }
 }
 
@@ -316,7 +441,10 @@ mod tests {
     fn every_reason_has_its_own_code() {
         let mut codes: Vec<i32> = Reason::ALL.iter().map(|r| reason(*r).into()).collect();
         for code in Reason::ALL {
-            assert_eq!(reason(*code).as_str_name(), format!("REASON_{}", code.name()));
+            assert_eq!(
+                reason(*code).as_str_name(),
+                format!("REASON_{}", code.name())
+            );
         }
         codes.sort_unstable();
         codes.dedup();

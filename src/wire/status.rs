@@ -55,7 +55,9 @@ impl fmt::Display for Fault {
         match self {
             Self::Invalid(invalid) => invalid.fmt(f),
             Self::NotReady => f.write_str("no bundle has been loaded yet; see /readyz"),
-            Self::Unauthenticated(why) | Self::Forbidden(why) | Self::NotFound(why) => f.write_str(why),
+            Self::Unauthenticated(why) | Self::Forbidden(why) | Self::NotFound(why) => {
+                f.write_str(why)
+            }
             Self::DeadlineExceeded => f.write_str("the deadline passed before the answer"),
         }
     }
@@ -67,7 +69,10 @@ impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
         let mut details = ErrorDetails::with_error_info(fault.reason(), "exeat", []);
         if let Fault::Invalid(invalid) = &fault {
-            details.add_bad_request_violation(invalid.path(), format!("{}; {}", invalid.what(), invalid.fix()));
+            details.add_bad_request_violation(
+                invalid.path(),
+                format!("{}; {}", invalid.what(), invalid.fix()),
+            );
         }
         Self::with_error_details(fault.code(), fault.to_string(), details)
     }

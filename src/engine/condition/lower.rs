@@ -1184,7 +1184,10 @@ impl Lower<'_> {
     fn gather(&mut self, expr: &IdedExpr, reads: &mut Vec<(Box<str>, Node)>) -> Result<(), Fault> {
         let whole = match &expr.expr {
             Expr::Select(_) => chain_root(expr).is_some_and(|root| {
-                matches!(root, "subject" | "resource" | "request" | "exception")
+                matches!(
+                    root,
+                    "subject" | "resource" | "request" | "exception" | "params"
+                )
             }),
             Expr::Call(call) => {
                 call.func_name == operators::INDEX && chain_root(expr) == Some("params")

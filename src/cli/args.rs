@@ -1,0 +1,262 @@
+//! Commands and flags.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// exeat: permission slips for AI agents.
+#[derive(Debug, Parser)]
+#[command(
+    name = "exeat",
+    version,
+    about,
+    propagate_version = true,
+    after_help = "Begin with:  exeat demo\n             exeat init my-agents && cd my-agents && exeat test"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// When to use colour.
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto)]
+    pub color: Colour,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell the whole story, offline, in a few seconds; nothing is left behind.
+    Demo,
+    /// Answer Check from a folder of manifests.
+    Sidecar(Box<Sidecar>),
+    /// Ask whether a subject may use a tool or another resource.
+    Check(Box<Check>),
+    /// Say why a recent decision was what it was.
+    Explain(Explain),
+    /// Show recent decisions.
+    Decisions(Decisions),
+    /// Run test suites (`*_test.yaml`) against a bundle.
+    Test(Test),
+    /// Check a folder of manifests.
+    Lint(Lint),
+    /// Make a folder to begin with.
+    Init(Init),
+    /// Print the JSON Schema (draft-07) of a kind of file.
+    Schema(Schema),
+    /// Print a subject's facet digests, for approvals and exceptions to bind.
+    Fingerprint(Fingerprint),
+}
+
+/// `exeat sidecar`: every flag may also stand in the file, or in the environment as `EXEAT_…`.
+#[derive(Debug, Args)]
+pub struct Sidecar {
+    /// The folder of manifests.
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<String>,
+    /// A file with settings.
+    #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Address for decisions [127.0.0.1:7430].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Unix socket for decisions: a path, `auto` or `none`.
+    #[arg(long, value_name = "PATH")]
+    pub unix: Option<String>,
+    /// Address for health and metrics [127.0.0.1:7431].
+    #[arg(long, value_name = "ADDRESS")]
+    pub operations: Option<String>,
+    /// The one subject this sidecar stands next to.
+    #[arg(long, value_name = "ID")]
+    pub subject: Option<String>,
+    /// Subjects by user id on the Unix socket.
+    #[arg(long, value_name = "UID=ID,…")]
+    pub peers: Option<String>,
+    /// SPIFFE trust domain of client certificates.
+    #[arg(long, value_name = "DOMAIN")]
+    pub trust_domain: Option<String>,
+    /// Believe callers who they say they are. For trying things out.
+    #[arg(long)]
+    pub insecure_asserted_identity: bool,
+    /// Certificate chain, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<String>,
+    /// Key of the certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// Whose client certificates are trusted, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<String>,
+    /// Connections at once, for each listener [64].
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<String>,
+    /// How long calls may take after SIGTERM [10s].
+    #[arg(long, value_name = "SPAN")]
+    pub drain_timeout: Option<String>,
+    /// `text` or `json`.
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// What is logged [info].
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Where the sidecar is.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// Its Unix socket, or its address [the default socket, else 127.0.0.1:7430].
+    #[arg(long, value_name = "PATH|ADDRESS", env = "EXEAT_SOCKET")]
+    pub socket: Option<String>,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+    /// For CI systems.
+    Junit,
+}
+
+/// `exeat check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The subject; `-` where the sidecar knows it.
+    pub subject: Option<String>,
+    /// The tool or other resource, by id.
+    pub resource: Option<String>,
+    /// The action.
+    #[arg(long, default_value = "tools/call")]
+    pub action: String,
+    /// The resource's type.
+    #[arg(long = "type", default_value = "tool", value_name = "TYPE")]
+    pub kind: String,
+    /// A property of the resource.
+    #[arg(short = 'a', long = "attribute", value_name = "NAME=VALUE")]
+    pub attributes: Vec<String>,
+    /// A part of the context, such as `purpose=claims-triage`.
+    #[arg(short = 'c', long = "context", value_name = "NAME=VALUE")]
+    pub context: Vec<String>,
+    /// A facet's digest as you see it.
+    #[arg(long, value_name = "FACET=DIGEST")]
+    pub observed: Vec<String>,
+    /// Read the question from a file of JSON, or from standard input with `-`.
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = ["subject", "resource"])]
+    pub file: Option<PathBuf>,
+    /// Name passing controls too, with every clause.
+    #[arg(long)]
+    pub why: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `exeat explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The decision's id.
+    pub decision: String,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `exeat decisions`.
+#[derive(Debug, Args)]
+pub struct Decisions {
+    /// Go on as decisions are made.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many of the last to begin with.
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub last: u64,
+    /// Denials alone.
+    #[arg(long)]
+    pub denied: bool,
+    /// Those of one subject.
+    #[arg(long, value_name = "ID")]
+    pub subject: Option<String>,
+    /// Those in which one control did not pass.
+    #[arg(long, value_name = "ID")]
+    pub control: Option<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// The sidecar's operations address.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:7431",
+        env = "EXEAT_OPERATIONS"
+    )]
+    pub operations: String,
+}
+
+/// `exeat test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Suites, or folders with suites below.
+    #[arg(default_value = ".")]
+    pub paths: Vec<PathBuf>,
+    /// Only tests whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    pub run: Option<String>,
+    /// Say which controls never failed and which scope dimensions were never missed.
+    #[arg(long)]
+    pub coverage: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// `exeat lint`.
+#[derive(Debug, Args)]
+pub struct Lint {
+    /// The folder.
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+    /// The time to check against, RFC 3339 [now].
+    #[arg(long, value_name = "TIME")]
+    pub now: Option<String>,
+}
+
+/// `exeat init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The folder to make.
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+}
+
+/// `exeat schema`.
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// Control, Subject, Exception, TierPolicy, Domain or Test.
+    pub kind: String,
+}
+
+/// `exeat fingerprint`.
+#[derive(Debug, Args)]
+pub struct Fingerprint {
+    /// The subject.
+    pub subject: String,
+    /// The folder of manifests.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+}

@@ -1,0 +1,224 @@
+//! `exeat check` and `exeat explain`.
+
+use std::{collections::BTreeMap, io::Read as _};
+
+use prost_types::{ListValue, Struct, Value, value::Kind};
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use crate::wire::v1;
+
+use super::{
+    args::{Check, Explain, Output},
+    client::{connect, refused},
+    run::Exit,
+    screen::{Screen, json},
+};
+
+/// A question as JSON.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    #[serde(default)]
+    subject: String,
+    action: String,
+    resource: AskedResource,
+    #[serde(default)]
+    context: serde_json::Map<String, Json>,
+    #[serde(default)]
+    observed: BTreeMap<String, String>,
+    #[serde(default)]
+    explain: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedResource {
+    r#type: String,
+    id: String,
+    #[serde(default)]
+    properties: serde_json::Map<String, Json>,
+}
+
+impl From<Asked> for v1::CheckRequest {
+    fn from(asked: Asked) -> Self {
+        let Asked {
+            subject,
+            action,
+            resource,
+            context,
+            observed,
+            explain,
+        } = asked;
+        let AskedResource {
+            r#type,
+            id,
+            properties,
+        } = resource;
+        Self {
+            subject,
+            action,
+            resource: Some(v1::Resource {
+                r#type,
+                id,
+                properties: Some(fields(properties)),
+            }),
+            context: Some(fields(context)),
+            observed: observed.into_iter().collect(),
+            explain,
+        }
+    }
+}
+
+pub(super) fn fields(entries: serde_json::Map<String, Json>) -> Struct {
+    Struct {
+        fields: entries
+            .into_iter()
+            .map(|(name, value)| (name, proto(value)))
+            .collect(),
+    }
+}
+
+fn proto(json: Json) -> Value {
+    let kind = match json {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(b) => Kind::BoolValue(b),
+        Json::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or(f64::NAN)),
+        Json::String(text) => Kind::StringValue(text),
+        Json::Array(items) => Kind::ListValue(ListValue {
+            values: items.into_iter().map(proto).collect(),
+        }),
+        Json::Object(entries) => Kind::StructValue(fields(entries)),
+    };
+    Value { kind: Some(kind) }
+}
+
+/// `NAME=VALUE`; a value that reads as JSON is JSON, anything else is text.
+fn pairs(texts: &[String]) -> Result<serde_json::Map<String, Json>, Exit> {
+    texts
+        .iter()
+        .map(|text| {
+            let (name, value) = text
+                .split_once('=')
+                .ok_or_else(|| Exit::Usage(format!("`{text}` is not NAME=VALUE")))?;
+            Ok((
+                name.to_owned(),
+                serde_json::from_str(value).unwrap_or_else(|_| value.into()),
+            ))
+        })
+        .collect()
+}
+
+pub(super) async fn check(args: Check, screen: &mut Screen) -> Result<Exit, Exit> {
+    let mut request = match &args.file {
+        Some(path) => {
+            let shown = path.display();
+            let mut text = String::new();
+            let read = if path.as_os_str() == "-" {
+                std::io::stdin().read_to_string(&mut text)
+            } else {
+                std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
+            };
+            read.map_err(|error| Exit::Invalid(format!("{shown}: {error}")))?;
+            let asked: Asked = serde_json::from_str(&text).map_err(|error| {
+                Exit::Invalid(format!(
+                    "{shown}:{}:{}: {error}",
+                    error.line(),
+                    error.column()
+                ))
+            })?;
+            asked.into()
+        }
+        None => {
+            let (Some(subject), Some(resource)) = (args.subject, args.resource) else {
+                return Err(Exit::Usage(
+                    "say who and what: `exeat check SUBJECT TOOL`, or give the question with -f"
+                        .into(),
+                ));
+            };
+            let observed: Result<_, Exit> = args
+                .observed
+                .iter()
+                .map(|text| {
+                    text.split_once('=')
+                        .map(|(f, d)| (f.to_owned(), d.to_owned()))
+                        .ok_or_else(|| Exit::Usage(format!("`{text}` is not FACET=DIGEST")))
+                })
+                .collect();
+            v1::CheckRequest {
+                subject: if subject == "-" {
+                    String::new()
+                } else {
+                    subject
+                },
+                action: args.action,
+                resource: Some(v1::Resource {
+                    r#type: args.kind,
+                    id: resource,
+                    properties: Some(fields(pairs(&args.attributes)?)),
+                }),
+                context: Some(fields(pairs(&args.context)?)),
+                observed: observed?,
+                explain: false,
+            }
+        }
+    };
+    request.explain |= args.why;
+    let mut client = connect(args.target.socket.as_deref()).await?;
+    let response = client
+        .check(request)
+        .await
+        .map_err(|status| refused(&status))?;
+    let decision = response
+        .into_inner()
+        .decision
+        .ok_or_else(|| Exit::Unexpected("the answer holds no decision".into()))?;
+    match args.output {
+        Output::Json => screen.say(&json(&decision).to_string())?,
+        Output::Table if args.why => {
+            let explained = client
+                .explain(v1::ExplainRequest {
+                    decision_id: decision.id.clone(),
+                })
+                .await
+                .map_err(|status| refused(&status))?;
+            screen.explanation(&explained.into_inner())?;
+        }
+        Output::Table => screen.decision(&decision)?,
+        Output::Junit => return Err(Exit::Usage("junit is for `exeat test`".into())),
+    }
+    Ok(exit_of(&decision))
+}
+
+/// What a decision makes the command end with.
+fn exit_of(decision: &v1::Decision) -> Exit {
+    match (decision.outcome(), decision.next_action()) {
+        (v1::Outcome::Allow | v1::Outcome::AllowByException, _) => Exit::Done,
+        (_, v1::NextAction::Request) => Exit::Requestable,
+        (_, _) => Exit::No,
+    }
+}
+
+pub(super) async fn explain(args: Explain, screen: &mut Screen) -> Result<Exit, Exit> {
+    let mut client = connect(args.target.socket.as_deref()).await?;
+    let response = client
+        .explain(v1::ExplainRequest {
+            decision_id: args.decision,
+        })
+        .await
+        .map_err(|status| refused(&status))?
+        .into_inner();
+    match (args.output, &response.decision) {
+        (Output::Json, Some(decision)) => {
+            let mut told = json(decision);
+            if let Json::Object(entries) = &mut told {
+                let resource = response.resource.clone().unwrap_or_default();
+                entries.insert("question".into(), serde_json::json!({"subject": response.subject, "action": response.action, "resource": {"type": resource.r#type, "id": resource.id}}));
+            }
+            screen.say(&told.to_string())?;
+        }
+        (Output::Json | Output::Table, _) => screen.explanation(&response)?,
+        (Output::Junit, _) => return Err(Exit::Usage("junit is for `exeat test`".into())),
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,128 @@
+//! `exeat decisions`: recent decisions, from the operations port.
+
+use serde_json::Value as Json;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use super::{
+    args::{Decisions, Output},
+    run::Exit,
+    screen::{BAD, DIM, GOOD, Screen, styled},
+};
+
+pub(super) async fn decisions(args: Decisions, screen: &mut Screen) -> Result<Exit, Exit> {
+    let unreachable = |why: &dyn std::fmt::Display| {
+        Exit::Unreachable(format!(
+            "no sidecar's operations port at {} ({why}); say where it is with --operations",
+            args.operations
+        ))
+    };
+    let mut stream = TcpStream::connect(&args.operations)
+        .await
+        .map_err(|error| unreachable(&error))?;
+    // HTTP/1.0 closes where the answer ends, which is all a stream of lines needs.
+    let request = format!(
+        "GET /decisions?last={}&follow={} HTTP/1.0\r\nHost: localhost\r\n\r\n",
+        args.last, args.follow
+    );
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .map_err(|error| unreachable(&error))?;
+    let mut lines = BufReader::new(stream).lines();
+    let status = lines
+        .next_line()
+        .await
+        .map_err(|error| unreachable(&error))?
+        .unwrap_or_default();
+    if !status.contains(" 200") {
+        return Err(unreachable(&status));
+    }
+    while lines
+        .next_line()
+        .await?
+        .is_some_and(|header| !header.is_empty())
+    {}
+    loop {
+        let line = tokio::select! {
+            line = lines.next_line() => line?,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+        };
+        let Some(line) = line else {
+            return Ok(Exit::Done);
+        };
+        let Ok(decision) = serde_json::from_str::<Json>(&line) else {
+            continue;
+        };
+        if !wanted(&args, &decision) {
+            continue;
+        }
+        match args.output {
+            Output::Json => screen.say(&line)?,
+            Output::Table => screen.say(&row(&decision))?,
+            Output::Junit => return Err(Exit::Usage("junit is for `exeat test`".into())),
+        }
+    }
+}
+
+fn text<'a>(decision: &'a Json, name: &str) -> &'a str {
+    decision
+        .get(name)
+        .and_then(Json::as_str)
+        .unwrap_or_default()
+}
+
+fn list<'a>(decision: &'a Json, name: &str) -> Vec<&'a str> {
+    decision
+        .get(name)
+        .and_then(Json::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Json::as_str)
+        .collect()
+}
+
+fn wanted(args: &Decisions, decision: &Json) -> bool {
+    (!args.denied || text(decision, "outcome") == "deny")
+        && args
+            .subject
+            .as_deref()
+            .is_none_or(|subject| text(decision, "subject") == subject)
+        && args
+            .control
+            .as_deref()
+            .is_none_or(|control| list(decision, "controls").contains(&control))
+}
+
+fn row(decision: &Json) -> String {
+    if let Some(missed) = decision.get("missed").and_then(Json::as_u64) {
+        return styled(
+            DIM,
+            &format!("… {missed} decisions were made too fast to be shown"),
+        );
+    }
+    let outcome = text(decision, "outcome");
+    let style = if outcome == "deny" { BAD } else { GOOD };
+    let grounds = match outcome {
+        "allow" => String::new(),
+        _ => format!(
+            "  {}",
+            list(decision, "controls")
+                .into_iter()
+                .chain(list(decision, "reasons"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        ),
+    };
+    format!(
+        "{}  {}  {}  {} {}{grounds}  {}",
+        text(decision, "time"),
+        styled(style, &format!("{outcome:<18}")),
+        text(decision, "subject"),
+        text(decision, "action"),
+        text(decision, "resource"),
+        styled(DIM, text(decision, "id")),
+    )
+}

@@ -1,0 +1,18 @@
+//! The command line. Data goes to standard output, everything else to standard error.
+
+mod args;
+mod ask;
+mod client;
+mod decisions;
+mod demo;
+mod init;
+mod lint;
+mod run;
+mod screen;
+mod serve;
+mod suite;
+mod test;
+
+pub use args::Cli;
+pub use run::{Exit, run};
+pub use suite::{Outcome as TestOutcome, Suite, World as SuiteWorld};

@@ -1,0 +1,100 @@
+//! One arm a command; what went wrong becomes an exit code.
+
+use std::fmt;
+
+use crate::runtime::clock::Clock;
+
+use super::{
+    args::{Cli, Colour, Command},
+    ask, decisions, demo, init, lint,
+    screen::Screen,
+    serve, test,
+};
+
+/// How a command ended, with the exit code it ends with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done, or allowed.
+    Done,
+    /// 1: something unexpected.
+    Unexpected(String),
+    /// 2: the command was not understood.
+    Usage(String),
+    /// 3: the answer is no: denied, tests failed, findings.
+    No,
+    /// 4: denied, but an exception can be requested.
+    Requestable,
+    /// 6: the sidecar cannot be reached, or has nothing to decide from.
+    Unreachable(String),
+    /// 7: input files that cannot be used.
+    Invalid(String),
+    /// 130: stopped by Ctrl-C.
+    Interrupted,
+}
+
+impl Exit {
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Unexpected(_) => 1,
+            Self::Usage(_) => 2,
+            Self::No => 3,
+            Self::Requestable => 4,
+            Self::Unreachable(_) => 6,
+            Self::Invalid(_) => 7,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unexpected(why)
+            | Self::Usage(why)
+            | Self::Unreachable(why)
+            | Self::Invalid(why) => f.write_str(why),
+            Self::Done | Self::No | Self::Requestable | Self::Interrupted => Ok(()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Exit {
+    fn from(error: std::io::Error) -> Self {
+        // Whoever read our output has gone; that is no failure of ours.
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Self::Done
+        } else {
+            Self::Unexpected(error.to_string())
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub async fn run(cli: Cli) -> Exit {
+    let mut screen = Screen::new(match cli.color {
+        Colour::Auto => anstream::ColorChoice::Auto,
+        Colour::Always => anstream::ColorChoice::Always,
+        Colour::Never => anstream::ColorChoice::Never,
+    });
+    let clock = Clock::system();
+    let exit = match cli.command {
+        Command::Demo => demo::demo(&mut screen).await,
+        Command::Sidecar(args) => serve::sidecar(*args, clock).await,
+        Command::Check(args) => ask::check(*args, &mut screen).await,
+        Command::Explain(args) => ask::explain(args, &mut screen).await,
+        Command::Decisions(args) => decisions::decisions(args, &mut screen).await,
+        Command::Test(args) => test::test(&args, &mut screen),
+        Command::Lint(args) => lint::lint(&args, &clock, &mut screen),
+        Command::Init(args) => init::init(&args, &clock, &mut screen),
+        Command::Schema(args) => lint::schema(&args, &mut screen),
+        Command::Fingerprint(args) => lint::fingerprint(&args, &mut screen),
+    };
+    let exit = exit.unwrap_or_else(|exit| exit);
+    let said = exit.to_string();
+    if !said.is_empty() {
+        screen.complain(&said);
+    }
+    exit
+}
