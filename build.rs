@@ -1,6 +1,10 @@
 //! Compiles `proto/` without protoc; the descriptor set also feeds reflection.
 
 #[cfg(feature = "server")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to build scripts through the environment"
+)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     use std::{env, fs, path::PathBuf};
 

@@ -30,5 +30,7 @@ pub mod runtime;
 pub mod sidecar;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(feature = "server")]
 pub mod wire;

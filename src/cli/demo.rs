@@ -217,6 +217,7 @@ async fn in_force(client: &mut Client, revision: u64) -> Result<(), Exit> {
             Ok(decision)
                 if decision
                     .snapshot
+                    .as_ref()
                     .is_some_and(|snapshot| snapshot.revision >= revision) =>
             {
                 return Ok(());

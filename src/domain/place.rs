@@ -7,7 +7,7 @@ use super::{Deviation, DomainId, Principal};
 pub enum WhenUngoverned {
     /// Allow it: the domain accepts that this is not governed.
     Allow,
-    /// Deny it with NO_CONTROL.
+    /// Deny it with `NO_CONTROL`.
     Deny,
 }
 

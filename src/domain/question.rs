@@ -41,7 +41,7 @@ pub struct Tool<'a> {
     /// The server that offers it.
     pub server: Option<&'a str>,
     /// Its name there.
-    pub name: &'a str,
+    pub name: Option<&'a str>,
     /// The digest of its definition, if the caller has seen it.
     pub definition_digest: Option<&'a str>,
 }
@@ -54,13 +54,11 @@ impl Resource {
             return None;
         }
         let said = |name| self.properties.get(name).and_then(Value::as_str);
-        let (server, name) = match self.id.rsplit_once('/') {
-            Some((server, name)) => (Some(server), name),
-            None => (None, self.id.as_str()),
-        };
+        let (server, name) = self.id.rsplit_once('/').unwrap_or(("", &self.id));
+        let some = |text| Some(text).filter(|text: &&str| !text.is_empty());
         Some(Tool {
-            server: said("server").or(server),
-            name: said("name").unwrap_or(name),
+            server: said("server").or_else(|| some(server)),
+            name: said("name").or_else(|| some(name)),
             definition_digest: said("definition_digest"),
         })
     }
@@ -80,7 +78,7 @@ mod tests {
         let tool = resource.tool().expect("a tool");
         assert_eq!(
             (tool.server, tool.name, tool.definition_digest),
-            (Some("mcp://pay"), "refund", None)
+            (Some("mcp://pay"), Some("refund"), None)
         );
         resource.properties = Value::map([
             ("name".into(), Value::str("wire")),
@@ -89,7 +87,7 @@ mod tests {
         let tool = resource.tool().expect("a tool");
         assert_eq!(
             (tool.server, tool.name, tool.definition_digest),
-            (Some("mcp://pay"), "wire", Some("sha256:t"))
+            (Some("mcp://pay"), Some("wire"), Some("sha256:t"))
         );
         resource.kind = "file".into();
         assert_eq!(resource.tool(), None);

@@ -20,11 +20,11 @@ pub enum Value {
     /// A length of time.
     Span(Span),
     /// Values in order.
-    List(Box<[Value]>),
+    List(Box<[Self]>),
     /// Named values, sorted by name; names are unique.
-    Map(Box<[(Box<str>, Value)]>),
+    Map(Box<[(Box<str>, Self)]>),
     /// A value of the attribute catalogue: one place for each of its fields, empty if absent.
-    Record(Box<[Option<Value>]>),
+    Record(Box<[Option<Self>]>),
 }
 
 /// A borrowed value, as conditions pass it around.

@@ -378,20 +378,18 @@ mod tests {
             "credentials",
             Value::List([map(&[("issue_time", Value::str("soon"))])].into()),
         )]);
-        let error = conform(wrong, Type::Record(&SUBJECT)).expect_err("no such time");
+        let error = conform(wrong, Record(&SUBJECT)).expect_err("no such time");
         assert_eq!(error.path(), "credentials[0].issue_time");
         let unknown = map(&[("modle", Value::str("x"))]);
         assert_eq!(
-            conform(unknown, Type::Record(&SUBJECT))
+            conform(unknown, Record(&SUBJECT))
                 .expect_err("unknown")
                 .path(),
             "modle"
         );
         let typed = map(&[("owner", map(&[("active", Value::str("yes"))]))]);
         assert_eq!(
-            conform(typed, Type::Record(&SUBJECT))
-                .expect_err("typed")
-                .path(),
+            conform(typed, Record(&SUBJECT)).expect_err("typed").path(),
             "owner.active"
         );
     }

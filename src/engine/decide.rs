@@ -13,7 +13,8 @@ use crate::domain::{
 use super::{
     condition::Frame,
     effective::{Standing, edges, effective},
-    snapshot::{Entry, Grant, Grants, Rule, Snapshot},
+    index::{Entry, Grant, Grants, Rule},
+    snapshot::Snapshot,
 };
 
 /// Parts of the request's context by slot.

@@ -9,7 +9,8 @@ use super::{
     catalogue::{self, Shape},
     condition::Frame,
     decide::{applies, decide, frame, judge, known, slots},
-    snapshot::{Rule, Snapshot},
+    index::Rule,
+    snapshot::Snapshot,
     world::describe,
 };
 

@@ -7,6 +7,7 @@ pub mod condition;
 mod decide;
 mod effective;
 mod explain;
+mod index;
 mod shelf;
 mod snapshot;
 mod world;

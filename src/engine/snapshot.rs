@@ -4,15 +4,14 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use foldhash::fast::FixedState;
-
 use crate::domain::{
     ClassId, Control, ControlId, Digest, Domain, DomainId, Enforcement, Exception, ExceptionId,
-    Invalid, Question, Selector, Set, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
+    Invalid, Question, Selector, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
 };
 
 use super::{
-    condition::{Condition, Fault, Names, Roots, compile, on_deep_stack},
+    condition::{Condition, Fault, Roots, compile, on_deep_stack},
+    index::{Entry, Grant, Grants, Rule, Rules, key},
     shelf::Shelf,
 };
 
@@ -75,141 +74,6 @@ impl fmt::Display for SnapshotError {
 }
 
 impl std::error::Error for SnapshotError {}
-
-/// A control with its conditions compiled.
-#[derive(Debug)]
-pub(crate) struct Rule {
-    pub(crate) control: Arc<Control>,
-    pub(crate) fails: Condition,
-    pub(crate) reach: Option<Condition>,
-    key: u64,
-}
-
-/// An exception with its conditions compiled.
-#[derive(Debug)]
-pub(crate) struct Grant {
-    pub(crate) exception: Arc<Exception>,
-    pub(crate) matches: Option<Condition>,
-    pub(crate) compensates: Box<[Condition]>,
-    /// What its own conditions read as `exception`, if they do.
-    pub(crate) record: Option<Value>,
-    pub(crate) width: u64,
-}
-
-/// The exceptions of one subject or class, by the key of the control they deviate from.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Grants {
-    by_control: Vec<(u64, Arc<Grant>)>,
-}
-
-impl Grants {
-    pub(crate) fn naming<'a>(&'a self, rule: &Rule) -> impl Iterator<Item = &'a Arc<Grant>> {
-        let key = rule.key;
-        let from = self.by_control.partition_point(|(k, _)| *k < key);
-        self.by_control
-            .get(from..)
-            .unwrap_or_default()
-            .iter()
-            .take_while(move |(k, _)| *k == key)
-            .map(|(_, grant)| grant)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_control.is_empty()
-    }
-
-    fn add(&mut self, key: u64, grant: &Arc<Grant>) {
-        let at = self
-            .by_control
-            .partition_point(|(k, g)| (*k, &g.exception.id) < (key, &grant.exception.id));
-        self.by_control.insert(at, (key, Arc::clone(grant)));
-    }
-
-    fn drop(&mut self, id: &ExceptionId) {
-        self.by_control
-            .retain(|(_, grant)| grant.exception.id != *id);
-    }
-}
-
-/// A subject and the exceptions that name it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Entry {
-    pub(crate) subject: Option<Arc<Subject>>,
-    pub(crate) grants: Arc<Grants>,
-}
-
-/// All controls, indexed by action.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Rules {
-    /// In the order of their ids.
-    all: Vec<Arc<Rule>>,
-    by_action: HashMap<Box<str>, Box<[u32]>, FixedState>,
-    any_action: Box<[u32]>,
-    gates: Box<[u32]>,
-    names: Names,
-}
-
-impl Rules {
-    fn index(&mut self) {
-        let places = |keep: &dyn Fn(&Control) -> bool| -> Box<[u32]> {
-            let in_force = |control: &Control| control.state.in_force() && keep(control);
-            (0_u32..)
-                .zip(&self.all)
-                .filter(|(_, rule)| in_force(&rule.control))
-                .map(|(at, _)| at)
-                .collect()
-        };
-        let mut actions: Vec<&str> = Vec::new();
-        for rule in &self.all {
-            if let Set::Of(names) = &rule.control.applies_to.actions {
-                actions.extend(names.iter().map(|name| &**name));
-            }
-        }
-        actions.sort_unstable();
-        actions.dedup();
-        let reaches = |control: &Control, action: &str| {
-            control.runtime && control.applies_to.actions.holds(|name| **name == *action)
-        };
-        let by_action = actions
-            .iter()
-            .map(|action| {
-                (
-                    (*action).into(),
-                    places(&|control| reaches(control, action)),
-                )
-            })
-            .collect();
-        let any_action = places(&|control| control.runtime && control.applies_to.actions.is_any());
-        let gates = places(&|control| control.baseline_gate);
-        (self.by_action, self.any_action, self.gates) = (by_action, any_action, gates);
-    }
-
-    fn at<'a>(&'a self, places: &'a [u32]) -> impl Iterator<Item = &'a Arc<Rule>> {
-        places.iter().filter_map(|at| self.all.get(*at as usize))
-    }
-
-    /// The controls held against questions of `action`, in the order of their ids.
-    pub(crate) fn for_action<'a>(&'a self, action: &str) -> impl Iterator<Item = &'a Arc<Rule>> {
-        self.at(self.by_action.get(action).unwrap_or(&self.any_action))
-    }
-
-    /// The baseline gates in force.
-    pub(crate) fn gates(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.at(&self.gates)
-    }
-
-    /// What conditions read of the request's context.
-    pub(crate) fn names(&self) -> &Names {
-        &self.names
-    }
-
-    pub(crate) fn find(&self, id: &ControlId) -> Option<&Arc<Rule>> {
-        self.all
-            .binary_search_by(|rule| rule.control.id.cmp(id))
-            .ok()
-            .and_then(|at| self.all.get(at))
-    }
-}
 
 /// Everything decisions are made from, at one revision.
 #[derive(Clone, Debug)]
@@ -712,10 +576,4 @@ fn source_of(change: &Change) -> Source {
         kind,
         id: id.to_owned(),
     }
-}
-
-/// A control's key in the indexes of exceptions. Two controls with one key only cost a look.
-fn key(id: &ControlId) -> u64 {
-    use std::hash::BuildHasher;
-    FixedState::default().hash_one(id.as_str())
 }

@@ -9,7 +9,8 @@ use super::{
     catalogue::{EXCEPTION, REQUEST, SUBJECT, Type, conform},
     condition::{Condition, Frame, Names, Said},
     decide::{Slots, fields},
-    snapshot::{Refusal, Rule},
+    index::Rule,
+    snapshot::Refusal,
 };
 
 /// Attributes for one evaluation of one condition.

@@ -324,7 +324,7 @@ async fn report(
         }
         tokio::select! {
             () = stop.cancelled() => break,
-            changed = changes.changed() => changed.map_err(|error| error.to_string())?,
+            next = changes.changed() => next.map_err(|error| error.to_string())?,
         }
     }
     for name in ["", Served::NAME] {

@@ -118,12 +118,12 @@ impl Loader {
 
     /// Watches the folder, and SIGHUP, until told to stop.
     pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) -> Result<(), String> {
-        let (changed, mut changes) = mpsc::channel(1);
+        let (sender, mut changes) = mpsc::channel(1);
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
                 // A full channel already says what there is to say. Reading is no change.
                 if event.map_or(true, |event| !event.kind.is_access()) {
-                    let _ = changed.try_send(());
+                    let _ = sender.try_send(());
                 }
             })
             .map_err(|error| format!("{}: cannot be watched: {error}", self.folder.display()))?;

@@ -4,6 +4,7 @@ mod eval;
 mod fault;
 mod lower;
 mod node;
+mod operate;
 mod print;
 mod source;
 
