@@ -133,9 +133,11 @@ pub(super) fn frame<'a>(
 ) -> Frame<'a> {
     let mut frame = Frame::new(now.latest);
     frame.subject = fields(&subject.attributes);
-    frame.resource = snapshot
-        .resource(question)
-        .and_then(|resource| fields(&resource.attributes));
+    if snapshot.rules.reads_resource {
+        frame.resource = snapshot
+            .resource(question)
+            .and_then(|resource| fields(&resource.attributes));
+    }
     frame.question = Some(question);
     frame.tool = question.resource.tool();
     frame.slots = slots;
@@ -152,13 +154,16 @@ pub(super) fn fields(value: &Value) -> Option<&[Option<Value>]> {
 
 /// Whether a control is held against the question; where that cannot be told, it is.
 pub(super) fn applies(rule: &Rule, question: &Question, frame: &Frame<'_>) -> bool {
-    let reach = &rule.control.applies_to;
-    reach
-        .resource_types
-        .holds(|kind| **kind == *question.resource.kind)
-        && reach
-            .resources
-            .holds(|pattern| pattern.matches(&question.resource.id))
+    let in_reach = || {
+        let reach = &rule.control.applies_to;
+        reach
+            .resource_types
+            .holds(|kind| **kind == *question.resource.kind)
+            && reach
+                .resources
+                .holds(|pattern| pattern.matches(&question.resource.id))
+    };
+    (rule.anywhere || in_reach())
         && rule
             .reach
             .as_ref()
@@ -167,21 +172,19 @@ pub(super) fn applies(rule: &Rule, question: &Question, frame: &Frame<'_>) -> bo
 
 /// What a control says: its evidence first, then its condition.
 pub(super) fn judge(rule: &Rule, subject: &Subject, frame: &Frame<'_>, now: Now) -> Verdict {
-    for need in &rule.control.evidence {
-        for facet in &need.facets {
-            let trouble = |kind| Verdict::Indeterminate(Trouble { kind, at: 0 });
-            let Some(state) = subject.facet(*facet) else {
-                return trouble(TroubleKind::FacetMissing(*facet));
-            };
-            if need.complete && state.completeness != Completeness::Complete {
-                return trouble(TroubleKind::FacetIncomplete(*facet));
+    for need in &rule.needs {
+        let trouble = |kind| Verdict::Indeterminate(Trouble { kind, at: 0 });
+        let Some(state) = subject.facet(need.facet) else {
+            return trouble(TroubleKind::FacetMissing(need.facet));
+        };
+        if need.complete && state.completeness != Completeness::Complete {
+            return trouble(TroubleKind::FacetIncomplete(need.facet));
+        }
+        if let Some(max_age) = need.max_age {
+            if now.latest - state.observed_time > max_age {
+                return trouble(TroubleKind::FacetStale(need.facet));
             }
-            if let Some(max_age) = need.max_age {
-                if now.latest - state.observed_time > max_age {
-                    return trouble(TroubleKind::FacetStale(*facet));
-                }
-                frame.note_edge(state.observed_time + max_age);
-            }
+            frame.note_edge(state.observed_time + max_age);
         }
     }
     match rule.fails.holds(frame) {

@@ -4,7 +4,9 @@ use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
 
 use foldhash::fast::FixedState;
 
-use crate::domain::{Control, ControlId, Exception, ExceptionId, Set, Subject, Value};
+use crate::domain::{
+    Control, ControlId, EvidenceNeed, Exception, ExceptionId, Facet, Set, Span, Subject, Value,
+};
 
 use super::condition::{Condition, Names};
 
@@ -14,7 +16,37 @@ pub(crate) struct Rule {
     pub(crate) control: Arc<Control>,
     pub(crate) fails: Condition,
     pub(crate) reach: Option<Condition>,
+    /// The facets the control rests on: how old each may be, and whether it must be complete.
+    pub(super) needs: Box<[Need]>,
+    /// Whether any resource is in reach, which is most often so.
+    pub(super) anywhere: bool,
     pub(super) key: u64,
+}
+
+/// A facet a control rests on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    pub(crate) facet: Facet,
+    pub(crate) max_age: Option<Span>,
+    pub(crate) complete: bool,
+}
+
+impl Need {
+    /// What a control rests on, facet by facet.
+    pub(super) fn of(control: &Control) -> Box<[Self]> {
+        let each = |need: &EvidenceNeed| {
+            let (max_age, complete) = (need.max_age, need.complete);
+            need.facets
+                .iter()
+                .map(move |facet| Self {
+                    facet: *facet,
+                    max_age,
+                    complete,
+                })
+                .collect::<Vec<_>>()
+        };
+        control.evidence.iter().flat_map(each).collect()
+    }
 }
 
 /// An exception with its conditions compiled.
@@ -79,6 +111,8 @@ pub(crate) struct Rules {
     any_action: Box<[u32]>,
     gates: Box<[u32]>,
     pub(super) names: Names,
+    /// Whether any condition reads what is governed about the resource.
+    pub(super) reads_resource: bool,
 }
 
 impl Rules {

@@ -11,7 +11,7 @@ use crate::domain::{
 
 use super::{
     condition::{Condition, Fault, Roots, compile, on_deep_stack},
-    index::{Entry, Grant, Grants, Rule, Rules, key},
+    index::{Entry, Grant, Grants, Need, Rule, Rules, key},
     shelf::Shelf,
 };
 
@@ -224,7 +224,7 @@ impl Snapshot {
                 errors.push(SnapshotError {
                     source,
                     invalid,
-                    fault,
+                    fault: fault.map(|fault| *fault),
                 });
             }
         }
@@ -262,8 +262,12 @@ impl Snapshot {
             .as_deref()
             .map(|source| condition("applies_to.condition", source, Roots::REACH))
             .transpose()?;
+        rules.reads_resource |= fails.reads_resource();
+        let selects = &control.applies_to;
         let rule = Rule {
             key: key(&control.id),
+            needs: Need::of(&control),
+            anywhere: selects.resource_types.is_any() && selects.resources.is_any(),
             control: Arc::new(control),
             fails,
             reach,
@@ -289,11 +293,16 @@ impl Snapshot {
 
     fn put_exception(&mut self, exception: Exception) -> Result<(), Refusal> {
         let rules = self.tier(exception.tier);
-        let exception = exception.checked(rules)?;
+        let mut exception = exception.checked(rules)?;
         self.known_domain(exception.domain.as_ref())?;
-        for (at, id) in exception.controls.iter().enumerate() {
+        for (at, id) in exception.controls.iter_mut().enumerate() {
             let path = format!("control_ids[{at}]");
-            match self.rules.find(id).map(|rule| rule.control.enforcement) {
+            let rule = self.rules.find(id);
+            if let Some(rule) = rule {
+                // One text for all exceptions of a control.
+                id.clone_from(&rule.control.id);
+            }
+            match rule.map(|rule| rule.control.enforcement) {
                 None => {
                     return Err(Invalid::new(
                         path,
@@ -313,23 +322,15 @@ impl Snapshot {
                 Some(Enforcement::Advisory | Enforcement::SoftMandatory) => {}
             }
         }
-        let names = &mut Arc::make_mut(&mut self.rules).names;
-        let mut condition = |path: &str, source: &str| {
-            compile(source, Roots::EXCEPTION, &Value::Map(Box::default()), names)
-                .map_err(|fault| Refusal::condition(path, fault))
-        };
-        let matches = exception
-            .scope
-            .match_condition
-            .as_deref()
-            .map(|source| condition("scope.match_condition", source))
-            .transpose()?;
-        let compensates = (0..)
-            .zip(&exception.compensating_conditions)
-            .map(|(at, source): (usize, _)| {
-                condition(&format!("compensating_conditions[{at}]"), source)
-            })
-            .collect::<Result<Box<[_]>, _>>()?;
+        // What people wrote was for people; decisions need the ticket alone.
+        for text in [
+            &mut exception.justification.business_need,
+            &mut exception.justification.risk_statement,
+            &mut exception.justification.remediation_plan,
+        ] {
+            *text = Box::default();
+        }
+        let (matches, compensates) = self.compile_grant(&exception)?;
         let read = matches
             .iter()
             .chain(&compensates)
@@ -349,6 +350,36 @@ impl Snapshot {
         });
         self.grants.put(grant.exception.id.clone(), grant);
         Ok(())
+    }
+
+    /// The exception's own conditions, compiled; most have none.
+    fn compile_grant(
+        &mut self,
+        exception: &Exception,
+    ) -> Result<(Option<Condition>, Box<[Condition]>), Refusal> {
+        let scope = exception.scope.match_condition.as_deref();
+        if scope.is_none() && exception.compensating_conditions.is_empty() {
+            return Ok((None, Box::default()));
+        }
+        let rules = Arc::make_mut(&mut self.rules);
+        let mut condition = |path: &str, source: &str| {
+            let params = Value::Map(Box::default());
+            let condition = compile(source, Roots::EXCEPTION, &params, &mut rules.names)
+                .map_err(|fault| Refusal::condition(path, fault))?;
+            rules.reads_resource |= condition.reads_resource();
+            Ok::<_, Refusal>(condition)
+        };
+        let matches = scope
+            .map(|source| condition("scope.match_condition", source))
+            .transpose()?;
+        let mut compensates = Vec::new();
+        for (at, source) in exception.compensating_conditions.iter().enumerate() {
+            compensates.push(condition(
+                &format!("compensating_conditions[{at}]"),
+                source,
+            )?);
+        }
+        Ok((matches, compensates.into()))
     }
 
     fn drop_grant(&mut self, id: &ExceptionId) {
@@ -539,14 +570,14 @@ impl Snapshot {
 /// Why an object was refused.
 pub(crate) struct Refusal {
     invalid: Invalid,
-    fault: Option<Fault>,
+    fault: Option<Box<Fault>>,
 }
 
 impl Refusal {
     fn condition(path: &str, fault: Fault) -> Self {
         Self {
             invalid: Invalid::new(path, fault.message(), ""),
-            fault: Some(fault),
+            fault: Some(Box::new(fault)),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing is allocated; lists made by `filter` and `map` are walked, never built. Errors are
 //! absorbed by `&&`, `||`, `all` and `exists` as the CEL specification says.
 
-use std::cell::Cell;
+use std::{cell::Cell, cmp::Ordering};
 
 use crate::domain::lookup;
 use crate::domain::{Question, Ref, Span, Timestamp, Tool, Trouble, TroubleKind, Value};
@@ -148,68 +148,113 @@ fn present(value: Option<&str>, at: u32) -> Answer<'_> {
     })
 }
 
+/// The few steps that most conditions are made of; the rest is kept out of their way.
 fn truth<'a>(
     node: &'a Node,
     frame: &Frame<'a>,
     scope: Option<&Scope<'_, 'a>>,
 ) -> Result<bool, Trouble> {
     match node {
-        Node::And(parts) => {
-            let mut kept = None;
-            for part in parts {
-                match truth(part, frame, scope) {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(false),
-                    Err(error) => kept = kept.or(Some(error)),
-                }
-            }
-            kept.map_or(Ok(true), Err)
-        }
-        Node::Or(parts) => {
-            let mut kept = None;
-            for part in parts {
-                match truth(part, frame, scope) {
-                    Ok(false) => {}
-                    Ok(true) => return Ok(true),
-                    Err(error) => kept = kept.or(Some(error)),
-                }
-            }
-            kept.map_or(Ok(false), Err)
-        }
-        Node::Not { of, .. } => truth(of, frame, scope).map(|b| !b),
         Node::Compare {
             order,
-            left,
-            right,
+            sides,
             slope,
             at,
             ..
         } => {
-            let (left, right) = (eval(left, frame, scope)?, eval(right, frame, scope)?);
-            note(frame, *slope, left, right);
+            let [left, right] = &**sides;
+            let (left, right) = (operand(left, frame, scope)?, operand(right, frame, scope)?);
+            if *slope != Slope::Still {
+                note(frame, *slope, left, right);
+            }
             match order {
-                Order::Equal => Ok(equal(left, right)),
-                Order::NotEqual => Ok(!equal(left, right)),
-                Order::Less => {
-                    compare(left, right, *at).map(|o| o == Some(std::cmp::Ordering::Less))
-                }
-                Order::Greater => {
-                    compare(left, right, *at).map(|o| o == Some(std::cmp::Ordering::Greater))
-                }
-                Order::LessEqual => compare(left, right, *at).map(|o| {
-                    matches!(
-                        o,
-                        Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)
-                    )
-                }),
-                Order::GreaterEqual => compare(left, right, *at).map(|o| {
-                    matches!(
-                        o,
-                        Some(std::cmp::Ordering::Greater | std::cmp::Ordering::Equal)
-                    )
-                }),
+                Order::Equal => Ok(same(left, right)),
+                Order::NotEqual => Ok(!same(left, right)),
+                Order::Less => Ok(compare(left, right, *at)? == Some(Ordering::Less)),
+                Order::Greater => Ok(compare(left, right, *at)? == Some(Ordering::Greater)),
+                Order::LessEqual => Ok(compare(left, right, *at)?.is_some_and(Ordering::is_le)),
+                Order::GreaterEqual => Ok(compare(left, right, *at)?.is_some_and(Ordering::is_ge)),
             }
         }
+        Node::And(parts) => decided_by(false, parts, frame, scope),
+        Node::Or(parts) => decided_by(true, parts, frame, scope),
+        Node::Not { of, .. } => truth(of, frame, scope).map(|b| !b),
+        other => truth_otherwise(other, frame, scope),
+    }
+}
+
+/// `||` is decided by the first true part, `&&` by the first false one; an error only counts where
+/// no part decides.
+fn decided_by<'a>(
+    by: bool,
+    parts: &'a [Node],
+    frame: &Frame<'a>,
+    scope: Option<&Scope<'_, 'a>>,
+) -> Result<bool, Trouble> {
+    let mut kept = None;
+    for part in parts {
+        match truth(part, frame, scope) {
+            Ok(found) if found == by => return Ok(by),
+            Ok(_) => {}
+            Err(error) => kept = kept.or(Some(error)),
+        }
+    }
+    kept.map_or(Ok(!by), Err)
+}
+
+/// Constants, the time and fields of the subject at once; anything else by [`eval`].
+#[inline]
+fn operand<'a>(node: &'a Node, frame: &Frame<'a>, scope: Option<&Scope<'_, 'a>>) -> Answer<'a> {
+    match node {
+        Node::Const(value) => Ok(value.as_ref()),
+        Node::Now => Ok(Ref::Time(frame.now)),
+        Node::Own { place, at } => match frame
+            .subject
+            .and_then(|fields| fields.get(usize::from(*place)))
+        {
+            Some(Some(value)) => Ok(value.as_ref()),
+            Some(None) | None => trouble(TroubleKind::MissingAttribute, *at),
+        },
+        Node::Field { of, place, at } => match operand_record(of, frame, scope)? {
+            Ref::Record(fields) => match fields.get(usize::from(*place)) {
+                Some(Some(value)) => Ok(value.as_ref()),
+                Some(None) | None => trouble(TroubleKind::MissingAttribute, *at),
+            },
+            _ => trouble(TroubleKind::WrongKind, *at),
+        },
+        other => eval(other, frame, scope),
+    }
+}
+
+/// What a field is taken of: mostly a loop's element or a record of the subject.
+fn operand_record<'a>(
+    node: &'a Node,
+    frame: &Frame<'a>,
+    scope: Option<&Scope<'_, 'a>>,
+) -> Answer<'a> {
+    match (node, scope) {
+        (Node::Local(0), Some(scope)) => Ok(scope.item),
+        (Node::Field { .. } | Node::Own { .. }, _) => operand(node, frame, scope),
+        _ => eval(node, frame, scope),
+    }
+}
+
+#[inline]
+fn same(left: Ref<'_>, right: Ref<'_>) -> bool {
+    if let (Ref::Str(a), Ref::Str(b)) = (left, right) {
+        a == b
+    } else {
+        equal(left, right)
+    }
+}
+
+#[inline(never)]
+fn truth_otherwise<'a>(
+    node: &'a Node,
+    frame: &Frame<'a>,
+    scope: Option<&Scope<'_, 'a>>,
+) -> Result<bool, Trouble> {
+    match node {
         Node::Quantify {
             quantifier,
             list,
@@ -264,6 +309,9 @@ fn truth<'a>(
             frame.note_edge(frame.now);
             truth(of, frame, scope)
         }
+        Node::And(_) | Node::Or(_) | Node::Not { .. } | Node::Compare { .. } => {
+            truth(node, frame, scope)
+        }
         other => match eval(other, frame, scope)? {
             Ref::Bool(b) => Ok(b),
             _ => trouble(TroubleKind::WrongKind, other.at()),
@@ -271,10 +319,12 @@ fn truth<'a>(
     }
 }
 
+#[inline(never)]
 fn eval<'a>(node: &'a Node, frame: &Frame<'a>, scope: Option<&Scope<'_, 'a>>) -> Answer<'a> {
     match node {
-        Node::Const(value) => Ok(value.as_ref()),
-        Node::Now => Ok(Ref::Time(frame.now)),
+        Node::Const(_) | Node::Now | Node::Own { .. } | Node::Field { .. } => {
+            operand(node, frame, scope)
+        }
         Node::Subject => frame.subject.map(Ref::Record).ok_or(Trouble {
             kind: TroubleKind::MissingAttribute,
             at: 0,
@@ -306,13 +356,6 @@ fn eval<'a>(node: &'a Node, frame: &Frame<'a>, scope: Option<&Scope<'_, 'a>>) ->
                 at: 0,
             })
         }
-        Node::Field { of, place, at } => match eval(of, frame, scope)? {
-            Ref::Record(fields) => match fields.get(usize::from(*place)) {
-                Some(Some(value)) => Ok(value.as_ref()),
-                Some(None) | None => trouble(TroubleKind::MissingAttribute, *at),
-            },
-            _ => trouble(TroubleKind::WrongKind, *at),
-        },
         Node::Key { of, key, at } => match eval(of, frame, scope)? {
             Ref::Map(entries) => lookup(entries, key).map(Value::as_ref).ok_or(Trouble {
                 kind: TroubleKind::MissingAttribute,
@@ -390,6 +433,7 @@ fn said(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
+#[inline(never)]
 fn asked<'a>(ask: Ask, frame: &Frame<'a>, at: u32) -> Answer<'a> {
     let missing = Trouble {
         kind: TroubleKind::MissingAttribute,
@@ -431,6 +475,7 @@ fn note(frame: &Frame<'_>, slope: Slope, left: Ref<'_>, right: Ref<'_>) {
     }
 }
 
+#[inline(never)]
 fn quantify<'a>(
     quantifier: Quantifier,
     list: &'a Node,
@@ -471,6 +516,7 @@ fn quantify<'a>(
 }
 
 /// Walks a list, or the keys of a map.
+#[inline(never)]
 fn each<'a>(
     list: &'a Node,
     frame: &Frame<'a>,
@@ -529,6 +575,7 @@ fn each<'a>(
     }
 }
 
+#[inline(never)]
 fn member<'a>(
     item: &'a Node,
     list: &'a Node,
@@ -553,6 +600,7 @@ fn member<'a>(
     }
 }
 
+#[inline(never)]
 fn size<'a>(of: &'a Node, at: u32, frame: &Frame<'a>, scope: Option<&Scope<'_, 'a>>) -> Answer<'a> {
     let count = if of.is_walked() {
         let mut count = 0_usize;

@@ -35,6 +35,11 @@ impl Condition {
         self.reads.exception
     }
 
+    /// Whether it reads what is governed about the resource.
+    pub fn reads_resource(&self) -> bool {
+        self.reads.resource
+    }
+
     /// The clauses of the condition with the attributes each reads, for explanations.
     pub(crate) fn terms(&self) -> &[Term] {
         &self.terms
@@ -46,6 +51,7 @@ impl Condition {
 pub(super) struct Reads {
     pub(super) request: bool,
     pub(super) exception: bool,
+    pub(super) resource: bool,
 }
 
 /// A clause of a condition, joined to its siblings by `&&` within a group and `||` between groups.
@@ -155,6 +161,11 @@ pub(super) enum Node {
     Const(Value),
     Now,
     Subject,
+    /// A field of the subject itself.
+    Own {
+        place: u16,
+        at: u32,
+    },
     Resource {
         at: u32,
     },
@@ -214,8 +225,7 @@ pub(super) enum Node {
     },
     Compare {
         order: Order,
-        left: Box<Self>,
-        right: Box<Self>,
+        sides: Box<[Self; 2]>,
         slope: Slope,
         weight: u32,
         at: u32,
@@ -311,6 +321,7 @@ impl Node {
             | Self::Resource { .. }
             | Self::Exception { .. }
             | Self::Ask { .. }
+            | Self::Own { .. }
             | Self::HasAsk(_)
             | Self::Slot { .. }
             | Self::HasSlot(_)
@@ -335,9 +346,8 @@ impl Node {
                 otherwise,
                 ..
             } => vec![test, then, otherwise],
-            Self::Compare { left, right, .. } | Self::Compute { left, right, .. } => {
-                vec![left, right]
-            }
+            Self::Compare { sides, .. } => sides.iter().collect(),
+            Self::Compute { left, right, .. } => vec![left, right],
             Self::In { item, list, .. } => vec![item, list],
             Self::Within { text, part, .. } => vec![text, part],
             Self::Matches { text, .. } => vec![text],
@@ -363,6 +373,7 @@ impl Node {
             Self::Resource { at }
             | Self::Exception { at }
             | Self::Ask { at, .. }
+            | Self::Own { at, .. }
             | Self::Slot { at, .. }
             | Self::Field { at, .. }
             | Self::HasField { at, .. }
@@ -449,7 +460,7 @@ impl Node {
             Self::Const(Value::Str(text)) => text.len() as u64,
             Self::Const(Value::List(items)) => items.len() as u64,
             Self::Const(_) => 1,
-            Self::Field { .. } | Self::Local(_) => LONGEST_TEXT as u64,
+            Self::Field { .. } | Self::Own { .. } | Self::Local(_) => LONGEST_TEXT as u64,
             Self::Items(items) => items.len() as u64,
             Self::Ask { .. }
             | Self::Slot { .. }

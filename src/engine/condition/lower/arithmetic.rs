@@ -70,8 +70,7 @@ impl Lower<'_> {
             expr,
             Node::Compare {
                 order,
-                left: Box::new(left),
-                right: Box::new(right),
+                sides: Box::new([left, right]),
                 slope,
                 weight,
                 at,

@@ -44,6 +44,9 @@ impl Lower<'_> {
                     .fields
                     .get(usize::from(place))
                     .map_or(Type::Dyn, |field| field.kind);
+                if matches!(of, Node::Subject) && !test {
+                    return Ok((Node::Own { place, at }, kind));
+                }
                 let of = Box::new(of);
                 Ok(if test {
                     (Node::HasField { of, place, at }, Type::Bool)

@@ -168,7 +168,10 @@ impl Lower<'_> {
         match name {
             "subject" => Ok((Node::Subject, Type::Record(&SUBJECT))),
             "params" => Ok((Node::Const(self.params.clone()), catalogue::type_of(self.params))),
-            "resource" if self.roots.more => Ok((Node::Resource { at }, Type::Record(&SUBJECT))),
+            "resource" if self.roots.more => {
+                self.reads.resource = true;
+                Ok((Node::Resource { at }, Type::Record(&SUBJECT)))
+            }
             "now" if self.roots.more => Ok((Node::Now, Type::Time)),
             "exception" if self.roots.exception => {
                 self.reads.exception = true;
