@@ -1,1 +1,466 @@
-fn main() {}
+//! Check over TCP beside an empty handler with the same messages over the same transport.
+//!
+//! Both servers are processes of their own, pinned to the first core and asked in turns by a client
+//! on the second. Closed loop at 1, 8 and 64 in flight; open loop at a fixed rate, each answer timed
+//! from when it was due. Only the ratios mean anything.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a bench measures, prints and may fail"
+)]
+
+use std::{
+    env, fs,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use exeat::{
+    config,
+    domain::{Set, Value},
+    engine::{Change, Snapshot, catalogue},
+    runtime::clock::Clock,
+    sidecar::Bound,
+    testing,
+    wire::v1::{
+        self, check_service_client::CheckServiceClient, check_service_server::CheckServiceServer,
+    },
+};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tonic::{
+    Request, Response, Status,
+    transport::{Channel, Server},
+};
+
+const ROUNDS: usize = 5;
+const SPELL: Duration = Duration::from_millis(1_500);
+const OPEN_RATE: u32 = 4_000;
+const SUBJECT: &str = "spiffe://acme.example/agent/7";
+
+fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    // On a machine with one core there is nothing to choose.
+    let _ = sched_setaffinity(None, &set);
+}
+
+/// 100 controls of which 10 are held against the question, 10,000 exceptions of other controls.
+fn world(controls: usize, applicable: usize) -> Snapshot {
+    let mut changes = Vec::new();
+    for n in 0..controls {
+        let mut control = testing::control(
+            &format!("BEN-{n}"),
+            "subject.risk_tier == 'NONE' || subject.environment != 'prod' || now < subject.metadata_update_time",
+        );
+        control.applies_to.actions = Set::of(vec![
+            if n < applicable {
+                "tools/call"
+            } else {
+                "other"
+            }
+            .into(),
+        ])
+        .expect("a set");
+        changes.push(Change::PutControl(control));
+    }
+    for n in 0..10_000 {
+        let id = format!("spiffe://acme.example/agent/{n}");
+        let mut subject = testing::subject(&id);
+        if let Value::Record(fields) = &mut subject.attributes {
+            let place = catalogue::SUBJECT
+                .place("metadata_update_time")
+                .expect("a field");
+            *fields.get_mut(place).expect("a place") = Some(Value::Time(testing::noon()));
+        }
+        changes.push(Change::PutSubject(subject));
+        let of = if applicable < controls {
+            controls - 1
+        } else {
+            0
+        };
+        changes.push(Change::PutException(testing::exception(
+            &format!("EX-{n}"),
+            &[&format!("BEN-{of}")],
+            &id,
+        )));
+    }
+    testing::snapshot(changes)
+}
+
+struct Empty(v1::CheckResponse);
+
+#[tonic::async_trait]
+impl v1::check_service_server::CheckService for Empty {
+    async fn check(
+        &self,
+        _: Request<v1::CheckRequest>,
+    ) -> Result<Response<v1::CheckResponse>, Status> {
+        Ok(Response::new(self.0.clone()))
+    }
+
+    async fn batch_check(
+        &self,
+        _: Request<v1::BatchCheckRequest>,
+    ) -> Result<Response<v1::BatchCheckResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn explain(
+        &self,
+        _: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// The answer the sidecar gives, so that both send as many bytes.
+fn answer() -> v1::CheckResponse {
+    let now = Some(prost_types::Timestamp {
+        seconds: 1_795_348_800,
+        nanos: 123_456_000,
+    });
+    v1::CheckResponse {
+        decision: Some(v1::Decision {
+            id: "dec_01a20426-78f6-775e-b22b-3a0000000001".into(),
+            outcome: v1::Outcome::Allow.into(),
+            reasons: vec![v1::Reason::Ok.into()],
+            time: now,
+            snapshot: Some(v1::SnapshotPosition {
+                digest: "sha256:test".into(),
+                revision: 1,
+                age_seconds: 1.5,
+            }),
+            controls_passed: 10,
+            next_action: v1::NextAction::None.into(),
+            ..v1::Decision::default()
+        }),
+    }
+}
+
+async fn serve(what: &str) {
+    if what == "empty" {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        println!("{}", listener.local_addr().expect("an address"));
+        let incoming =
+            tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+        Server::builder()
+            .add_service(CheckServiceServer::new(Empty(answer())))
+            .serve_with_incoming(incoming)
+            .await
+            .expect("served");
+        return;
+    }
+    let flags = [
+        ("bundle", Some("unused".to_owned())),
+        ("subject", Some(SUBJECT.into())),
+        ("listen", Some("127.0.0.1:0".into())),
+        ("operations", Some("127.0.0.1:0".into())),
+        ("unix", Some("none".into())),
+    ];
+    let bound = Bound::bind(
+        config::Sidecar::load(None, &[], &flags).expect("settings"),
+        Clock::system(),
+    )
+    .await
+    .expect("bound");
+    println!("{}", bound.address());
+    let world = if what == "all" {
+        world(1_000, 1_000)
+    } else {
+        world(100, 10)
+    };
+    bound
+        .run_fixed(Arc::new(world), std::future::pending())
+        .await
+        .expect("served");
+}
+
+struct Peer {
+    name: &'static str,
+    child: Child,
+    clients: Vec<CheckServiceClient<Channel>>,
+}
+
+impl Peer {
+    async fn start(name: &'static str) -> Self {
+        let mut child = Command::new(env::current_exe().expect("a path"))
+            .args(["--serve", name])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a server");
+        let mut line = String::new();
+        let mut out = std::io::BufReader::new(child.stdout.take().expect("its output"));
+        std::io::BufRead::read_line(&mut out, &mut line).expect("an address");
+        let mut clients = Vec::new();
+        while clients.len() < 4 {
+            let endpoint = Channel::from_shared(format!("http://{}", line.trim()))
+                .expect("an address")
+                .tcp_nodelay(true);
+            if let Ok(channel) = endpoint.connect().await {
+                let mut client = CheckServiceClient::new(channel);
+                while client.check(request()).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                clients.push(client);
+            }
+        }
+        Self {
+            name,
+            child,
+            clients,
+        }
+    }
+
+    /// Processor time used so far, in seconds, and memory, in MiB.
+    fn used(&self) -> (f64, f64) {
+        let of = |file: &str| {
+            fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))
+                .expect("a Linux machine")
+        };
+        // The scheduler counts nanoseconds where `stat` counts ticks.
+        let nanos: f64 = fs::read_dir(format!("/proc/{}/task", self.child.id()))
+            .expect("threads")
+            .filter_map(|thread| {
+                fs::read_to_string(thread.ok()?.path().join("schedstat"))
+                    .ok()?
+                    .split(' ')
+                    .next()?
+                    .parse::<f64>()
+                    .ok()
+            })
+            .sum();
+        let kib = of("status")
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("VmRSS:")?
+                    .trim()
+                    .split(' ')
+                    .next()?
+                    .parse::<f64>()
+                    .ok()
+            })
+            .expect("memory");
+        (nanos / 1e9, kib / 1024.0)
+    }
+}
+
+fn request() -> v1::CheckRequest {
+    let text = |text: &str| prost_types::Value {
+        kind: Some(prost_types::value::Kind::StringValue(text.into())),
+    };
+    let map = |entries: &[(&str, &str)]| prost_types::Struct {
+        fields: entries
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), text(value)))
+            .collect(),
+    };
+    v1::CheckRequest {
+        subject: SUBJECT.into(),
+        action: "tools/call".into(),
+        resource: Some(v1::Resource {
+            r#type: "tool".into(),
+            id: "mcp://crm/search".into(),
+            properties: Some(map(&[("definition_digest", "sha256:71aa90fe")])),
+        }),
+        context: Some(map(&[
+            ("purpose", "testing"),
+            ("actor_kind", "AI_AGENT"),
+            ("session", "01a20426-78f6-775e-b22b"),
+        ])),
+        observed: [
+            ("model".to_owned(), "sha256:model".to_owned()),
+            ("tools".to_owned(), "sha256:tools".to_owned()),
+        ]
+        .into(),
+        explain: false,
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    rate: f64,
+    p50: f64,
+    p99: f64,
+    p999: f64,
+    cpu: f64,
+}
+
+fn figures(mut micros: Vec<f64>, took: f64, cpu: f64) -> Figures {
+    micros.sort_by(f64::total_cmp);
+    let at = |part: f64| {
+        micros
+            .get(((micros.len() as f64 * part) as usize).min(micros.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
+    };
+    Figures {
+        rate: micros.len() as f64 / took,
+        p50: at(0.5),
+        p99: at(0.99),
+        p999: at(0.999),
+        cpu: cpu * 1e6 / micros.len() as f64,
+    }
+}
+
+async fn closed(peer: &Peer, in_flight: usize) -> Figures {
+    let (before, began) = (peer.used().0, Instant::now());
+    let askers: Vec<_> = (0..in_flight)
+        .map(|n| {
+            let mut client = peer.clients[n % peer.clients.len()].clone();
+            tokio::spawn(async move {
+                let mut micros = Vec::new();
+                while began.elapsed() < SPELL {
+                    let asked = Instant::now();
+                    let answer = client
+                        .check(request())
+                        .await
+                        .expect("an answer")
+                        .into_inner();
+                    assert_eq!(
+                        answer.decision.expect("a decision").outcome(),
+                        v1::Outcome::Allow
+                    );
+                    micros.push(asked.elapsed().as_secs_f64() * 1e6);
+                }
+                micros
+            })
+        })
+        .collect();
+    let mut micros = Vec::new();
+    for asker in askers {
+        micros.extend(asker.await.expect("asked"));
+    }
+    figures(
+        micros,
+        began.elapsed().as_secs_f64(),
+        peer.used().0 - before,
+    )
+}
+
+/// Calls go out when they are due, whether or not earlier ones were answered.
+async fn open(peer: &Peer) -> Figures {
+    let (before, began) = (peer.used().0, Instant::now());
+    let mut askers = Vec::new();
+    let mut due = Duration::ZERO;
+    while due < SPELL {
+        tokio::time::sleep_until((began + due).into()).await;
+        // All that are due by now: a late tick sends several, each timed from when it was due.
+        while due <= began.elapsed() && due < SPELL {
+            let mut client = peer.clients[askers.len() % peer.clients.len()].clone();
+            let at = began + due;
+            askers.push(tokio::spawn(async move {
+                client.check(request()).await.expect("an answer");
+                at.elapsed().as_secs_f64() * 1e6
+            }));
+            due += Duration::from_secs(1) / OPEN_RATE;
+        }
+    }
+    let mut micros = Vec::new();
+    for asker in askers {
+        micros.push(asker.await.expect("asked"));
+    }
+    figures(
+        micros,
+        began.elapsed().as_secs_f64(),
+        peer.used().0 - before,
+    )
+}
+
+fn median(of: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = of.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn tell(load: &str, exeat: &[Figures], empty: &[Figures]) {
+    let ratio =
+        |of: fn(&Figures) -> f64| median(exeat.iter().zip(empty).map(|(a, b)| of(a) / of(b)));
+    let one = |name: &str, figures: &[Figures]| {
+        let m = |of: fn(&Figures) -> f64| median(figures.iter().map(of));
+        println!(
+            "{load:<14} {name:<6} {:>8.0}/s  p50 {:>7.0} µs  p99 {:>7.0}  p99.9 {:>7.0}  CPU {:>5.1} µs/call",
+            m(|f| f.rate),
+            m(|f| f.p50),
+            m(|f| f.p99),
+            m(|f| f.p999),
+            m(|f| f.cpu)
+        );
+    };
+    one("exeat", exeat);
+    one("empty", empty);
+    println!(
+        "{load:<14} ratio  throughput {:.2}  p50 {:.2}  p99 {:.2}  CPU {:.2}",
+        ratio(|f| f.rate),
+        ratio(|f| f.p50),
+        ratio(|f| f.p99),
+        ratio(|f| f.cpu)
+    );
+}
+
+async fn compare(name: &'static str) {
+    let (mut exeat, mut empty) = (Peer::start(name).await, Peer::start("empty").await);
+    println!(
+        "memory before load: exeat {:.1} MiB, empty {:.1} MiB",
+        exeat.used().1,
+        empty.used().1
+    );
+    for in_flight in [64, 8, 1] {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            ours.push(closed(&exeat, in_flight).await);
+            theirs.push(closed(&empty, in_flight).await);
+        }
+        tell(&format!("{in_flight} in flight"), &ours, &theirs);
+    }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(open(&exeat).await);
+        theirs.push(open(&empty).await);
+    }
+    tell("open 4,000/s", &ours, &theirs);
+    println!(
+        "memory after load: exeat {:.1} MiB, empty {:.1} MiB",
+        exeat.used().1,
+        empty.used().1
+    );
+    for peer in [&mut exeat, &mut empty] {
+        peer.child
+            .kill()
+            .unwrap_or_else(|error| panic_free(peer.name, &error));
+        let _ = peer.child.wait();
+    }
+}
+
+fn panic_free(name: &str, error: &std::io::Error) {
+    println!("{name} was gone already: {error}");
+}
+
+fn main() {
+    let serving: Vec<String> = env::args().collect();
+    let serves = serving
+        .iter()
+        .position(|arg| arg == "--serve")
+        .and_then(|at| serving.get(at + 1));
+    pin(usize::from(serves.is_none()));
+    // The same runtime as the binary's.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        match serves {
+            Some(what) => serve(what).await,
+            None => {
+                println!("100 controls, 10 applicable, 10,000 exceptions, metrics on");
+                compare("exeat").await;
+                println!("1,000 controls, all applicable, 10,000 exceptions");
+                compare("all").await;
+            }
+        }
+    });
+}

@@ -2,8 +2,8 @@
 
 use exeat::{
     domain::{
-        Control, Decision, Digest, Effect, Enforcement, Exception, ExceptionState, Facet, Fingerprint, Lease, Now, Outcome, Question,
-        Set, Span, Subject, Tier, TierRules, Timestamp,
+        Control, Decision, Digest, Effect, Enforcement, Exception, ExceptionState, Facet,
+        Fingerprint, Lease, Now, Outcome, Question, Set, Span, Subject, Tier, TierRules, Timestamp,
     },
     engine::{Change, Snapshot, Standing, decide, effective},
     testing::{control, exception, noon, question, snapshot, subject},
@@ -13,17 +13,31 @@ use proptest::{prelude::*, sample::select};
 const SUBJECT: &str = "agent-a";
 
 /// Conditions with every answer: fails, passes, and cannot tell.
-const CONDITIONS: [&str; 4] = ["true", "false", "subject.owner.active", "subject.environment == 'prod'"];
+const CONDITIONS: [&str; 4] = [
+    "true",
+    "false",
+    "subject.owner.active",
+    "subject.environment == 'prod'",
+];
 
 fn controls() -> impl Strategy<Value = Vec<Control>> {
-    let one = (0..CONDITIONS.len(), select(vec![Enforcement::Advisory, Enforcement::SoftMandatory, Enforcement::HardMandatory]), any::<bool>());
+    let one = (
+        0..CONDITIONS.len(),
+        select(vec![
+            Enforcement::Advisory,
+            Enforcement::SoftMandatory,
+            Enforcement::HardMandatory,
+        ]),
+        any::<bool>(),
+    );
     prop::collection::vec(one, 1..6).prop_map(|made| {
         made.into_iter()
             .enumerate()
             .map(|(at, (condition, enforcement, gate))| {
                 let mut made = control(&format!("CT-{at}"), CONDITIONS[condition]);
                 made.enforcement = enforcement;
-                made.baseline_gate = gate && enforcement == Enforcement::HardMandatory && condition == 1;
+                made.baseline_gate =
+                    gate && enforcement == Enforcement::HardMandatory && condition == 1;
                 made
             })
             .collect()
@@ -31,31 +45,57 @@ fn controls() -> impl Strategy<Value = Vec<Control>> {
 }
 
 fn exceptions(controls: Vec<Control>) -> impl Strategy<Value = Vec<Exception>> {
-    let soft: Vec<String> = controls.iter().filter(|c| c.enforcement != Enforcement::HardMandatory).map(|c| c.id.to_string()).collect();
+    let soft: Vec<String> = controls
+        .iter()
+        .filter(|c| c.enforcement != Enforcement::HardMandatory)
+        .map(|c| c.id.to_string())
+        .collect();
     let tiers = select(vec![Tier::Low, Tier::Incident]);
-    let one = (prop::sample::subsequence(soft.clone(), 0..=soft.len()), -90..90_i64, 1..120_i64, any::<(bool, bool)>(), tiers, select(ExceptionState::ALL.to_vec()), 0..10_usize);
+    let one = (
+        prop::sample::subsequence(soft.clone(), 0..=soft.len()),
+        -90..90_i64,
+        1..120_i64,
+        any::<(bool, bool)>(),
+        tiers,
+        select(ExceptionState::ALL.to_vec()),
+        0..10_usize,
+    );
     prop::collection::vec(one, 0..5).prop_map(|made| {
         made.into_iter()
             .enumerate()
             .filter(|(_, (ids, ..))| !ids.is_empty())
-            .map(|(at, (ids, from, length, (here, narrow), tier, state, luck))| {
-                let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-                let mut made = exception(&format!("EX-{at}"), &ids, SUBJECT);
-                made.effective_time = noon() + Span::from_secs(from * 60);
-                made.expire_time = made.effective_time + Span::from_secs(length * 60);
-                made.scope.environments = Set::Of([if here { "prod" } else { "test" }.into()].into());
-                if narrow {
-                    made.scope.resources = Set::Of([exeat::domain::Pattern::parse("mcp://crm/").unwrap()].into());
-                }
-                made.tier = tier;
-                if tier == Tier::Incident {
-                    made.bound = Fingerprint::new([Facet::Model, Facet::Tools, Facet::Environment].map(|f| (f, Digest::parse(&format!("sha256:{f}")).unwrap())));
-                    made.next_revalidation_time = Some(made.expire_time.min(made.effective_time + Span::from_hours(1)));
-                }
-                // Most are in force, or little would ever be allowed.
-                made.state = if luck < 8 { ExceptionState::Approved } else { state };
-                made
-            })
+            .map(
+                |(at, (ids, from, length, (here, narrow), tier, state, luck))| {
+                    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+                    let mut made = exception(&format!("EX-{at}"), &ids, SUBJECT);
+                    made.effective_time = noon() + Span::from_secs(from * 60);
+                    made.expire_time = made.effective_time + Span::from_secs(length * 60);
+                    made.scope.environments =
+                        Set::Of([if here { "prod" } else { "test" }.into()].into());
+                    if narrow {
+                        made.scope.resources =
+                            Set::Of([exeat::domain::Pattern::parse("mcp://crm/").unwrap()].into());
+                    }
+                    made.tier = tier;
+                    if tier == Tier::Incident {
+                        made.bound = Fingerprint::new(
+                            [Facet::Model, Facet::Tools, Facet::Environment]
+                                .map(|f| (f, Digest::parse(&format!("sha256:{f}")).unwrap())),
+                        );
+                        made.next_revalidation_time = Some(
+                            made.expire_time
+                                .min(made.effective_time + Span::from_hours(1)),
+                        );
+                    }
+                    // Most are in force, or little would ever be allowed.
+                    made.state = if luck < 8 {
+                        ExceptionState::Approved
+                    } else {
+                        state
+                    };
+                    made
+                },
+            )
             .collect()
     })
 }
@@ -68,12 +108,39 @@ struct World {
 }
 
 fn worlds() -> impl Strategy<Value = World> {
-    let time = (0..40_i64, select(vec![0_i64, 1, 5, 20]), select(vec![None, Some(0_i64), Some(59), Some(299), Some(3_599), Some(4_000)]), any::<bool>());
-    controls().prop_flat_map(move |controls| (Just(controls.clone()), exceptions(controls), time.clone())).prop_map(|(controls, exceptions, (minutes, doubt, lease, evidence))| {
-        let earliest = noon() + Span::from_secs(minutes * 60);
-        let lease = lease.map_or(Lease::Local, |age| Lease::Follows { age: Span::from_secs(age) });
-        World { controls, exceptions, now: Now { earliest, latest: earliest + Span::from_secs(doubt), lease, evidence } }
-    })
+    let time = (
+        0..40_i64,
+        select(vec![0_i64, 1, 5, 20]),
+        select(vec![
+            None,
+            Some(0_i64),
+            Some(59),
+            Some(299),
+            Some(3_599),
+            Some(4_000),
+        ]),
+        any::<bool>(),
+    );
+    controls()
+        .prop_flat_map(move |controls| (Just(controls.clone()), exceptions(controls), time.clone()))
+        .prop_map(
+            |(controls, exceptions, (minutes, doubt, lease, evidence))| {
+                let earliest = noon() + Span::from_secs(minutes * 60);
+                let lease = lease.map_or(Lease::Local, |age| Lease::Follows {
+                    age: Span::from_secs(age),
+                });
+                World {
+                    controls,
+                    exceptions,
+                    now: Now {
+                        earliest,
+                        latest: earliest + Span::from_secs(doubt),
+                        lease,
+                        evidence,
+                    },
+                }
+            },
+        )
 }
 
 impl World {
@@ -84,7 +151,12 @@ impl World {
     fn snapshot(&self) -> Snapshot {
         let controls = self.controls.iter().cloned().map(Change::PutControl);
         let exceptions = self.exceptions.iter().cloned().map(Change::PutException);
-        snapshot(controls.chain([Change::PutSubject(Self::subject())]).chain(exceptions).collect())
+        snapshot(
+            controls
+                .chain([Change::PutSubject(Self::subject())])
+                .chain(exceptions)
+                .collect(),
+        )
     }
 
     fn decide(&self) -> Decision {
@@ -243,8 +315,18 @@ fn soft(condition: &str) -> Change {
 fn r14_one_instant_before_the_end_allows_and_the_end_itself_denies() {
     let made = exception("EX-1", &["CT-1"], SUBJECT);
     let (start, end) = (made.effective_time, made.expire_time);
-    let snapshot = snapshot(vec![soft("true"), Change::PutSubject(subject(SUBJECT)), Change::PutException(made)]);
-    let at = |micros: i64| decide(&question(SUBJECT), &snapshot, Now::exactly(Timestamp::from_micros(micros)));
+    let snapshot = snapshot(vec![
+        soft("true"),
+        Change::PutSubject(subject(SUBJECT)),
+        Change::PutException(made),
+    ]);
+    let at = |micros: i64| {
+        decide(
+            &question(SUBJECT),
+            &snapshot,
+            Now::exactly(Timestamp::from_micros(micros)),
+        )
+    };
     assert_eq!(at(end.micros() - 1).outcome, Outcome::AllowByException);
     assert_eq!(at(end.micros()).outcome, Outcome::Deny);
     assert_eq!(at(start.micros()).outcome, Outcome::AllowByException);
@@ -257,13 +339,33 @@ fn r14_one_instant_before_the_end_allows_and_the_end_itself_denies() {
 fn r36_a_changed_facet_is_named_and_an_absent_one_counts_as_changed() {
     let mut other = subject(SUBJECT);
     other.facets.retain(|(facet, _)| *facet != Facet::Purpose);
-    let changes = |subject| vec![soft("true"), Change::PutSubject(subject), Change::PutException(exception("EX-1", &["CT-1"], SUBJECT))];
-    let stale = decide(&question(SUBJECT), &snapshot(changes(other)), Now::exactly(noon()));
-    assert_eq!(stale.exceptions[0].effect, Effect::ContextChanged(Facet::Purpose));
+    let changes = |subject| {
+        vec![
+            soft("true"),
+            Change::PutSubject(subject),
+            Change::PutException(exception("EX-1", &["CT-1"], SUBJECT)),
+        ]
+    };
+    let stale = decide(
+        &question(SUBJECT),
+        &snapshot(changes(other)),
+        Now::exactly(noon()),
+    );
+    assert_eq!(
+        stale.exceptions[0].effect,
+        Effect::ContextChanged(Facet::Purpose)
+    );
     let mut asked = question(SUBJECT);
     asked.observed = Fingerprint::new([(Facet::Tools, Digest::parse("sha256:rugpull").unwrap())]);
-    let pulled = decide(&asked, &snapshot(changes(subject(SUBJECT))), Now::exactly(noon()));
-    assert_eq!((pulled.exceptions[0].effect, pulled.drift), (Effect::ContextChanged(Facet::Tools), vec![Facet::Tools]));
+    let pulled = decide(
+        &asked,
+        &snapshot(changes(subject(SUBJECT))),
+        Now::exactly(noon()),
+    );
+    assert_eq!(
+        (pulled.exceptions[0].effect, pulled.drift),
+        (Effect::ContextChanged(Facet::Tools), vec![Facet::Tools])
+    );
 }
 
 #[test]
@@ -272,19 +374,39 @@ fn r41_a_failing_gate_makes_every_exception_ineffective_whatever_is_asked() {
     gate.enforcement = Enforcement::HardMandatory;
     gate.baseline_gate = true;
     gate.applies_to.actions = Set::Of(["something/else".into()].into());
-    let snapshot = snapshot(vec![soft("true"), Change::PutControl(gate), Change::PutSubject(subject(SUBJECT)), Change::PutException(exception("EX-1", &["CT-1"], SUBJECT))]);
+    let snapshot = snapshot(vec![
+        soft("true"),
+        Change::PutControl(gate),
+        Change::PutSubject(subject(SUBJECT)),
+        Change::PutException(exception("EX-1", &["CT-1"], SUBJECT)),
+    ]);
     let decision = decide(&question(SUBJECT), &snapshot, Now::exactly(noon()));
-    assert_eq!((decision.outcome, decision.exceptions[0].effect), (Outcome::Deny, Effect::BaselineBreach));
+    assert_eq!(
+        (decision.outcome, decision.exceptions[0].effect),
+        (Outcome::Deny, Effect::BaselineBreach)
+    );
 }
 
 #[test]
 fn a_compliant_subject_is_never_denied_because_of_an_exception() {
     let mut revoked = exception("EX-1", &["CT-1"], SUBJECT);
     revoked.state = ExceptionState::Revoked;
-    let snapshot = snapshot(vec![soft("false"), Change::PutSubject(subject(SUBJECT)), Change::PutException(revoked), Change::PutException(exception("EX-2", &["CT-1"], SUBJECT))]);
+    let snapshot = snapshot(vec![
+        soft("false"),
+        Change::PutSubject(subject(SUBJECT)),
+        Change::PutException(revoked),
+        Change::PutException(exception("EX-2", &["CT-1"], SUBJECT)),
+    ]);
     let decision = decide(&question(SUBJECT), &snapshot, Now::exactly(noon()));
     assert_eq!(decision.outcome, Outcome::Allow);
-    assert_eq!(decision.exceptions.iter().map(|r| (r.exception.id.as_str(), r.effect)).collect::<Vec<_>>(), [("EX-2", Effect::NotNeeded)]);
+    assert_eq!(
+        decision
+            .exceptions
+            .iter()
+            .map(|r| (r.exception.id.as_str(), r.effect))
+            .collect::<Vec<_>>(),
+        [("EX-2", Effect::NotNeeded)]
+    );
 }
 
 #[test]

@@ -165,6 +165,8 @@ impl Bound {
         let stop = tasks.stopping();
 
         let (reporter, health) = tonic_health::server::health_reporter();
+        // Known before anything is served, so that no probe is told there is no such service.
+        set_health(&reporter, tonic_health::ServingStatus::NotServing).await;
         let service = CheckService {
             decider: Arc::clone(&decider),
             identity: Arc::new(settings.identity.clone()),
@@ -172,14 +174,19 @@ impl Bound {
         let checks = Served::new(service)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(4 << 20);
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(|error| Error::Failed(error.to_string()))?;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let failed = |error: tonic_reflection::server::Error| Error::Failed(error.to_string());
+        let current = reflection().build_v1().map_err(failed)?;
+        // Python's client knows the older name alone.
+        let older = reflection().build_v1alpha().map_err(failed)?;
         let services = Routes::new(health.clone())
             .add_service(checks)
-            .add_service(reflection)
+            .add_service(current)
+            .add_service(older)
             .prepare();
 
         let local = operations.address().ip().is_loopback();
@@ -314,23 +321,21 @@ async fn report(
 ) -> Result<(), String> {
     let mut changes = published.changes();
     loop {
-        let status = if published.get().is_some() {
-            tonic_health::ServingStatus::Serving
-        } else {
-            tonic_health::ServingStatus::NotServing
-        };
-        for name in ["", Served::NAME] {
-            reporter.set_service_status(name, status).await;
+        if published.get().is_some() {
+            set_health(&reporter, tonic_health::ServingStatus::Serving).await;
         }
         tokio::select! {
             () = stop.cancelled() => break,
             next = changes.changed() => next.map_err(|error| error.to_string())?,
         }
     }
-    for name in ["", Served::NAME] {
-        reporter
-            .set_service_status(name, tonic_health::ServingStatus::NotServing)
-            .await;
-    }
+    set_health(&reporter, tonic_health::ServingStatus::NotServing).await;
     Ok(())
+}
+
+/// The one state of the server as a whole and of its service.
+async fn set_health(reporter: &HealthReporter, status: tonic_health::ServingStatus) {
+    for name in ["", Served::NAME] {
+        reporter.set_service_status(name, status).await;
+    }
 }

@@ -163,6 +163,18 @@ fn truth<'a>(
             ..
         } => {
             let [left, right] = &**sides;
+            // By far the most frequent comparison.
+            if let (
+                Order::Equal | Order::NotEqual,
+                Node::Own { place, .. },
+                Node::Const(Value::Str(text)),
+            ) = (order, left, right)
+                && let Some(Some(Value::Str(own))) = frame
+                    .subject
+                    .and_then(|fields| fields.get(usize::from(*place)))
+            {
+                return Ok((own == text) == (*order == Order::Equal));
+            }
             let (left, right) = (operand(left, frame, scope)?, operand(right, frame, scope)?);
             if *slope != Slope::Still {
                 note(frame, *slope, left, right);
