@@ -15,4 +15,4 @@ mod test;
 
 pub use args::Cli;
 pub use run::{Exit, run};
-pub use suite::{Outcome as TestOutcome, Suite, World as SuiteWorld};
+pub use suite::{Coverage, Outcome as TestOutcome, Suite, World as SuiteWorld};

@@ -401,7 +401,7 @@ fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {
         ($manifest:ty, $id:ident) => {{
             let manifest: $manifest = serde_saphyr::from_str_with_options(text, options())
                 .map_err(|error| {
-                    document::unreadable(&file.name, &file.content, spot.first, &error)
+                    document::unreadable(&file.name, &file.content, spot.first, text, &error)
                 })?;
             let source = source(&manifest.$id);
             (
@@ -430,7 +430,7 @@ fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {
         Kind::TierPolicy => {
             let manifest: TierPolicyManifest = serde_saphyr::from_str_with_options(text, options())
                 .map_err(|error| {
-                    document::unreadable(&file.name, &file.content, spot.first, &error)
+                    document::unreadable(&file.name, &file.content, spot.first, text, &error)
                 })?;
             let (tier, rules): (Tier, _) = manifest
                 .parse()

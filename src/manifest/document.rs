@@ -98,7 +98,7 @@ pub(super) fn kind(
         Problem::at(file, content, line.saturating_add(first), column, message)
     };
     let header: Header = serde_saphyr::from_str_with_options(document, options())
-        .map_err(|error| unreadable(file, content, first, &error))?;
+        .map_err(|error| unreadable(file, content, first, document, &error))?;
     let places = || super::Places::of(document);
     match header.api_version.as_deref() {
         Some("exeat/v1") => {}
@@ -147,6 +147,7 @@ pub(super) fn unreadable(
     file: &str,
     content: &str,
     first: usize,
+    document: &str,
     error: &serde_saphyr::Error,
 ) -> Problem {
     let message = error.without_snippet().to_string();
@@ -157,6 +158,11 @@ pub(super) fn unreadable(
         .unwrap_or(&message)
         .trim_start_matches("error: ")
         .to_owned();
+    if message.starts_with("missing field") {
+        // The library points past the end; what lacks the field begins here.
+        let (line, column) = super::Places::of(document).find("");
+        return Problem::at(file, content, line.saturating_add(first), column, message);
+    }
     match error.location() {
         Some(place) => {
             let number = |n: u64| usize::try_from(n).unwrap_or(0);
