@@ -7,12 +7,11 @@ use exeat::cli::{Cli, run};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
+    let built = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(_) => return ExitCode::FAILURE,
+        .build();
+    let Ok(runtime) = built else {
+        return ExitCode::FAILURE;
     };
     ExitCode::from(runtime.block_on(run(cli)).code())
 }

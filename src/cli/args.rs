@@ -25,7 +25,7 @@ pub struct Cli {
 /// When to use colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Colour {
-    /// On a terminal, unless NO_COLOR is set.
+    /// On a terminal, unless `NO_COLOR` is set.
     Auto,
     /// Always.
     Always,
@@ -247,7 +247,7 @@ pub struct Init {
 /// `exeat schema`.
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// Control, Subject, Exception, TierPolicy, Domain or Test.
+    /// Control, Subject, Exception, `TierPolicy`, Domain or Test.
     pub kind: String,
 }
 

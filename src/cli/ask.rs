@@ -110,57 +110,53 @@ fn pairs(texts: &[String]) -> Result<serde_json::Map<String, Json>, Exit> {
 }
 
 pub(super) async fn check(args: Check, screen: &mut Screen) -> Result<Exit, Exit> {
-    let mut request = match &args.file {
-        Some(path) => {
-            let shown = path.display();
-            let mut text = String::new();
-            let read = if path.as_os_str() == "-" {
-                std::io::stdin().read_to_string(&mut text)
+    let mut request = if let Some(path) = &args.file {
+        let shown = path.display();
+        let mut text = String::new();
+        let read = if path.as_os_str() == "-" {
+            std::io::stdin().read_to_string(&mut text)
+        } else {
+            std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
+        };
+        read.map_err(|error| Exit::Invalid(format!("{shown}: {error}")))?;
+        let asked: Asked = serde_json::from_str(&text).map_err(|error| {
+            Exit::Invalid(format!(
+                "{shown}:{}:{}: {error}",
+                error.line(),
+                error.column()
+            ))
+        })?;
+        asked.into()
+    } else {
+        let (Some(subject), Some(resource)) = (args.subject, args.resource) else {
+            return Err(Exit::Usage(
+                "say who and what: `exeat check SUBJECT TOOL`, or give the question with -f".into(),
+            ));
+        };
+        let observed: Result<_, Exit> = args
+            .observed
+            .iter()
+            .map(|text| {
+                text.split_once('=')
+                    .map(|(f, d)| (f.to_owned(), d.to_owned()))
+                    .ok_or_else(|| Exit::Usage(format!("`{text}` is not FACET=DIGEST")))
+            })
+            .collect();
+        v1::CheckRequest {
+            subject: if subject == "-" {
+                String::new()
             } else {
-                std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text))
-            };
-            read.map_err(|error| Exit::Invalid(format!("{shown}: {error}")))?;
-            let asked: Asked = serde_json::from_str(&text).map_err(|error| {
-                Exit::Invalid(format!(
-                    "{shown}:{}:{}: {error}",
-                    error.line(),
-                    error.column()
-                ))
-            })?;
-            asked.into()
-        }
-        None => {
-            let (Some(subject), Some(resource)) = (args.subject, args.resource) else {
-                return Err(Exit::Usage(
-                    "say who and what: `exeat check SUBJECT TOOL`, or give the question with -f"
-                        .into(),
-                ));
-            };
-            let observed: Result<_, Exit> = args
-                .observed
-                .iter()
-                .map(|text| {
-                    text.split_once('=')
-                        .map(|(f, d)| (f.to_owned(), d.to_owned()))
-                        .ok_or_else(|| Exit::Usage(format!("`{text}` is not FACET=DIGEST")))
-                })
-                .collect();
-            v1::CheckRequest {
-                subject: if subject == "-" {
-                    String::new()
-                } else {
-                    subject
-                },
-                action: args.action,
-                resource: Some(v1::Resource {
-                    r#type: args.kind,
-                    id: resource,
-                    properties: Some(fields(pairs(&args.attributes)?)),
-                }),
-                context: Some(fields(pairs(&args.context)?)),
-                observed: observed?,
-                explain: false,
-            }
+                subject
+            },
+            action: args.action,
+            resource: Some(v1::Resource {
+                r#type: args.kind,
+                id: resource,
+                properties: Some(fields(pairs(&args.attributes)?)),
+            }),
+            context: Some(fields(pairs(&args.context)?)),
+            observed: observed?,
+            explain: false,
         }
     };
     request.explain |= args.why;

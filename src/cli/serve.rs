@@ -36,12 +36,14 @@ pub(super) async fn sidecar(args: Sidecar, clock: Clock) -> Result<Exit, Exit> {
         .map_err(|wrong| Exit::Usage(wrong.to_string()))?;
     telemetry::start(settings.log_format == LogFormat::Json, &settings.log).map_err(Exit::Usage)?;
     let asked = stop().map_err(|error| Exit::Unexpected(error.to_string()))?;
-    let bound = Bound::bind(settings, clock).await.map_err(exit)?;
-    bound.run(asked).await.map_err(exit)?;
+    let bound = Bound::bind(settings, clock)
+        .await
+        .map_err(|error| exit(&error))?;
+    bound.run(asked).await.map_err(|error| exit(&error))?;
     Ok(Exit::Done)
 }
 
-fn exit(error: Error) -> Exit {
+fn exit(error: &Error) -> Exit {
     match error {
         Error::Tls(_) => Exit::Invalid(error.to_string()),
         Error::Bind(_) | Error::Failed(_) => Exit::Unexpected(error.to_string()),

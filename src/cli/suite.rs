@@ -121,7 +121,7 @@ pub struct Expect {
     control: Option<String>,
     /// The exception relied on, or for a denial one that was considered.
     exception: Option<String>,
-    /// A reason that must be among those given, such as EXC_EXPIRED.
+    /// A reason that must be among those given, such as `EXC_EXPIRED`.
     reason: Option<String>,
     /// The scope dimension or facet that stood against an exception.
     dimension: Option<String>,

@@ -37,10 +37,6 @@ pub struct Settings {
 }
 
 /// The environment, read once.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is where settings are read from the environment"
-)]
 pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

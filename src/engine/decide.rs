@@ -394,24 +394,23 @@ fn conclude(asked: &Asked<'_>, passed: u32, mut failed: SmallVec<[ControlResult;
                     .cmp(&rank(b))
                     .then_with(|| a.exception.id.cmp(&b.exception.id))
             });
-        match best {
-            Some(grant) => relied.push(grant),
-            None => {
-                denied = true;
-                say(if result.verdict == Verdict::Fail {
-                    Reason::ControlFailed
-                } else {
-                    Reason::ControlError
-                });
-                for reason in naming().filter_map(|weighed| weighed.against?.reason()) {
-                    retry |= matches!(
-                        reason,
-                        Reason::ExcLeaseLapsed | Reason::ClockSkew | Reason::ExcEvidenceUnavailable
-                    );
-                    say(reason);
-                }
+        let Some(grant) = best else {
+            denied = true;
+            say(if result.verdict == Verdict::Fail {
+                Reason::ControlFailed
+            } else {
+                Reason::ControlError
+            });
+            for reason in naming().filter_map(|weighed| weighed.against?.reason()) {
+                retry |= matches!(
+                    reason,
+                    Reason::ExcLeaseLapsed | Reason::ClockSkew | Reason::ExcEvidenceUnavailable
+                );
+                say(reason);
             }
-        }
+            continue;
+        };
+        relied.push(grant);
     }
     let outcome = match (denied, relied.is_empty()) {
         (true, _) => Outcome::Deny,
@@ -455,10 +454,9 @@ fn conclude(asked: &Asked<'_>, passed: u32, mut failed: SmallVec<[ControlResult;
         drift,
         valid_until: asked.frame.edge(),
         next_action: match (denied, retry, requestable) {
-            (false, ..) => NextAction::None,
             (true, true, true) => NextAction::Retry,
             (true, false, true) => NextAction::Request,
-            (true, _, false) => NextAction::None,
+            (false, ..) | (true, _, false) => NextAction::None,
         },
     }
 }

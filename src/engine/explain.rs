@@ -306,12 +306,12 @@ fn nearest(
                     match &scope.subjects {
                         Selector::Ids(ids) => ids
                             .iter()
-                            .map(|id| id.as_str())
+                            .map(crate::domain::SubjectId::as_str)
                             .collect::<Vec<_>>()
                             .join(" | "),
                         Selector::Classes(classes) => classes
                             .iter()
-                            .map(|id| id.as_str())
+                            .map(crate::domain::ClassId::as_str)
                             .collect::<Vec<_>>()
                             .join(" | "),
                     },
@@ -323,7 +323,7 @@ fn nearest(
                         Set::Any => "ANY".to_owned(),
                         Set::Of(items) => items
                             .iter()
-                            .map(|item| item.as_str())
+                            .map(crate::domain::Pattern::as_str)
                             .collect::<Vec<_>>()
                             .join(" | "),
                     },

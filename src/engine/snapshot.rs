@@ -346,7 +346,9 @@ impl Snapshot {
         });
         let keys: Vec<u64> = grant.exception.controls.iter().map(key).collect();
         self.each_holder(&grant, |grants| {
-            keys.iter().for_each(|key| grants.add(*key, &grant))
+            for key in &keys {
+                grants.add(*key, &grant);
+            }
         });
         self.grants.put(grant.exception.id.clone(), grant);
         Ok(())
@@ -495,10 +497,6 @@ impl Snapshot {
     }
 
     /// The rules of `tier`.
-    #[expect(
-        clippy::missing_panics_doc,
-        reason = "there is one place for each tier"
-    )]
     pub fn tier(&self, tier: Tier) -> &TierRules {
         let [low, moderate, high, incident] = &*self.tiers;
         match tier {

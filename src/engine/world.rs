@@ -50,7 +50,7 @@ impl World {
                         .as_str()
                         .map(Timestamp::parse)
                         .transpose()
-                        .map_err(|e| e.under(name))?
+                        .map_err(|e| e.under(name))?;
                 }
                 "subject" => subject = typed(&SUBJECT)?,
                 "resource" => resource = typed(&SUBJECT)?,

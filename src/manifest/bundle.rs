@@ -15,7 +15,9 @@ use crate::{
 
 use super::{
     ControlManifest, DomainManifest, ExceptionManifest, Kind, Places, Problem, SubjectManifest,
-    TierPolicyManifest, document, fingerprint::digest_of, options,
+    TierPolicyManifest, document,
+    fingerprint::{digest_of, written},
+    options,
 };
 
 /// Largest file read, in bytes.
@@ -146,23 +148,16 @@ impl Bundle {
                 "holds no manifests",
             ));
         }
-        let hex: String = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        match (Digest::parse(&format!("sha256:{hex}")), problems.is_empty()) {
-            (Ok(digest), true) => Ok(Self {
+        if let (Ok(digest), true) = (written(&hash.finalize()), problems.is_empty()) {
+            return Ok(Self {
                 digest,
                 changes,
                 files,
                 sources,
-            }),
-            (_, _) => {
-                problems.truncate(MAX_PROBLEMS);
-                Err(problems)
-            }
+            });
         }
+        problems.truncate(MAX_PROBLEMS);
+        Err(problems)
     }
 
     /// The digest of the bundle's bytes: the same files give the same digest.
@@ -288,7 +283,7 @@ impl Bundle {
                     Change::PutControl(_) => counts.controls = counts.controls.saturating_add(1),
                     Change::PutSubject(_) => counts.subjects = counts.subjects.saturating_add(1),
                     Change::PutException(_) => {
-                        counts.exceptions = counts.exceptions.saturating_add(1)
+                        counts.exceptions = counts.exceptions.saturating_add(1);
                     }
                     Change::PutTier(..)
                     | Change::PutDomain(_)
@@ -361,7 +356,9 @@ fn gather(folder: &Path, paths: &mut Vec<PathBuf>, depth: usize) -> std::io::Res
         // Links are followed: that is how mounted configuration arrives.
         if fs::metadata(&path)?.is_dir() {
             gather(&path, paths, depth.saturating_add(1))?;
-        } else if (name.ends_with(".yaml") || name.ends_with(".yml"))
+        } else if path
+            .extension()
+            .is_some_and(|end| end == "yaml" || end == "yml")
             && !name.ends_with("_test.yaml")
             && !(depth == 0 && name == "exeat.yaml")
         {

@@ -67,9 +67,9 @@ pub struct ExceptionManifest {
     /// What was shown.
     #[serde(default)]
     evidence: Vec<EvidenceManifest>,
-    /// The incident an INCIDENT_OVERRIDE belongs to.
+    /// The incident an `INCIDENT_OVERRIDE` belongs to.
     incident_ref: Option<String>,
-    /// The control's defect a FALSE_POSITIVE answers.
+    /// The control's defect a `FALSE_POSITIVE` answers.
     defect_ref: Option<String>,
     /// How many times it has been renewed.
     #[serde(default)]

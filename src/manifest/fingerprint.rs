@@ -1,5 +1,7 @@
 //! Facet digests: SHA-256 over canonical JSON, one digest a facet (R9, R36).
 
+use std::fmt::Write as _;
+
 use serde_json::{Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
@@ -14,9 +16,17 @@ pub(super) fn digest(value: &Json) -> Result<Digest, Invalid> {
 
 /// `sha256:` and 64 hex digits over `bytes`.
 pub(super) fn digest_of(bytes: &[u8]) -> Result<Digest, Invalid> {
-    let hash = Sha256::digest(bytes);
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    Digest::parse(&format!("sha256:{hex}"))
+    written(&Sha256::digest(bytes))
+}
+
+/// A SHA-256 as text.
+pub(super) fn written(hash: &[u8]) -> Result<Digest, Invalid> {
+    let hex = hash.iter().fold(String::from("sha256:"), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    Digest::parse(&hex)
 }
 
 /// RFC 8785 for what stands in facets: sorted names, no blanks; numbers are whole.
@@ -47,7 +57,7 @@ fn canonical(value: &Json, out: &mut String) {
             out.push(']');
         }
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {
-            out.push_str(&value.to_string())
+            out.push_str(&value.to_string());
         }
     }
 }

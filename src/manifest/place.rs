@@ -14,8 +14,8 @@ pub struct Places(Option<Spanned<Node>>);
 #[derive(Debug)]
 enum Node {
     Leaf,
-    List(Vec<Spanned<Node>>),
-    Map(Vec<(String, Spanned<Node>)>),
+    List(Vec<Spanned<Self>>),
+    Map(Vec<(String, Spanned<Self>)>),
 }
 
 impl Places {

@@ -42,7 +42,7 @@ impl Tcp {
         self.listener
     }
 
-    /// Accepts the next connection. TCP_NODELAY is set: without it small answers wait for
+    /// Accepts the next connection. `TCP_NODELAY` is set: without it small answers wait for
     /// acknowledgements, up to 40 ms.
     pub async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.listener.accept().await?;
@@ -73,7 +73,7 @@ impl Unix {
         }
         match std::fs::symlink_metadata(path) {
             Ok(known) if std::os::unix::fs::FileTypeExt::is_socket(&known.file_type()) => {
-                std::fs::remove_file(path).map_err(|error| at(&error, &shown))?
+                std::fs::remove_file(path).map_err(|error| at(&error, &shown))?;
             }
             Ok(_) => {
                 return Err(io::Error::new(

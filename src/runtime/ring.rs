@@ -1,61 +1,56 @@
 //! The last so many of a sequence, found by their number.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
 use tokio::sync::Notify;
 
-/// A ring of numbered records. Putting one costs one uncontended lock.
+/// A ring of numbered records, rewritten in place: keeping one costs an uncontended lock, and no
+/// memory that the one before it has not already taken.
 #[derive(Debug)]
 pub struct Ring<T> {
-    places: Box<[Mutex<Option<(u64, Arc<T>)>>]>,
+    places: Box<[Mutex<(u64, T)>]>,
     next: AtomicU64,
     added: Notify,
 }
 
-impl<T> Ring<T> {
+impl<T: Default> Ring<T> {
     /// A ring of `size` places, numbering from 1.
     pub fn new(size: usize) -> Self {
         Self {
-            places: (0..size).map(|_| Mutex::new(None)).collect(),
+            places: (0..size).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(1),
             added: Notify::new(),
         }
     }
 
-    /// The next number, for a record that is about to be put.
+    /// The next number, for a record that is about to be kept.
     pub fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Puts the record of `number` in place of the one `size` numbers ago.
-    pub fn put(&self, number: u64, record: Arc<T>) {
-        let old = self.place(number).and_then(|place| {
+    /// Rewrites the record of `size` numbers ago into that of `number`.
+    pub fn keep(&self, number: u64, rewrite: impl FnOnce(&mut T)) {
+        if let Some(place) = self.place(number) {
             let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-            let newer = place.as_ref().is_some_and(|(known, _)| *known > number);
-            if newer {
-                Some((number, record))
-            } else {
-                place.replace((number, record))
+            // One that comes so late that its successor is there is not kept.
+            if place.0 <= number {
+                place.0 = number;
+                rewrite(&mut place.1);
             }
-        });
-        // Freed outside the lock.
-        drop(old);
+        }
         self.added.notify_waiters();
     }
 
-    /// The record of `number`, if it is among the last.
-    pub fn get(&self, number: u64) -> Option<Arc<T>> {
+    /// What `read` makes of the record of `number`, if it is among the last.
+    pub fn read<R>(&self, number: u64, read: impl FnOnce(&T) -> R) -> Option<R> {
         let place = self
             .place(number)?
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        place
-            .as_ref()
-            .filter(|(known, _)| *known == number)
-            .map(|(_, record)| Arc::clone(record))
+        (number > 0 && place.0 == number).then(|| read(&place.1))
     }
 
     /// The number the next record will have.
@@ -72,16 +67,18 @@ impl<T> Ring<T> {
     pub async fn reached(&self, number: u64) {
         loop {
             let mut added = std::pin::pin!(self.added.notified());
-            // Registered before looking, so that nothing put in between is missed.
+            // Registered before looking, so that nothing kept in between is missed.
             added.as_mut().enable();
-            if self.get(number).is_some() || self.upcoming() > number.saturating_add(self.size()) {
+            if self.read(number, |_| ()).is_some()
+                || self.upcoming() > number.saturating_add(self.size())
+            {
                 return;
             }
             added.await;
         }
     }
 
-    fn place(&self, number: u64) -> Option<&Mutex<Option<(u64, Arc<T>)>>> {
+    fn place(&self, number: u64) -> Option<&Mutex<(u64, T)>> {
         let size = self.places.len() as u64;
         self.places
             .get(usize::try_from(number.checked_rem(size)?).ok()?)
@@ -94,24 +91,20 @@ mod tests {
 
     #[test]
     fn the_last_are_kept() {
-        let ring = Ring::new(3);
+        let ring: Ring<u64> = Ring::new(3);
         for n in 1..=5_u64 {
             assert_eq!(ring.number(), n);
-            ring.put(n, Arc::new(n * 10));
+            ring.keep(n, |place| *place = n * 10);
         }
+        let get = |n| ring.read(n, |record| *record);
         assert_eq!(
-            (
-                ring.get(2),
-                ring.get(3).as_deref(),
-                ring.get(5).as_deref(),
-                ring.get(6)
-            ),
-            (None, Some(&30), Some(&50), None)
+            (get(0), get(2), get(3), get(5), get(6)),
+            (None, None, Some(30), Some(50), None)
         );
-        ring.put(1, Arc::new(0));
+        ring.keep(1, |place| *place = 0);
         assert_eq!(
-            ring.get(4).as_deref(),
-            Some(&40),
+            get(4),
+            Some(40),
             "a late record does not replace a newer one"
         );
     }

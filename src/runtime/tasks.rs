@@ -39,10 +39,6 @@ impl Tasks {
     }
 
     /// Starts a task whose end ends the process. It is to return soon after the signal to stop.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place tasks are spawned: into a set that is joined"
-    )]
     pub fn essential(
         &mut self,
         name: &'static str,
@@ -52,10 +48,6 @@ impl Tasks {
     }
 
     /// Starts a task that goes on while the others stop, and is cut after the last of them.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place tasks are spawned: into a set that is joined"
-    )]
     pub fn outlasting(
         &mut self,
         name: &'static str,

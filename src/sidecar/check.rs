@@ -9,7 +9,7 @@ use crate::{
     config::Identity,
     domain::{Decision, Invalid, Span},
     engine::{explain, reasons},
-    wire::{Detail, Fault, Stamp, answer, batch_item, question, v1},
+    wire::{Detail, Fault, Stamp, answer, batch_item, keep, question, v1},
 };
 
 use super::{
@@ -40,12 +40,13 @@ impl CheckService {
     ) -> Result<v1::Decision, Fault> {
         let caller = caller(&self.identity, connection, &request.subject)?;
         let wants_all = request.explain;
+        let bytes = keep(&request);
         let question = question(request, caller.subject.clone())?;
         let Decided {
             decision,
             record,
             age,
-        } = self.decider.decide(question, loaded, arrived);
+        } = self.decider.decide(question, &bytes, loaded, arrived);
         Ok(tell(&decision, &record, age, &caller, wants_all))
     }
 

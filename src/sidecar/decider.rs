@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    record::{Record, decision_id, number_of},
+    record::{Kept, Record, decision_id, number_of},
     uses::Uses,
 };
 
@@ -29,7 +29,7 @@ pub(super) struct Decider {
     pub(super) snapshot: Arc<Published<Loaded>>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
-    pub(super) recent: Ring<Record>,
+    pub(super) recent: Ring<Kept>,
     uses: Uses,
     salt: u64,
 }
@@ -44,7 +44,7 @@ pub(super) struct Loaded {
 /// A decision with what it was made from.
 pub(super) struct Decided {
     pub(super) decision: Decision,
-    pub(super) record: Arc<Record>,
+    pub(super) record: Record,
     pub(super) age: Span,
 }
 
@@ -69,8 +69,14 @@ impl Decider {
         self.snapshot.get().ok_or(Fault::NotReady)
     }
 
-    /// Decides `question`, which arrived at `arrived`.
-    pub(super) fn decide(&self, question: Question, loaded: &Loaded, arrived: Span) -> Decided {
+    /// Decides `question`, which arrived at `arrived` in the form of `request`.
+    pub(super) fn decide(
+        &self,
+        question: Question,
+        request: &[u8],
+        loaded: &Loaded,
+        arrived: Span,
+    ) -> Decided {
         let now = self.clock.now();
         let (decision, snapshot) = self.settle(&question, &loaded.snapshot, now);
         let elapsed = self.clock.elapsed();
@@ -78,17 +84,19 @@ impl Decider {
         let age = Span::from_micros(elapsed.micros().saturating_sub(loaded.confirmed.micros()));
         self.metrics.decided(&decision, took);
         let number = self.recent.number();
-        let record = Arc::new(Record {
-            id: decision_id(now, number, self.salt),
-            question,
-            snapshot,
-            now,
-            took,
+        let id = decision_id(now, number, self.salt);
+        self.recent.keep(number, |kept| {
+            kept.rewrite(id, &question.subject, request, &snapshot, now, took);
         });
-        self.recent.put(number, Arc::clone(&record));
         Decided {
             decision,
-            record,
+            record: Record {
+                id,
+                question,
+                snapshot,
+                now,
+                took,
+            },
             age,
         }
     }
@@ -118,17 +126,16 @@ impl Decider {
             let Some(spent) = spent else {
                 return (decision, snapshot);
             };
-            taken
-                .iter()
-                .for_each(|exception| self.uses.give_back(exception));
+            for exception in &taken {
+                self.uses.give_back(exception);
+            }
             snapshot = Arc::new(snapshot.exhausting(&spent.id));
         }
     }
 
     /// The record of a decision, if it is among the last.
-    pub(super) fn find(&self, id: Uuid) -> Option<Arc<Record>> {
-        self.recent
-            .get(number_of(id))
-            .filter(|record| record.id == id)
+    pub(super) fn find(&self, id: Uuid) -> Option<Record> {
+        let record = self.recent.read(number_of(id), Kept::recall)?;
+        record.filter(|record| record.id == id)
     }
 }

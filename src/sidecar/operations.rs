@@ -1,6 +1,6 @@
 //! Health, metrics and recent decisions, on a port of their own.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, fmt::Write as _, sync::Arc};
 
 use axum::{
     Router,
@@ -15,7 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::Span;
 
-use super::{bundle::Loader, decider::Decider, record::DecisionLine};
+use super::{
+    bundle::Loader,
+    decider::Decider,
+    record::{DecisionLine, Kept},
+};
 
 /// What the operations port can see.
 #[derive(Clone, Debug)]
@@ -135,17 +139,16 @@ async fn decisions(State(operations): State<Operations>, Query(wanted): Query<Wa
                 let oldest = upcoming.saturating_sub(decider.recent.size()).max(1);
                 if next < oldest {
                     let missed = oldest.saturating_sub(next);
-                    chunk.push_str(&format!(
-                        "{{\"apiVersion\":\"exeat/v1\",\"missed\":{missed}}}\n"
-                    ));
+                    // Writing to a string does not fail.
+                    let _ = writeln!(chunk, "{{\"apiVersion\":\"exeat/v1\",\"missed\":{missed}}}");
                     next = oldest;
                 }
                 while next < upcoming && chunk.len() < 64 << 10 {
-                    let Some(record) = decider.recent.get(next) else {
+                    let Some(Some(record)) = decider.recent.read(next, Kept::recall) else {
                         break;
                     };
                     chunk.push_str(
-                        &serde_json::to_string(&DecisionLine::from(&*record)).unwrap_or_default(),
+                        &serde_json::to_string(&DecisionLine::from(&record)).unwrap_or_default(),
                     );
                     chunk.push('\n');
                     next = next.saturating_add(1);

@@ -7,9 +7,22 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Decision, Now, Question, Span},
+    domain::{Decision, Now, Question, Span, SubjectId},
     engine::{Snapshot, decide},
+    wire::kept,
 };
+
+/// The inputs of one decision, in the form that is kept: the request as bytes, so that keeping it
+/// writes a few lines of memory that are already there.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    id: Uuid,
+    subject: Option<SubjectId>,
+    request: Vec<u8>,
+    snapshot: Option<Arc<Snapshot>>,
+    now: Option<Now>,
+    took: Span,
+}
 
 /// The inputs of one decision.
 #[derive(Debug)]
@@ -19,6 +32,44 @@ pub(super) struct Record {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) now: Now,
     pub(super) took: Span,
+}
+
+impl Kept {
+    /// Takes in the inputs of another decision.
+    pub(super) fn rewrite(
+        &mut self,
+        id: Uuid,
+        subject: &SubjectId,
+        request: &[u8],
+        snapshot: &Arc<Snapshot>,
+        now: Now,
+        took: Span,
+    ) {
+        (self.id, self.now, self.took) = (id, Some(now), took);
+        if self.subject.as_ref() != Some(subject) {
+            self.subject = Some(subject.clone());
+        }
+        if !self
+            .snapshot
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, snapshot))
+        {
+            self.snapshot = Some(Arc::clone(snapshot));
+        }
+        self.request.clear();
+        self.request.extend_from_slice(request);
+    }
+
+    /// The inputs, ready to be decided again.
+    pub(super) fn recall(&self) -> Option<Record> {
+        Some(Record {
+            id: self.id,
+            question: kept(&self.request, self.subject.clone()?)?,
+            snapshot: Arc::clone(self.snapshot.as_ref()?),
+            now: self.now?,
+            took: self.took,
+        })
+    }
 }
 
 impl Record {

@@ -27,7 +27,7 @@ fn parsed<T>(value: Result<T, crate::domain::Invalid>) -> T {
     }
 }
 
-/// A SOFT_MANDATORY control held against every question.
+/// A `SOFT_MANDATORY` control held against every question.
 pub fn control(id: &str, failure_condition: &str) -> Control {
     Control {
         id: parsed(ControlId::parse(id)),
@@ -166,6 +166,10 @@ pub fn question(subject: &str) -> Question {
 }
 
 /// A snapshot of exactly these.
+///
+/// # Panics
+///
+/// If they may not exist.
 #[expect(
     clippy::panic,
     reason = "a test that builds what may not exist should hear of it"

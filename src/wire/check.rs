@@ -1,5 +1,6 @@
 //! `CheckRequest` → question, decision → `Decision`.
 
+use prost::Message as _;
 use prost_types::{Struct, value::Kind};
 
 use crate::{
@@ -79,6 +80,16 @@ pub fn question(request: v1::CheckRequest, subject: SubjectId) -> Result<Questio
         context,
         observed: Fingerprint::new(digests),
     })
+}
+
+/// A request in the form that is kept of it.
+pub fn keep(request: &v1::CheckRequest) -> Vec<u8> {
+    request.encode_to_vec()
+}
+
+/// The question of a request that was kept.
+pub fn kept(bytes: &[u8], subject: SubjectId) -> Option<Question> {
+    question(v1::CheckRequest::decode(bytes).ok()?, subject).ok()
 }
 
 fn text(text: &str, needed: bool) -> Result<(), Invalid> {

@@ -5,5 +5,5 @@ mod check;
 mod status;
 pub mod v1;
 
-pub use check::{Detail, Stamp, answer, batch_item, question};
+pub use check::{Detail, Stamp, answer, batch_item, keep, kept, question};
 pub use status::Fault;

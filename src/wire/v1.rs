@@ -4,6 +4,7 @@
     unused_qualifications,
     clippy::pedantic,
     clippy::clone_on_ref_ptr,
+    clippy::large_enum_variant,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated code"

@@ -62,7 +62,7 @@ fn infix(name: &str) -> Option<(&'static str, u8)> {
 fn print(out: &mut String, expr: &IdedExpr, outer: u8) {
     match &expr.expr {
         Expr::Unspecified | Expr::Map(_) | Expr::Struct(_) | Expr::Comprehension(_) => {
-            out.push('…')
+            out.push('…');
         }
         Expr::Ident(name) => out.push_str(name),
         Expr::Literal(literal) => print_literal(out, literal),

@@ -89,7 +89,6 @@ fn gate(source: &str) -> Result<(), Fault> {
             (Some(_), _) if escaped => escaped = false,
             (Some(_), '\\') => escaped = true,
             (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
             (None, '\'' | '"') => quote = Some(c),
             (None, '(' | '[' | '{') => {
                 depth = depth.saturating_add(1);
@@ -111,7 +110,7 @@ fn gate(source: &str) -> Result<(), Fault> {
                     "the condition holds a NUL character; remove it",
                 ));
             }
-            (None, _) => {}
+            (Some(_) | None, _) => {}
         }
     }
     Ok(())
