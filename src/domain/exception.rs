@@ -108,6 +108,27 @@ pub struct Justification {
     pub ticket_ref: Box<str>,
 }
 
+impl Justification {
+    /// Whether it says enough (E4).
+    fn check(&self) -> Result<(), Invalid> {
+        for (field, text, least) in [
+            ("business_need", &self.business_need, 40),
+            ("risk_statement", &self.risk_statement, 40),
+            ("remediation_plan", &self.remediation_plan, 20),
+            ("ticket_ref", &self.ticket_ref, 1),
+        ] {
+            if text.chars().count() < least {
+                return Err(Invalid::new(
+                    field,
+                    format!("is shorter than {least} characters"),
+                    "say it in full (E4)",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Something that was shown when the exception was approved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
@@ -141,8 +162,8 @@ pub struct Exception {
     pub controls: Vec<ControlId>,
     /// The kind of deviation.
     pub deviation: Deviation,
-    /// Why.
-    pub justification: Justification,
+    /// Why; a snapshot leaves it out, since it is for people and not for decisions.
+    pub justification: Option<Box<Justification>>,
     /// Where it holds.
     pub scope: Scope,
     /// What the subject's facets were when it was approved.
@@ -190,19 +211,11 @@ impl Exception {
                 "name 1 to 16 (E2)",
             );
         }
-        for (field, text, least) in [
-            ("business_need", &self.justification.business_need, 40),
-            ("risk_statement", &self.justification.risk_statement, 40),
-            ("remediation_plan", &self.justification.remediation_plan, 20),
-            ("ticket_ref", &self.justification.ticket_ref, 1),
-        ] {
-            if text.chars().count() < least {
-                return refuse(
-                    &format!("justification.{field}"),
-                    format!("is shorter than {least} characters"),
-                    "say it in full (E4)",
-                );
-            }
+        match &self.justification {
+            Some(justification) => justification
+                .check()
+                .map_err(|e| e.under("justification"))?,
+            None => return refuse("justification", "is missing".into(), "say why (E4)"),
         }
         if self.expire_time <= self.effective_time {
             return refuse(

@@ -179,6 +179,15 @@ impl Fingerprint {
         self.digests.is_empty()
     }
 
+    /// Takes the other's text of every digest that is the same, so that it is kept once.
+    pub(crate) fn share(&mut self, other: &Self) {
+        for (facet, digest) in &mut self.digests {
+            if let Some(same) = other.get(*facet).filter(|theirs| *theirs == digest) {
+                digest.clone_from(same);
+            }
+        }
+    }
+
     /// The facets known on both sides whose digests differ.
     pub fn changed<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Facet> + 'a {
         self.iter().filter_map(|(facet, digest)| {

@@ -53,7 +53,7 @@ impl Need {
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) exception: Arc<Exception>,
-    pub(crate) matches: Option<Condition>,
+    pub(crate) matches: Option<Box<Condition>>,
     pub(crate) compensates: Box<[Condition]>,
     /// What its own conditions read as `exception`, if they do.
     pub(crate) record: Option<Value>,

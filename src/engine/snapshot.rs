@@ -322,19 +322,11 @@ impl Snapshot {
                 Some(Enforcement::Advisory | Enforcement::SoftMandatory) => {}
             }
         }
-        // What people wrote was for people; decisions need the ticket alone.
-        for text in [
-            &mut exception.justification.business_need,
-            &mut exception.justification.risk_statement,
-            &mut exception.justification.remediation_plan,
-        ] {
-            *text = Box::default();
-        }
+        exception.justification = None;
+        self.share_texts(&mut exception);
         let (matches, compensates) = self.compile_grant(&exception)?;
-        let read = matches
-            .iter()
-            .chain(&compensates)
-            .any(Condition::reads_exception);
+        let own = matches.as_deref().into_iter().chain(&compensates);
+        let read = own.into_iter().any(Condition::reads_exception);
         self.drop_grant(&exception.id);
         let record = read.then(|| super::world::exception_record(&exception));
         let grant = Arc::new(Grant {
@@ -354,11 +346,24 @@ impl Snapshot {
         Ok(())
     }
 
+    /// One text for all that name a subject or a digest: there are many exceptions.
+    fn share_texts(&self, exception: &mut Exception) {
+        let Selector::Ids(ids) = &mut exception.scope.subjects else {
+            return;
+        };
+        for id in ids {
+            if let Some(subject) = self.subject(id.as_str()) {
+                id.clone_from(&subject.id);
+                exception.bound.share(&subject.fingerprint);
+            }
+        }
+    }
+
     /// The exception's own conditions, compiled; most have none.
     fn compile_grant(
         &mut self,
         exception: &Exception,
-    ) -> Result<(Option<Condition>, Box<[Condition]>), Refusal> {
+    ) -> Result<(Option<Box<Condition>>, Box<[Condition]>), Refusal> {
         let scope = exception.scope.match_condition.as_deref();
         if scope.is_none() && exception.compensating_conditions.is_empty() {
             return Ok((None, Box::default()));
@@ -373,7 +378,8 @@ impl Snapshot {
         };
         let matches = scope
             .map(|source| condition("scope.match_condition", source))
-            .transpose()?;
+            .transpose()?
+            .map(Box::new);
         let mut compensates = Vec::new();
         for (at, source) in exception.compensating_conditions.iter().enumerate() {
             compensates.push(condition(

@@ -214,12 +214,12 @@ impl ExceptionManifest {
             revision: self.revision,
             controls: each("control_ids", &self.control_ids, |id| ControlId::parse(id))?,
             deviation: self.deviation_type.parse(),
-            justification: Justification {
+            justification: Some(Box::new(Justification {
                 business_need: business_need.as_str().into(),
                 risk_statement: risk_statement.as_str().into(),
                 remediation_plan: remediation_plan.as_str().into(),
                 ticket_ref: ticket_ref.as_str().into(),
-            },
+            })),
             scope: self.scope.parse().map_err(at("scope"))?,
             bound: Fingerprint::new(bound),
             compensating_conditions: self

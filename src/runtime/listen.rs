@@ -63,7 +63,12 @@ impl Unix {
     pub async fn bind(path: &Path) -> io::Result<Self> {
         let shown = path.display().to_string();
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| at(&error, &shown))?;
+            // What we make is ours alone.
+            let mut made = std::fs::DirBuilder::new();
+            std::os::unix::fs::DirBuilderExt::mode(&mut made, 0o700);
+            made.recursive(true)
+                .create(folder)
+                .map_err(|error| at(&error, &shown))?;
         }
         if UnixStream::connect(path).await.is_ok() {
             return Err(io::Error::new(

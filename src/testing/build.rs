@@ -112,12 +112,12 @@ pub fn exception(id: &str, controls: &[&str], subject: &str) -> Exception {
             .map(|id| parsed(ControlId::parse(id)))
             .collect(),
         deviation: Deviation::Waiver,
-        justification: Justification {
+        justification: Some(Box::new(Justification {
             business_need: "made for a test, and long enough to be accepted".into(),
             risk_statement: "made for a test, and long enough to be accepted".into(),
             remediation_plan: "the test ends some time".into(),
             ticket_ref: "T-1".into(),
-        },
+        })),
         scope: Scope {
             subjects: Selector::Ids([parsed(SubjectId::parse(subject))].into()),
             actions: Set::Of(["tools/call".into()].into()),
