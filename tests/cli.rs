@@ -7,11 +7,22 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+/// The binary, with nothing of our own settings in its environment.
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_exeat"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("EXEAT_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
 fn exeat(args: &[&str], folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_exeat"))
+    binary()
         .args(args)
         .current_dir(folder)
-        .env_remove("XDG_RUNTIME_DIR")
         .output()
         .expect("it runs")
 }
@@ -42,7 +53,7 @@ fn terminate(child: &Child) {
 #[test]
 fn the_demo_tells_its_story_and_leaves_nothing() {
     let scratch = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_exeat"))
+    let output = binary()
         .arg("demo")
         .env("TMPDIR", scratch.path())
         .output()
@@ -134,7 +145,7 @@ fn a_sidecar_answers_the_command_line_and_ends_well() {
     assert_eq!(code(&exeat(&["init", "mine"], scratch.path())), 0);
     let mine = scratch.path().join("mine");
     let socket = scratch.path().join("s").display().to_string();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_exeat"))
+    let mut child = binary()
         .args([
             "sidecar",
             "--config",

@@ -235,7 +235,8 @@ impl Maker<'_> {
                 0 => format!(
                     "({} {} {})",
                     self.make(Kind::Double, less),
-                    self.dice.pick(&["+", "-", "*", "/"]),
+                    // Quotients that are no numbers are errors of ours and infinities of theirs.
+                    self.dice.pick(&["+", "-", "*", "/ 2.0 +"]),
                     self.make(Kind::Double, less)
                 ),
                 1 => format!("double({})", self.make(Kind::Int, less)),

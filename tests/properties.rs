@@ -4,8 +4,9 @@ use exeat::{
     domain::{
         Control, Decision, Digest, Effect, Enforcement, Exception, ExceptionState, Facet,
         Fingerprint, Lease, Now, Outcome, Question, Set, Span, Subject, Tier, TierRules, Timestamp,
+        Value,
     },
-    engine::{Change, Snapshot, Standing, decide, effective},
+    engine::{Change, Snapshot, Standing, catalogue, decide, effective},
     testing::{control, exception, noon, question, snapshot, subject},
 };
 use proptest::{prelude::*, sample::select};
@@ -416,4 +417,167 @@ fn tier_rules_are_never_looser_than_compiled() {
         loose.lease_ttl = Span::from_micros(loose.lease_ttl.micros() + 1);
         assert!(loose.checked(tier).is_err(), "{tier}");
     }
+}
+
+fn decided(condition: &str, subject: Subject, asked: &Question) -> Decision {
+    decide(
+        asked,
+        &snapshot(vec![soft(condition), Change::PutSubject(subject)]),
+        Now::exactly(noon()),
+    )
+}
+
+fn with_attribute(name: &str, value: Value) -> Subject {
+    let mut made = subject(SUBJECT);
+    if let Value::Record(fields) = &mut made.attributes {
+        fields[catalogue::SUBJECT.place(name).unwrap()] = Some(value);
+    }
+    made
+}
+
+#[test]
+fn a_resource_that_may_be_another_is_within_reach_of_every_control() {
+    let mut guarded = control("CT-1", "true");
+    guarded.applies_to.resources =
+        Set::Of([exeat::domain::Pattern::parse("mcp://pay/").unwrap()].into());
+    let snapshot = snapshot(vec![
+        Change::PutControl(guarded),
+        Change::PutControl(control("CT-2", "false")),
+        Change::PutSubject(subject(SUBJECT)),
+    ]);
+    for (id, outcome) in [
+        ("mcp://crm/search", Outcome::Allow),
+        ("mcp://pay/refund", Outcome::Deny),
+        ("mcp://pay/./refund", Outcome::Deny),
+        ("mcp://crm/../pay/refund", Outcome::Deny),
+        ("mcp://crm/%2e%2E/pay/refund", Outcome::Deny),
+    ] {
+        let mut asked = question(SUBJECT);
+        asked.resource.id = id.into();
+        assert_eq!(
+            decide(&asked, &snapshot, Now::exactly(noon())).outcome,
+            outcome,
+            "{id}"
+        );
+    }
+}
+
+#[test]
+fn d4_what_is_no_number_passes_nothing() {
+    let mut asked = question(SUBJECT);
+    for (amount, outcome) in [
+        ("1.5", Outcome::Allow),
+        ("20000", Outcome::Deny),
+        ("NaN", Outcome::Deny),
+        ("inf", Outcome::Deny),
+        ("-inf", Outcome::Deny),
+    ] {
+        asked.context = Value::map([("amount".into(), Value::str(amount))]);
+        assert_eq!(
+            decided(
+                "double(request.context.amount) > 10000.0",
+                subject(SUBJECT),
+                &asked
+            )
+            .outcome,
+            outcome,
+            "{amount}"
+        );
+    }
+    asked.context = Value::map([("a".into(), Value::Int(0))]);
+    assert_eq!(
+        decided(
+            "double(request.context.a) / double(request.context.a) > 0.5",
+            subject(SUBJECT),
+            &asked
+        )
+        .outcome,
+        Outcome::Deny
+    );
+}
+
+#[test]
+fn r3_a_list_nobody_reported_is_no_pass_whatever_the_control_says_of_its_evidence() {
+    let condition = "subject.credentials.exists(c, c.exposed)";
+    let mut made = with_attribute("credentials", Value::List([].into()));
+    assert_eq!(
+        decided(condition, made.clone(), &question(SUBJECT)).outcome,
+        Outcome::Allow
+    );
+    made.facets
+        .retain(|(facet, _)| *facet != Facet::Credentials);
+    let unreported = decided(condition, made, &question(SUBJECT));
+    assert_eq!(
+        (unreported.outcome, unreported.reason()),
+        (Outcome::Deny, exeat::domain::Reason::ControlError)
+    );
+}
+
+#[test]
+fn r3_what_was_observed_in_the_future_is_not_fresh() {
+    let mut needy = control("CT-1", "false");
+    needy.evidence[0].facets = vec![Facet::Tools];
+    needy.evidence[0].max_age = Some(Span::from_hours(2));
+    for (ahead, outcome) in [
+        (-1, Outcome::Allow),
+        (4 * 60, Outcome::Allow),
+        (6 * 60, Outcome::Deny),
+        (3_600 * 24 * 365, Outcome::Deny),
+    ] {
+        let mut made = subject(SUBJECT);
+        for (_, state) in &mut made.facets {
+            state.observed_time = noon() + Span::from_secs(ahead);
+        }
+        let snapshot = snapshot(vec![
+            Change::PutControl(needy.clone()),
+            Change::PutSubject(made),
+        ]);
+        assert_eq!(
+            decide(&question(SUBJECT), &snapshot, Now::exactly(noon())).outcome,
+            outcome,
+            "{ahead}"
+        );
+    }
+}
+
+#[test]
+fn a_use_that_is_counted_is_good_for_one_answer() {
+    let mut limited = exception("EX-1", &["CT-1"], SUBJECT);
+    limited.usage_limits.max_uses = Some(3);
+    let snapshot = snapshot(vec![
+        soft("true"),
+        Change::PutSubject(subject(SUBJECT)),
+        Change::PutException(limited),
+    ]);
+    let decision = decide(&question(SUBJECT), &snapshot, Now::exactly(noon()));
+    assert_eq!(
+        (decision.outcome, decision.valid_until),
+        (Outcome::AllowByException, noon())
+    );
+}
+
+#[test]
+fn comparing_what_the_caller_sent_is_bounded() {
+    let deep = |seed: i64| {
+        Value::List(
+            (0..900)
+                .map(|n| Value::List((0..50).map(|m| Value::Int(seed + n * m)).collect()))
+                .collect(),
+        )
+    };
+    let mut asked = question(SUBJECT);
+    asked.context = Value::map([("a".into(), deep(0)), ("b".into(), deep(0))]);
+    let many: Vec<_> = (0..40).map(|n: i64| n.to_string()).collect();
+    let condition = format!(
+        "[{}].all(x, request.context.a == request.context.b)",
+        many.join(", ")
+    );
+    let decision = decided(&condition, subject(SUBJECT), &asked);
+    let exeat::domain::Verdict::Indeterminate(trouble) = decision.failed[0].verdict else {
+        panic!("it was told")
+    };
+    assert_eq!(
+        (decision.outcome, trouble.kind),
+        (Outcome::Deny, exeat::domain::TroubleKind::BudgetExceeded)
+    );
 }

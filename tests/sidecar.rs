@@ -453,6 +453,23 @@ async fn a_bad_request_names_its_field_and_touches_nothing_else() {
             },
         ),
         (
+            "resource.properties.name",
+            v1::CheckRequest {
+                resource: Some(v1::Resource {
+                    properties: Some(prost_types::Struct {
+                        fields: [(
+                            "name".to_owned(),
+                            value(prost_types::value::Kind::StringValue("refund".into())),
+                        )]
+                        .into(),
+                    }),
+                    r#type: "tool".into(),
+                    id: "mcp://crm/search".into(),
+                }),
+                ..ask("", "testing")
+            },
+        ),
+        (
             "context.purpose",
             with("purpose", value(prost_types::value::Kind::BoolValue(true))),
         ),

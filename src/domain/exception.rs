@@ -217,6 +217,13 @@ impl Exception {
                 .map_err(|e| e.under("justification"))?,
             None => return refuse("justification", "is missing".into(), "say why (E4)"),
         }
+        if self.compensating_conditions.len() > 16 || self.evidence.len() > 32 {
+            return refuse(
+                "compensating_conditions",
+                "or evidence has too many items".into(),
+                "use at most 16 conditions and 32 items of evidence",
+            );
+        }
         if self.expire_time <= self.effective_time {
             return refuse(
                 "expire_time",
@@ -243,7 +250,8 @@ impl Exception {
                 let latest = interval.map_or(self.expire_time, |interval| {
                     self.expire_time.min(self.effective_time + interval)
                 });
-                if self.renewal_count == 0 && next > latest {
+                let late = self.renewal_count == 0 && next > latest;
+                if late || next > self.expire_time {
                     return refuse(
                         "next_revalidation_time",
                         format!("is after {latest}"),
@@ -292,6 +300,17 @@ impl Exception {
                 "usage_limits.max_uses",
                 "is missing".into(),
                 &format!("tier {tier} needs a limit (E8)"),
+            );
+        }
+        if self
+            .usage_limits
+            .max_uses_per_hour
+            .is_some_and(|most| most > 100_000)
+        {
+            return refuse(
+                "usage_limits.max_uses_per_hour",
+                "is more than 100,000".into(),
+                "leave it out",
             );
         }
         if self.usage_limits.max_uses == Some(0) || self.usage_limits.max_uses_per_hour == Some(0) {

@@ -155,6 +155,12 @@ impl Pattern {
         }
     }
 
+    /// Whether `resource` may name something else than it says: it holds `.` or `..` segments. Such a
+    /// resource is inside no scope, and within reach of every control.
+    pub fn is_ambiguous(resource: &str) -> bool {
+        has_dots(resource)
+    }
+
     /// The pattern as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -184,6 +184,52 @@ impl TierRules {
                 ));
             }
         }
+        let interval = self.revalidation_interval;
+        for (name, loosened) in [
+            (
+                "stale_mode",
+                self.stale_mode == StaleMode::BestEffort && ceiling.stale_mode == StaleMode::Strict,
+            ),
+            (
+                "usage_delivery",
+                !self.usage_required && ceiling.usage_required,
+            ),
+            (
+                "bound_facets",
+                ceiling
+                    .bound_facets
+                    .iter()
+                    .any(|facet| !self.bound_facets.contains(facet)),
+            ),
+            (
+                "any_allowed",
+                self.any_allowed
+                    .iter()
+                    .any(|any| !ceiling.any_allowed.contains(any)),
+            ),
+            ("min_evidence", self.min_evidence < ceiling.min_evidence),
+            (
+                "max_uses_required",
+                !self.max_uses_required && ceiling.max_uses_required,
+            ),
+            (
+                "revalidation_interval",
+                interval.is_some_and(|interval| {
+                    interval <= Span::ZERO
+                        || ceiling
+                            .revalidation_interval
+                            .is_some_and(|most| interval > most)
+                }),
+            ),
+        ] {
+            if loosened {
+                return Err(Invalid::new(
+                    name,
+                    format!("is looser than tier {tier} is"),
+                    "a policy may only tighten",
+                ));
+            }
+        }
         Ok(self)
     }
 }

@@ -6,13 +6,13 @@ use smallvec::SmallVec;
 
 use crate::domain::{
     Completeness, ControlResult, Decision, Dimension, Effect, Enforcement, ExceptionResult,
-    Fingerprint, Lifecycle, NextAction, Now, Outcome, Question, Reason, Ref, Selector, Subject,
-    Timestamp, Trouble, TroubleKind, Value, Verdict, WhenUngoverned,
+    Fingerprint, Lifecycle, NextAction, Now, Outcome, Pattern, Question, Reason, Ref, Selector,
+    Subject, Timestamp, Trouble, TroubleKind, UsageLimits, Value, Verdict, WhenUngoverned,
 };
 
 use super::{
-    condition::Frame,
-    effective::{Standing, edges, effective},
+    condition::{Condition, Frame},
+    effective::{Standing, edges, effective, fresh},
     index::{Entry, Grant, Grants, Rule},
     snapshot::Snapshot,
 };
@@ -159,9 +159,10 @@ pub(super) fn applies(rule: &Rule, question: &Question, frame: &Frame<'_>) -> bo
         reach
             .resource_types
             .holds(|kind| **kind == *question.resource.kind)
-            && reach
+            && (reach
                 .resources
                 .holds(|pattern| pattern.matches(&question.resource.id))
+                || Pattern::is_ambiguous(&question.resource.id))
     };
     (rule.anywhere || in_reach())
         && rule
@@ -181,7 +182,7 @@ pub(super) fn judge(rule: &Rule, subject: &Subject, frame: &Frame<'_>, now: Now)
             return trouble(TroubleKind::FacetIncomplete(need.facet));
         }
         if let Some(max_age) = need.max_age {
-            if now.latest - state.observed_time > max_age {
+            if !fresh(state.observed_time, now, max_age) {
                 return trouble(TroubleKind::FacetStale(need.facet));
             }
             frame.note_edge(state.observed_time + max_age);
@@ -278,10 +279,12 @@ impl<'a> Asked<'a> {
             let frame = self
                 .frame
                 .with_exception(grant.record.as_ref().and_then(fields));
-            let unmet = (0_u8..)
+            let unmet = (0..=u8::MAX)
                 .zip(&*grant.compensates)
-                .find(|(_, condition)| condition.holds(&frame) != Ok(true));
-            self.frame.note_edge(frame.edge());
+                .find(|(_, condition)| {
+                    !reported(condition, self.subject) || condition.holds(&frame) != Ok(true)
+                });
+            self.frame.absorb(&frame);
             unmet.map(|(at, _)| Effect::CompensationFailed(at))
         })
     }
@@ -295,8 +298,8 @@ impl<'a> Asked<'a> {
     fn baseline_failing(&mut self) -> bool {
         *self.baseline.get_or_insert_with(|| {
             self.snapshot.rules.gates().any(|rule| {
-                // A gate that reads the request speaks only of the questions it is held against.
-                let here = !rule.fails.reads_request()
+                // A gate that reads the request or resource speaks only of the questions it is held against.
+                let here = !(rule.fails.reads_request() || rule.fails.reads_resource())
                     || rule
                         .control
                         .applies_to
@@ -311,6 +314,16 @@ impl<'a> Asked<'a> {
             })
         })
     }
+}
+
+/// Whether somebody reported everything a condition walks over: an empty list that nobody
+/// reported proves nothing (R3).
+fn reported(condition: &Condition, subject: &Subject) -> bool {
+    condition.facets().all(|facet| {
+        subject
+            .facet(facet)
+            .is_some_and(|state| state.completeness == Completeness::Complete)
+    })
 }
 
 /// The first dimension of an exception's scope that a question misses: AND across dimensions, OR
@@ -345,8 +358,8 @@ pub(super) fn outside<'a>(
             .is_none_or(|most| subject.data_sensitivity <= most),
         Dimension::Condition => grant.matches.as_ref().is_none_or(|condition| {
             let own = frame.with_exception(grant.record.as_ref().and_then(fields));
-            let holds = condition.holds(&own) == Ok(true);
-            frame.note_edge(own.edge());
+            let holds = reported(condition, subject) && condition.holds(&own) == Ok(true);
+            frame.absorb(&own);
             holds
         }),
     };
@@ -410,6 +423,10 @@ fn conclude(asked: &Asked<'_>, passed: u32, mut failed: SmallVec<[ControlResult;
             }
             continue;
         };
+        // A use that is counted is for one answer.
+        if grant.exception.usage_limits != UsageLimits::default() {
+            asked.frame.note_edge(asked.now.latest);
+        }
         relied.push(grant);
     }
     let outcome = match (denied, relied.is_empty()) {

@@ -1,7 +1,7 @@
 //! Whether an exception holds now: the only place in the program that says so (design §3).
 
 use crate::domain::{
-    Effect, Exception, ExceptionState, Facet, Fingerprint, Lease, Now, Subject, TierRules,
+    Effect, Exception, ExceptionState, Facet, Fingerprint, Lease, Now, Span, Subject, TierRules,
     Timestamp,
 };
 
@@ -80,6 +80,15 @@ pub fn effective(
     None
 }
 
+/// How far ahead of us a reporter's clock may be.
+const AHEAD: Span = Span::from_secs(300);
+
+/// Whether something observed at `observed` is recent; what was observed in the future was not.
+pub(super) fn fresh(observed: Timestamp, now: Now, max_age: Span) -> bool {
+    let age = now.latest - observed;
+    age <= max_age && observed - now.latest <= AHEAD
+}
+
 /// The digest of `facet` now: what the caller saw, else what is governed while it is fresh. What
 /// is not known counts as changed.
 fn current<'a>(
@@ -93,7 +102,7 @@ fn current<'a>(
         let fresh = !rules.observed_required
             && subject
                 .facet(facet)
-                .is_some_and(|state| now.latest - state.observed_time <= rules.facet_max_age);
+                .is_some_and(|state| fresh(state.observed_time, now, rules.facet_max_age));
         if fresh {
             subject.fingerprint.get(facet)
         } else {
@@ -112,16 +121,12 @@ pub(super) fn edges<'a>(
     let lease = match now.lease {
         Lease::Local => None,
         Lease::Follows { age } => Some(
-            now.latest
-                + crate::domain::Span::from_micros(
-                    rules.lease().micros().saturating_sub(age.micros()),
-                ),
+            now.latest + Span::from_micros(rules.lease().micros().saturating_sub(age.micros())),
         ),
     };
-    let facets = exception
-        .bound
-        .iter()
-        .filter_map(|(facet, _)| Some(subject.facet(facet)?.observed_time + rules.facet_max_age));
+    let facets = exception.bound.iter().filter_map(|(facet, _)| {
+        Some(subject.facet(facet)?.observed_time + rules.facet_max_age + Span::from_micros(1))
+    });
     [
         Some(exception.effective_time),
         Some(exception.expire_time),
@@ -138,5 +143,5 @@ pub(super) fn edges<'a>(
             .map(|evidence| evidence.expire_time),
     )
     .chain(facets)
-    .filter(move |edge| *edge > now.latest)
+    .filter(move |edge| *edge > now.earliest)
 }

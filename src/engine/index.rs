@@ -32,20 +32,29 @@ pub(crate) struct Need {
 }
 
 impl Need {
-    /// What a control rests on, facet by facet.
-    pub(super) fn of(control: &Control) -> Box<[Self]> {
+    /// What a control rests on, facet by facet: what it says, and what its condition walks over.
+    pub(super) fn of(control: &Control, fails: &Condition) -> Box<[Self]> {
         let each = |need: &EvidenceNeed| {
             let (max_age, complete) = (need.max_age, need.complete);
-            need.facets
-                .iter()
-                .map(move |facet| Self {
-                    facet: *facet,
-                    max_age,
-                    complete,
-                })
-                .collect::<Vec<_>>()
+            let one = move |facet: &Facet| Self {
+                facet: *facet,
+                max_age,
+                complete,
+            };
+            need.facets.iter().map(one).collect::<Vec<_>>()
         };
-        control.evidence.iter().flat_map(each).collect()
+        let said: Vec<Self> = control.evidence.iter().flat_map(each).collect();
+        let unsaid = fails
+            .facets()
+            .filter(|facet| !said.iter().any(|need| need.facet == *facet));
+        let unsaid: Vec<Self> = unsaid
+            .map(|facet| Self {
+                facet,
+                max_age: None,
+                complete: true,
+            })
+            .collect();
+        said.into_iter().chain(unsaid).collect()
     }
 }
 

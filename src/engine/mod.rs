@@ -3,6 +3,7 @@
 //! Pure and total functions over [`crate::domain`]. No IO, no clock, no async, no panic.
 
 pub mod catalogue;
+mod change;
 pub mod condition;
 mod decide;
 mod effective;
@@ -12,8 +13,9 @@ mod shelf;
 mod snapshot;
 mod world;
 
+pub use change::{Change, SnapshotError, Source};
 pub use decide::decide;
 pub use effective::{Standing, effective};
 pub use explain::{Clause, ControlClauses, Explanation, NearMiss, Read, explain, reasons};
-pub use snapshot::{Change, Snapshot, SnapshotError, Source};
+pub use snapshot::Snapshot;
 pub use world::{World, WorldError, run_vector};

@@ -2,15 +2,16 @@
 //!
 //! A change makes a new snapshot that shares everything the change did not touch.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use crate::domain::{
-    ClassId, Control, ControlId, Digest, Domain, DomainId, Enforcement, Exception, ExceptionId,
-    Invalid, Question, Selector, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
+    ClassId, Control, Digest, Domain, DomainId, Enforcement, Exception, ExceptionId, Invalid,
+    Question, Selector, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
 };
 
 use super::{
-    condition::{Condition, Fault, Roots, compile, on_deep_stack},
+    change::{Change, Refusal, SnapshotError, Source, source_of},
+    condition::{Condition, Roots, compile, on_deep_stack},
     index::{Entry, Grant, Grants, Need, Rule, Rules, key},
     shelf::Shelf,
 };
@@ -18,62 +19,8 @@ use super::{
 /// Most controls a snapshot holds (reliability §9.3).
 const MAX_CONTROLS: usize = 10_000;
 
-/// One change to what is known.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// A tier's rules are these from now on.
-    PutTier(Tier, TierRules),
-    /// A domain is this from now on.
-    PutDomain(Domain),
-    /// A control is this from now on.
-    PutControl(Control),
-    /// A subject is this from now on.
-    PutSubject(Subject),
-    /// An exception is this from now on.
-    PutException(Exception),
-    /// There is no such domain any more.
-    RemoveDomain(DomainId),
-    /// There is no such control any more.
-    RemoveControl(ControlId),
-    /// There is no such subject any more.
-    RemoveSubject(SubjectId),
-    /// There is no such exception any more.
-    RemoveException(ExceptionId),
-}
-
-/// Which object an error is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Source {
-    /// The manifest kind.
-    pub kind: &'static str,
-    /// The object's id.
-    pub id: String,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.id)
-    }
-}
-
-/// Why an object cannot be part of a snapshot.
-#[derive(Clone, Debug)]
-pub struct SnapshotError {
-    /// The object.
-    pub source: Source,
-    /// The field and what is wrong with it.
-    pub invalid: Invalid,
-    /// Where in a condition, if it is one.
-    pub fault: Option<Fault>,
-}
-
-impl fmt::Display for SnapshotError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.source, self.invalid)
-    }
-}
-
-impl std::error::Error for SnapshotError {}
+/// An exception's scope condition and compensating conditions.
+type OwnConditions = (Option<Box<Condition>>, Box<[Condition]>);
 
 /// Everything decisions are made from, at one revision.
 #[derive(Clone, Debug)]
@@ -266,7 +213,7 @@ impl Snapshot {
         let selects = &control.applies_to;
         let rule = Rule {
             key: key(&control.id),
-            needs: Need::of(&control),
+            needs: Need::of(&control, &fails),
             anywhere: selects.resource_types.is_any() && selects.resources.is_any(),
             control: Arc::new(control),
             fails,
@@ -322,6 +269,24 @@ impl Snapshot {
                 Some(Enforcement::Advisory | Enforcement::SoftMandatory) => {}
             }
         }
+        if let Selector::Classes(classes) = &exception.scope.subjects {
+            let most = self.tier(exception.tier).max_subjects;
+            let member = |subject: &&Arc<Subject>| {
+                subject
+                    .class
+                    .as_ref()
+                    .is_some_and(|class| classes.contains(class))
+            };
+            let count = self.subjects().filter(member).count();
+            if count > most {
+                return Err(Invalid::new(
+                    "scope.subject_selector.class_ids",
+                    format!("reaches {count} subjects"),
+                    format!("tier {} permits {most} (R11)", exception.tier),
+                )
+                .into());
+            }
+        }
         exception.justification = None;
         self.share_texts(&mut exception);
         let (matches, compensates) = self.compile_grant(&exception)?;
@@ -360,10 +325,7 @@ impl Snapshot {
     }
 
     /// The exception's own conditions, compiled; most have none.
-    fn compile_grant(
-        &mut self,
-        exception: &Exception,
-    ) -> Result<(Option<Box<Condition>>, Box<[Condition]>), Refusal> {
+    fn compile_grant(&mut self, exception: &Exception) -> Result<OwnConditions, Refusal> {
         let scope = exception.scope.match_condition.as_deref();
         if scope.is_none() && exception.compensating_conditions.is_empty() {
             return Ok((None, Box::default()));
@@ -568,47 +530,5 @@ impl Snapshot {
     pub(crate) fn resource(&self, question: &Question) -> Option<&Arc<Subject>> {
         let server = || self.subject(question.resource.tool()?.server?);
         self.subject(&question.resource.id).or_else(server)
-    }
-}
-
-/// Why an object was refused.
-pub(crate) struct Refusal {
-    invalid: Invalid,
-    fault: Option<Box<Fault>>,
-}
-
-impl Refusal {
-    fn condition(path: &str, fault: Fault) -> Self {
-        Self {
-            invalid: Invalid::new(path, fault.message(), ""),
-            fault: Some(Box::new(fault)),
-        }
-    }
-}
-
-impl From<Invalid> for Refusal {
-    fn from(invalid: Invalid) -> Self {
-        Self {
-            invalid,
-            fault: None,
-        }
-    }
-}
-
-fn source_of(change: &Change) -> Source {
-    let (kind, id) = match change {
-        Change::PutTier(tier, _) => ("TierPolicy", tier.name()),
-        Change::PutDomain(domain) => ("Domain", domain.id.as_str()),
-        Change::RemoveDomain(id) => ("Domain", id.as_str()),
-        Change::PutControl(control) => ("Control", control.id.as_str()),
-        Change::RemoveControl(id) => ("Control", id.as_str()),
-        Change::PutSubject(subject) => ("Subject", subject.id.as_str()),
-        Change::RemoveSubject(id) => ("Subject", id.as_str()),
-        Change::PutException(exception) => ("Exception", exception.id.as_str()),
-        Change::RemoveException(id) => ("Exception", id.as_str()),
-    };
-    Source {
-        kind,
-        id: id.to_owned(),
     }
 }

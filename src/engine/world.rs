@@ -7,10 +7,10 @@ use crate::domain::{
 
 use super::{
     catalogue::{EXCEPTION, REQUEST, SUBJECT, Type, conform},
+    change::Refusal,
     condition::{Condition, Frame, Names, Said},
     decide::{Slots, fields},
     index::Rule,
-    snapshot::Refusal,
 };
 
 /// Attributes for one evaluation of one condition.

@@ -415,6 +415,13 @@ impl ScheduleManifest {
 
 impl EvidenceManifest {
     fn parse(&self) -> Result<EvidenceNeed, Invalid> {
+        if self.facets.is_empty() && self.max_age.is_some() {
+            return Err(Invalid::new(
+                "max_age",
+                "says how old nothing may be",
+                "name the facets it is about",
+            ));
+        }
         Ok(EvidenceNeed {
             source: name(&self.source).map_err(|e| e.under("source"))?,
             facets: each("facets", &self.facets, |facet| Facet::parse(facet))?,

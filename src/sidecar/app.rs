@@ -226,6 +226,7 @@ impl Bound {
             Some(snapshot) => published.publish(Arc::new(Loaded {
                 snapshot,
                 confirmed: decider.clock.elapsed(),
+                earlier: Vec::new(),
             })),
             None => tasks.essential("bundle", loader.follow(stop.clone())),
         }

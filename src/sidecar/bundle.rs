@@ -11,7 +11,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     task::spawn_blocking,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,11 @@ use super::decider::Loaded;
 
 /// How long the folder must be quiet before it is read: editors and mounts write in steps.
 const QUIET: Duration = Duration::from_millis(50);
+/// How many times that is waited for.
+const PATIENCE: u32 = 20;
+/// How often the folder is read without a sign of change: a watch does not follow a folder that is
+/// replaced as a whole, nor what links lead to.
+const REREAD: Duration = Duration::from_secs(30);
 /// Problems kept for readiness.
 const SHOWN: usize = 10;
 
@@ -70,6 +75,7 @@ impl Loader {
         let known = current
             .as_ref()
             .map(|loaded| loaded.snapshot.digest().clone());
+        let before = current.clone();
         let result = read(
             &self.folder,
             known.as_ref(),
@@ -89,10 +95,8 @@ impl Loader {
                     (None, None) => return,
                 };
                 self.metrics.loaded(result);
-                self.published.publish(Arc::new(Loaded {
-                    snapshot,
-                    confirmed,
-                }));
+                let loaded = Loaded::after(before.as_deref(), snapshot, confirmed);
+                self.published.publish(Arc::new(loaded));
                 Vec::new()
             }
             Err(problems) => {
@@ -137,11 +141,17 @@ impl Loader {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = hangups.recv() => {}
+                () = sleep(REREAD) => {}
                 change = changes.recv() => {
                     if change.is_none() {
                         return Err("the folder's watch ended".into());
                     }
-                    while let Ok(Some(())) = timeout(QUIET, changes.recv()).await {}
+                    // Capped, so that a folder that is never quiet is read all the same.
+                    for _ in 0..PATIENCE {
+                        if timeout(QUIET, changes.recv()).await.is_err() {
+                            break;
+                        }
+                    }
                 }
             }
             self.read_again().await;
@@ -152,6 +162,8 @@ impl Loader {
         let loader = Arc::clone(self);
         if let Err(error) = spawn_blocking(move || loader.load()).await {
             tracing::error!(%error, "reading the bundle failed");
+            let told = vec![format!("reading the bundle failed: {error}")];
+            *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = told;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    domain::{Decision, Now, Outcome, Question, Span},
+    domain::{Decision, ExceptionId, Now, Outcome, Question, Span},
     engine::{Snapshot, decide},
     runtime::{clock::Clock, publish::Published, ring::Ring},
     telemetry::Metrics,
@@ -16,12 +16,14 @@ use crate::{
 };
 
 use super::{
-    record::{Kept, Record, decision_id, number_of},
+    record::{Kept, Record, decision_id, number_of, spending},
     uses::Uses,
 };
 
 /// Decisions kept for Explain.
 const KEPT: usize = 10_000;
+/// Snapshots kept behind the one in force.
+const EARLIER: usize = 4;
 
 /// Decides from the published snapshot.
 #[derive(Debug)]
@@ -39,6 +41,27 @@ pub(super) struct Decider {
 pub(super) struct Loaded {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) confirmed: Span,
+    /// The few before it, so that recent decisions can still be explained.
+    pub(super) earlier: Vec<Arc<Snapshot>>,
+}
+
+impl Loaded {
+    /// `snapshot` in succession to `before`.
+    pub(super) fn after(before: Option<&Self>, snapshot: Arc<Snapshot>, confirmed: Span) -> Self {
+        let known = before
+            .into_iter()
+            .flat_map(|before| [&before.snapshot].into_iter().chain(&before.earlier));
+        let earlier = known
+            .filter(|earlier| !Arc::ptr_eq(earlier, &snapshot))
+            .take(EARLIER)
+            .cloned()
+            .collect();
+        Self {
+            snapshot,
+            confirmed,
+            earlier,
+        }
+    }
 }
 
 /// A decision with what it was made from.
@@ -78,7 +101,8 @@ impl Decider {
         arrived: Span,
     ) -> Decided {
         let now = self.clock.now();
-        let (decision, snapshot) = self.settle(&question, &loaded.snapshot, now);
+        let (decision, spent) = self.settle(&question, &loaded.snapshot, now);
+        let snapshot = Arc::clone(&loaded.snapshot);
         let elapsed = self.clock.elapsed();
         let took = Span::from_micros(elapsed.micros().saturating_sub(arrived.micros()));
         let age = Span::from_micros(elapsed.micros().saturating_sub(loaded.confirmed.micros()));
@@ -86,14 +110,21 @@ impl Decider {
         let number = self.recent.number();
         let id = decision_id(now, number, self.salt);
         self.recent.keep(number, |kept| {
-            kept.rewrite(id, &question.subject, request, &snapshot, now, took);
+            kept.rewrite(
+                id,
+                &question.subject,
+                request,
+                (&snapshot, &spent),
+                now,
+                took,
+            );
         });
         Decided {
             decision,
             record: Record {
                 id,
                 question,
-                snapshot,
+                snapshot: spending(&snapshot, &spent),
                 now,
                 took,
             },
@@ -107,12 +138,13 @@ impl Decider {
         question: &Question,
         snapshot: &Arc<Snapshot>,
         now: Now,
-    ) -> (Decision, Arc<Snapshot>) {
+    ) -> (Decision, Vec<ExceptionId>) {
         let mut snapshot = Arc::clone(snapshot);
+        let mut exhausted = Vec::new();
         loop {
             let decision = decide(question, &snapshot, now);
             if decision.outcome != Outcome::AllowByException {
-                return (decision, snapshot);
+                return (decision, exhausted);
             }
             let at = self.clock.elapsed();
             let mut taken = Vec::new();
@@ -124,12 +156,13 @@ impl Decider {
                 !counted
             });
             let Some(spent) = spent else {
-                return (decision, snapshot);
+                return (decision, exhausted);
             };
             for exception in &taken {
                 self.uses.give_back(exception);
             }
             snapshot = Arc::new(snapshot.exhausting(&spent.id));
+            exhausted.push(spent.id.clone());
         }
     }
 

@@ -1,13 +1,13 @@
 //! What is kept of a decision: what it was made from. Everything else is made again when asked
 //! for, since the same inputs give the same answer (D8).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Decision, Now, Question, Span, SubjectId},
+    domain::{Decision, ExceptionId, Now, Question, Span, SubjectId},
     engine::{Snapshot, decide},
     wire::kept,
 };
@@ -19,7 +19,9 @@ pub(super) struct Kept {
     id: Uuid,
     subject: Option<SubjectId>,
     request: Vec<u8>,
-    snapshot: Option<Arc<Snapshot>>,
+    /// Weak: what is no longer in force may go, and its decisions with it.
+    snapshot: Weak<Snapshot>,
+    spent: Vec<ExceptionId>,
     now: Option<Now>,
     took: Span,
 }
@@ -41,7 +43,7 @@ impl Kept {
         id: Uuid,
         subject: &SubjectId,
         request: &[u8],
-        snapshot: &Arc<Snapshot>,
+        (snapshot, spent): (&Arc<Snapshot>, &[ExceptionId]),
         now: Now,
         took: Span,
     ) {
@@ -49,13 +51,11 @@ impl Kept {
         if self.subject.as_ref() != Some(subject) {
             self.subject = Some(subject.clone());
         }
-        if !self
-            .snapshot
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, snapshot))
-        {
-            self.snapshot = Some(Arc::clone(snapshot));
+        if !std::ptr::eq(self.snapshot.as_ptr(), Arc::as_ptr(snapshot)) {
+            self.snapshot = Arc::downgrade(snapshot);
         }
+        self.spent.clear();
+        self.spent.extend_from_slice(spent);
         self.request.clear();
         self.request.extend_from_slice(request);
     }
@@ -65,7 +65,7 @@ impl Kept {
         Some(Record {
             id: self.id,
             question: kept(&self.request, self.subject.clone()?)?,
-            snapshot: Arc::clone(self.snapshot.as_ref()?),
+            snapshot: spending(&self.snapshot.upgrade()?, &self.spent),
             now: self.now?,
             took: self.took,
         })
@@ -76,6 +76,15 @@ impl Record {
     pub(super) fn decide(&self) -> Decision {
         decide(&self.question, &self.snapshot, self.now)
     }
+}
+
+/// The snapshot as it was decided from, with exceptions that had no use left.
+pub(super) fn spending(snapshot: &Arc<Snapshot>, spent: &[ExceptionId]) -> Arc<Snapshot> {
+    let mut seen = Arc::clone(snapshot);
+    for id in spent {
+        seen = Arc::new(seen.exhausting(id));
+    }
+    seen
 }
 
 /// The id of a decision: a UUIDv7 that carries the record's number, so that it is found without

@@ -59,7 +59,7 @@ pub fn control(id: &str, failure_condition: &str) -> Control {
     }
 }
 
-/// An ACTIVE agent in `prod` of HIGH risk whose facets were all observed at noon.
+/// An ACTIVE agent in `prod` of HIGH risk whose facets were all observed an hour before noon.
 pub fn subject(id: &str) -> Subject {
     let text = |text: &str| Value::str(text);
     let attributes = Value::map([
@@ -72,7 +72,9 @@ pub fn subject(id: &str) -> Subject {
     ]);
     let state = FacetState {
         source: "a test".into(),
-        observed_time: noon(),
+        observed_time: Timestamp::from_micros(
+            noon().micros().saturating_sub(Span::from_hours(1).micros()),
+        ),
         completeness: Completeness::Complete,
     };
     Subject {

@@ -45,6 +45,22 @@ pub fn question(request: v1::CheckRequest, subject: SubjectId) -> Result<Questio
     let mut attributes = 0;
     let properties =
         entries(properties, &mut attributes, 1).map_err(|e| e.under("resource.properties"))?;
+    if r#type == "tool"
+        && let Some((server, name)) = id.rsplit_once('/')
+    {
+        for (field, told) in [("server", server), ("name", name)] {
+            if properties
+                .get(field)
+                .is_some_and(|said| said.as_str() != Some(told))
+            {
+                return Err(Invalid::new(
+                    format!("resource.properties.{field}"),
+                    "is not what resource.id says",
+                    "name one tool, in resource.id",
+                ));
+            }
+        }
+    }
     let mut context = context.unwrap_or_default();
     let mut taken = |name: &str| match context.fields.remove(name).and_then(|value| value.kind) {
         None => Ok(None),

@@ -11,6 +11,7 @@ use crate::domain::{Question, Ref, Span, Timestamp, Tool, Trouble, TroubleKind, 
 use super::{
     node::{Ask, Condition, Node, Order, Quantifier, Slope, Within},
     operate::{compare, compute, convert_to, equal, index_into, owned, take_part},
+    walk::{each, member, quantify, size},
 };
 
 /// Loop turns one decision may take over all its conditions.
@@ -66,7 +67,13 @@ impl<'a> Frame<'a> {
         }
     }
 
-    fn burn(&self, at: u32) -> Result<(), Trouble> {
+    /// Takes over what evaluating in `other`, made of this one, has used and noted.
+    pub(crate) fn absorb(&self, other: &Self) {
+        self.note_edge(other.edge());
+        self.fuel.set(other.fuel.get());
+    }
+
+    pub(super) fn burn(&self, at: u32) -> Result<(), Trouble> {
         match self.fuel.get().checked_sub(1) {
             Some(left) => {
                 self.fuel.set(left);
@@ -130,9 +137,9 @@ impl super::node::Term {
 
 /// The elements of the loops around an expression, innermost first.
 #[derive(Clone, Copy)]
-struct Scope<'s, 'a> {
-    item: Ref<'a>,
-    outer: Option<&'s Self>,
+pub(super) struct Scope<'s, 'a> {
+    pub(super) item: Ref<'a>,
+    pub(super) outer: Option<&'s Self>,
 }
 
 pub(super) type Answer<'a> = Result<Ref<'a>, Trouble>;
@@ -149,7 +156,7 @@ fn present(value: Option<&str>, at: u32) -> Answer<'_> {
 }
 
 /// The few steps that most conditions are made of; the rest is kept out of their way.
-fn truth<'a>(
+pub(super) fn truth<'a>(
     node: &'a Node,
     frame: &Frame<'a>,
     scope: Option<&Scope<'_, 'a>>,
@@ -180,8 +187,8 @@ fn truth<'a>(
                 note(frame, *slope, left, right);
             }
             match order {
-                Order::Equal => Ok(same(left, right)),
-                Order::NotEqual => Ok(!same(left, right)),
+                Order::Equal => same(left, right, frame, *at),
+                Order::NotEqual => same(left, right, frame, *at).map(|same| !same),
                 Order::Less => Ok(compare(left, right, *at)? == Some(Ordering::Less)),
                 Order::Greater => Ok(compare(left, right, *at)? == Some(Ordering::Greater)),
                 Order::LessEqual => Ok(compare(left, right, *at)?.is_some_and(Ordering::is_le)),
@@ -252,11 +259,40 @@ fn operand_record<'a>(
 }
 
 #[inline]
-fn same(left: Ref<'_>, right: Ref<'_>) -> bool {
-    if let (Ref::Str(a), Ref::Str(b)) = (left, right) {
-        a == b
-    } else {
-        equal(left, right)
+pub(super) fn same(
+    left: Ref<'_>,
+    right: Ref<'_>,
+    frame: &Frame<'_>,
+    at: u32,
+) -> Result<bool, Trouble> {
+    match (left, right) {
+        (Ref::Str(a), Ref::Str(b)) => Ok(a == b),
+        (Ref::List(_) | Ref::Map(_), _) => alike(left, right, frame, at),
+        _ => Ok(equal(left, right)),
+    }
+}
+
+/// Equality of lists and maps, which takes as many steps as they have parts.
+fn alike(left: Ref<'_>, right: Ref<'_>, frame: &Frame<'_>, at: u32) -> Result<bool, Trouble> {
+    frame.burn(at)?;
+    match (left, right) {
+        (Ref::List(a), Ref::List(b)) if a.len() == b.len() => {
+            for (a, b) in a.iter().zip(b) {
+                if !alike(a.as_ref(), b.as_ref(), frame, at)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        (Ref::Map(a), Ref::Map(b)) if a.len() == b.len() => {
+            for ((k, a), (l, b)) in a.iter().zip(b) {
+                if k != l || !alike(a.as_ref(), b.as_ref(), frame, at)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        _ => Ok(equal(left, right)),
     }
 }
 
@@ -332,7 +368,11 @@ fn truth_otherwise<'a>(
 }
 
 #[inline(never)]
-fn eval<'a>(node: &'a Node, frame: &Frame<'a>, scope: Option<&Scope<'_, 'a>>) -> Answer<'a> {
+pub(super) fn eval<'a>(
+    node: &'a Node,
+    frame: &Frame<'a>,
+    scope: Option<&Scope<'_, 'a>>,
+) -> Answer<'a> {
     match node {
         Node::Const(_) | Node::Now | Node::Own { .. } | Node::Field { .. } => {
             operand(node, frame, scope)
@@ -485,151 +525,6 @@ fn note(frame: &Frame<'_>, slope: Slope, left: Ref<'_>, right: Ref<'_>) {
         0 => frame.note_edge(frame.now + Span::from_micros(i64::from(slope != Slope::Wild))),
         _ => frame.note_edge(frame.now + Span::from_micros(to_zero)),
     }
-}
-
-#[inline(never)]
-fn quantify<'a>(
-    quantifier: Quantifier,
-    list: &'a Node,
-    body: &'a Node,
-    at: u32,
-    frame: &Frame<'a>,
-    scope: Option<&Scope<'_, 'a>>,
-) -> Result<bool, Trouble> {
-    // A list whose making fails is an error whichever element would have decided.
-    if list.is_walked() {
-        each(list, frame, scope, &mut |_| Ok(()))?;
-    }
-    let (mut kept, mut count, mut decided) = (None, 0_u32, false);
-    each(list, frame, scope, &mut |item| {
-        if decided {
-            return Ok(());
-        }
-        frame.burn(at)?;
-        match (
-            truth(body, frame, Some(&Scope { item, outer: scope })),
-            quantifier,
-        ) {
-            (Ok(true), Quantifier::Exists) | (Ok(false), Quantifier::All) => decided = true,
-            (Ok(true), Quantifier::ExistsOne) => count = count.saturating_add(1),
-            (Ok(_), _) => {}
-            (Err(error), _) if error.kind == TroubleKind::BudgetExceeded => return Err(error),
-            (Err(error), Quantifier::ExistsOne) => return Err(error),
-            (Err(error), Quantifier::Exists | Quantifier::All) => kept = kept.or(Some(error)),
-        }
-        Ok(())
-    })?;
-    match (quantifier, decided, kept) {
-        (Quantifier::Exists, true, _) | (Quantifier::All, false, None) => Ok(true),
-        (Quantifier::All, true, _) | (Quantifier::Exists, false, None) => Ok(false),
-        (Quantifier::Exists | Quantifier::All, false, Some(error)) => Err(error),
-        (Quantifier::ExistsOne, ..) => Ok(count == 1),
-    }
-}
-
-/// Walks a list, or the keys of a map.
-#[inline(never)]
-fn each<'a>(
-    list: &'a Node,
-    frame: &Frame<'a>,
-    scope: Option<&Scope<'_, 'a>>,
-    visit: &mut dyn FnMut(Ref<'a>) -> Result<(), Trouble>,
-) -> Result<(), Trouble> {
-    match list {
-        Node::Filter { list, body, at, .. } => each(list, frame, scope, &mut |item| {
-            frame.burn(*at)?;
-            if truth(body, frame, Some(&Scope { item, outer: scope }))? {
-                visit(item)
-            } else {
-                Ok(())
-            }
-        }),
-        Node::Map {
-            list,
-            test,
-            body,
-            at,
-            ..
-        } => each(list, frame, scope, &mut |item| {
-            frame.burn(*at)?;
-            let inner = Scope { item, outer: scope };
-            if let Some(test) = test
-                && !truth(test, frame, Some(&inner))?
-            {
-                return Ok(());
-            }
-            visit(eval(body, frame, Some(&inner))?)
-        }),
-        Node::Items(items) => items
-            .iter()
-            .try_for_each(|item| visit(eval(item, frame, scope)?)),
-        Node::Volatile(of) => {
-            frame.note_edge(frame.now);
-            each(of, frame, scope, visit)
-        }
-        Node::Choose {
-            test,
-            then,
-            otherwise,
-            ..
-        } => {
-            if truth(test, frame, scope)? {
-                each(then, frame, scope, visit)
-            } else {
-                each(otherwise, frame, scope, visit)
-            }
-        }
-        other => match eval(other, frame, scope)? {
-            Ref::List(items) => items.iter().try_for_each(|item| visit(item.as_ref())),
-            Ref::Map(entries) => entries.iter().try_for_each(|(key, _)| visit(Ref::Str(key))),
-            _ => trouble(TroubleKind::WrongKind, other.at()),
-        },
-    }
-}
-
-#[inline(never)]
-fn member<'a>(
-    item: &'a Node,
-    list: &'a Node,
-    at: u32,
-    frame: &Frame<'a>,
-    scope: Option<&Scope<'_, 'a>>,
-) -> Result<bool, Trouble> {
-    let item = eval(item, frame, scope)?;
-    if list.is_walked() {
-        let mut found = false;
-        each(list, frame, scope, &mut |other| {
-            found |= equal(item, other);
-            Ok(())
-        })?;
-        return Ok(found);
-    }
-    match (eval(list, frame, scope)?, item) {
-        (Ref::List(items), item) => Ok(items.iter().any(|other| equal(item, other.as_ref()))),
-        (Ref::Map(entries), Ref::Str(key)) => Ok(lookup(entries, key).is_some()),
-        (Ref::Map(_), _) => Ok(false),
-        _ => trouble(TroubleKind::WrongKind, at),
-    }
-}
-
-#[inline(never)]
-fn size<'a>(of: &'a Node, at: u32, frame: &Frame<'a>, scope: Option<&Scope<'_, 'a>>) -> Answer<'a> {
-    let count = if of.is_walked() {
-        let mut count = 0_usize;
-        each(of, frame, scope, &mut |_| {
-            count = count.saturating_add(1);
-            Ok(())
-        })?;
-        count
-    } else {
-        match eval(of, frame, scope)? {
-            Ref::List(items) => items.len(),
-            Ref::Map(entries) => entries.len(),
-            Ref::Str(text) => text.chars().count(),
-            _ => return trouble(TroubleKind::WrongKind, at),
-        }
-    };
-    Ok(Ref::Int(i64::try_from(count).unwrap_or(i64::MAX)))
 }
 
 /// A constant expression's value, if it has one.

@@ -7,6 +7,7 @@ mod node;
 mod operate;
 mod print;
 mod source;
+mod walk;
 
 pub use eval::Frame;
 pub use fault::Fault;

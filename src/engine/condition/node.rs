@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{domain::Value, engine::catalogue::LONGEST_TEXT};
+use crate::{
+    domain::{Facet, Value},
+    engine::catalogue::LONGEST_TEXT,
+};
 
 /// A condition ready to be evaluated.
 #[derive(Clone, Debug)]
@@ -40,6 +43,13 @@ impl Condition {
         self.reads.resource
     }
 
+    /// The facets whose lists it reads: they must have been reported before it may say anything.
+    pub fn facets(&self) -> impl Iterator<Item = Facet> + '_ {
+        Facet::ALL
+            .into_iter()
+            .filter(|facet| self.reads.facets & (1 << *facet as u16) != 0)
+    }
+
     /// The clauses of the condition with the attributes each reads, for explanations.
     pub(crate) fn terms(&self) -> &[Term] {
         &self.terms
@@ -52,6 +62,8 @@ pub(super) struct Reads {
     pub(super) request: bool,
     pub(super) exception: bool,
     pub(super) resource: bool,
+    /// One bit for each facet whose lists are read.
+    pub(super) facets: u16,
 }
 
 /// A clause of a condition, joined to its siblings by `&&` within a group and `||` between groups.

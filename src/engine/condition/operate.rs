@@ -9,7 +9,7 @@ use super::{
     node::{Convert, Part, Sum},
 };
 
-/// Equality as CEL has it: across numbers by value, across other kinds never.
+/// Equality of single values as CEL has it: across numbers by value, across other kinds never.
 pub(super) fn equal(left: Ref<'_>, right: Ref<'_>) -> bool {
     match (left, right) {
         (Ref::Null, Ref::Null) => true,
@@ -20,15 +20,6 @@ pub(super) fn equal(left: Ref<'_>, right: Ref<'_>) -> bool {
         (Ref::Int(a), Ref::Int(b)) => a == b,
         (Ref::Int(_) | Ref::Double(_), Ref::Int(_) | Ref::Double(_)) => {
             numbers(left, right) == Some(std::cmp::Ordering::Equal)
-        }
-        (Ref::List(a), Ref::List(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a.as_ref(), b.as_ref()))
-        }
-        (Ref::Map(a), Ref::Map(b)) => {
-            a.len() == b.len()
-                && a.iter()
-                    .zip(b)
-                    .all(|((k, a), (l, b))| k == l && equal(a.as_ref(), b.as_ref()))
         }
         _ => false,
     }
@@ -95,13 +86,21 @@ pub(super) fn compute<'a>(sum: Sum, left: Ref<'a>, right: Ref<'a>, at: u32) -> A
             Sum::Divide => a.checked_div(b).map(Ref::Int).ok_or(range),
             Sum::Remainder => a.checked_rem(b).map(Ref::Int).ok_or(range),
         },
-        (Ref::Double(a), Ref::Double(b)) => match sum {
-            Sum::Add => Ok(Ref::Double(a + b)),
-            Sum::Subtract => Ok(Ref::Double(a - b)),
-            Sum::Multiply => Ok(Ref::Double(a * b)),
-            Sum::Divide => Ok(Ref::Double(a / b)),
-            Sum::Remainder => trouble(TroubleKind::WrongKind, at),
-        },
+        (Ref::Double(a), Ref::Double(b)) => {
+            let result = match sum {
+                Sum::Add => a + b,
+                Sum::Subtract => a - b,
+                Sum::Multiply => a * b,
+                Sum::Divide => a / b,
+                Sum::Remainder => return trouble(TroubleKind::WrongKind, at),
+            };
+            // With infinities and NaN comparisons would say no where nothing can be said.
+            if result.is_finite() {
+                Ok(Ref::Double(result))
+            } else {
+                Err(range)
+            }
+        }
         (Ref::Time(t), Ref::Span(s)) if sum == Sum::Add => {
             t.checked_add(s).map(Ref::Time).ok_or(range)
         }
@@ -146,7 +145,10 @@ pub(super) fn convert_to(convert: Convert, of: Ref<'_>, at: u32) -> Answer<'stat
         (Convert::Int, Ref::Time(t)) => Ok(Ref::Int(t.micros().div_euclid(1_000_000))),
         (Convert::Double, Ref::Double(d)) => Ok(Ref::Double(d)),
         (Convert::Double, Ref::Int(i)) => Ok(Ref::Double(i as f64)),
-        (Convert::Double, Ref::Str(text)) => text.parse().map(Ref::Double).map_err(|_| unreadable),
+        (Convert::Double, Ref::Str(text)) => match text.parse::<f64>() {
+            Ok(d) if d.is_finite() => Ok(Ref::Double(d)),
+            Ok(_) | Err(_) => Err(unreadable),
+        },
         (Convert::Time, Ref::Str(text)) => Timestamp::parse(text)
             .map(Ref::Time)
             .map_err(|_| unreadable),

@@ -154,6 +154,8 @@ pub(super) fn comparable(a: Type, b: Type) -> bool {
             true
         }
         (Type::List(x, _), Type::List(y, _)) | (Type::Map(x), Type::Map(y)) => comparable(*x, *y),
+        // Records are compared field by field.
+        (Type::Record(_), _) => false,
         (a, b) => a == b,
     }
 }

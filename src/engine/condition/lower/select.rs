@@ -6,7 +6,7 @@ use cel::{
 };
 
 use crate::{
-    domain::Value,
+    domain::{Facet, Value},
     engine::catalogue::{self, REQUEST_RESOURCE, REQUEST_TOOL, Shape, Type},
 };
 
@@ -44,6 +44,16 @@ impl Lower<'_> {
                     .fields
                     .get(usize::from(place))
                     .map_or(Type::Dyn, |field| field.kind);
+                match (&of, walked(field)) {
+                    (Node::Subject, Some(facet)) => self.reads.facets |= 1 << facet as u16,
+                    (Node::Resource { .. }, Some(facet)) => {
+                        return Err(self.fault(
+                            expr,
+                            format!("`{field}` of a resource cannot be read: nobody says whether facet `{facet}` of it was reported"),
+                        ));
+                    }
+                    _ => {}
+                }
                 if matches!(of, Node::Subject) && !test {
                     return Ok((Node::Own { place, at }, kind));
                 }
@@ -199,6 +209,18 @@ impl Lower<'_> {
         } else {
             (Node::Slot { slot, at }, Type::Dyn)
         })
+    }
+}
+
+/// The facet that a list of the catalogue belongs to: empty and not reported look alike in it.
+fn walked(field: &str) -> Option<Facet> {
+    match field {
+        "tools" => Some(Facet::Tools),
+        "prompts" => Some(Facet::Prompts),
+        "data_sources" => Some(Facet::DataSources),
+        "credentials" => Some(Facet::Credentials),
+        "lineage" => Some(Facet::Lineage),
+        _ => None,
     }
 }
 

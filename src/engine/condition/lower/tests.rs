@@ -61,6 +61,12 @@ fn what_cannot_be_is_refused_at_load() {
             "steps",
         ),
         ("has(subject)", "field selection"),
+        ("subject.tools.exists(t, t in subject.tools)", "is never in"),
+        ("subject.tools == subject.tools", "do not compare"),
+        (
+            "resource.credentials.exists(c, c.exposed)",
+            "nobody says whether",
+        ),
     ] {
         let message = refused(source);
         assert!(message.contains(part), "{source}: {message}");

@@ -216,7 +216,7 @@ impl Lower<'_> {
             .collect();
         Ok(match constants {
             Some(values) => (Node::Const(Value::List(values.into())), kind),
-            None => (Node::Items(items.into()), kind),
+            None => (volatile(Node::Items(items.into())), kind),
         })
     }
 
