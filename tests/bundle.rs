@@ -340,3 +340,25 @@ fn hostile_yaml_is_refused() {
         "accepted"
     );
 }
+
+#[test]
+fn a_manifest_in_a_file_that_is_taken_for_a_suite_is_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(
+        scratch.path().join("a.yaml"),
+        format!("{HEAD}failure_condition: 'true'\n"),
+    )
+    .unwrap();
+    fs::write(
+        scratch.path().join("pii_test.yaml"),
+        "suite: s\nnow: x\ntests: []\n",
+    )
+    .unwrap();
+    assert!(Bundle::read(scratch.path()).is_ok());
+    fs::write(scratch.path().join("pii_test.yaml"), HEAD).unwrap();
+    let told = Bundle::read(scratch.path()).unwrap_err()[0].to_string();
+    assert!(
+        told.starts_with("pii_test.yaml: begins with a manifest"),
+        "{told}"
+    );
+}

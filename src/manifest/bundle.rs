@@ -299,10 +299,28 @@ impl Bundle {
 
 /// The manifests below `folder`, sorted by name.
 fn files(folder: &Path) -> Result<Vec<File>, Vec<Problem>> {
-    let mut paths = Vec::new();
+    let (mut paths, mut suites) = (Vec::new(), Vec::new());
     let shown = folder.display().to_string();
-    gather(folder, &mut paths, 0)
+    gather(folder, &mut paths, &mut suites, 0)
         .map_err(|error| vec![Problem::whole(&shown, format!("cannot be read: {error}"))])?;
+    // A manifest in a file that is taken for a suite would be left out without a word.
+    for suite in suites {
+        let content = fs::read_to_string(&suite).unwrap_or_default();
+        let first = document::split(&content)
+            .first()
+            .map_or("", |(_, text)| *text);
+        if first.lines().any(|line| line.starts_with("apiVersion:")) {
+            let name = suite
+                .strip_prefix(folder)
+                .unwrap_or(&suite)
+                .display()
+                .to_string();
+            return Err(vec![Problem::whole(
+                &name,
+                "begins with a manifest, and files called `*_test.yaml` are test suites; rename it",
+            )]);
+        }
+    }
     paths.sort();
     let mut files = Vec::with_capacity(paths.len());
     let mut total = 0_u64;
@@ -337,7 +355,12 @@ fn files(folder: &Path) -> Result<Vec<File>, Vec<Problem>> {
     Ok(files)
 }
 
-fn gather(folder: &Path, paths: &mut Vec<PathBuf>, depth: usize) -> std::io::Result<()> {
+fn gather(
+    folder: &Path,
+    paths: &mut Vec<PathBuf>,
+    suites: &mut Vec<PathBuf>,
+    depth: usize,
+) -> std::io::Result<()> {
     if depth > 16 {
         return Err(std::io::Error::other(
             "folders are nested more than 16 deep",
@@ -355,11 +378,12 @@ fn gather(folder: &Path, paths: &mut Vec<PathBuf>, depth: usize) -> std::io::Res
         }
         // Links are followed: that is how mounted configuration arrives.
         if fs::metadata(&path)?.is_dir() {
-            gather(&path, paths, depth.saturating_add(1))?;
+            gather(&path, paths, suites, depth.saturating_add(1))?;
+        } else if name.ends_with("_test.yaml") {
+            suites.push(path);
         } else if path
             .extension()
             .is_some_and(|end| end == "yaml" || end == "yml")
-            && !name.ends_with("_test.yaml")
             && !(depth == 0 && name == "exeat.yaml")
         {
             paths.push(path);
