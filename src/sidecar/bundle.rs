@@ -31,6 +31,9 @@ const PATIENCE: u32 = 20;
 /// How often the folder is read without a sign of change: a watch does not follow a folder that is
 /// replaced as a whole, nor what links lead to.
 const REREAD: Duration = Duration::from_secs(30);
+/// How soon after a change the folder is read once more: a file put into a new folder before that
+/// is watched as well gives no sign.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
 /// Problems kept for readiness.
 const SHOWN: usize = 10;
 
@@ -106,15 +109,19 @@ impl Loader {
                 } else {
                     "nothing is in force"
                 };
-                for problem in &problems {
-                    tracing::error!("{problem}");
-                }
-                tracing::error!(problems = problems.len(), "bundle refused; {kept}");
-                problems
+                let shown: Vec<_> = problems
                     .iter()
                     .take(SHOWN)
                     .map(ToString::to_string)
-                    .collect()
+                    .collect();
+                // Said once, not at every look.
+                if self.problems() != shown {
+                    for problem in &problems {
+                        tracing::error!("{problem}");
+                    }
+                    tracing::error!(problems = problems.len(), "bundle refused; {kept}");
+                }
+                shown
             }
         };
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
@@ -137,12 +144,14 @@ impl Loader {
         let mut hangups = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
         // What changed between the first reading and the watch is read now.
         self.read_again().await;
+        let mut next = REREAD;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = hangups.recv() => {}
-                () = sleep(REREAD) => {}
+                () = sleep(next) => next = REREAD,
                 change = changes.recv() => {
+                    next = SECOND_LOOK;
                     if change.is_none() {
                         return Err("the folder's watch ended".into());
                     }
