@@ -152,13 +152,13 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// From digests by facet; of two for one facet the later is kept.
     pub fn new(digests: impl IntoIterator<Item = (Facet, Digest)>) -> Self {
-        let mut made = Self::default();
-        for (facet, digest) in digests {
-            made.digests.retain(|(known, _)| *known != facet);
-            made.digests.push((facet, digest));
-        }
-        made.digests.sort_by_key(|(facet, _)| *facet);
-        made
+        let mut digests: Vec<_> = digests.into_iter().collect();
+        // Stable, so that of two for one facet the later is the last; it is kept.
+        digests.sort_by_key(|(facet, _)| *facet);
+        digests.reverse();
+        digests.dedup_by_key(|(facet, _)| *facet);
+        digests.reverse();
+        Self { digests }
     }
 
     /// The digest of `facet`, if known.

@@ -73,12 +73,44 @@ pub(crate) struct Grant {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grants {
     by_control: Vec<(u64, Arc<Grant>)>,
+    filter: Filter,
+}
+
+/// Which keys may be there, in one line of memory: most controls are told apart from the exceptions
+/// of others without a search.
+#[derive(Clone, Copy, Debug, Default)]
+struct Filter([u64; 8]);
+
+impl Filter {
+    fn place(key: u64) -> (usize, u64) {
+        // The highest three bits choose the word, the six below them its bit.
+        (
+            usize::try_from(key >> 61).unwrap_or(0),
+            1 << (key >> 55 & 63),
+        )
+    }
+
+    fn may_have(&self, key: u64) -> bool {
+        let (word, bit) = Self::place(key);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    fn add(&mut self, key: u64) {
+        let (word, bit) = Self::place(key);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
 }
 
 impl Grants {
     pub(crate) fn naming<'a>(&'a self, rule: &Rule) -> impl Iterator<Item = &'a Arc<Grant>> {
         let key = rule.key;
-        let from = self.by_control.partition_point(|(k, _)| *k < key);
+        let from = if self.filter.may_have(key) {
+            self.by_control.partition_point(|(k, _)| *k < key)
+        } else {
+            self.by_control.len()
+        };
         self.by_control
             .get(from..)
             .unwrap_or_default()
@@ -96,11 +128,16 @@ impl Grants {
             .by_control
             .partition_point(|(k, g)| (*k, &g.exception.id) < (key, &grant.exception.id));
         self.by_control.insert(at, (key, Arc::clone(grant)));
+        self.filter.add(key);
     }
 
     pub(super) fn drop(&mut self, id: &ExceptionId) {
         self.by_control
             .retain(|(_, grant)| grant.exception.id != *id);
+        self.filter = Filter::default();
+        for (key, _) in &self.by_control {
+            self.filter.add(*key);
+        }
     }
 }
 

@@ -182,7 +182,10 @@ pub(super) fn truth<'a>(
             {
                 return Ok((own == text) == (*order == Order::Equal));
             }
-            let (left, right) = (operand(left, frame, scope)?, operand(right, frame, scope)?);
+            let (left, right) = match (plain(left, frame), plain(right, frame)) {
+                (Some(left), Some(right)) => (left, right),
+                _ => (operand(left, frame, scope)?, operand(right, frame, scope)?),
+            };
             if *slope != Slope::Still {
                 note(frame, *slope, left, right);
             }
@@ -219,6 +222,21 @@ fn decided_by<'a>(
         }
     }
     kept.map_or(Ok(!by), Err)
+}
+
+/// What is there without any work that could fail.
+#[inline]
+fn plain<'a>(node: &'a Node, frame: &Frame<'a>) -> Option<Ref<'a>> {
+    match node {
+        Node::Const(value) => Some(value.as_ref()),
+        Node::Now => Some(Ref::Time(frame.now)),
+        Node::Own { place, .. } => frame
+            .subject?
+            .get(usize::from(*place))?
+            .as_ref()
+            .map(Value::as_ref),
+        _ => None,
+    }
 }
 
 /// Constants, the time and fields of the subject at once; anything else by [`eval`].
