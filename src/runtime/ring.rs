@@ -1,26 +1,31 @@
 //! The last so many of a sequence, found by their number.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Mutex, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
 use tokio::sync::Notify;
 
+/// Places that are made together, when the first of them is needed.
+const ROW: usize = 250;
+
+type Row<T> = OnceLock<Box<[Mutex<(u64, T)>]>>;
+
 /// A ring of numbered records, rewritten in place: keeping one costs an uncontended lock, and no
 /// memory that the one before it has not already taken.
 #[derive(Debug)]
 pub struct Ring<T> {
-    places: Box<[Mutex<(u64, T)>]>,
+    rows: Box<[Row<T>]>,
     next: AtomicU64,
     added: Notify,
 }
 
 impl<T: Default> Ring<T> {
-    /// A ring of `size` places, numbering from 1.
+    /// A ring of at least `size` places, numbering from 1.
     pub fn new(size: usize) -> Self {
         Self {
-            places: (0..size).map(|_| Mutex::default()).collect(),
+            rows: (0..size.div_ceil(ROW)).map(|_| OnceLock::new()).collect(),
             next: AtomicU64::new(1),
             added: Notify::new(),
         }
@@ -33,7 +38,11 @@ impl<T: Default> Ring<T> {
 
     /// Rewrites the record of `size` numbers ago into that of `number`.
     pub fn keep(&self, number: u64, rewrite: impl FnOnce(&mut T)) {
-        if let Some(place) = self.place(number) {
+        if let Some((row, at)) = self.place(number)
+            && let Some(place) = row
+                .get_or_init(|| (0..ROW).map(|_| Mutex::default()).collect())
+                .get(at)
+        {
             let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
             // One that comes so late that its successor is there is not kept.
             if place.0 <= number {
@@ -46,8 +55,10 @@ impl<T: Default> Ring<T> {
 
     /// What `read` makes of the record of `number`, if it is among the last.
     pub fn read<R>(&self, number: u64, read: impl FnOnce(&T) -> R) -> Option<R> {
-        let place = self
-            .place(number)?
+        let (row, at) = self.place(number)?;
+        let place = row
+            .get()?
+            .get(at)?
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         (number > 0 && place.0 == number).then(|| read(&place.1))
@@ -60,7 +71,7 @@ impl<T: Default> Ring<T> {
 
     /// How many records are kept.
     pub fn size(&self) -> u64 {
-        self.places.len() as u64
+        (self.rows.len() * ROW) as u64
     }
 
     /// Waits until the record of `number` is there, or has come and gone.
@@ -78,10 +89,10 @@ impl<T: Default> Ring<T> {
         }
     }
 
-    fn place(&self, number: u64) -> Option<&Mutex<(u64, T)>> {
-        let size = self.places.len() as u64;
-        self.places
-            .get(usize::try_from(number.checked_rem(size)?).ok()?)
+    /// The row of `number`, made or not, and its place there.
+    fn place(&self, number: u64) -> Option<(&Row<T>, usize)> {
+        let at = usize::try_from(number.checked_rem(self.size())?).ok()?;
+        Some((self.rows.get(at / ROW)?, at % ROW))
     }
 }
 
@@ -91,20 +102,21 @@ mod tests {
 
     #[test]
     fn the_last_are_kept() {
-        let ring: Ring<u64> = Ring::new(3);
-        for n in 1..=5_u64 {
+        let ring: Ring<u64> = Ring::new(300);
+        assert_eq!(ring.size(), 500, "whole rows");
+        for n in 1..=1_200_u64 {
             assert_eq!(ring.number(), n);
             ring.keep(n, |place| *place = n * 10);
         }
         let get = |n| ring.read(n, |record| *record);
         assert_eq!(
-            (get(0), get(2), get(3), get(5), get(6)),
-            (None, None, Some(30), Some(50), None)
+            (get(0), get(700), get(701), get(1_200), get(1_201)),
+            (None, None, Some(7_010), Some(12_000), None)
         );
-        ring.keep(1, |place| *place = 0);
+        ring.keep(201, |place| *place = 0);
         assert_eq!(
-            get(4),
-            Some(40),
+            get(701),
+            Some(7_010),
             "a late record does not replace a newer one"
         );
     }
