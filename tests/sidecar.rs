@@ -554,6 +554,32 @@ async fn a_bad_request_names_its_field_and_touches_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_message_that_cannot_be_read_is_the_callers_fault() {
+    let sidecar = start(Source::Fixed(world()), Clock::manual(noon()), &[]).await;
+    let channel = Endpoint::from_shared(format!("http://{}", sidecar.address))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    // A number where the subject's text should be.
+    let answer = client
+        .unary(
+            tonic::Request::new(7_u32),
+            http::uri::PathAndQuery::from_static("/exeat.v1.CheckService/Check"),
+            tonic_prost::ProstCodec::<u32, v1::CheckResponse>::default(),
+        )
+        .await;
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert!(status.message().contains("cannot be read"), "{status}");
+    let after = sidecar.tcp().await.check(ask(SUBJECT, "testing")).await;
+    assert!(after.is_ok(), "the next request is untouched");
+    sidecar.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_caller_asks_for_itself_alone_and_the_unverified_hear_codes() {
     let bound = start(Source::Fixed(world()), Clock::manual(noon()), &[]).await;
     assert_eq!(

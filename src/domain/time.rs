@@ -126,6 +126,12 @@ impl Span {
         self.0
     }
 
+    /// What is left of it after `other`, as far as numbers go.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
     /// Seconds, with the fraction.
     #[expect(clippy::cast_precision_loss, reason = "for display and metrics only")]
     pub fn as_secs_f64(self) -> f64 {

@@ -22,6 +22,15 @@ enum Source {
     Manual(Arc<AtomicI64>),
 }
 
+/// One look at the clocks: the present, and elapsed time at the same instant.
+#[derive(Clone, Copy, Debug)]
+pub struct Instant {
+    /// The present.
+    pub now: Now,
+    /// Time that only passes; see [`Clock::elapsed`].
+    pub elapsed: Span,
+}
+
 /// Steps smaller than this are slewing, not a clock that was set.
 const SLEW: i64 = 50_000;
 
@@ -53,10 +62,15 @@ impl Clock {
 
     /// The present.
     pub fn now(&self) -> Now {
-        let (earliest, latest) = match &self.0 {
+        self.look().now
+    }
+
+    /// The present and elapsed time, of one instant.
+    pub fn look(&self) -> Instant {
+        let (earliest, latest, elapsed) = match &self.0 {
             Source::Manual(now) => {
                 let now = now.load(Ordering::SeqCst);
-                (now, now)
+                (now, now, now)
             }
             Source::System { furthest } => {
                 let (wall, elapsed) = (wall(), elapsed());
@@ -68,17 +82,20 @@ impl Clock {
                 let guarded = elapsed.saturating_add(known);
                 // Within slewing the two are one time, and wall time is what people compare with.
                 if wall.abs_diff(guarded) <= SLEW.unsigned_abs() {
-                    (wall, wall.max(guarded))
+                    (wall, wall.max(guarded), elapsed)
                 } else {
-                    (wall.min(guarded), wall.max(guarded))
+                    (wall.min(guarded), wall.max(guarded), elapsed)
                 }
             }
         };
-        Now {
-            earliest: Timestamp::from_micros(earliest),
-            latest: Timestamp::from_micros(latest),
-            lease: Lease::Local,
-            evidence: true,
+        Instant {
+            now: Now {
+                earliest: Timestamp::from_micros(earliest),
+                latest: Timestamp::from_micros(latest),
+                lease: Lease::Local,
+                evidence: true,
+            },
+            elapsed: Span::from_micros(elapsed),
         }
     }
 

@@ -1,14 +1,17 @@
 //! Builds every part, binds every socket, then runs to the end.
 
-use std::{fmt, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, io, net::SocketAddr, path::Path, sync::Arc};
 
+use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    body::Body,
     server::NamedService,
     service::Routes,
     transport::{Certificate, Identity as Keys, Server, ServerTlsConfig},
 };
 use tonic_health::server::HealthReporter;
+use tower::Service;
 
 use crate::{
     config::{Identity, Sidecar, Tls},
@@ -27,6 +30,7 @@ use super::{
     bundle::Loader,
     check::CheckService,
     decider::{Decider, Loaded},
+    direct::Direct,
     operations::{Operations, routes},
 };
 
@@ -183,11 +187,14 @@ impl Bound {
         let current = reflection().build_v1().map_err(failed)?;
         // Python's client knows the older name alone.
         let older = reflection().build_v1alpha().map_err(failed)?;
-        let services = Routes::new(health.clone())
-            .add_service(checks)
+        let others = Routes::new(health.clone())
             .add_service(current)
             .add_service(older)
             .prepare();
+        let services = Direct {
+            often: checks,
+            others,
+        };
 
         let local = operations.address().ip().is_loopback();
         let pages = routes(Operations {
@@ -196,7 +203,7 @@ impl Bound {
             stopping: stop.clone(),
             local,
         });
-        let operated = Routes::new(health).into_axum_router().merge(pages).into();
+        let operated = Routes::from(Routes::new(health).into_axum_router().merge(pages));
         // To the very end, so that probes hear "stopping" and not silence.
         tasks.outlasting(
             "operations",
@@ -266,20 +273,24 @@ fn tls(tls: &Tls) -> Result<ServerTlsConfig, Error> {
 }
 
 fn server() -> Server {
+    // No HTTP/2 keep-alive: it reads the clock and takes a lock for every frame. TCP keeps watch.
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADERS)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
 }
 
-async fn serve_tcp(
-    services: Routes,
+async fn serve_tcp<S>(
+    services: S,
     tcp: Tcp,
     tls: Option<ServerTlsConfig>,
     most: usize,
     stop: CancellationToken,
-) -> Result<(), String> {
+) -> Result<(), String>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send,
+    S: 'static,
+    S::Future: Send,
+{
     let tcp = Arc::new(tcp);
     let incoming = connections(Limit::new(most), move || {
         let tcp = Arc::clone(&tcp);
@@ -290,14 +301,13 @@ async fn serve_tcp(
         server = server.tls_config(tls).map_err(|error| error.to_string())?;
     }
     server
-        .add_routes(services)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled())
+        .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
         .await
         .map_err(|error| error.to_string())
 }
 
 async fn serve_unix(
-    services: Routes,
+    services: Direct<Served>,
     unix: Unix,
     most: usize,
     stop: CancellationToken,
@@ -308,8 +318,7 @@ async fn serve_unix(
         async move { unix.accept().await }
     });
     server()
-        .add_routes(services)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled())
+        .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
         .await
         .map_err(|error| error.to_string())
 }

@@ -1,21 +1,22 @@
 //! `exeat.v1.CheckService`.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use tonic::{Extensions, Request, Response, Status, metadata::MetadataMap};
 use uuid::Uuid;
 
 use crate::{
     config::Identity,
-    domain::{Decision, Invalid, Span},
-    engine::{explain, reasons},
-    wire::{Detail, Fault, Stamp, answer, batch_item, keep, question, v1},
+    domain::{Decision, Invalid, Now, Question, Span},
+    engine::{Snapshot, explain, reasons},
+    runtime::clock::Instant,
+    wire::{Detail, Fault, Received, Stamp, answer, batch_item, keep, question, v1},
 };
 
 use super::{
-    decider::{Decided, Decider, Loaded},
+    decider::{Decider, Loaded},
     identity::{Caller, caller},
-    record::{Record, written},
+    record::{spending, written},
 };
 
 /// Most questions in a batch.
@@ -31,23 +32,38 @@ pub(super) struct CheckService {
 }
 
 impl CheckService {
+    /// Decides one question that arrived at `arrived`; also tells when it was done.
     fn decide(
         &self,
         request: v1::CheckRequest,
+        bytes: &[u8],
         connection: &Extensions,
         loaded: &Loaded,
-        arrived: Span,
-    ) -> Result<v1::Decision, Fault> {
-        let caller = caller(&self.identity, connection, &request.subject)?;
-        let wants_all = request.explain;
-        let bytes = keep(&request);
-        let question = question(request, caller.subject.clone())?;
-        let Decided {
-            decision,
-            record,
-            age,
-        } = self.decider.decide(question, &bytes, loaded, arrived);
-        Ok(tell(&decision, &record, age, &caller, wants_all))
+        arrived: Instant,
+    ) -> Result<(v1::Decision, Span), Fault> {
+        let Caller { subject, verified } = caller(&self.identity, connection, &request.subject)?;
+        let wanted = Wanted {
+            verified,
+            all: request.explain,
+        };
+        let question = question(request, subject)?;
+        let decided = self.decider.decide(&question, bytes, loaded, arrived);
+        let stamp = Stamp {
+            id: written(decided.id),
+            time: arrived.now.latest,
+            digest: loaded.snapshot.digest().as_str(),
+            revision: loaded.snapshot.revision(),
+            age: decided.age.as_secs_f64(),
+        };
+        let told = tell(
+            stamp,
+            &decided.decision,
+            wanted,
+            &question,
+            arrived.now,
+            || spending(&loaded.snapshot, &decided.spent),
+        );
+        Ok((told, decided.ended))
     }
 
     fn failed(&self, fault: Fault) -> Status {
@@ -56,35 +72,33 @@ impl CheckService {
     }
 }
 
-/// The answer, with as much of the why as the caller may know and wants.
-fn tell(
+/// How much of the why a caller may know and wants.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    verified: bool,
+    all: bool,
+}
+
+/// The answer, with as much of the why as is wanted; `snapshot` is what it was made from.
+fn tell<'a>(
+    stamp: Stamp<'_>,
     decision: &Decision,
-    record: &Record,
-    age: Span,
-    caller: &Caller,
-    wants_all: bool,
+    wanted: Wanted,
+    question: &Question,
+    now: Now,
+    snapshot: impl FnOnce() -> Cow<'a, Snapshot>,
 ) -> v1::Decision {
-    let stamp = Stamp {
-        id: written(record.id),
-        time: record.now.latest,
-        digest: record.snapshot.digest().as_str(),
-        revision: record.snapshot.revision(),
-        age: age.as_secs_f64(),
-    };
-    if !caller.verified {
+    if !wanted.verified {
         return answer(stamp, decision, &Detail::Codes);
     }
-    if wants_all {
-        return answer(
-            stamp,
-            decision,
-            &Detail::Full(&explain(&record.question, &record.snapshot, record.now)),
-        );
+    if wanted.all {
+        let explanation = explain(question, &snapshot(), now);
+        return answer(stamp, decision, &Detail::Full(&explanation));
     }
     if decision.allows() && decision.failed.is_empty() {
         return answer(stamp, decision, &Detail::Reasons(&[], None));
     }
-    let (controls, near) = reasons(decision, &record.question, &record.snapshot, record.now);
+    let (controls, near) = reasons(decision, question, &snapshot(), now);
     answer(stamp, decision, &Detail::Reasons(&controls, near.as_ref()))
 }
 
@@ -92,15 +106,17 @@ fn tell(
 impl v1::check_service_server::CheckService for CheckService {
     async fn check(
         &self,
-        request: Request<v1::CheckRequest>,
+        request: Request<Received<v1::CheckRequest>>,
     ) -> Result<Response<v1::CheckResponse>, Status> {
-        let arrived = self.decider.clock.elapsed();
-        let (metadata, connection, message) = request.into_parts();
+        let arrived = self.decider.clock.look();
+        let (metadata, connection, received) = request.into_parts();
         let decided = (|| {
             let patience = patience(&metadata)?;
-            let loaded = self.decider.load()?;
-            let decision = self.decide(message, &connection, &loaded, arrived)?;
-            self.in_time(arrived, patience)?;
+            let loaded = self.decider.snapshot.load();
+            let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
+            let Received { message, bytes } = received;
+            let (decision, ended) = self.decide(message, &bytes, &connection, loaded, arrived)?;
+            in_time(arrived, ended, patience)?;
             Ok(decision)
         })();
         match decided {
@@ -113,14 +129,16 @@ impl v1::check_service_server::CheckService for CheckService {
 
     async fn batch_check(
         &self,
-        request: Request<v1::BatchCheckRequest>,
+        request: Request<Received<v1::BatchCheckRequest>>,
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
-        let arrived = self.decider.clock.elapsed();
-        let (metadata, connection, message) = request.into_parts();
+        let arrived = self.decider.clock.look();
+        let (metadata, connection, received) = request.into_parts();
         let decided = (|| {
             let patience = patience(&metadata)?;
-            let loaded = self.decider.load()?;
-            let count = message.items.len();
+            let loaded = self.decider.snapshot.load();
+            let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
+            let asked = received.message.items;
+            let count = asked.len();
             if count == 0 || count > BATCH {
                 return Err(Fault::Invalid(Invalid::new(
                     "items",
@@ -129,11 +147,14 @@ impl v1::check_service_server::CheckService for CheckService {
                 )));
             }
             let mut items = Vec::with_capacity(count);
-            for item in message.items {
-                self.in_time(arrived, patience)?;
-                let began = self.decider.clock.elapsed();
-                items.push(batch_item(self.decide(item, &connection, &loaded, began)));
+            for item in asked {
+                let began = self.decider.clock.look();
+                in_time(arrived, began.elapsed, patience)?;
+                let bytes = keep(&item);
+                let decided = self.decide(item, &bytes, &connection, loaded, began);
+                items.push(batch_item(decided.map(|(decision, _)| decision)));
             }
+            in_time(arrived, self.decider.clock.elapsed(), patience)?;
             Ok(items)
         })();
         match decided {
@@ -144,10 +165,10 @@ impl v1::check_service_server::CheckService for CheckService {
 
     async fn explain(
         &self,
-        request: Request<v1::ExplainRequest>,
+        request: Request<Received<v1::ExplainRequest>>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        let (_, connection, message) = request.into_parts();
-        self.explained(&message.decision_id, &connection)
+        let (_, connection, received) = request.into_parts();
+        self.explained(&received.message.decision_id, &connection)
             .map(Response::new)
             .map_err(|fault| self.failed(fault))
     }
@@ -176,10 +197,28 @@ impl CheckService {
                 other => other,
             },
         )?;
-        let decision = record.decide();
+        let stamp = Stamp {
+            id: written(record.id),
+            time: record.now.latest,
+            digest: record.snapshot.digest().as_str(),
+            revision: record.snapshot.revision(),
+            age: 0.0,
+        };
+        let wanted = Wanted {
+            verified: caller.verified,
+            all: true,
+        };
+        let told = tell(
+            stamp,
+            &record.decide(),
+            wanted,
+            &record.question,
+            record.now,
+            || Cow::Borrowed(&record.snapshot),
+        );
         let resource = &record.question.resource;
         Ok(v1::ExplainResponse {
-            decision: Some(tell(&decision, &record, Span::ZERO, &caller, true)),
+            decision: Some(told),
             subject: record.question.subject.to_string(),
             action: record.question.action.clone(),
             resource: Some(v1::Resource {
@@ -189,20 +228,14 @@ impl CheckService {
             }),
         })
     }
+}
 
-    /// Whether the caller still waits.
-    fn in_time(&self, arrived: Span, patience: Span) -> Result<(), Fault> {
-        let waited = self
-            .decider
-            .clock
-            .elapsed()
-            .micros()
-            .saturating_sub(arrived.micros());
-        if waited > patience.micros() {
-            Err(Fault::DeadlineExceeded)
-        } else {
-            Ok(())
-        }
+/// Whether a caller who waits for `patience` is still there.
+fn in_time(arrived: Instant, ended: Span, patience: Span) -> Result<(), Fault> {
+    if ended.saturating_sub(arrived.elapsed) > patience {
+        Err(Fault::DeadlineExceeded)
+    } else {
+        Ok(())
     }
 }
 

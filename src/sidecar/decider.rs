@@ -8,11 +8,14 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    domain::{Decision, ExceptionId, Now, Outcome, Question, Span},
+    domain::{Decision, ExceptionId, Outcome, Question, Span},
     engine::{Snapshot, decide},
-    runtime::{clock::Clock, publish::Published, ring::Ring},
+    runtime::{
+        clock::{Clock, Instant},
+        publish::Published,
+        ring::Ring,
+    },
     telemetry::Metrics,
-    wire::Fault,
 };
 
 use super::{
@@ -64,11 +67,16 @@ impl Loaded {
     }
 }
 
-/// A decision with what it was made from.
+/// A decision as it was recorded.
 pub(super) struct Decided {
     pub(super) decision: Decision,
-    pub(super) record: Record,
+    pub(super) id: Uuid,
+    /// Exceptions taken for used up; there were none left to count.
+    pub(super) spent: Vec<ExceptionId>,
+    /// How old the snapshot was.
     pub(super) age: Span,
+    /// Elapsed time when it was done.
+    pub(super) ended: Span,
 }
 
 impl Decider {
@@ -87,69 +95,51 @@ impl Decider {
         }
     }
 
-    /// The snapshot a call decides from, to its end.
-    pub(super) fn load(&self) -> Result<Arc<Loaded>, Fault> {
-        self.snapshot.get().ok_or(Fault::NotReady)
-    }
-
     /// Decides `question`, which arrived at `arrived` in the form of `request`.
     pub(super) fn decide(
         &self,
-        question: Question,
+        question: &Question,
         request: &[u8],
         loaded: &Loaded,
-        arrived: Span,
+        arrived: Instant,
     ) -> Decided {
-        let now = self.clock.now();
-        let (decision, spent) = self.settle(&question, &loaded.snapshot, now);
-        let snapshot = Arc::clone(&loaded.snapshot);
-        let elapsed = self.clock.elapsed();
-        let took = Span::from_micros(elapsed.micros().saturating_sub(arrived.micros()));
-        let age = Span::from_micros(elapsed.micros().saturating_sub(loaded.confirmed.micros()));
+        let now = arrived.now;
+        let (decision, spent) = self.settle(question, &loaded.snapshot, arrived);
+        let ended = self.clock.elapsed();
+        let took = ended.saturating_sub(arrived.elapsed);
         self.metrics.decided(&decision, took);
         let number = self.recent.number();
         let id = decision_id(now, number, self.salt);
+        let from = (&loaded.snapshot, &*spent);
         self.recent.keep(number, |kept| {
-            kept.rewrite(
-                id,
-                &question.subject,
-                request,
-                (&snapshot, &spent),
-                now,
-                took,
-            );
+            kept.rewrite(id, &question.subject, request, from, now, took);
         });
         Decided {
             decision,
-            record: Record {
-                id,
-                question,
-                snapshot: spending(&snapshot, &spent),
-                now,
-                took,
-            },
-            age,
+            id,
+            spent,
+            age: ended.saturating_sub(loaded.confirmed),
+            ended,
         }
     }
 
-    /// The decision after every exception it rests on had a use left to count.
+    /// The decision after every exception it rests on had a use left to count, and those that had
+    /// none.
     fn settle(
         &self,
         question: &Question,
         snapshot: &Arc<Snapshot>,
-        now: Now,
+        at: Instant,
     ) -> (Decision, Vec<ExceptionId>) {
-        let mut snapshot = Arc::clone(snapshot);
         let mut exhausted = Vec::new();
         loop {
-            let decision = decide(question, &snapshot, now);
+            let decision = decide(question, &spending(snapshot, &exhausted), at.now);
             if decision.outcome != Outcome::AllowByException {
                 return (decision, exhausted);
             }
-            let at = self.clock.elapsed();
             let mut taken = Vec::new();
             let spent = decision.relied_on().find(|exception| {
-                let counted = self.uses.take(exception, at);
+                let counted = self.uses.take(exception, at.elapsed);
                 if counted {
                     taken.push(Arc::clone(exception));
                 }
@@ -161,7 +151,6 @@ impl Decider {
             for exception in &taken {
                 self.uses.give_back(exception);
             }
-            snapshot = Arc::new(snapshot.exhausting(&spent.id));
             exhausted.push(spent.id.clone());
         }
     }

@@ -4,6 +4,7 @@ mod app;
 mod bundle;
 mod check;
 mod decider;
+mod direct;
 mod identity;
 mod operations;
 mod record;

@@ -1,7 +1,10 @@
 //! What is kept of a decision: what it was made from. Everything else is made again when asked
 //! for, since the same inputs give the same answer (D8).
 
-use std::sync::{Arc, Weak};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Weak},
+};
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -31,7 +34,7 @@ pub(super) struct Kept {
 pub(super) struct Record {
     pub(super) id: Uuid,
     pub(super) question: Question,
-    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Snapshot,
     pub(super) now: Now,
     pub(super) took: Span,
 }
@@ -65,7 +68,7 @@ impl Kept {
         Some(Record {
             id: self.id,
             question: kept(&self.request, self.subject.clone()?)?,
-            snapshot: spending(&self.snapshot.upgrade()?, &self.spent),
+            snapshot: spending(&self.snapshot.upgrade()?, &self.spent).into_owned(),
             now: self.now?,
             took: self.took,
         })
@@ -79,12 +82,13 @@ impl Record {
 }
 
 /// The snapshot as it was decided from, with exceptions that had no use left.
-pub(super) fn spending(snapshot: &Arc<Snapshot>, spent: &[ExceptionId]) -> Arc<Snapshot> {
-    let mut seen = Arc::clone(snapshot);
-    for id in spent {
-        seen = Arc::new(seen.exhausting(id));
-    }
-    seen
+pub(super) fn spending<'a>(
+    snapshot: &'a Arc<Snapshot>,
+    spent: &[ExceptionId],
+) -> Cow<'a, Snapshot> {
+    spent.iter().fold(Cow::Borrowed(snapshot), |seen, id| {
+        Cow::Owned(seen.exhausting(id))
+    })
 }
 
 /// The id of a decision: a UUIDv7 that carries the record's number, so that it is found without

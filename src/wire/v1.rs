@@ -11,6 +11,7 @@
 )]
 
 tonic::include_proto!("exeat.v1");
+tonic::include_proto!("exeat.v1.CheckService");
 
 /// The descriptors of everything, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exeat.bin"));
