@@ -228,6 +228,21 @@ fn an_exception_is_held_to_its_tier() {
         ),
         ("ticket_ref: CLAIMS-881", "ticket_ref: ''", "shorter than 1"),
         (
+            "compensating_conditions:\n",
+            &("compensating_conditions:\n".to_owned() + &"  - 'true'\n".repeat(16)),
+            "at most 16 conditions",
+        ),
+        (
+            "domain: claims-eu",
+            "domain: claims-eu\nusage_limits: {max_uses_per_hour: 100001}",
+            "is more than 100,000",
+        ),
+        (
+            "domain: claims-eu",
+            "domain: claims-eu\nusage_limits: {max_uses: 0}",
+            "usage_limits",
+        ),
+        (
             "request.actor_kind == 'AI_AGENT'",
             "request.actor == 'AI_AGENT'",
             "no attribute of request",
@@ -235,6 +250,86 @@ fn an_exception_is_held_to_its_tier() {
     ] {
         let told = changed(from, to);
         assert!(told.contains(part), "{from} -> {to}\n{told}");
+    }
+}
+
+#[test]
+fn a_class_may_not_reach_more_subjects_than_the_tier_permits() {
+    let subjects = |count: usize| {
+        (0..count)
+            .map(|n| {
+                let subject = fs::read_to_string("examples/bundle/subjects.yaml").unwrap();
+                let summary = subject
+                    .split("\n---\n")
+                    .find(|text| text.contains("agent/summary"))
+                    .unwrap()
+                    .replace("agent/summary\n", &format!("agent/summary-{n}\n"));
+                format!("{summary}\n---\n")
+            })
+            .collect::<String>()
+    };
+    let told = |count: usize| {
+        let exception = fs::read_to_string("examples/bundle/exceptions.yaml")
+            .unwrap()
+            .replace(
+                "subject_selector: {ids: [\"spiffe://acme.example/claims-eu/agent/summary\"]}",
+                "subject_selector: {class_ids: [claims-agents]}",
+            );
+        let mut text =
+            subjects(count) + &fs::read_to_string("examples/bundle/domains.yaml").unwrap();
+        for control in ["exg-mdl-01", "exg-ctx-01"] {
+            text += &format!(
+                "---\n{}",
+                fs::read_to_string(format!("examples/controls/{control}.yaml")).unwrap()
+            );
+        }
+        problems(&format!("{text}---\n{exception}"))
+    };
+    let (within, over) = (told(5), told(6));
+    assert_eq!(within, "accepted");
+    assert!(over.contains("reaches 6 subjects"), "{over}");
+}
+
+#[test]
+fn a_tier_policy_may_only_tighten() {
+    let told = |tier: &str, line: &str| {
+        problems(&format!(
+            "apiVersion: exeat/v1\nkind: TierPolicy\ntier: {tier}\n{line}\n"
+        ))
+    };
+    for (tier, line) in [
+        ("HIGH", "stale_mode: BEST_EFFORT"),
+        ("HIGH", "usage_delivery: BEST_EFFORT"),
+        ("MODERATE", "bound_facets: [model]"),
+        (
+            "HIGH",
+            "any_allowed: [actions, resources, environments, purposes]",
+        ),
+        ("HIGH", "min_evidence: 1"),
+        ("HIGH", "max_uses_required: false"),
+        ("HIGH", "revalidation_interval: 30d"),
+        ("INCIDENT", "lease_ttl: 2m"),
+        ("LOW", "max_staleness: 2h"),
+        ("LOW", "max_clock_skew: 31s"),
+        ("LOW", "facet_max_age: 0s"),
+        ("LOW", "max_duration: 367d"),
+    ] {
+        let (field, _) = line.split_once(':').unwrap();
+        let said = told(tier, line);
+        assert!(
+            said.starts_with("a.yaml:4:")
+                && said.contains(field)
+                && (said.contains("only tighten") || said.contains("permits")),
+            "{tier} {line}\n{said}"
+        );
+    }
+    for (tier, line) in [
+        ("HIGH", "lease_ttl: 30s"),
+        ("LOW", "stale_mode: STRICT"),
+        ("LOW", "min_evidence: 2"),
+        ("MODERATE", "revalidation_interval: 7d"),
+    ] {
+        assert_eq!(told(tier, line), "accepted", "{tier} {line}");
     }
 }
 

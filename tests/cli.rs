@@ -211,6 +211,7 @@ fn a_sidecar_answers_the_command_line_and_ends_well() {
         "remedy    Page the query",
         "nearest   EX-0001 — would match, but purpose: customer-support ≠ billing",
         "next      an exception from ACME-PII-01 can be requested",
+        "why       exeat explain dec_",
     ] {
         assert!(said(&denied).contains(part), "{part}\n{}", said(&denied));
     }

@@ -55,6 +55,9 @@ impl Screen {
         for line in grounds(decision) {
             self.say(&line)?;
         }
+        if decision.outcome() == v1::Outcome::Deny {
+            self.say(&format!("  {:<9} exeat explain {}", "why", decision.id))?;
+        }
         Ok(())
     }
 
@@ -266,9 +269,8 @@ fn advice(decision: &v1::Decision) -> Vec<String> {
         v1::NextAction::Request => row(
             "next",
             format!(
-                "an exception from {} can be requested; see `exeat explain {}`",
-                decision.requestable_control_ids.join(", "),
-                decision.id
+                "an exception from {} can be requested",
+                decision.requestable_control_ids.join(", ")
             ),
         ),
         v1::NextAction::Retry => row(
