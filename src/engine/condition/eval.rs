@@ -162,6 +162,29 @@ pub(super) fn truth<'a>(
     scope: Option<&Scope<'_, 'a>>,
 ) -> Result<bool, Trouble> {
     match node {
+        Node::Test {
+            order,
+            place,
+            with,
+            slope,
+            own,
+            at,
+        } => {
+            let Some(Some(left)) = frame
+                .subject
+                .and_then(|fields| fields.get(usize::from(*place)))
+            else {
+                return trouble(TroubleKind::MissingAttribute, *own);
+            };
+            // By far the most frequent comparison.
+            if let (Order::Equal | Order::NotEqual, Value::Str(text), Some(Value::Str(wanted))) =
+                (order, left, with)
+            {
+                return Ok((text == wanted) == (*order == Order::Equal));
+            }
+            let right = with.as_ref().map_or(Ref::Time(frame.now), Value::as_ref);
+            ordered(*order, left.as_ref(), right, *slope, frame, *at)
+        }
         Node::Compare {
             order,
             sides,
@@ -170,33 +193,8 @@ pub(super) fn truth<'a>(
             ..
         } => {
             let [left, right] = &**sides;
-            // By far the most frequent comparison.
-            if let (
-                Order::Equal | Order::NotEqual,
-                Node::Own { place, .. },
-                Node::Const(Value::Str(text)),
-            ) = (order, left, right)
-                && let Some(Some(Value::Str(own))) = frame
-                    .subject
-                    .and_then(|fields| fields.get(usize::from(*place)))
-            {
-                return Ok((own == text) == (*order == Order::Equal));
-            }
-            let (left, right) = match (plain(left, frame), plain(right, frame)) {
-                (Some(left), Some(right)) => (left, right),
-                _ => (operand(left, frame, scope)?, operand(right, frame, scope)?),
-            };
-            if *slope != Slope::Still {
-                note(frame, *slope, left, right);
-            }
-            match order {
-                Order::Equal => same(left, right, frame, *at),
-                Order::NotEqual => same(left, right, frame, *at).map(|same| !same),
-                Order::Less => Ok(compare(left, right, *at)? == Some(Ordering::Less)),
-                Order::Greater => Ok(compare(left, right, *at)? == Some(Ordering::Greater)),
-                Order::LessEqual => Ok(compare(left, right, *at)?.is_some_and(Ordering::is_le)),
-                Order::GreaterEqual => Ok(compare(left, right, *at)?.is_some_and(Ordering::is_ge)),
-            }
+            let (left, right) = (operand(left, frame, scope)?, operand(right, frame, scope)?);
+            ordered(*order, left, right, *slope, frame, *at)
         }
         Node::And(parts) => decided_by(false, parts, frame, scope),
         Node::Or(parts) => decided_by(true, parts, frame, scope),
@@ -224,18 +222,25 @@ fn decided_by<'a>(
     kept.map_or(Ok(!by), Err)
 }
 
-/// What is there without any work that could fail.
 #[inline]
-fn plain<'a>(node: &'a Node, frame: &Frame<'a>) -> Option<Ref<'a>> {
-    match node {
-        Node::Const(value) => Some(value.as_ref()),
-        Node::Now => Some(Ref::Time(frame.now)),
-        Node::Own { place, .. } => frame
-            .subject?
-            .get(usize::from(*place))?
-            .as_ref()
-            .map(Value::as_ref),
-        _ => None,
+fn ordered(
+    order: Order,
+    left: Ref<'_>,
+    right: Ref<'_>,
+    slope: Slope,
+    frame: &Frame<'_>,
+    at: u32,
+) -> Result<bool, Trouble> {
+    if slope != Slope::Still {
+        note(frame, slope, left, right);
+    }
+    match order {
+        Order::Equal => same(left, right, frame, at),
+        Order::NotEqual => same(left, right, frame, at).map(|same| !same),
+        Order::Less => Ok(compare(left, right, at)? == Some(Ordering::Less)),
+        Order::Greater => Ok(compare(left, right, at)? == Some(Ordering::Greater)),
+        Order::LessEqual => Ok(compare(left, right, at)?.is_some_and(Ordering::is_le)),
+        Order::GreaterEqual => Ok(compare(left, right, at)?.is_some_and(Ordering::is_ge)),
     }
 }
 
@@ -375,9 +380,11 @@ fn truth_otherwise<'a>(
             frame.note_edge(frame.now);
             truth(of, frame, scope)
         }
-        Node::And(_) | Node::Or(_) | Node::Not { .. } | Node::Compare { .. } => {
-            truth(node, frame, scope)
-        }
+        Node::And(_)
+        | Node::Or(_)
+        | Node::Not { .. }
+        | Node::Compare { .. }
+        | Node::Test { .. } => truth(node, frame, scope),
         other => match eval(other, frame, scope)? {
             Ref::Bool(b) => Ok(b),
             _ => trouble(TroubleKind::WrongKind, other.at()),
@@ -492,6 +499,7 @@ pub(super) fn eval<'a>(
         | Node::And(_)
         | Node::Or(_)
         | Node::Compare { .. }
+        | Node::Test { .. }
         | Node::In { .. }
         | Node::Within { .. }
         | Node::Matches { .. }

@@ -2,6 +2,7 @@
 
 mod eval;
 mod fault;
+mod fuse;
 mod lower;
 mod node;
 mod operate;

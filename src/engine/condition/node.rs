@@ -242,6 +242,16 @@ pub(super) enum Node {
         weight: u32,
         at: u32,
     },
+    /// A field of the subject itself compared with a constant, or with the time if there is none.
+    Test {
+        order: Order,
+        place: u16,
+        with: Option<Value>,
+        slope: Slope,
+        /// Where a trouble with the field points to.
+        own: u32,
+        at: u32,
+    },
     Compute {
         sum: Sum,
         left: Box<Self>,
@@ -334,6 +344,7 @@ impl Node {
             | Self::Exception { .. }
             | Self::Ask { .. }
             | Self::Own { .. }
+            | Self::Test { .. }
             | Self::HasAsk(_)
             | Self::Slot { .. }
             | Self::HasSlot(_)
@@ -395,6 +406,7 @@ impl Node {
             | Self::Not { at, .. }
             | Self::Choose { at, .. }
             | Self::Compare { at, .. }
+            | Self::Test { at, .. }
             | Self::Compute { at, .. }
             | Self::Negate { at, .. }
             | Self::In { at, .. }

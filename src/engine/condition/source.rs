@@ -54,7 +54,7 @@ pub fn compile(
     measure(source, &tree, &positions)?;
     let lowered = lower::lower(source, &tree, &positions, roots, params, names)?;
     Ok(Condition {
-        root: lowered.root,
+        root: lowered.root.fused(),
         terms: lowered.terms.into(),
         source: Arc::from(source),
         cost: lowered.cost,
