@@ -24,11 +24,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_build::manual::Builder::new()
         .build_client(false)
         .compile(&services);
-    if env::var("CARGO_CFG_TARGET_OS")? == "linux" && env::var("CARGO_CFG_TARGET_ENV")? == "gnu" {
+    if env::var("HOST")? == env::var("TARGET")? && packs_relocations() {
         // A tenth of the file is relocations otherwise, all of it read at every start.
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
     Ok(())
+}
+
+/// Whether this machine's loader reads packed relocations, as that of glibc does since 2.36.
+#[cfg(feature = "server")]
+fn packs_relocations() -> bool {
+    let said = std::process::Command::new("getconf")
+        .arg("GNU_LIBC_VERSION")
+        .output();
+    said.ok()
+        .and_then(|said| String::from_utf8(said.stdout).ok())
+        .and_then(|said| {
+            let (major, minor) = said.trim().strip_prefix("glibc ")?.split_once('.')?;
+            Some((major.parse().ok()?, minor.parse().ok()?) >= (2_u32, 36_u32))
+        })
+        .unwrap_or(false)
 }
 
 /// The file's services as servers see them: every request comes with the bytes it was read from.
@@ -42,13 +57,22 @@ fn servers(
     file.service.iter().map(move |service| {
         let methods = service.method.iter().map(|method| {
             let input = message(method.input_type()).unwrap_or_default();
-            Method::builder()
+            let builder = Method::builder()
                 .name(snake(method.name()))
                 .route_name(method.name())
                 .input_type(format!("crate::wire::Received<{input}>"))
                 .output_type(message(method.output_type()).unwrap_or_default())
-                .codec_path("crate::wire::Codec")
-                .build()
+                .codec_path("crate::wire::Codec");
+            let builder = if method.client_streaming() {
+                builder.client_streaming()
+            } else {
+                builder
+            };
+            if method.server_streaming() {
+                builder.server_streaming().build()
+            } else {
+                builder.build()
+            }
         });
         methods
             .fold(Service::builder(), ServiceBuilder::method)

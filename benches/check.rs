@@ -37,8 +37,8 @@ use tonic::{
     transport::{Channel, Server},
 };
 
-const ROUNDS: usize = 5;
-const SPELL: Duration = Duration::from_millis(1_500);
+const ROUNDS: usize = 15;
+const SPELL: Duration = Duration::from_millis(600);
 const OPEN_RATE: u32 = 4_000;
 const SUBJECT: &str = "spiffe://acme.example/agent/7";
 

@@ -871,6 +871,29 @@ async fn at_revision(client: &mut CheckServiceClient<Channel>, revision: u64) ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_whose_snapshot_is_gone_are_told_as_missed() {
+    let scratch = tempfile::tempdir().unwrap();
+    write(scratch.path(), "'false'");
+    let sidecar = start(
+        Source::Folder(scratch.path().to_owned()),
+        Clock::system(),
+        &[],
+    )
+    .await;
+    let mut client = sidecar.tcp().await;
+    for revision in 1..=7 {
+        write(scratch.path(), &format!("'{revision} == 0'"));
+        at_revision(&mut client, revision).await;
+    }
+    let last = at_revision(&mut client, 7).await;
+    let (status, lines) = sidecar.get("/decisions?last=10000").await;
+    assert_eq!(status, 200);
+    assert!(lines.contains(r#""missed":1"#), "{lines}");
+    assert!(lines.contains(&last.id), "what came after them is told");
+    sidecar.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_and_readiness_tell_whether_a_bundle_is_in_force() {
     let scratch = tempfile::tempdir().unwrap();
     fs::write(

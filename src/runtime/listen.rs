@@ -10,16 +10,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_stream::Stream;
-
-/// How long a connection may be silent before it is probed.
-const SILENCE: Duration = Duration::from_secs(30);
-const PROBES_APART: Duration = Duration::from_secs(5);
 
 /// A TCP listener whose connections answer without delay and are limited in number.
 #[derive(Debug)]
@@ -49,15 +44,10 @@ impl Tcp {
     }
 
     /// Accepts the next connection. `TCP_NODELAY` is set: without it small answers wait for
-    /// acknowledgements, up to 40 ms. A peer that is gone is noticed after [`SILENCE`] and three
-    /// unanswered probes.
+    /// acknowledgements, up to 40 ms.
     pub async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
-        sockopt::set_socket_keepalive(&stream, true)?;
-        sockopt::set_tcp_keepidle(&stream, SILENCE)?;
-        sockopt::set_tcp_keepintvl(&stream, PROBES_APART)?;
-        sockopt::set_tcp_keepcnt(&stream, 3)?;
         Ok(stream)
     }
 }

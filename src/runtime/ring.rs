@@ -12,8 +12,8 @@ const ROW: usize = 250;
 
 type Row<T> = OnceLock<Box<[Mutex<(u64, T)>]>>;
 
-/// A ring of numbered records, rewritten in place: keeping one costs an uncontended lock, and no
-/// memory that the one before it has not already taken.
+/// A ring of numbered records, rewritten in place: once it is full, keeping one costs an
+/// uncontended lock and no memory that the one before it has not already taken.
 #[derive(Debug)]
 pub struct Ring<T> {
     rows: Box<[Row<T>]>,

@@ -1,6 +1,6 @@
 //! Builds every part, binds every socket, then runs to the end.
 
-use std::{convert::Infallible, fmt, io, net::SocketAddr, path::Path, sync::Arc};
+use std::{convert::Infallible, fmt, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
@@ -273,10 +273,11 @@ fn tls(tls: &Tls) -> Result<ServerTlsConfig, Error> {
 }
 
 fn server() -> Server {
-    // No HTTP/2 keep-alive: it reads the clock and takes a lock for every frame. TCP keeps watch.
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
 }
 
 async fn serve_tcp<S>(

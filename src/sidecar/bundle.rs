@@ -34,8 +34,6 @@ const REREAD: Duration = Duration::from_secs(30);
 /// How soon after a change the folder is read once more: a file put into a new folder before that
 /// is watched as well gives no sign.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
-/// Problems kept for readiness.
-const SHOWN: usize = 10;
 
 /// Loads the folder and keeps the last good snapshot published.
 #[derive(Debug)]
@@ -109,19 +107,15 @@ impl Loader {
                 } else {
                     "nothing is in force"
                 };
-                let shown: Vec<_> = problems
-                    .iter()
-                    .take(SHOWN)
-                    .map(ToString::to_string)
-                    .collect();
+                let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
                 // Said once, not at every look.
-                if self.problems() != shown {
-                    for problem in &problems {
+                if self.problems() != told {
+                    for problem in &told {
                         tracing::error!("{problem}");
                     }
-                    tracing::error!(problems = problems.len(), "bundle refused; {kept}");
+                    tracing::error!(problems = told.len(), "bundle refused; {kept}");
                 }
-                shown
+                told
             }
         };
         *self.problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
@@ -148,7 +142,7 @@ impl Loader {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = hangups.recv() => {}
+                _ = hangups.recv() => tracing::info!("told to read the bundle again"),
                 () = sleep(next) => next = REREAD,
                 change = changes.recv() => {
                     next = SECOND_LOOK;

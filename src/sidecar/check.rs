@@ -32,7 +32,7 @@ pub(super) struct CheckService {
 }
 
 impl CheckService {
-    /// Decides one question that arrived at `arrived`; also tells when it was done.
+    /// Answers one question that arrived at `arrived`; also tells when the answer was ready.
     fn decide(
         &self,
         request: v1::CheckRequest,
@@ -47,13 +47,16 @@ impl CheckService {
             all: request.explain,
         };
         let question = question(request, subject)?;
-        let decided = self.decider.decide(&question, bytes, loaded, arrived);
+        let decided = self.decider.decide(&question, loaded, arrived);
         let stamp = Stamp {
             id: written(decided.id),
             time: arrived.now.latest,
             digest: loaded.snapshot.digest().as_str(),
             revision: loaded.snapshot.revision(),
-            age: decided.age.as_secs_f64(),
+            age: arrived
+                .elapsed
+                .saturating_sub(loaded.confirmed)
+                .as_secs_f64(),
         };
         let told = tell(
             stamp,
@@ -63,7 +66,10 @@ impl CheckService {
             arrived.now,
             || spending(&loaded.snapshot, &decided.spent),
         );
-        Ok((told, decided.ended))
+        let ended = self
+            .decider
+            .record(&decided, &question.subject, bytes, loaded, arrived);
+        Ok((told, ended))
     }
 
     fn failed(&self, fault: Fault) -> Status {
@@ -115,7 +121,7 @@ impl v1::check_service_server::CheckService for CheckService {
             let loaded = self.decider.snapshot.load();
             let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
             let Received { message, bytes } = received;
-            let (decision, ended) = self.decide(message, &bytes, &connection, loaded, arrived)?;
+            let (decision, ended) = self.decide(message?, &bytes, &connection, loaded, arrived)?;
             in_time(arrived, ended, patience)?;
             Ok(decision)
         })();
@@ -137,7 +143,7 @@ impl v1::check_service_server::CheckService for CheckService {
             let patience = patience(&metadata)?;
             let loaded = self.decider.snapshot.load();
             let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
-            let asked = received.message.items;
+            let asked = received.message?.items;
             let count = asked.len();
             if count == 0 || count > BATCH {
                 return Err(Fault::Invalid(Invalid::new(
@@ -168,7 +174,10 @@ impl v1::check_service_server::CheckService for CheckService {
         request: Request<Received<v1::ExplainRequest>>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
         let (_, connection, received) = request.into_parts();
-        self.explained(&received.message.decision_id, &connection)
+        received
+            .message
+            .map_err(Fault::Invalid)
+            .and_then(|message| self.explained(&message.decision_id, &connection))
             .map(Response::new)
             .map_err(|fault| self.failed(fault))
     }

@@ -1,14 +1,15 @@
-//! The five steps every surface takes: load, decide, count uses, record, hand out.
+//! The steps every surface takes from one loaded snapshot: decide, count uses, hand out, record.
 
 use std::{
+    collections::VecDeque,
     hash::{BuildHasher, Hasher},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use uuid::Uuid;
 
 use crate::{
-    domain::{Decision, ExceptionId, Outcome, Question, Span},
+    domain::{Decision, ExceptionId, Outcome, Question, Span, SubjectId},
     engine::{Snapshot, decide},
     runtime::{
         clock::{Clock, Instant},
@@ -19,12 +20,14 @@ use crate::{
 };
 
 use super::{
-    record::{Kept, Record, decision_id, number_of, spending},
+    record::{Kept, Record, SMALL, decision_id, number_of, spending},
     uses::Uses,
 };
 
 /// Decisions kept for Explain.
 const KEPT: usize = 10_000;
+/// Most bytes that all requests longer than [`SMALL`] may take; beyond it the oldest go early.
+const LARGE: usize = 32 << 20;
 /// Snapshots kept behind the one in force.
 const EARLIER: usize = 4;
 
@@ -35,8 +38,31 @@ pub(super) struct Decider {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) recent: Ring<Kept>,
+    large: Large,
     uses: Uses,
     salt: u64,
+}
+
+/// Kept requests that are not [`SMALL`], oldest first: in all they take a bounded number of bytes.
+#[derive(Debug, Default)]
+struct Large(Mutex<(VecDeque<(u64, usize)>, usize)>);
+
+impl Large {
+    /// Counts in the request of `number`; the ones to be forgotten for it.
+    fn add(&self, number: u64, bytes: usize) -> Vec<u64> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, total) = &mut *known;
+        kept.push_back((number, bytes));
+        *total = total.saturating_add(bytes);
+        let mut forgotten = Vec::new();
+        while *total > LARGE
+            && let Some((number, bytes)) = kept.pop_front()
+        {
+            *total = total.saturating_sub(bytes);
+            forgotten.push(number);
+        }
+        forgotten
+    }
 }
 
 /// A snapshot and since when, by elapsed time, it is known to be current.
@@ -67,16 +93,13 @@ impl Loaded {
     }
 }
 
-/// A decision as it was recorded.
+/// A decision that is not recorded yet.
 pub(super) struct Decided {
     pub(super) decision: Decision,
     pub(super) id: Uuid,
     /// Exceptions taken for used up; there were none left to count.
     pub(super) spent: Vec<ExceptionId>,
-    /// How old the snapshot was.
-    pub(super) age: Span,
-    /// Elapsed time when it was done.
-    pub(super) ended: Span,
+    number: u64,
 }
 
 impl Decider {
@@ -90,37 +113,47 @@ impl Decider {
             clock,
             metrics,
             recent: Ring::new(KEPT),
+            large: Large::default(),
             uses: Uses::default(),
             salt,
         }
     }
 
-    /// Decides `question`, which arrived at `arrived` in the form of `request`.
-    pub(super) fn decide(
+    /// Decides `question`, which arrived at `arrived`.
+    pub(super) fn decide(&self, question: &Question, loaded: &Loaded, arrived: Instant) -> Decided {
+        let (decision, spent) = self.settle(question, &loaded.snapshot, arrived);
+        let number = self.recent.number();
+        Decided {
+            decision,
+            id: decision_id(arrived.now, number, self.salt),
+            spent,
+            number,
+        }
+    }
+
+    /// Counts and keeps a decision whose answer is ready, with its `request` as it was sent; tells
+    /// when that was, by elapsed time.
+    pub(super) fn record(
         &self,
-        question: &Question,
+        decided: &Decided,
+        subject: &SubjectId,
         request: &[u8],
         loaded: &Loaded,
         arrived: Instant,
-    ) -> Decided {
-        let now = arrived.now;
-        let (decision, spent) = self.settle(question, &loaded.snapshot, arrived);
+    ) -> Span {
         let ended = self.clock.elapsed();
         let took = ended.saturating_sub(arrived.elapsed);
-        self.metrics.decided(&decision, took);
-        let number = self.recent.number();
-        let id = decision_id(now, number, self.salt);
-        let from = (&loaded.snapshot, &*spent);
-        self.recent.keep(number, |kept| {
-            kept.rewrite(id, &question.subject, request, from, now, took);
+        self.metrics.decided(&decided.decision, took);
+        let from = (&loaded.snapshot, &*decided.spent);
+        self.recent.keep(decided.number, |kept| {
+            kept.rewrite(decided.id, subject, request, from, arrived.now, took);
         });
-        Decided {
-            decision,
-            id,
-            spent,
-            age: ended.saturating_sub(loaded.confirmed),
-            ended,
+        if request.len() > SMALL {
+            for number in self.large.add(decided.number, request.len()) {
+                self.recent.keep(number, Kept::forget);
+            }
         }
+        ended
     }
 
     /// The decision after every exception it rests on had a use left to count, and those that had
@@ -159,5 +192,20 @@ impl Decider {
     pub(super) fn find(&self, id: Uuid) -> Option<Record> {
         let record = self.recent.read(number_of(id), Kept::recall)?;
         record.filter(|record| record.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_requests_take_a_bounded_number_of_bytes() {
+        let large = Large::default();
+        let half = LARGE / 2;
+        assert_eq!(large.add(1, half), Vec::<u64>::new());
+        assert_eq!(large.add(2, half), Vec::<u64>::new());
+        assert_eq!(large.add(3, 10), vec![1], "the oldest goes");
+        assert_eq!(large.add(4, LARGE), vec![2, 3]);
     }
 }

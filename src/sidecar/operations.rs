@@ -43,9 +43,13 @@ pub(super) fn routes(operations: Operations) -> Router {
     router.with_state(operations)
 }
 
+/// Problems told by readiness.
+const SHOWN: usize = 10;
+
 /// Ready with a snapshot in force; a refused bundle is told and does not unready the last good one.
 async fn ready(State(operations): State<Operations>) -> Response {
-    let problems = operations.loader.problems();
+    let mut problems = operations.loader.problems();
+    problems.truncate(SHOWN);
     let loaded = operations.decider.snapshot.get();
     let (status, mut text) = match &loaded {
         _ if operations.stopping.is_cancelled() => {
@@ -144,12 +148,15 @@ async fn decisions(State(operations): State<Operations>, Query(wanted): Query<Wa
                     next = oldest;
                 }
                 while next < upcoming && chunk.len() < 64 << 10 {
-                    let Some(Some(record)) = decider.recent.read(next, Kept::recall) else {
+                    // One that is still being made is waited for; one that is gone is not.
+                    let Some(record) = decider.recent.read(next, Kept::recall) else {
                         break;
                     };
-                    chunk.push_str(
-                        &serde_json::to_string(&DecisionLine::from(&record)).unwrap_or_default(),
+                    let line = record.map_or_else(
+                        || Ok(r#"{"apiVersion":"exeat/v1","missed":1}"#.to_owned()),
+                        |record| serde_json::to_string(&DecisionLine::from(&record)),
                     );
+                    chunk.push_str(&line.unwrap_or_default());
                     chunk.push('\n');
                     next = next.saturating_add(1);
                 }

@@ -15,6 +15,9 @@ use crate::{
     wire::kept,
 };
 
+/// Requests up to this many bytes are kept in memory that stays.
+pub(super) const SMALL: usize = 2 << 10;
+
 /// The inputs of one decision, in the form that is kept: the request as bytes, so that keeping it
 /// writes a few lines of memory that are already there.
 #[derive(Debug, Default)]
@@ -59,8 +62,16 @@ impl Kept {
         }
         self.spent.clear();
         self.spent.extend_from_slice(spent);
+        if self.request.capacity() > SMALL {
+            self.request = Vec::new();
+        }
         self.request.clear();
         self.request.extend_from_slice(request);
+    }
+
+    /// Gives its memory back; there is nothing to recall any more.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
     }
 
     /// The inputs, ready to be decided again.

@@ -98,7 +98,7 @@ pub fn question(request: v1::CheckRequest, subject: SubjectId) -> Result<Questio
     })
 }
 
-/// A request in the form that is kept of it.
+/// An item of a batch in the form that is kept of it; a single request is kept as it was sent.
 pub fn keep(request: &v1::CheckRequest) -> Vec<u8> {
     request.encode_to_vec()
 }

@@ -12,13 +12,11 @@ use tonic_prost::ProstEncoder;
 
 use crate::domain::Invalid;
 
-use super::Fault;
-
 /// A message and the bytes it was read from, so that keeping it costs a copy and not an encoding.
 #[derive(Clone, Debug)]
 pub struct Received<M> {
-    /// The message.
-    pub message: M,
+    /// The message, or why it cannot be read.
+    pub message: Result<M, Invalid>,
     /// Its bytes as they were sent.
     pub bytes: Bytes,
 }
@@ -70,15 +68,14 @@ impl<D: Message + Default> Decoder for Reader<D> {
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<Received<D>>, Status> {
         let bytes = buf.copy_to_bytes(buf.remaining());
-        match D::decode(&*bytes) {
-            Ok(message) => Ok(Some(Received { message, bytes })),
-            Err(error) => Err(Fault::Invalid(Invalid::new(
+        let message = D::decode(&*bytes).map_err(|error| {
+            Invalid::new(
                 "",
                 format!("cannot be read: {error}"),
                 "send a message of exeat.v1",
-            ))
-            .into()),
-        }
+            )
+        });
+        Ok(Some(Received { message, bytes }))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
