@@ -9,7 +9,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     use std::{env, fs, path::PathBuf};
 
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(["exeat/v1/check.proto"], ["proto"])?;
+    let descriptors = protox::compile(
+        [
+            "exeat/v1/check.proto",
+            "exeat/v1/registry.proto",
+            "exeat/v1/sync.proto",
+        ],
+        ["proto"],
+    )?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(
         out.join("exeat.bin"),

@@ -25,6 +25,8 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod manifest;
 #[cfg(feature = "server")]
+pub mod registry;
+#[cfg(feature = "server")]
 pub mod runtime;
 #[cfg(feature = "server")]
 pub mod sidecar;

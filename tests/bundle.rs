@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use exeat::manifest::{Bundle, Kind, schema};
+use exeat::{
+    domain::Kind,
+    manifest::{Bundle, schema},
+};
 
 const HEAD: &str = "apiVersion: exeat/v1\nkind: Control\nid: AC-1\ntitle: t\nowner: user:o\nseverity: LOW\nenforcement: SOFT_MANDATORY\nevidence_requirements: [{source: s}]\nstate: DRAFT\n";
 

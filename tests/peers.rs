@@ -450,14 +450,18 @@ fn make(dice: &mut Dice) -> Made {
     let age = dice
         .often(50)
         .then(|| Span::from_secs([0, 299, 300, 3_599, 3_600][dice.roll(5)]));
+    let state = Span::from_secs([0, 0, 3_599, 3_600][dice.roll(4)]);
     let now = Now {
         earliest,
         latest: earliest + Span::from_secs([0, 0, 0, 1, 30, 31][dice.roll(6)]),
-        lease: age.map_or(Lease::Local, |age| Lease::Follows { age }),
+        lease: age.map_or(Lease::Local, |age| Lease::Follows {
+            removals: age,
+            state,
+        }),
         evidence: dice.often(85),
     };
     let json = json!({
-        "now": {"earliest": now.earliest.micros(), "latest": now.latest.micros(), "lease_age": age.map(Span::micros), "evidence": now.evidence},
+        "now": {"earliest": now.earliest.micros(), "latest": now.latest.micros(), "lease_age": age.map(Span::micros), "state_age": state.micros(), "evidence": now.evidence},
         "question": {"subject": asked.subject.as_str(), "action": asked.action, "resource_type": asked.resource.kind, "resource": asked.resource.id, "purpose": asked.purpose, "observed": asked.observed.iter().map(|(facet, digest)| (facet.name().to_owned(), json!(digest.as_str()))).collect::<serde_json::Map<_, _>>()},
         "controls": controls, "subjects": subjects, "exceptions": exceptions, "when_no_control": if ungoverned == Some(WhenUngoverned::Allow) { "ALLOW" } else { "DENY" },
         "tiers": {"LOW": {"lease_ttl": rules.lease_ttl.micros(), "max_staleness": rules.max_staleness.micros(), "strict": rules.stale_mode == StaleMode::Strict, "max_clock_skew": rules.max_clock_skew.micros(), "usage_required": rules.usage_required, "observed_required": rules.observed_required, "facet_max_age": rules.facet_max_age.micros()}},

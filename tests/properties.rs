@@ -128,7 +128,8 @@ fn worlds() -> impl Strategy<Value = World> {
             |(controls, exceptions, (minutes, doubt, lease, evidence))| {
                 let earliest = noon() + Span::from_secs(minutes * 60);
                 let lease = lease.map_or(Lease::Local, |age| Lease::Follows {
-                    age: Span::from_secs(age),
+                    removals: Span::from_secs(age),
+                    state: Span::from_secs(age / 2),
                 });
                 World {
                     controls,
@@ -222,8 +223,10 @@ proptest! {
         }
         prop_assert!(allows(&before) || !allows(&fewer.decide()));
         let mut stale = world.clone();
-        if let Lease::Follows { age } = &mut stale.now.lease {
-            *age = Span::from_micros(age.micros() + older * 1_000_000);
+        if let Lease::Follows { removals, state } = &mut stale.now.lease {
+            for age in [removals, state] {
+                *age = Span::from_micros(age.micros() + older * 1_000_000);
+            }
         }
         prop_assert!(allows(&before) || !allows(&stale.decide()));
         let mut blind = world.clone();

@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(super) use super::registry_args::{
+    Access as AccessCommand, Agent as AgentCommand, Apply, Dev, Exception as ExceptionCommand,
+    Fleet, Get, One, Registry, Revoke,
+};
+
 /// exeat: permission slips for AI agents.
 #[derive(Debug, Parser)]
 #[command(
@@ -40,6 +45,35 @@ pub enum Command {
     Demo,
     /// Answer Check from a folder of manifests.
     Sidecar(Box<Sidecar>),
+    /// Hold what is governed, and take it back: the registry that sidecars follow.
+    Registry(Box<Registry>),
+    /// Registry and sidecar in one process over a folder, applied again whenever it changes.
+    Dev(Dev),
+    /// Make the registry's objects be what manifests say: all of them, or nothing.
+    Apply(Apply),
+    /// Say what an apply would change.
+    Diff(Apply),
+    /// List objects of a kind, or print one.
+    Get(Get),
+    /// Show one object: what it says, where it stands, who made it so.
+    Show(One),
+    /// Show everything an object ever was.
+    History(One),
+    /// Take exceptions back.
+    #[command(subcommand)]
+    Exception(ExceptionCommand),
+    /// Take back a subject, credential, control, domain or principal.
+    Revoke(Revoke),
+    /// See to the governed subjects.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Let people and sidecars in, or shut them out.
+    #[command(subcommand)]
+    Access(AccessCommand),
+    /// Show the sidecars: connected, position, lag, lease.
+    Sidecars(Fleet),
+    /// Am I safe right now? One screen.
+    Status(Fleet),
     /// Ask whether a subject may use a tool or another resource.
     Check(Box<Check>),
     /// Say why a recent decision was what it was.
@@ -64,6 +98,27 @@ pub struct Sidecar {
     /// The folder of manifests.
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<String>,
+    /// The registry to follow in place of a folder.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "bundle")]
+    pub registry: Option<String>,
+    /// The registry's key, as it prints it at its start.
+    #[arg(long, value_name = "ed25519:HEX")]
+    pub registry_key: Option<String>,
+    /// File with the token that says who this sidecar is.
+    #[arg(long, value_name = "FILE")]
+    pub registry_token_file: Option<String>,
+    /// Whose certificate the registry has, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub registry_ca: Option<String>,
+    /// Certificate that says who this sidecar is, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub registry_certificate: Option<String>,
+    /// Key of that certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub registry_certificate_key: Option<String>,
+    /// Folder for what was last known of the registry.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
     /// A file with settings.
     #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
     pub config: Option<PathBuf>,

@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use crate::{
-    domain::{Invalid, Span, Timestamp},
-    manifest::{Bundle, Kind, schema, schema_of},
+    domain::{Invalid, Kind, Span, Timestamp},
+    manifest::{Bundle, schema, schema_of},
     runtime::clock::Clock,
 };
 

@@ -1,9 +1,9 @@
 //! `exeat lint`, `exeat schema` and `exeat fingerprint`.
 
 use crate::{
-    domain::{Effect, ExceptionState, Now, Selector, Timestamp},
+    domain::{Effect, ExceptionState, Kind, Now, Selector, Timestamp},
     engine::{Snapshot, Standing, effective},
-    manifest::{Bundle, Kind, Problem, schema as schema_of_kind, schema_of},
+    manifest::{Bundle, Problem, schema as schema_of_kind, schema_of},
     runtime::clock::Clock,
 };
 

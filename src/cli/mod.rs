@@ -5,12 +5,18 @@ mod ask;
 mod client;
 mod decisions;
 mod demo;
+mod dev;
+mod fleet;
+mod govern;
 mod init;
 mod lint;
+mod reach;
+mod registry_args;
 mod run;
 mod screen;
 mod serve;
 mod suite;
+mod takeback;
 mod test;
 
 pub use args::Cli;

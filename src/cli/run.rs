@@ -5,10 +5,10 @@ use std::fmt;
 use crate::runtime::clock::Clock;
 
 use super::{
-    args::{Cli, Colour, Command},
-    ask, decisions, demo, init, lint,
+    args::{Cli, Colour, Command, ExceptionCommand, Revoke},
+    ask, decisions, demo, dev, fleet, govern, init, lint,
     screen::Screen,
-    serve, test,
+    serve, takeback, test,
 };
 
 /// How a command ended, with the exit code it ends with.
@@ -82,6 +82,26 @@ pub async fn run(cli: Cli) -> Exit {
     let exit = match cli.command {
         Command::Demo => demo::demo(&mut screen).await,
         Command::Sidecar(args) => serve::sidecar(*args, clock).await,
+        Command::Registry(args) => serve::registry(*args, clock, &mut screen).await,
+        Command::Dev(args) => dev::dev(args, clock, &mut screen).await,
+        Command::Apply(args) => govern::apply(args, false, &mut screen).await,
+        Command::Diff(args) => govern::apply(args, true, &mut screen).await,
+        Command::Get(args) => govern::get(args, &mut screen).await,
+        Command::Show(args) => govern::show(args, &mut screen).await,
+        Command::History(args) => govern::history(args, &mut screen).await,
+        Command::Exception(ExceptionCommand::Revoke { id, manner }) => {
+            let revoke = Revoke {
+                kind: "exception".into(),
+                id,
+                manner,
+            };
+            takeback::revoke(revoke, &mut screen).await
+        }
+        Command::Revoke(args) => takeback::revoke(args, &mut screen).await,
+        Command::Agent(command) => takeback::agent(command, &mut screen).await,
+        Command::Access(command) => fleet::access(command, &mut screen).await,
+        Command::Sidecars(args) => fleet::sidecars(args, &mut screen).await,
+        Command::Status(args) => fleet::status(args, &mut screen).await,
         Command::Check(args) => ask::check(*args, &mut screen).await,
         Command::Explain(args) => ask::explain(args, &mut screen).await,
         Command::Decisions(args) => decisions::decisions(args, &mut screen).await,

@@ -1,19 +1,32 @@
-//! `exeat sidecar`.
+//! `exeat sidecar` and `exeat registry`.
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::{self, LogFormat, environment},
-    runtime::clock::Clock,
-    sidecar::{Bound, Error},
+    registry,
+    runtime::{clock::Clock, serve::Error},
+    sidecar::Bound,
     telemetry,
 };
 
-use super::{args::Sidecar, run::Exit};
+use super::{
+    args::{Registry, Sidecar},
+    registry_args::RegistryCommand,
+    run::Exit,
+    screen::Screen,
+};
 
 pub(super) async fn sidecar(args: Sidecar, clock: Clock) -> Result<Exit, Exit> {
     let flags = [
         ("bundle", args.bundle),
+        ("registry", args.registry),
+        ("registry_key", args.registry_key),
+        ("registry_token_file", args.registry_token_file),
+        ("registry_ca", args.registry_ca),
+        ("registry_certificate", args.registry_certificate),
+        ("registry_certificate_key", args.registry_certificate_key),
+        ("data", args.data),
         ("listen", args.listen),
         ("unix", args.unix),
         ("operations", args.operations),
@@ -43,15 +56,65 @@ pub(super) async fn sidecar(args: Sidecar, clock: Clock) -> Result<Exit, Exit> {
     Ok(Exit::Done)
 }
 
+pub(super) async fn registry(
+    args: Registry,
+    clock: Clock,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    let environment = environment();
+    let data = || {
+        let given = args.data.as_ref().map(std::path::PathBuf::from);
+        given.unwrap_or_else(|| config::default_data(&environment))
+    };
+    match args.command {
+        None => {}
+        Some(RegistryCommand::Backup { to }) => {
+            registry::backup(&data(), &to)
+                .await
+                .map_err(|error| exit(&error))?;
+            screen.say(&format!("copied to {}", to.display()))?;
+            return Ok(Exit::Done);
+        }
+        Some(RegistryCommand::Recover { seen }) => {
+            let (epoch, revision) = registry::recover(&data(), seen, clock)
+                .await
+                .map_err(|error| exit(&error))?;
+            screen.say(&format!(
+                "epoch {epoch} begins at revision {revision}; sidecars give back what was revoked once they are connected"
+            ))?;
+            return Ok(Exit::Done);
+        }
+    }
+    let flags = [
+        ("data", args.data.clone()),
+        ("listen", args.listen),
+        ("tls_certificate", args.tls_certificate),
+        ("tls_key", args.tls_key),
+        ("tls_client_ca", args.tls_client_ca),
+        ("drain_timeout", args.drain_timeout),
+        ("log_format", args.log_format),
+        ("log", args.log),
+    ];
+    let settings = config::RegistryProcess::load(args.config.as_deref(), &environment, &flags)
+        .map_err(|wrong| Exit::Usage(wrong.to_string()))?;
+    telemetry::start(settings.log_format == LogFormat::Json, &settings.log).map_err(Exit::Usage)?;
+    let asked = stop().map_err(|error| Exit::Unexpected(error.to_string()))?;
+    let bound = registry::Bound::bind(settings, clock)
+        .await
+        .map_err(|error| exit(&error))?;
+    bound.run(asked).await.map_err(|error| exit(&error))?;
+    Ok(Exit::Done)
+}
+
 fn exit(error: &Error) -> Exit {
     match error {
-        Error::Tls(_) => Exit::Invalid(error.to_string()),
+        Error::Tls(_) | Error::Data(_) => Exit::Invalid(error.to_string()),
         Error::Bind(_) | Error::Failed(_) => Exit::Unexpected(error.to_string()),
     }
 }
 
 /// Ends with SIGTERM or SIGINT.
-fn stop() -> std::io::Result<impl Future<Output = ()>> {
+pub(super) fn stop() -> std::io::Result<impl Future<Output = ()>> {
     let (mut term, mut int) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,

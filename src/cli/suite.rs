@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::{
-    domain::{Decision, Dimension, Effect, Invalid, Now, Question, SubjectId, Timestamp},
+    domain::{Decision, Dimension, Effect, Invalid, Kind, Now, Question, SubjectId, Timestamp},
     engine::{Change, Snapshot, decide},
-    manifest::{Bundle, Kind, Places, Problem, SubjectManifest, Tree, options, split},
+    manifest::{Bundle, Places, Problem, SubjectManifest, Tree, options, split},
     wire::{question, v1},
 };
 

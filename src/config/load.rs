@@ -18,6 +18,16 @@ pub struct Setting {
     pub about: &'static str,
 }
 
+/// What the command line reads from the environment.
+const COMMAND_LINE: [&str; 6] = [
+    "socket",
+    "config",
+    "operations",
+    "registry",
+    "registry_ca",
+    "token",
+];
+
 /// Everything that is wrong with the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wrong(pub Vec<String>);
@@ -93,8 +103,8 @@ impl Settings {
                 continue;
             };
             let key = key.to_ascii_lowercase();
-            // Settings of the command line itself.
-            if ["socket", "config"].contains(&key.as_str()) {
+            // Settings of the command line itself; some are this process's as well.
+            if COMMAND_LINE.contains(&key.as_str()) && find(&key).is_none() {
                 continue;
             }
             match find(&key) {

@@ -1,7 +1,11 @@
 //! Raw text in, checked settings out: file, then environment, then flags.
 
+mod common;
 mod load;
+mod registry;
 mod sidecar;
 
+pub use common::{LogFormat, Tls, state_folder};
 pub use load::{Setting, Settings, Wrong, environment};
-pub use sidecar::{Identity, LogFormat, Sidecar, Tls, default_socket};
+pub use registry::{RegistryProcess, default_data};
+pub use sidecar::{Identity, Origin, Registry, Sidecar, default_socket};

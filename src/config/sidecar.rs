@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
-use crate::domain::{Span, SubjectId};
+use crate::domain::SubjectId;
 
-use super::load::{Setting, Settings, Wrong};
+use super::{
+    common::{self, LogFormat, Tls},
+    load::{Setting, Settings, Wrong},
+};
 
 /// Who a caller is, and how that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,31 +26,37 @@ pub enum Identity {
     Asserted,
 }
 
-/// Keys for TLS.
+/// Where what is governed comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Its key, PEM.
-    pub key: PathBuf,
-    /// Whose client certificates are trusted, PEM.
-    pub client_ca: Option<PathBuf>,
+pub enum Origin {
+    /// A folder of manifests.
+    Bundle(PathBuf),
+    /// A registry.
+    Registry(Box<Registry>),
 }
 
-/// How logs are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
+/// The registry that is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registry {
+    /// Its host and port.
+    pub address: String,
+    /// The key its statements are signed with: `ed25519:` and 64 hex digits.
+    pub key: String,
+    /// The file with the token that says who this sidecar is.
+    pub token_file: Option<PathBuf>,
+    /// Whose certificate the registry has; with it TLS is spoken.
+    pub ca: Option<PathBuf>,
+    /// The certificate that says who this sidecar is, and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Where what was last known is kept.
+    pub data: PathBuf,
 }
 
 /// Settings of the sidecar.
 #[derive(Clone, Debug)]
 pub struct Sidecar {
-    /// The folder of manifests.
-    pub bundle: PathBuf,
+    /// Where what is governed comes from.
+    pub origin: Origin,
     /// Where decisions are answered.
     pub listen: SocketAddr,
     /// The Unix socket where they are answered as well.
@@ -75,6 +84,41 @@ const DEFAULTS: &[Setting] = &[
         key: "bundle",
         default: "",
         about: "folder of manifests",
+    },
+    Setting {
+        key: "registry",
+        default: "",
+        about: "host and port of the registry to follow, in place of a folder",
+    },
+    Setting {
+        key: "registry_key",
+        default: "",
+        about: "key of the registry, as it prints it at its start",
+    },
+    Setting {
+        key: "registry_token_file",
+        default: "",
+        about: "file with the token that says who this sidecar is",
+    },
+    Setting {
+        key: "registry_ca",
+        default: "",
+        about: "whose certificate the registry has, PEM; with it TLS is spoken",
+    },
+    Setting {
+        key: "registry_certificate",
+        default: "",
+        about: "certificate that says who this sidecar is, PEM",
+    },
+    Setting {
+        key: "registry_certificate_key",
+        default: "",
+        about: "key of that certificate, PEM",
+    },
+    Setting {
+        key: "data",
+        default: "auto",
+        about: "folder for what was last known of the registry",
     },
     Setting {
         key: "listen",
@@ -165,19 +209,9 @@ impl Sidecar {
         let settings = Settings::gather(DEFAULTS, file, environment, flags)?;
         let mut wrong = Wrong::default();
         let wrong_ = &mut wrong;
-        let path = |text: &str| Ok(PathBuf::from(text));
-        let address = |text: &str| {
-            text.parse::<SocketAddr>()
-                .map_err(|_| format!("`{text}` is not an address; use one such as 127.0.0.1:7430"))
-        };
-        let bundle = settings.parse("bundle", wrong_, path);
-        if bundle.is_none() {
-            wrong_
-                .0
-                .push("`bundle` is not set; use --bundle DIR".into());
-        }
-        let listen = settings.parse("listen", wrong_, address);
-        let operations = settings.parse("operations", wrong_, address);
+        let origin = origin(&settings, environment, wrong_);
+        let listen = settings.parse("listen", wrong_, common::address);
+        let operations = settings.parse("operations", wrong_, common::address);
         let unix = settings.parse("unix", wrong_, |text| {
             Ok(match text {
                 "none" => None,
@@ -185,51 +219,16 @@ impl Sidecar {
                 text => Some(PathBuf::from(text)),
             })
         });
-        let certificate = settings.parse("tls_certificate", wrong_, path);
-        let key = settings.parse("tls_key", wrong_, path);
-        let client_ca = settings.parse("tls_client_ca", wrong_, path);
-        let tls = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some(Tls {
-                certificate,
-                key,
-                client_ca,
-            }),
-            (None, None) if client_ca.is_none() => None,
-            (_, _) => {
-                wrong_.0.push(
-                    "`tls_certificate` and `tls_key` go together, and `tls_client_ca` needs both"
-                        .into(),
-                );
-                None
-            }
-        };
+        let tls = common::tls(&settings, wrong_);
         let identity = identity(&settings, tls.as_ref(), wrong_);
-        let drain_timeout = settings.parse("drain_timeout", wrong_, |text| {
-            let span = Span::parse(text).map_err(|error| error.to_string())?;
-            u64::try_from(span.micros())
-                .map(Duration::from_micros)
-                .map_err(|_| "is negative".into())
-        });
-        let max_connections = settings.parse("max_connections", wrong_, |text| {
-            match text.parse::<usize>() {
-                Ok(n) if (1..=4_096).contains(&n) => Ok(n),
-                Ok(_) | Err(_) => Err(format!("`{text}` is not a number from 1 to 4096")),
-            }
-        });
-        let log_format = settings.parse("log_format", wrong_, |text| match text {
-            "text" => Ok(LogFormat::Text),
-            "json" => Ok(LogFormat::Json),
-            _ => Err(format!("`{text}` is neither `text` nor `json`")),
-        });
+        let drain_timeout = settings.parse("drain_timeout", wrong_, common::span);
+        let max_connections =
+            settings.parse("max_connections", wrong_, |text| common::count(text, 4_096));
+        let log_format = settings.parse("log_format", wrong_, common::log_format);
         let log = settings.parse("log", wrong_, |text| Ok(text.to_owned()));
-        if let Some(listen) = listen
-            && !listen.ip().is_loopback()
-            && tls.is_none()
-        {
-            wrong_.0.push(format!("`listen` is {listen}: beyond loopback TLS is required; set tls_certificate and tls_key, or listen on 127.0.0.1"));
-        }
+        common::beyond_loopback(listen, tls.as_ref(), wrong_);
         match (
-            bundle,
+            origin,
             listen,
             operations,
             identity,
@@ -238,7 +237,7 @@ impl Sidecar {
             log_format,
         ) {
             (
-                Some(bundle),
+                Some(origin),
                 Some(listen),
                 Some(operations),
                 Some(identity),
@@ -246,7 +245,7 @@ impl Sidecar {
                 Some(drain_timeout),
                 Some(log_format),
             ) if wrong.0.is_empty() => Ok(Self {
-                bundle,
+                origin,
                 listen,
                 unix: unix.flatten(),
                 operations,
@@ -268,6 +267,92 @@ impl Sidecar {
             }
         }
     }
+}
+
+fn origin(
+    settings: &Settings,
+    environment: &[(String, String)],
+    wrong: &mut Wrong,
+) -> Option<Origin> {
+    let path = |text: &str| Ok(PathBuf::from(text));
+    let text = |text: &str| Ok(text.to_owned());
+    let bundle = settings.parse("bundle", wrong, path);
+    let address = settings.parse("registry", wrong, text);
+    let key = settings.parse("registry_key", wrong, text);
+    let token_file = settings.parse("registry_token_file", wrong, path);
+    let ca = settings.parse("registry_ca", wrong, path);
+    let certificate = settings.parse("registry_certificate", wrong, path);
+    let certificate_key = settings.parse("registry_certificate_key", wrong, path);
+    let data = settings.parse("data", wrong, |text| {
+        Ok(match text {
+            "auto" => common::state_folder(environment).join("sidecar"),
+            text => PathBuf::from(text),
+        })
+    });
+    let address = match (bundle, address) {
+        (Some(bundle), None) => return Some(Origin::Bundle(bundle)),
+        (None, Some(address)) => address,
+        (Some(_), Some(_)) => {
+            wrong
+                .0
+                .push("`bundle` and `registry` are both set; use one of the two".into());
+            return None;
+        }
+        (None, None) => {
+            wrong.0.push(
+                "neither `bundle` nor `registry` is set; use --bundle DIR or --registry HOST:PORT"
+                    .into(),
+            );
+            return None;
+        }
+    };
+    let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+    if host.is_empty() {
+        wrong.0.push(format!(
+            "`registry`: `{address}` is not HOST:PORT, such as 127.0.0.1:7432"
+        ));
+    }
+    let local = common::is_local(host);
+    if ca.is_none() && !local {
+        wrong.0.push(format!(
+            "`registry` is {address}: beyond loopback TLS is required; set registry_ca"
+        ));
+    }
+    let Some(key) = key else {
+        wrong.0.push(
+            "`registry_key` is not set; the registry prints its key at its start, and nothing unsigned is believed".into(),
+        );
+        return None;
+    };
+    let certificate = match (certificate, certificate_key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (_, _) => {
+            wrong
+                .0
+                .push("`registry_certificate` and `registry_certificate_key` go together".into());
+            None
+        }
+    };
+    if certificate.is_some() && ca.is_none() {
+        wrong
+            .0
+            .push("`registry_certificate` needs registry_ca".into());
+    }
+    if certificate.is_none() && token_file.is_none() {
+        wrong.0.push(
+            "nothing says who this sidecar is; set registry_token_file or registry_certificate"
+                .into(),
+        );
+    }
+    Some(Origin::Registry(Box::new(Registry {
+        address,
+        key,
+        token_file,
+        ca,
+        certificate,
+        data: data?,
+    })))
 }
 
 fn identity(settings: &Settings, tls: Option<&Tls>, wrong: &mut Wrong) -> Option<Identity> {

@@ -191,6 +191,56 @@ pub struct Control {
 }
 
 impl Control {
+    /// A control of the same reach and weight that can never tell: it stands in for one that
+    /// cannot be compiled here (S13).
+    #[must_use]
+    pub fn indeterminate(&self) -> Self {
+        Self {
+            failure_condition: "1 / 0 == 1".into(),
+            applies_to: Reach {
+                condition: None,
+                ..self.applies_to.clone()
+            },
+            params: Value::map([]),
+            runtime: true,
+            schedule: None,
+            vectors: Vec::new(),
+            state: ControlState::Deprecated,
+            ..self.clone()
+        }
+    }
+
+    /// A control of which only the id can be read: it can never tell, about any question (S13).
+    pub fn unreadable(id: ControlId, revision: u64, owner: Principal) -> Self {
+        Self {
+            id,
+            revision,
+            title: "cannot be read by this sidecar".into(),
+            description: Box::default(),
+            remediation: "bring the sidecar up to the registry's version".into(),
+            failure_condition: "1 / 0 == 1".into(),
+            applies_to: Reach::default(),
+            params: Value::map([]),
+            runtime: true,
+            schedule: None,
+            owner,
+            owner_role: Box::default(),
+            evidence: vec![EvidenceNeed {
+                source: "none".into(),
+                facets: Vec::new(),
+                max_age: None,
+                complete: false,
+            }],
+            severity: Severity::Critical,
+            enforcement: Enforcement::HardMandatory,
+            baseline_gate: false,
+            on_error: OnError::Fail,
+            frameworks: Vec::new(),
+            vectors: Vec::new(),
+            state: ControlState::Deprecated,
+        }
+    }
+
     /// The control, if it keeps the invariants C3, C5, C6–C8 and C10 of governance §6.1.
     pub fn checked(self) -> Result<Self, Invalid> {
         let refuse = |path: &str, what: &str, fix: &str| Err(Invalid::new(path, what, fix));

@@ -8,8 +8,11 @@ mod exception;
 mod facet;
 mod id;
 mod invalid;
+mod object;
 mod place;
+mod position;
 mod question;
+mod removal;
 mod scope;
 mod subject;
 mod tier;
@@ -30,8 +33,11 @@ pub use id::{
     ClassId, ControlId, Digest, DomainId, ExceptionId, Principal, PrincipalKind, SubjectId,
 };
 pub use invalid::Invalid;
+pub use object::{Edit, Kind, Name, Transaction};
 pub use place::{Domain, WhenUngoverned};
+pub use position::{Era, Head, LogId};
 pub use question::{Question, Resource, Tool};
+pub use removal::{Act, Cause, Removal, Target};
 pub use scope::{Dimension, Pattern, Scope, Selector, Set};
 pub use subject::{Lifecycle, Sensitivity, Subject, SubjectKind};
 pub use tier::{StaleMode, Tier, TierRules};

@@ -99,7 +99,7 @@ impl TierRules {
             max_uses_required: false,
             lease_ttl: Span::from_secs(300),
             max_staleness: Span::from_secs(3_600),
-            stale_mode: StaleMode::BestEffort,
+            stale_mode: StaleMode::Strict,
             max_clock_skew: Span::from_secs(30),
             usage_required: false,
             observed_required: false,
@@ -115,7 +115,6 @@ impl TierRules {
                 max_subjects: 20,
                 lease_ttl: Span::from_secs(120),
                 max_staleness: Span::from_secs(900),
-                stale_mode: StaleMode::Strict,
                 usage_required: true,
                 facet_max_age: Span::from_hours(24),
                 ..base
@@ -131,7 +130,6 @@ impl TierRules {
                 max_uses_required: true,
                 lease_ttl: Span::from_secs(60),
                 max_staleness: Span::from_secs(300),
-                stale_mode: StaleMode::Strict,
                 max_clock_skew: Span::from_secs(10),
                 usage_required: true,
                 facet_max_age: Span::from_hours(1),
@@ -144,7 +142,6 @@ impl TierRules {
                 max_subjects: 20,
                 lease_ttl: Span::from_secs(60),
                 max_staleness: Span::from_secs(300),
-                stale_mode: StaleMode::Strict,
                 max_clock_skew: Span::from_secs(10),
                 usage_required: true,
                 facet_max_age: Span::from_hours(1),
@@ -153,7 +150,8 @@ impl TierRules {
         }
     }
 
-    /// How long after the last contact an exception is still honoured.
+    /// How long after the last contact an exception is still honoured: what bounds a revocation
+    /// that never arrives (S3).
     pub fn lease(&self) -> Span {
         match self.stale_mode {
             StaleMode::Strict => self.lease_ttl,
@@ -188,7 +186,8 @@ impl TierRules {
         for (name, loosened) in [
             (
                 "stale_mode",
-                self.stale_mode == StaleMode::BestEffort && ceiling.stale_mode == StaleMode::Strict,
+                // One tier may trade the bound for availability: up to its staleness budget.
+                self.stale_mode == StaleMode::BestEffort && tier != Tier::Low,
             ),
             (
                 "usage_delivery",

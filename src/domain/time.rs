@@ -98,6 +98,8 @@ impl fmt::Display for Timestamp {
 }
 
 impl Span {
+    /// The longest time that can be named.
+    pub const MAX: Self = Self(i64::MAX);
     /// No time at all.
     pub const ZERO: Self = Self(0);
 
@@ -256,6 +258,14 @@ pub struct Now {
     pub evidence: bool,
 }
 
+impl Lease {
+    /// A registry is followed that has not been heard yet.
+    pub const UNHEARD: Self = Self::Follows {
+        removals: Span::MAX,
+        state: Span::MAX,
+    };
+}
+
 impl Now {
     /// The present known exactly, with no registry to follow and evidence in order.
     pub fn exactly(now: Timestamp) -> Self {
@@ -278,10 +288,13 @@ impl Now {
 pub enum Lease {
     /// The manifests on this machine are the source themselves: there is nobody to be cut off from.
     Local,
-    /// A registry is followed; `age` has passed since the last answered nonce was sent.
+    /// A registry is followed. Both are elapsed times, by a clock that never steps, since a nonce
+    /// was sent whose answer has been acted on in full.
     Follows {
-        /// Elapsed time since the anchor, by a clock that never steps.
-        age: Span,
+        /// Up to when every removal is known.
+        removals: Span,
+        /// Up to when everything else is known too.
+        state: Span,
     },
 }
 

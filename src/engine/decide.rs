@@ -28,10 +28,11 @@ pub fn decide(question: &Question, snapshot: &Snapshot, now: Now) -> Decision {
     let Some((subject, entry)) = known(question, snapshot) else {
         return refuse(Reason::SubjectUnknown, NextAction::Retry);
     };
-    if subject.lock.is_some() {
+    let removed = snapshot.removed();
+    if subject.lock.is_some() || removed.freezes(&subject.id) {
         return refuse(Reason::SubjectLocked, NextAction::None);
     }
-    if subject.lifecycle == Lifecycle::Retired {
+    if subject.lifecycle == Lifecycle::Retired || removed.retires(&subject.id) {
         return refuse(Reason::SubjectRetired, NextAction::None);
     }
     let slots = slots(question, snapshot);
@@ -262,9 +263,9 @@ impl<'a> Asked<'a> {
         }
         let exhausted = self.snapshot.is_exhausted(&exception.id);
         let standing = Standing {
+            revoked: self.snapshot.is_revoked(exception, self.subject),
             baseline_failing,
             exhausted,
-            ..Standing::default()
         };
         effective(
             exception,

@@ -53,8 +53,9 @@ pub fn effective(
     if standing.revoked {
         return Some(Effect::Revoked);
     }
-    if let Lease::Follows { age } = now.lease
-        && age >= rules.lease()
+    // Removals are confirmed up to one instant, everything else up to another.
+    if let Lease::Follows { removals, state } = now.lease
+        && (removals >= rules.lease() || state >= rules.max_staleness)
     {
         return Some(Effect::LeaseLapsed);
     }
@@ -120,9 +121,10 @@ pub(super) fn edges<'a>(
 ) -> impl Iterator<Item = Timestamp> + 'a {
     let lease = match now.lease {
         Lease::Local => None,
-        Lease::Follows { age } => Some(
-            now.latest + Span::from_micros(rules.lease().micros().saturating_sub(age.micros())),
-        ),
+        Lease::Follows { removals, state } => {
+            let left = rules.lease().saturating_sub(removals);
+            Some(now.latest + left.min(rules.max_staleness.saturating_sub(state)))
+        }
     };
     let facets = exception.bound.iter().filter_map(|(facet, _)| {
         Some(subject.facet(facet)?.observed_time + rules.facet_max_age + Span::from_micros(1))

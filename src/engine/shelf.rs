@@ -16,7 +16,7 @@ type Shard<K, V> = Arc<HashMap<K, V, FixedState>>;
 
 /// A persistent map in shards.
 #[derive(Clone, Debug)]
-pub(crate) struct Shelf<K, V> {
+pub struct Shelf<K, V> {
     shards: Arc<[Shard<K, V>]>,
     hasher: FixedState,
     len: usize,
@@ -36,7 +36,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Default for Shelf<K, V> {
 
 impl<K: Clone + Eq + Hash, V: Clone> Shelf<K, V> {
     /// Puts `value` under `key`; what was there before is handed back.
-    pub(crate) fn put(&mut self, key: K, value: V) -> Option<V> {
+    pub fn put(&mut self, key: K, value: V) -> Option<V> {
         let shard = self.place(&key);
         let old = Arc::make_mut(&mut self.shards)
             .get_mut(shard)
@@ -46,7 +46,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Shelf<K, V> {
     }
 
     /// Takes out what is under `key`.
-    pub(crate) fn take<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
+    pub fn take<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
@@ -59,7 +59,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Shelf<K, V> {
     }
 
     /// What is under `key`.
-    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    pub fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
@@ -67,12 +67,12 @@ impl<K: Clone + Eq + Hash, V: Clone> Shelf<K, V> {
     }
 
     /// How many entries there are.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.len
     }
 
     /// The values, in no particular order.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+    pub fn values(&self) -> impl Iterator<Item = &V> {
         self.shards.iter().flat_map(|shard| shard.values())
     }
 

@@ -6,13 +6,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::domain::{
     ClassId, Control, Digest, Domain, DomainId, Enforcement, Exception, ExceptionId, Invalid,
-    Question, Selector, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
+    Question, Selector, Span, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
 };
 
 use super::{
     change::{Change, Refusal, SnapshotError, Source, source_of},
     condition::{Condition, Roots, compile, on_deep_stack},
     index::{Entry, Grant, Grants, Need, Rule, Rules, key},
+    removed::Removed,
     shelf::Shelf,
 };
 
@@ -34,6 +35,34 @@ pub struct Snapshot {
     tiers: Arc<[TierRules; 4]>,
     domains: Arc<HashMap<DomainId, Domain>>,
     exhausted: Shelf<ExceptionId, ()>,
+    removed: Arc<Removed>,
+}
+
+/// What stands in for an object that cannot be taken.
+enum Fallback {
+    /// No exception of the tier is honoured.
+    Tier(Tier),
+    /// A control that can never tell, in the same place.
+    Control(Box<Control>),
+    /// A subject nobody knows.
+    Subject(SubjectId),
+    /// No exception.
+    Exception(ExceptionId),
+    Nothing,
+}
+
+fn fallback(change: &Change) -> Fallback {
+    match change {
+        Change::PutTier(tier, _) => Fallback::Tier(*tier),
+        Change::PutControl(control) => Fallback::Control(Box::new(control.indeterminate())),
+        Change::PutSubject(subject) => Fallback::Subject(subject.id.clone()),
+        Change::PutException(exception) => Fallback::Exception(exception.id.clone()),
+        Change::PutDomain(_)
+        | Change::RemoveDomain(_)
+        | Change::RemoveControl(_)
+        | Change::RemoveSubject(_)
+        | Change::RemoveException(_) => Fallback::Nothing,
+    }
 }
 
 impl Snapshot {
@@ -49,6 +78,7 @@ impl Snapshot {
             tiers: Arc::new(Tier::ALL.map(TierRules::standard)),
             domains: Arc::default(),
             exhausted: Shelf::default(),
+            removed: Arc::default(),
         }
     }
 
@@ -63,6 +93,23 @@ impl Snapshot {
         digest: Digest,
         revision: u64,
     ) -> Result<Self, Vec<SnapshotError>> {
+        let (next, errors) = self.taking(changes, digest, revision);
+        if errors.is_empty() {
+            Ok(next)
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The snapshot after as many of `changes` as can be taken, and what is wrong with the others.
+    /// What cannot be taken grants nothing: an exception is gone, a subject unknown, a control
+    /// cannot tell, whatever they were before (S13).
+    pub fn taking(
+        &self,
+        changes: Vec<Change>,
+        digest: Digest,
+        revision: u64,
+    ) -> (Self, Vec<SnapshotError>) {
         let mut next = self.clone();
         (next.digest, next.revision) = (digest, revision);
         let compiles = changes.iter().any(|change| match change {
@@ -98,11 +145,7 @@ impl Snapshot {
         } else {
             next.apply(changes)
         };
-        if errors.is_empty() {
-            Ok(next)
-        } else {
-            Err(errors)
-        }
+        (next, errors)
     }
 
     fn apply(&mut self, mut changes: Vec<Change>) -> Vec<SnapshotError> {
@@ -118,6 +161,7 @@ impl Snapshot {
         let mut reindex = false;
         for change in changes {
             let source = source_of(&change);
+            let fallback = fallback(&change);
             let done = match change {
                 Change::PutTier(tier, rules) => self.put_tier(tier, rules).map_err(Into::into),
                 Change::PutDomain(domain) => {
@@ -148,17 +192,7 @@ impl Snapshot {
                     domain.map_err(Into::into)
                 }
                 Change::RemoveSubject(id) => {
-                    if let Some(entry) = self.entries.take(&id)
-                        && !entry.grants.is_empty()
-                    {
-                        self.entries.put(
-                            id,
-                            Entry {
-                                subject: None,
-                                grants: entry.grants,
-                            },
-                        );
-                    }
+                    self.remove_subject(id);
                     Ok(())
                 }
                 Change::PutException(exception) => self.put_exception(exception),
@@ -168,6 +202,7 @@ impl Snapshot {
                 }
             };
             if let Err(Refusal { invalid, fault }) = done {
+                self.fall_back(fallback);
                 errors.push(SnapshotError {
                     source,
                     invalid,
@@ -180,6 +215,44 @@ impl Snapshot {
         }
         errors.extend(self.domain_errors());
         errors
+    }
+
+    fn remove_subject(&mut self, id: SubjectId) {
+        if let Some(entry) = self.entries.take(&id)
+            && !entry.grants.is_empty()
+        {
+            self.entries.put(
+                id,
+                Entry {
+                    subject: None,
+                    grants: entry.grants,
+                },
+            );
+        }
+    }
+
+    fn fall_back(&mut self, fallback: Fallback) {
+        match fallback {
+            Fallback::Tier(tier) => {
+                if let Some(rules) = Arc::make_mut(&mut self.tiers).get_mut(tier as usize) {
+                    rules.lease_ttl = Span::ZERO;
+                    rules.max_staleness = Span::ZERO;
+                }
+            }
+            Fallback::Control(control) => {
+                let id = control.id.clone();
+                // Made of nothing that could be refused, but for one control too many; then the
+                // one before it goes on, which is no weaker than none.
+                if self.put_control(*control).is_err() {
+                    Arc::make_mut(&mut self.rules)
+                        .all
+                        .retain(|rule| rule.control.id != id);
+                }
+            }
+            Fallback::Subject(id) => self.remove_subject(id),
+            Fallback::Exception(id) => self.drop_grant(&id),
+            Fallback::Nothing => {}
+        }
     }
 
     fn put_tier(&mut self, tier: Tier, rules: TierRules) -> Result<(), Invalid> {
@@ -501,6 +574,16 @@ impl Snapshot {
         self.grants.values().map(|grant| &grant.exception)
     }
 
+    /// The exception called `id`.
+    pub fn exception(&self, id: &str) -> Option<&Arc<Exception>> {
+        self.grants.get(id).map(|grant| &grant.exception)
+    }
+
+    /// The domain and those it is part of, innermost first.
+    pub fn domains_above<'a>(&'a self, id: &'a DomainId) -> impl Iterator<Item = &'a Domain> {
+        self.ancestry(id)
+    }
+
     /// The subject called `id`.
     pub fn subject(&self, id: &str) -> Option<&Arc<Subject>> {
         self.entries.get(id)?.subject.as_ref()
@@ -516,6 +599,28 @@ impl Snapshot {
         let mut next = self.clone();
         next.exhausted.put(id.clone(), ());
         next
+    }
+
+    /// The same snapshot, of which everything in `removed` is taken back.
+    #[must_use]
+    pub fn removing(&self, removed: Arc<Removed>) -> Self {
+        Self {
+            removed,
+            ..self.clone()
+        }
+    }
+
+    /// Everything that was taken back.
+    pub fn removed(&self) -> &Arc<Removed> {
+        &self.removed
+    }
+
+    /// Whether `exception` was taken back, for `subject`.
+    pub(crate) fn is_revoked(&self, exception: &Exception, subject: &Subject) -> bool {
+        let own = || [&exception.domain, &subject.domain].into_iter().flatten();
+        let above = own().flat_map(|id| self.ancestry(id));
+        let domains = own().chain(above.map(|domain| &domain.id));
+        self.removed.covers(exception, subject, domains)
     }
 
     pub(crate) fn is_exhausted(&self, id: &ExceptionId) -> bool {

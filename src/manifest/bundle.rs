@@ -9,15 +9,15 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    domain::{Digest, Invalid, Tier},
+    domain::{Digest, Invalid, Kind, Name, Tier},
     engine::{Change, Snapshot, SnapshotError, Source},
 };
 
 use super::{
-    ControlManifest, DomainManifest, ExceptionManifest, Kind, Places, Problem, SubjectManifest,
+    ControlManifest, DomainManifest, ExceptionManifest, Places, Problem, SubjectManifest,
     TierPolicyManifest, document,
     fingerprint::{digest_of, written},
-    options,
+    json, options,
 };
 
 /// Largest file read, in bytes.
@@ -73,6 +73,77 @@ impl Bundle {
     /// Every problem found, each with its place.
     pub fn read(folder: &Path) -> Result<Self, Vec<Problem>> {
         Self::parse(files(folder)?)
+    }
+
+    /// Reads files that came from elsewhere, each with its name.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found, each with its place.
+    pub fn read_files(
+        files: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Vec<Problem>> {
+        let files = files.into_iter();
+        Self::parse(
+            files
+                .map(|(name, content)| File { name, content })
+                .collect(),
+        )
+    }
+
+    /// The manifests of a folder as they are, each file with its name.
+    ///
+    /// # Errors
+    ///
+    /// A folder that cannot be read.
+    pub fn gather(folder: &Path) -> Result<Vec<(String, String)>, Vec<Problem>> {
+        let files = files(folder)?.into_iter();
+        Ok(files.map(|file| (file.name, file.content)).collect())
+    }
+
+    /// Every object by name, with its manifest as canonical JSON and the change it makes.
+    ///
+    /// # Errors
+    ///
+    /// Manifests that do not read the same as JSON, each with its place.
+    pub fn objects(&self) -> Result<Vec<(Name, String)>, Vec<Problem>> {
+        let (mut objects, mut problems) = (Vec::new(), Vec::new());
+        for (source, spot) in &self.sources {
+            let (Some(kind), Some(file)) = (Kind::parse(source.kind), self.files.get(spot.file))
+            else {
+                continue;
+            };
+            match json::of_yaml(text_of(file, *spot)).and_then(|json| {
+                json::read_json(kind, 1, &json)?;
+                Ok(json)
+            }) {
+                Ok(json) => objects.push((Name::new(kind, &source.id), json)),
+                Err(error) => problems.push(locate(
+                    file,
+                    *spot,
+                    error.path(),
+                    format!("{source}: {error}"),
+                )),
+            }
+        }
+        if problems.is_empty() {
+            objects.sort();
+            Ok(objects)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// A problem with the object called `name`, where it stands in the files.
+    pub fn problem_with(&self, name: &Name, message: &str) -> Problem {
+        self.problem(&SnapshotError {
+            source: Source {
+                kind: name.kind.name(),
+                id: name.id.to_string(),
+            },
+            invalid: Invalid::new("", message, ""),
+            fault: None,
+        })
     }
 
     /// Reads a folder, if there is one, and the manifests of `content` beside it.
@@ -189,7 +260,8 @@ impl Bundle {
         &self.changes
     }
 
-    fn problem(&self, error: &SnapshotError) -> Problem {
+    /// An error of a snapshot, where its object stands in the files.
+    pub fn problem(&self, error: &SnapshotError) -> Problem {
         let spot = self.sources.get(&error.source).copied();
         let Some((spot, file)) = spot.and_then(|spot| Some((spot, self.files.get(spot.file)?)))
         else {

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::domain::Kind;
+
 use super::{Problem, options};
 
 /// The version every manifest names.
@@ -11,50 +13,6 @@ pub(super) enum ApiVersion {
     /// The only one.
     #[serde(rename = "exeat/v1")]
     V1,
-}
-
-/// What a manifest describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A rule.
-    Control,
-    /// Governed metadata.
-    Subject,
-    /// A deviation.
-    Exception,
-    /// What a tier demands.
-    TierPolicy,
-    /// A team, region or product line.
-    Domain,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 5] = [
-        Self::Control,
-        Self::Subject,
-        Self::Exception,
-        Self::TierPolicy,
-        Self::Domain,
-    ];
-
-    /// The kind's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Control => "Control",
-            Self::Subject => "Subject",
-            Self::Exception => "Exception",
-            Self::TierPolicy => "TierPolicy",
-            Self::Domain => "Domain",
-        }
-    }
-
-    /// The kind called `name`, however it is capitalised.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name().eq_ignore_ascii_case(name))
-    }
 }
 
 /// The documents of a file, each with the number of lines before it. `---` in the first column

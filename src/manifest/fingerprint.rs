@@ -30,7 +30,7 @@ pub(super) fn written(hash: &[u8]) -> Result<Digest, Invalid> {
 }
 
 /// RFC 8785 for what stands in facets: sorted names, no blanks; numbers are whole.
-fn canonical(value: &Json, out: &mut String) {
+pub(super) fn canonical(value: &Json, out: &mut String) {
     match value {
         Json::Object(entries) => {
             let mut names: Vec<_> = entries.iter().collect();

@@ -6,6 +6,7 @@ mod document;
 mod exception;
 mod fingerprint;
 mod frameworks;
+mod json;
 mod place;
 mod policy;
 mod problem;
@@ -15,8 +16,9 @@ mod tree;
 
 pub use bundle::{Bundle, Counts};
 pub use control::ControlManifest;
-pub use document::{Kind, split};
+pub use document::split;
 pub use exception::ExceptionManifest;
+pub use json::read_json;
 pub use place::Places;
 pub use policy::{DomainManifest, TierPolicyManifest};
 pub use problem::Problem;

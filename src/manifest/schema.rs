@@ -2,8 +2,10 @@
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 
+use crate::domain::Kind;
+
 use super::{
-    ControlManifest, DomainManifest, ExceptionManifest, Kind, SubjectManifest, TierPolicyManifest,
+    ControlManifest, DomainManifest, ExceptionManifest, SubjectManifest, TierPolicyManifest,
 };
 
 /// The schema of manifests of `kind`.

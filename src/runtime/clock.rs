@@ -99,6 +99,14 @@ impl Clock {
         }
     }
 
+    /// The wall clock as it is, set back or not.
+    pub fn wall(&self) -> Timestamp {
+        match &self.0 {
+            Source::Manual(now) => Timestamp::from_micros(now.load(Ordering::SeqCst)),
+            Source::System { .. } => Timestamp::from_micros(wall()),
+        }
+    }
+
     /// Time that only passes, for measuring; its origin means nothing.
     pub fn elapsed(&self) -> Span {
         match &self.0 {

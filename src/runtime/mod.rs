@@ -4,4 +4,5 @@ pub mod clock;
 pub mod listen;
 pub mod publish;
 pub mod ring;
+pub mod serve;
 pub mod tasks;

@@ -1,29 +1,26 @@
 //! Builds every part, binds every socket, then runs to the end.
 
-use std::{convert::Infallible, fmt, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    body::Body,
-    server::NamedService,
-    service::Routes,
-    transport::{Certificate, Identity as Keys, Server, ServerTlsConfig},
-};
+use tonic::{server::NamedService, service::Routes, transport::ServerTlsConfig};
 use tonic_health::server::HealthReporter;
-use tower::Service;
 
 use crate::{
-    config::{Identity, Sidecar, Tls},
+    config::{Identity, Origin, Sidecar},
     engine::Snapshot,
     runtime::{
         clock::Clock,
-        listen::{Limit, Tcp, Unix, connections},
+        listen::{Tcp, Unix},
         publish::Published,
+        serve::{Error, serve_tcp, serve_unix, tls},
         tasks::{End, Tasks},
     },
     telemetry::Metrics,
-    wire::v1::{self, check_service_server::CheckServiceServer},
+    wire::{
+        signed::{Pin, Trust},
+        v1::{self, check_service_server::CheckServiceServer},
+    },
 };
 
 use super::{
@@ -31,38 +28,14 @@ use super::{
     check::CheckService,
     decider::{Decider, Loaded},
     direct::Direct,
-    operations::{Operations, routes},
+    follow::{Disk, Following, Keeper},
+    operations::{Operations, Source, routes},
 };
 
 // reliability §9.3.
 const MAX_MESSAGE: usize = 256 << 10;
-const MAX_STREAMS: u32 = 256;
-const MAX_HEADERS: u32 = 16 << 10;
 
 type Served = CheckServiceServer<CheckService>;
-
-/// Why a sidecar does not start, or did not end well.
-#[derive(Debug)]
-pub enum Error {
-    /// A socket could not be bound.
-    Bind(io::Error),
-    /// The keys for TLS cannot be used.
-    Tls(String),
-    /// A part it cannot do without ended by itself.
-    Failed(String),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bind(error) => write!(f, "cannot listen: {error}"),
-            Self::Tls(why) => write!(f, "cannot use the keys for TLS: {why}"),
-            Self::Failed(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// A sidecar whose sockets are bound and that serves nothing yet.
 #[derive(Debug)]
@@ -82,7 +55,10 @@ impl Bound {
     ///
     /// A socket that cannot be bound, or keys that cannot be read.
     pub async fn bind(settings: Sidecar, clock: Clock) -> Result<Self, Error> {
-        let tls = settings.tls.as_ref().map(tls).transpose()?;
+        let keys = settings.tls.as_ref();
+        let tls = keys
+            .map(|keys| tls(&keys.certificate, &keys.key, keys.client_ca.as_deref()))
+            .transpose()?;
         let operations = Tcp::bind(settings.operations).await.map_err(Error::Bind)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
         let unix = match &settings.unix {
@@ -158,12 +134,28 @@ impl Bound {
         );
         let published: Arc<Published<Loaded>> = Arc::default();
         let metrics = Metrics::new();
-        let loader = Arc::new(Loader::new(
-            settings.bundle.clone(),
-            Arc::clone(&published),
-            clock.clone(),
-            metrics.clone(),
-        ));
+        let source = match &settings.origin {
+            Origin::Bundle(folder) => Source::Folder(Arc::new(Loader::new(
+                folder.clone(),
+                Arc::clone(&published),
+                clock.clone(),
+                metrics.clone(),
+            ))),
+            Origin::Registry(registry) => {
+                let disk = Disk::hold(&registry.data).map_err(Error::Data)?;
+                let pin = Pin::parse(&registry.key).map_err(Error::Data)?;
+                let keeper = Arc::new(Keeper::new(
+                    disk,
+                    Trust::new(pin),
+                    Arc::clone(&published),
+                    clock.clone(),
+                    metrics.clone(),
+                ));
+                let following =
+                    Following::new((**registry).clone(), keeper.clone()).map_err(Error::Data)?;
+                Source::Registry(keeper, Arc::new(following))
+            }
+        };
         let decider = Arc::new(Decider::new(Arc::clone(&published), clock, metrics));
         let mut tasks = Tasks::new();
         let stop = tasks.stopping();
@@ -199,7 +191,7 @@ impl Bound {
         let local = operations.address().ip().is_loopback();
         let pages = routes(Operations {
             decider: Arc::clone(&decider),
-            loader: Arc::clone(&loader),
+            source: source.clone(),
             stopping: stop.clone(),
             local,
         });
@@ -234,8 +226,16 @@ impl Bound {
                 snapshot,
                 confirmed: decider.clock.elapsed(),
                 earlier: Vec::new(),
+                contact: None,
             })),
-            None => tasks.essential("bundle", loader.follow(stop.clone())),
+            None => match source {
+                Source::Folder(loader) => tasks.essential("bundle", loader.follow(stop.clone())),
+                Source::Registry(_, following) => {
+                    let attending = Arc::clone(&following).attend(stop.clone());
+                    tasks.essential("attending the registry", attending);
+                    tasks.essential("watching the registry", following.watch(stop.clone()));
+                }
+            },
         }
 
         match tasks.run(asked, settings.drain_timeout).await {
@@ -258,70 +258,6 @@ fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations
         );
     }
     tracing::info!(decisions = %tcp, unix = unix.map(|unix| unix.path().display().to_string()), %operations, tls = settings.tls.is_some(), version = env!("CARGO_PKG_VERSION"), "listening");
-}
-
-fn tls(tls: &Tls) -> Result<ServerTlsConfig, Error> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| Error::Tls(format!("{}: {error}", path.display())))
-    };
-    let mut config =
-        ServerTlsConfig::new().identity(Keys::from_pem(read(&tls.certificate)?, read(&tls.key)?));
-    if let Some(ca) = &tls.client_ca {
-        config = config.client_ca_root(Certificate::from_pem(read(ca)?));
-    }
-    Ok(config)
-}
-
-fn server() -> Server {
-    Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_max_header_list_size(MAX_HEADERS)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-}
-
-async fn serve_tcp<S>(
-    services: S,
-    tcp: Tcp,
-    tls: Option<ServerTlsConfig>,
-    most: usize,
-    stop: CancellationToken,
-) -> Result<(), String>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send,
-    S: 'static,
-    S::Future: Send,
-{
-    let tcp = Arc::new(tcp);
-    let incoming = connections(Limit::new(most), move || {
-        let tcp = Arc::clone(&tcp);
-        async move { tcp.accept().await }
-    });
-    let mut server = server().accept_http1(true);
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(|error| error.to_string())?;
-    }
-    server
-        .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
-        .await
-        .map_err(|error| error.to_string())
-}
-
-async fn serve_unix(
-    services: Direct<Served>,
-    unix: Unix,
-    most: usize,
-    stop: CancellationToken,
-) -> Result<(), String> {
-    let unix = Arc::new(unix);
-    let incoming = connections(Limit::new(most), move || {
-        let unix = Arc::clone(&unix);
-        async move { unix.accept().await }
-    });
-    server()
-        .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
-        .await
-        .map_err(|error| error.to_string())
 }
 
 /// Keeps gRPC health in step: serving with a snapshot in force, and not once told to stop.

@@ -47,7 +47,9 @@ impl CheckService {
             all: request.explain,
         };
         let question = question(request, subject)?;
+        let arrived = loaded.at(arrived);
         let decided = self.decider.decide(&question, loaded, arrived);
+        let loaded = decided.newer.as_deref().unwrap_or(loaded);
         let stamp = Stamp {
             id: written(decided.id),
             time: arrived.now.latest,

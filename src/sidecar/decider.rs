@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Decision, ExceptionId, Outcome, Question, Span, SubjectId},
-    engine::{Snapshot, decide},
+    engine::{Snapshot, decide, follow::Contact},
     runtime::{
         clock::{Clock, Instant},
         publish::Published,
@@ -72,6 +72,8 @@ pub(super) struct Loaded {
     pub(super) confirmed: Span,
     /// The few before it, so that recent decisions can still be explained.
     pub(super) earlier: Vec<Arc<Snapshot>>,
+    /// How the registry is seen, if one is followed.
+    pub(super) contact: Option<Contact>,
 }
 
 impl Loaded {
@@ -89,6 +91,18 @@ impl Loaded {
             snapshot,
             confirmed,
             earlier,
+            contact: None,
+        }
+    }
+
+    /// `look` as decisions from this see it.
+    pub(super) fn at(&self, look: Instant) -> Instant {
+        match &self.contact {
+            Some(contact) => Instant {
+                now: contact.now(look.now, look.elapsed),
+                ..look
+            },
+            None => look,
         }
     }
 }
@@ -99,6 +113,8 @@ pub(super) struct Decided {
     pub(super) id: Uuid,
     /// Exceptions taken for used up; there were none left to count.
     pub(super) spent: Vec<ExceptionId>,
+    /// What it was made from, if something was taken back in the meantime.
+    pub(super) newer: Option<Arc<Loaded>>,
     number: u64,
 }
 
@@ -121,14 +137,35 @@ impl Decider {
 
     /// Decides `question`, which arrived at `arrived`.
     pub(super) fn decide(&self, question: &Question, loaded: &Loaded, arrived: Instant) -> Decided {
-        let (decision, spent) = self.settle(question, &loaded.snapshot, arrived);
+        let (mut decision, mut spent) = self.settle(question, &loaded.snapshot, arrived);
+        let mut newer: Option<Arc<Loaded>> = None;
+        // Nothing is allowed on the strength of what was taken back before the answer (D3).
+        while decision.outcome == Outcome::AllowByException {
+            let before = newer.as_deref().unwrap_or(loaded);
+            let Some(after) = self.removed_since(before) else {
+                break;
+            };
+            for exception in decision.relied_on() {
+                self.uses.give_back(exception);
+            }
+            (decision, spent) = self.settle(question, &after.snapshot, after.at(arrived));
+            newer = Some(after);
+        }
         let number = self.recent.number();
         Decided {
             decision,
             id: decision_id(arrived.now, number, self.salt),
             spent,
+            newer,
             number,
         }
+    }
+
+    /// What is published now, if more is taken back in it than in `loaded`.
+    fn removed_since(&self, loaded: &Loaded) -> Option<Arc<Loaded>> {
+        let now = self.snapshot.load();
+        let removed = now.as_ref()?.snapshot.removed();
+        (!Arc::ptr_eq(removed, loaded.snapshot.removed())).then(|| self.snapshot.get())?
     }
 
     /// Counts and keeps a decision whose answer is ready, with its `request` as it was sent; tells

@@ -4,12 +4,11 @@ use tonic::{
     Extensions,
     transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo},
 };
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::{
     config::Identity,
     domain::{Invalid, SubjectId},
-    wire::Fault,
+    wire::{Fault, identity::spiffe_id},
 };
 
 /// A caller.
@@ -85,24 +84,6 @@ pub(super) fn caller(
 
 fn shown(text: &str) -> String {
     text.chars().take(200).filter(|c| !c.is_control()).collect()
-}
-
-/// The one SPIFFE id of a certificate; more than one is none (SPIFFE X509-SVID §2).
-fn spiffe_id(der: &[u8]) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names
-        .value
-        .general_names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
-    match (uris.next(), uris.next()) {
-        (Some(uri), None) if uri.starts_with("spiffe://") => Some(uri.to_owned()),
-        _ => None,
-    }
 }
 
 /// An asserted subject is still a well-formed one.

@@ -5,10 +5,11 @@ mod bundle;
 mod check;
 mod decider;
 mod direct;
+mod follow;
 mod identity;
 mod operations;
 mod record;
 mod uses;
 
-pub use app::{Bound, Error};
+pub use app::Bound;
 pub use record::DecisionLine;

@@ -18,14 +18,50 @@ use crate::domain::Span;
 use super::{
     bundle::Loader,
     decider::Decider,
+    follow::{Following, Keeper},
     record::{DecisionLine, Kept},
 };
+
+/// Where what is governed comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// A folder.
+    Folder(Arc<Loader>),
+    /// A registry.
+    Registry(Arc<Keeper>, Arc<Following>),
+}
+
+impl Source {
+    /// What is wrong with it now, in words.
+    fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Folder(loader) => {
+                let mut problems = loader.problems();
+                problems.truncate(SHOWN);
+                if !problems.is_empty() {
+                    problems.insert(0, "the folder's present content is refused:".into());
+                }
+                problems
+            }
+            Self::Registry(keeper, _) => match keeper.age() {
+                _ if keeper.distrusted() => {
+                    vec!["DISTRUST: the registry told two histories; exceptions are off".into()]
+                }
+                None => vec!["the registry has not been heard; exceptions are off".into()],
+                Some(age) => vec![format!(
+                    "the registry was heard {:.1} s ago",
+                    age.as_secs_f64()
+                )],
+            },
+        }
+    }
+}
 
 /// What the operations port can see.
 #[derive(Clone, Debug)]
 pub(super) struct Operations {
     pub(super) decider: Arc<Decider>,
-    pub(super) loader: Arc<Loader>,
+    pub(super) source: Source,
     pub(super) stopping: CancellationToken,
     /// Decisions are shown to this machine alone.
     pub(super) local: bool,
@@ -48,8 +84,7 @@ const SHOWN: usize = 10;
 
 /// Ready with a snapshot in force; a refused bundle is told and does not unready the last good one.
 async fn ready(State(operations): State<Operations>) -> Response {
-    let mut problems = operations.loader.problems();
-    problems.truncate(SHOWN);
+    let problems = operations.source.problems();
     let loaded = operations.decider.snapshot.get();
     let (status, mut text) = match &loaded {
         _ if operations.stopping.is_cancelled() => {
@@ -57,7 +92,11 @@ async fn ready(State(operations): State<Operations>) -> Response {
         }
         None => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "no bundle in force\n".to_owned(),
+            match operations.source {
+                Source::Folder(_) => "no bundle in force\n",
+                Source::Registry(..) => "no snapshot in force\n",
+            }
+            .to_owned(),
         ),
         Some(loaded) => (
             StatusCode::OK,
@@ -68,12 +107,9 @@ async fn ready(State(operations): State<Operations>) -> Response {
             ),
         ),
     };
-    if !problems.is_empty() {
-        text.push_str("the folder's present content is refused:\n");
-        for problem in problems {
-            text.push_str(&problem);
-            text.push('\n');
-        }
+    for problem in problems {
+        text.push_str(&problem);
+        text.push('\n');
     }
     (status, text).into_response()
 }
@@ -90,6 +126,9 @@ async fn metrics(State(operations): State<Operations>) -> Response {
                 .saturating_sub(loaded.confirmed.micros()),
         )
     });
+    if let Source::Registry(keeper, _) = &operations.source {
+        keeper.tell();
+    }
     let exceptions: Vec<_> = loaded
         .iter()
         .flat_map(|loaded| loaded.snapshot.exceptions())

@@ -48,6 +48,87 @@ struct Inner {
     age: Gauge<f64, std::sync::atomic::AtomicU64>,
     revision: Gauge,
     loads: Family<ResultLabels, Counter>,
+    by_exception: Counter,
+    following: Following,
+}
+
+/// What is told of the registry that is followed.
+#[derive(Debug, Default)]
+struct Following {
+    connected: Family<LaneLabels, Gauge>,
+    contact_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    refused: Family<ReasonLabels, Counter>,
+    resyncs: Family<ReasonLabels, Counter>,
+    sequence: Gauge,
+    lease: Family<TierLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    disk_faults: Family<FileLabels, Counter>,
+    clock_steps: Counter,
+    distrusted: Gauge,
+}
+
+impl Following {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            names::REGISTRY_CONNECTED,
+            "Whether the registry is connected",
+            self.connected.clone(),
+        );
+        registry.register(
+            names::REGISTRY_CONTACT_AGE,
+            "Seconds since everything was last known to be current",
+            self.contact_age.clone(),
+        );
+        registry.register(
+            names::REGISTRY_REFUSED,
+            "Statements of the registry that were refused",
+            self.refused.clone(),
+        );
+        registry.register(
+            names::REGISTRY_RESYNCS,
+            "Times everything was fetched anew",
+            self.resyncs.clone(),
+        );
+        registry.register(
+            names::REMOVALS_SEQUENCE,
+            "Removals in force",
+            self.sequence.clone(),
+        );
+        registry.register(
+            names::LEASE_REMAINING,
+            "Seconds for which exceptions are still honoured without the registry",
+            self.lease.clone(),
+        );
+        registry.register(
+            names::DISK_FAULTS,
+            "Failures of the disk and damage found there",
+            self.disk_faults.clone(),
+        );
+        registry.register(
+            names::CLOCK_STEPS,
+            "Times the clock was found set, or time lost",
+            self.clock_steps.clone(),
+        );
+        registry.register(
+            names::REGISTRY_DISTRUSTED,
+            "Whether two histories of the registry were seen",
+            self.distrusted.clone(),
+        );
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LaneLabels {
+    lane: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FileLabels {
+    file: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -183,6 +264,8 @@ impl Metrics {
             Family::clone(&loads),
         );
         registry.register(names::BUILD_INFO, "What runs", build);
+        let following = Following::default();
+        following.register(&mut registry);
         let inner = Inner {
             registry,
             decisions,
@@ -197,6 +280,8 @@ impl Metrics {
             age,
             revision,
             loads,
+            by_exception: Counter::default(),
+            following,
         };
         Self {
             inner: Arc::new(inner),
@@ -214,6 +299,9 @@ impl Metrics {
         {
             inner.allowed.inc();
             return;
+        }
+        if decision.outcome == Outcome::AllowByException {
+            inner.by_exception.inc();
         }
         let control = decision
             .failed
@@ -269,6 +357,59 @@ impl Metrics {
             .loads
             .get_or_create(&ResultLabels { result })
             .inc();
+    }
+
+    /// Decisions so far that relied on an exception.
+    pub fn allows_by_exception(&self) -> u64 {
+        self.inner.by_exception.get()
+    }
+
+    /// Tells whether a connection to the registry stands.
+    pub fn connected(&self, lane: &'static str, connected: bool) {
+        let lanes = &self.inner.following.connected;
+        lanes
+            .get_or_create(&LaneLabels { lane })
+            .set(i64::from(connected));
+    }
+
+    /// Counts a statement of the registry that was refused.
+    pub fn refused(&self, reason: &'static str) {
+        let refused = &self.inner.following.refused;
+        refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts a time everything is fetched anew.
+    pub fn resync(&self, reason: &'static str) {
+        let resyncs = &self.inner.following.resyncs;
+        resyncs.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts a failure of the disk, or damage found there.
+    pub fn disk_fault(&self, file: &'static str) {
+        let faults = &self.inner.following.disk_faults;
+        faults.get_or_create(&FileLabels { file }).inc();
+    }
+
+    /// Counts a clock that was set, or time that was lost.
+    pub fn clock_step(&self) {
+        self.inner.following.clock_steps.inc();
+    }
+
+    /// Tells how the registry is seen: how long ago everything was current, the removals in
+    /// force, and for how long each tier's exceptions are still honoured.
+    pub fn follows(&self, age: Option<Span>, sequence: u64, left: [Span; 4], distrusted: bool) {
+        let following = &self.inner.following;
+        following
+            .contact_age
+            .set(age.map_or(f64::INFINITY, Span::as_secs_f64));
+        following.sequence.set(number(sequence));
+        following.distrusted.set(i64::from(distrusted));
+        for (tier, left) in Tier::ALL.into_iter().zip(left) {
+            following
+                .lease
+                .get_or_create(&TierLabels { tier: tier.name() })
+                .set(left.as_secs_f64());
+        }
     }
 
     /// Everything in the text format of Prometheus, with the gauges as of `now`.

@@ -24,3 +24,21 @@ pub const SNAPSHOT_REVISION: &str = "exeat_snapshot_revision";
 pub const BUNDLE_LOADS: &str = "exeat_bundle_loads";
 /// What runs.
 pub const BUILD_INFO: &str = "exeat_build_info";
+/// Whether the registry is connected, by connection.
+pub const REGISTRY_CONNECTED: &str = "exeat_registry_connected";
+/// Seconds since a nonce was sent whose answer has been acted on in full.
+pub const REGISTRY_CONTACT_AGE: &str = "exeat_registry_contact_age_seconds";
+/// Statements of the registry that were refused, by reason.
+pub const REGISTRY_REFUSED: &str = "exeat_registry_refused";
+/// Times everything was fetched anew, by reason.
+pub const REGISTRY_RESYNCS: &str = "exeat_registry_resyncs";
+/// Removals in force.
+pub const REMOVALS_SEQUENCE: &str = "exeat_removals_sequence";
+/// Whether exceptions of a tier are honoured as far as the lease is concerned, by tier.
+pub const LEASE_REMAINING: &str = "exeat_lease_remaining_seconds";
+/// Failures of the disk and damage found there, by file.
+pub const DISK_FAULTS: &str = "exeat_disk_faults";
+/// Times the clock was found set, or time lost.
+pub const CLOCK_STEPS: &str = "exeat_clock_steps";
+/// Whether two histories of the registry were seen.
+pub const REGISTRY_DISTRUSTED: &str = "exeat_registry_distrusted";

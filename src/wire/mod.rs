@@ -3,9 +3,27 @@
 
 mod check;
 mod codec;
+pub mod identity;
+pub mod signed;
 mod status;
+pub mod sync;
 pub mod v1;
 
 pub use check::{Detail, Stamp, answer, batch_item, keep, kept, question};
 pub use codec::{Codec, Received};
+pub use prost::Message;
 pub use status::Fault;
+
+/// A message's bytes.
+pub fn encoded(message: &impl Message) -> Vec<u8> {
+    message.encode_to_vec()
+}
+
+/// The message of some bytes.
+///
+/// # Errors
+///
+/// Bytes that are none.
+pub fn decoded<M: Message + Default>(bytes: &[u8]) -> Result<M, String> {
+    M::decode(bytes).map_err(|error| error.to_string())
+}

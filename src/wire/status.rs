@@ -7,6 +7,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::domain::Invalid;
 
+/// Bytes of faults told in one status.
+const TOLD: usize = 6_000;
+
 /// Why a call has no decision. A denial is not among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -22,18 +25,28 @@ pub enum Fault {
     NotFound(String),
     /// The caller's deadline passed first.
     DeadlineExceeded,
+    /// Files that cannot be taken: each fault with its place.
+    Faulty(Vec<String>),
+    /// Something changed since the caller looked.
+    Conflict(String),
+    /// Not in the state the system is in.
+    Precondition(String),
+    /// It cannot be done now, through no fault of the caller; details are in the log.
+    Unavailable(String),
 }
 
 impl Fault {
     /// The gRPC code.
     pub fn code(&self) -> Code {
         match self {
-            Self::Invalid(_) => Code::InvalidArgument,
-            Self::NotReady => Code::Unavailable,
+            Self::Invalid(_) | Self::Faulty(_) => Code::InvalidArgument,
+            Self::NotReady | Self::Unavailable(_) => Code::Unavailable,
             Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::Forbidden(_) => Code::PermissionDenied,
             Self::NotFound(_) => Code::NotFound,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::Conflict(_) => Code::Aborted,
+            Self::Precondition(_) => Code::FailedPrecondition,
         }
     }
 
@@ -46,6 +59,10 @@ impl Fault {
             Self::Forbidden(_) => "FORBIDDEN",
             Self::NotFound(_) => "NOT_FOUND",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Faulty(_) => "INVALID_MANIFESTS",
+            Self::Conflict(_) => "CONFLICT",
+            Self::Precondition(_) => "FAILED_PRECONDITION",
+            Self::Unavailable(_) => "UNAVAILABLE",
         }
     }
 }
@@ -55,8 +72,23 @@ impl fmt::Display for Fault {
         match self {
             Self::Invalid(invalid) => invalid.fmt(f),
             Self::NotReady => f.write_str("no bundle has been loaded yet; see /readyz"),
-            Self::Unauthenticated(why) | Self::Forbidden(why) | Self::NotFound(why) => {
-                f.write_str(why)
+            Self::Unauthenticated(why)
+            | Self::Forbidden(why)
+            | Self::NotFound(why)
+            | Self::Conflict(why)
+            | Self::Precondition(why)
+            | Self::Unavailable(why) => f.write_str(why),
+            Self::Faulty(faults) => {
+                // Statuses travel as headers, which have a limit.
+                let mut left = TOLD;
+                for (at, fault) in faults.iter().enumerate() {
+                    left = left.saturating_sub(fault.len());
+                    if left == 0 && at > 0 {
+                        return write!(f, "… and {} more", faults.len().saturating_sub(at));
+                    }
+                    writeln!(f, "{fault}")?;
+                }
+                write!(f, "nothing was changed")
             }
             Self::DeadlineExceeded => f.write_str("the deadline passed before the answer"),
         }

@@ -12,6 +12,10 @@
 
 tonic::include_proto!("exeat.v1");
 tonic::include_proto!("exeat.v1.CheckService");
+tonic::include_proto!("exeat.v1.FleetService");
+tonic::include_proto!("exeat.v1.ObjectService");
+tonic::include_proto!("exeat.v1.RevocationService");
+tonic::include_proto!("exeat.v1.SyncService");
 
 /// The descriptors of everything, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exeat.bin"));

@@ -120,7 +120,7 @@ def ineffective(exception, tier, subject, question, now, gate_fails):
         return "EXC_SUSPENDED"
     if now["lease_age"] is not None:
         budget = tier["lease_ttl"] if tier["strict"] else tier["max_staleness"]
-        if now["lease_age"] >= budget:
+        if now["lease_age"] >= budget or now["state_age"] >= tier["max_staleness"]:
             return "EXC_LEASE_LAPSED"
     if now["latest"] - now["earliest"] > tier["max_clock_skew"]:
         return "CLOCK_SKEW"

@@ -1,0 +1,118 @@
+//! A connection to a registry.
+
+use std::path::Path;
+
+use tonic::{
+    Code, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use crate::{
+    config::{default_data, environment},
+    wire::v1::{
+        fleet_service_client::FleetServiceClient, object_service_client::ObjectServiceClient,
+        revocation_service_client::RevocationServiceClient,
+    },
+};
+
+use super::{registry_args::Reach, run::Exit};
+
+/// Largest answer.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Says who asks, with each call.
+#[derive(Clone, Debug)]
+pub(super) struct Token(MetadataValue<Ascii>);
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        request
+            .metadata_mut()
+            .insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+type Connection = InterceptedService<Channel, Token>;
+
+/// The registry's services.
+#[derive(Clone, Debug)]
+pub(super) struct Registry {
+    pub(super) objects: ObjectServiceClient<Connection>,
+    pub(super) revocations: RevocationServiceClient<Connection>,
+    pub(super) fleet: FleetServiceClient<Connection>,
+}
+
+impl Registry {
+    /// Connects as `reach` says.
+    pub(super) async fn connect(reach: &Reach) -> Result<Self, Exit> {
+        let token = match &reach.token {
+            Some(token) => token.clone(),
+            None => first_token(&default_data(&environment()))?,
+        };
+        Self::with(&reach.registry, reach.registry_ca.as_deref(), token.trim()).await
+    }
+
+    /// Connects to `address` with a token.
+    pub(super) async fn with(address: &str, ca: Option<&Path>, token: &str) -> Result<Self, Exit> {
+        let scheme = if ca.is_some() { "https" } else { "http" };
+        let unreachable = |why: String| {
+            Exit::Unreachable(format!(
+                "no registry at {address} ({why}); start one with `exeat registry`, or say where it is with --registry"
+            ))
+        };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(|error| Exit::Usage(format!("--registry: {error}")))?;
+        if let Some(ca) = ca {
+            let pem = std::fs::read(ca)
+                .map_err(|error| Exit::Usage(format!("{}: {error}", ca.display())))?;
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+            endpoint = endpoint
+                .tls_config(tls)
+                .map_err(|error| Exit::Usage(error.to_string()))?;
+        }
+        let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| Exit::Usage("the token is no token".into()))?;
+        value.set_sensitive(true);
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        let token = Token(value);
+        let with = |token: &Token| (channel.clone(), token.clone());
+        let ((one, a), (two, b), (three, c)) = (with(&token), with(&token), with(&token));
+        Ok(Self {
+            objects: ObjectServiceClient::with_interceptor(one, a)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+            revocations: RevocationServiceClient::with_interceptor(two, b),
+            fleet: FleetServiceClient::with_interceptor(three, c)
+                .max_decoding_message_size(MAX_MESSAGE),
+        })
+    }
+}
+
+/// The token the registry made for its first administrator.
+pub(super) fn first_token(data: &Path) -> Result<String, Exit> {
+    let path = data.join("admin.token");
+    std::fs::read_to_string(&path).map_err(|error| {
+        Exit::Usage(format!(
+            "no token: {}: {error}; set EXEAT_TOKEN or use --token",
+            path.display()
+        ))
+    })
+}
+
+/// A failed call as an exit.
+pub(super) fn refused(status: &Status) -> Exit {
+    let text = format!("{:?}: {}", status.code(), status.message());
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable(text),
+        Code::InvalidArgument => Exit::Invalid(status.message().to_owned()),
+        Code::NotFound => Exit::Usage(text),
+        _ => Exit::Unexpected(text),
+    }
+}

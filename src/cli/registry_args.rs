@@ -1,0 +1,283 @@
+//! Commands and flags around the registry.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::args::Output;
+
+/// `exeat registry`: every flag may also stand in the file, or in the environment as `EXEAT_…`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = false)]
+pub struct Registry {
+    /// Something else than to serve.
+    #[command(subcommand)]
+    pub command: Option<RegistryCommand>,
+    /// The folder of its data.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub data: Option<String>,
+    /// A file with settings.
+    #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Address for sidecars and people [127.0.0.1:7432].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Certificate chain, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<String>,
+    /// Key of the certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// Whose client certificates are trusted, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<String>,
+    /// How long calls may take after SIGTERM [10s].
+    #[arg(long, value_name = "SPAN")]
+    pub drain_timeout: Option<String>,
+    /// `text` or `json`.
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// What is logged [info].
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// What else there is to do with a registry.
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Copy the registry into a new file while it goes on.
+    Backup {
+        /// The file.
+        to: PathBuf,
+    },
+    /// After a restore: begin a new epoch, and let sidecars give back what was revoked since.
+    Recover {
+        /// The highest revision any sidecar is known to hold.
+        #[arg(long, default_value_t = 0, value_name = "REVISION")]
+        seen: u64,
+    },
+}
+
+/// Where the registry is, and who asks.
+#[derive(Clone, Debug, Args)]
+pub struct Reach {
+    /// The registry.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:7432",
+        env = "EXEAT_REGISTRY"
+    )]
+    pub registry: String,
+    /// A token; the administrator's of the default data folder, if there is one.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "EXEAT_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+    /// Whose certificate the registry has, PEM; with it TLS is spoken.
+    #[arg(long, value_name = "FILE", env = "EXEAT_REGISTRY_CA")]
+    pub registry_ca: Option<PathBuf>,
+}
+
+/// `exeat dev`.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// The folder of manifests.
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+    /// The one subject the sidecar stands next to; without it callers are believed.
+    #[arg(long, value_name = "ID")]
+    pub subject: Option<String>,
+    /// The folder of the registry's and the sidecar's data [.exeat/dev in the folder].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `exeat apply` and `exeat diff`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// A file or folder of manifests, or `-` for standard input; may be given again.
+    #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove objects of the kinds that stand in the files and are not among them.
+    #[arg(long)]
+    pub prune: bool,
+    /// Change nothing unless an object is at a revision; 0 for not there.
+    #[arg(long, value_name = "KIND/ID=REVISION")]
+    pub expect: Vec<String>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// `exeat get`.
+#[derive(Debug, Args)]
+pub struct Get {
+    /// Control, Subject, Exception, `TierPolicy` or Domain.
+    pub kind: String,
+    /// One object; all, if left out.
+    pub id: Option<String>,
+    /// Only objects that contain this text; several words must all occur.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub filter: String,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// `exeat show` and `exeat history`.
+#[derive(Debug, Args)]
+pub struct One {
+    /// Control, Subject, Exception, `TierPolicy` or Domain.
+    pub kind: String,
+    /// The object.
+    pub id: String,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// How something is taken back.
+#[derive(Debug, Args)]
+pub struct Manner {
+    /// Why, from the closed set of reasons.
+    #[arg(long, default_value = "ADMIN")]
+    pub reason: String,
+    /// Why, in words.
+    #[arg(long, default_value = "")]
+    pub note: String,
+    /// Return once nobody can honour it any more.
+    #[arg(long)]
+    pub wait: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// `exeat exception`.
+#[derive(Debug, Subcommand)]
+pub enum Exception {
+    /// Take an exception back, for good.
+    Revoke {
+        /// The exception.
+        id: String,
+        #[command(flatten)]
+        manner: Manner,
+    },
+}
+
+/// `exeat revoke`.
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// exception, subject, credential, control, domain or principal.
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    #[command(flatten)]
+    pub manner: Manner,
+}
+
+/// `exeat agent`.
+#[derive(Debug, Subcommand)]
+pub enum Agent {
+    /// List the governed subjects.
+    List {
+        /// Only those that contain this text.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        filter: String,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Show one.
+    Show {
+        /// The subject.
+        id: String,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Register one from its manifest.
+    Register {
+        /// The manifest.
+        #[arg(short = 'f', long = "file", value_name = "PATH")]
+        file: PathBuf,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Deny every question of a subject until it is thawed.
+    Freeze {
+        /// The subject.
+        id: String,
+        #[command(flatten)]
+        manner: Manner,
+    },
+    /// End a freeze.
+    Thaw {
+        /// The subject.
+        id: String,
+        #[command(flatten)]
+        manner: Manner,
+    },
+}
+
+/// `exeat access`.
+#[derive(Debug, Subcommand)]
+pub enum Access {
+    /// Let somebody in; prints the token, once.
+    Grant {
+        /// A SPIFFE id, or a name for which a token is made.
+        identity: String,
+        /// admin, author, approver, viewer or sidecar.
+        #[arg(long)]
+        role: String,
+        /// Of a sidecar: `*`, `subject:ID` or `domain:ID`; may be given again.
+        #[arg(long)]
+        scope: Vec<String>,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Shut somebody out.
+    Expel {
+        /// Who.
+        identity: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Say who is let in.
+    List {
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        #[command(flatten)]
+        reach: Reach,
+    },
+}
+
+/// `exeat sidecars` and `exeat status`.
+#[derive(Debug, Args)]
+pub struct Fleet {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    pub reach: Reach,
+}

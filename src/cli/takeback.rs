@@ -1,0 +1,166 @@
+//! `exeat exception revoke`, `revoke` and `agent`.
+
+use serde_json::json;
+
+use crate::{
+    domain::Target,
+    wire::{sync::target_message, v1},
+};
+
+use super::{
+    args::Output,
+    govern,
+    reach::{Registry, refused},
+    registry_args::{Agent, Apply, Get, Manner, One, Revoke},
+    run::Exit,
+    screen::{BAD, DIM, GOOD, Screen, styled},
+};
+
+pub(super) async fn revoke(args: Revoke, screen: &mut Screen) -> Result<Exit, Exit> {
+    let Revoke { kind, id, manner } = args;
+    let target = Target::parse(&kind, &id).map_err(|error| Exit::Usage(error.to_string()))?;
+    let mut registry = Registry::connect(&manner.reach).await?;
+    let request = v1::RevokeRequest {
+        target: Some(target_message(&target)),
+        reason: manner.reason.clone(),
+        note: manner.note.clone(),
+    };
+    let answer = registry.revocations.revoke(request).await;
+    let answer = answer.map_err(|status| refused(&status))?.into_inner();
+    let what = format!("{target} is revoked");
+    told(&mut registry, answer.receipt, &manner, &what, screen).await
+}
+
+pub(super) async fn agent(command: Agent, screen: &mut Screen) -> Result<Exit, Exit> {
+    match command {
+        Agent::List {
+            filter,
+            output,
+            reach,
+        } => {
+            let get = Get {
+                kind: "subject".into(),
+                id: None,
+                filter,
+                output,
+                reach,
+            };
+            govern::get(get, screen).await
+        }
+        Agent::Show { id, output, reach } => {
+            let one = One {
+                kind: "subject".into(),
+                id,
+                output,
+                reach,
+            };
+            govern::show(one, screen).await
+        }
+        Agent::Register { file, reach } => {
+            let apply = Apply {
+                files: vec![file],
+                dry_run: false,
+                prune: false,
+                expect: Vec::new(),
+                output: Output::Table,
+                reach,
+            };
+            govern::apply(apply, false, screen).await
+        }
+        Agent::Freeze { id, manner } => {
+            let mut registry = Registry::connect(&manner.reach).await?;
+            let request = v1::FreezeRequest {
+                subject: id.clone(),
+                note: manner.note.clone(),
+            };
+            let answer = registry.revocations.freeze(request).await;
+            let answer = answer.map_err(|status| refused(&status))?.into_inner();
+            let what = format!("{id} is frozen: every question of it is denied");
+            told(&mut registry, answer.receipt, &manner, &what, screen).await
+        }
+        Agent::Thaw { id, manner } => {
+            let mut registry = Registry::connect(&manner.reach).await?;
+            let request = v1::ThawRequest {
+                subject: id.clone(),
+                note: manner.note.clone(),
+            };
+            let answer = registry.revocations.thaw(request).await;
+            let answer = answer.map_err(|status| refused(&status))?.into_inner();
+            let what = format!("{id} is thawed");
+            told(&mut registry, answer.receipt, &manner, &what, screen).await
+        }
+    }
+}
+
+/// Prints how far a removal has come, after waiting where that is wanted.
+async fn told(
+    registry: &mut Registry,
+    receipt: Option<v1::RemovalReceipt>,
+    manner: &Manner,
+    what: &str,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    let nothing = || Exit::Unexpected("the answer holds no receipt".into());
+    let mut receipt = receipt.ok_or_else(nothing)?;
+    if manner.wait && receipt.completion() == v1::Completion::Pending {
+        let sequence = receipt
+            .removal
+            .as_ref()
+            .map_or(0, |removal| removal.sequence);
+        let request = v1::GetRevocationRequest {
+            sequence,
+            wait: true,
+        };
+        let answer = registry.revocations.get_revocation(request).await;
+        let answer = answer.map_err(|status| refused(&status))?.into_inner();
+        receipt = answer.receipt.ok_or_else(nothing)?;
+    }
+    let completion = receipt.completion();
+    let name = completion.as_str_name().trim_start_matches("COMPLETION_");
+    let removal = receipt.removal.clone().unwrap_or_default();
+    if manner.output == Output::Json {
+        let outstanding: Vec<_> = receipt.outstanding.iter().map(|sidecar| json!({"sidecar": sidecar.sidecar, "leaseUntil": govern::shown(sidecar.lease_until)})).collect();
+        let told = json!({"apiVersion": "exeat/v1", "sequence": removal.sequence, "time": govern::shown(removal.time), "by": removal.initiator, "acknowledged": receipt.acknowledged, "outstanding": outstanding, "effectiveBy": govern::shown(receipt.effective_by), "completion": name});
+        screen.say(&told.to_string())?;
+    } else {
+        let mark = if completion == v1::Completion::Pending {
+            styled(BAD, name)
+        } else {
+            styled(GOOD, name)
+        };
+        screen.say(&format!(
+            "{what}  {}",
+            styled(
+                DIM,
+                &format!("#{} by {}", removal.sequence, removal.initiator)
+            )
+        ))?;
+        screen.say(&format!(
+            "  {mark}  {} acknowledged, {} outstanding",
+            receipt.acknowledged.len(),
+            receipt.outstanding.len()
+        ))?;
+        for sidecar in &receipt.outstanding {
+            screen.say(&match sidecar.lease_until {
+                Some(until) => format!(
+                    "    {} may honour it until {}",
+                    sidecar.sidecar,
+                    govern::shown(Some(until))
+                ),
+                None => format!(
+                    "    {} has not heard of it, and goes on until it does",
+                    sidecar.sidecar
+                ),
+            })?;
+        }
+        if completion == v1::Completion::Pending
+            && let Some(at) = receipt.effective_by
+        {
+            screen.say(&format!(
+                "  nobody can honour it after {}",
+                govern::shown(Some(at))
+            ))?;
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,174 @@
+//! Checked settings of the registry.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    common::{self, LogFormat, Tls},
+    load::{Setting, Settings, Wrong},
+};
+
+/// Settings of the registry.
+#[derive(Clone, Debug)]
+pub struct RegistryProcess {
+    /// The folder of its data.
+    pub data: PathBuf,
+    /// Where it is served.
+    pub listen: SocketAddr,
+    /// TLS on `listen`.
+    pub tls: Option<Tls>,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Changes kept for sidecars that were away.
+    pub kept_changes: usize,
+    /// How long calls under way may take after the signal to stop.
+    pub drain_timeout: Duration,
+    /// How logs are written.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log: String,
+    /// Where each value came from.
+    pub settings: Settings,
+}
+
+const DEFAULTS: &[Setting] = &[
+    Setting {
+        key: "data",
+        default: "auto",
+        about: "folder of its data",
+    },
+    Setting {
+        key: "listen",
+        default: "127.0.0.1:7432",
+        about: "address for sidecars, people and health",
+    },
+    Setting {
+        key: "tls_certificate",
+        default: "",
+        about: "certificate chain, PEM; that of `exeat registry init`, if there is one",
+    },
+    Setting {
+        key: "tls_key",
+        default: "",
+        about: "key of the certificate, PEM",
+    },
+    Setting {
+        key: "tls_client_ca",
+        default: "",
+        about: "whose client certificates are trusted, PEM",
+    },
+    Setting {
+        key: "max_connections",
+        default: "20000",
+        about: "connections at once",
+    },
+    Setting {
+        key: "kept_changes",
+        default: "100000",
+        about: "changes kept for sidecars that were away",
+    },
+    Setting {
+        key: "drain_timeout",
+        default: "10s",
+        about: "how long calls may take after SIGTERM",
+    },
+    Setting {
+        key: "log_format",
+        default: "text",
+        about: "`text` or `json`",
+    },
+    Setting {
+        key: "log",
+        default: "info",
+        about: "what is logged, such as `info` or `exeat=debug`",
+    },
+];
+
+/// Where a registry's data is unless told otherwise.
+pub fn default_data(environment: &[(String, String)]) -> PathBuf {
+    common::state_folder(environment).join("registry")
+}
+
+impl RegistryProcess {
+    /// Every setting with its default and purpose.
+    pub const SETTINGS: &'static [Setting] = DEFAULTS;
+
+    /// Reads and checks the settings, all problems together.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, each with its key and source.
+    pub fn load(
+        file: Option<&Path>,
+        environment: &[(String, String)],
+        flags: &[(&'static str, Option<String>)],
+    ) -> Result<Self, Wrong> {
+        let settings = Settings::gather(DEFAULTS, file, environment, flags)?;
+        let mut wrong = Wrong::default();
+        let told = &mut wrong;
+        let data = settings.parse("data", told, |text| {
+            Ok(match text {
+                "auto" => default_data(environment),
+                text => PathBuf::from(text),
+            })
+        });
+        let listen = settings.parse("listen", told, common::address);
+        let tls = common::tls(&settings, told).or_else(|| data.as_deref().and_then(made_by_init));
+        let max_connections =
+            settings.parse("max_connections", told, |text| common::count(text, 100_000));
+        let kept_changes =
+            settings.parse("kept_changes", told, |text| common::count(text, 10_000_000));
+        let drain_timeout = settings.parse("drain_timeout", told, common::span);
+        let log_format = settings.parse("log_format", told, common::log_format);
+        let log = settings.parse("log", told, |text| Ok(text.to_owned()));
+        common::beyond_loopback(listen, tls.as_ref(), told);
+        match (
+            data,
+            listen,
+            max_connections,
+            kept_changes,
+            drain_timeout,
+            log_format,
+        ) {
+            (
+                Some(data),
+                Some(listen),
+                Some(max_connections),
+                Some(kept_changes),
+                Some(drain_timeout),
+                Some(log_format),
+            ) if wrong.0.is_empty() => Ok(Self {
+                data,
+                listen,
+                tls,
+                max_connections,
+                kept_changes,
+                drain_timeout,
+                log_format,
+                log: log.unwrap_or_default(),
+                settings,
+            }),
+            _ => {
+                if wrong.0.is_empty() {
+                    let what = "a setting is empty that has to be given";
+                    wrong.0.push(what.into());
+                }
+                Err(wrong)
+            }
+        }
+    }
+}
+
+/// The keys that `exeat registry init` made in the data folder.
+fn made_by_init(data: &Path) -> Option<Tls> {
+    let file = |name: &str| data.join("tls").join(name);
+    let tls = Tls {
+        certificate: file("registry.pem"),
+        key: file("registry-key.pem"),
+        client_ca: Some(file("ca.pem")),
+    };
+    tls.certificate.try_exists().unwrap_or(false).then_some(tls)
+}

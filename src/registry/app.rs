@@ -1,0 +1,236 @@
+//! Builds every part, binds, then runs to the end.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use axum::{Router, routing::get};
+use tonic::{service::Routes, transport::ServerTlsConfig};
+
+use crate::{
+    config::RegistryProcess,
+    runtime::{
+        clock::Clock,
+        listen::Tcp,
+        serve::{Error, serve_tcp, tls},
+        tasks::{End, Tasks},
+    },
+    wire::v1::{
+        self, fleet_service_server::FleetServiceServer, object_service_server::ObjectServiceServer,
+        revocation_service_server::RevocationServiceServer, sync_service_server::SyncServiceServer,
+    },
+};
+
+use super::{
+    attendants::Attendants,
+    authn::{Guarded, Guests},
+    core::{self, Registry},
+    files::{Folder, write_secret},
+    publication::Publication,
+    service::{Fleet, ObjectCalls, Revocations, Sync, token},
+    store::{Access, Sqlite, Store},
+};
+
+/// Largest request: a bundle of manifests.
+const MAX_APPLY: usize = 64 << 20;
+/// Largest of anything else.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// A registry whose socket is bound and that serves nothing yet.
+#[derive(Debug)]
+pub struct Bound {
+    settings: RegistryProcess,
+    folder: Folder,
+    registry: Arc<Registry>,
+    guests: Arc<Guests>,
+    tcp: Tcp,
+    tls: Option<ServerTlsConfig>,
+}
+
+impl From<core::Error> for Error {
+    fn from(error: core::Error) -> Self {
+        Self::Data(error.to_string())
+    }
+}
+
+/// Opens the store of a data folder, and makes the first of everything where there is nothing.
+async fn open(
+    folder: &Folder,
+    clock: Clock,
+    kept: usize,
+) -> Result<(Registry, Sqlite, Option<String>), Error> {
+    let path = folder.file("registry.db");
+    let born = !path.try_exists().unwrap_or(true);
+    let signer = folder.signer(born).map_err(Error::Data)?;
+    let sqlite = Sqlite::open_file(&path)
+        .await
+        .map_err(|error| Error::Data(format!("{}: {error}", path.display())))?;
+    let store: Arc<dyn Store> = Arc::new(sqlite.clone());
+    let registry = Registry::open(Arc::clone(&store), signer, clock, kept).await?;
+    let mut first = None;
+    if store.access().await.map_err(core::Error::Store)?.is_empty() {
+        let (token, digest) = token()?;
+        let access = Access {
+            identity: "user:admin".into(),
+            role: "admin".into(),
+            scope: "".into(),
+            token: Some(digest),
+        };
+        let file = folder.file("admin.token");
+        write_secret(&file, token.as_bytes())
+            .map_err(|error| Error::Data(format!("{}: {error}", file.display())))?;
+        store.grant(&access).await.map_err(core::Error::Store)?;
+        first = Some(token);
+    }
+    Ok((registry, sqlite, first))
+}
+
+impl Bound {
+    /// Binds the socket, takes hold of the data folder and opens the store.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from starting.
+    pub async fn bind(settings: RegistryProcess, clock: Clock) -> Result<Self, Error> {
+        let keys = settings.tls.as_ref();
+        let tls = keys
+            .map(|keys| tls(&keys.certificate, &keys.key, keys.client_ca.as_deref()))
+            .transpose()?;
+        let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
+        let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
+        let (registry, _, first) = open(&folder, clock, settings.kept_changes).await?;
+        if first.is_some() {
+            tracing::info!(file = %folder.file("admin.token").display(), "the first administrator's token was written");
+        }
+        let guests = Arc::new(Guests::default());
+        let access = registry.store.access().await.map_err(core::Error::Store)?;
+        guests.read(&access).map_err(core::Error::Store)?;
+        Ok(Self {
+            settings,
+            folder,
+            registry: Arc::new(registry),
+            guests,
+            tcp,
+            tls,
+        })
+    }
+
+    /// Where it is served.
+    pub fn address(&self) -> SocketAddr {
+        self.tcp.address()
+    }
+
+    /// The key that sidecars pin.
+    pub fn pin(&self) -> String {
+        self.registry.pin().to_string()
+    }
+
+    /// Serves until `asked` to stop.
+    ///
+    /// # Errors
+    ///
+    /// What ended it, if nobody asked.
+    pub async fn run(self, asked: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        let Self {
+            settings,
+            folder,
+            registry,
+            guests,
+            tcp,
+            tls,
+        } = self;
+        for (key, value, source) in settings.settings.effective() {
+            tracing::info!(key, value, source, "setting");
+        }
+        let view = registry.view();
+        tracing::info!(address = %tcp.address(), tls = tls.is_some(), key = %registry.pin(), era = %view.beginning.era, revision = view.head.revision, data = %folder.file("").display(), version = env!("CARGO_PKG_VERSION"), "listening");
+        if let Some(why) = &view.read_only {
+            tracing::error!(%why, "read-only");
+        }
+        let mut tasks = Tasks::new();
+        let stop = tasks.stopping();
+        let attendants = Arc::new(Attendants::default());
+        let sync = Sync {
+            registry: Arc::clone(&registry),
+            publication: Arc::new(Publication::default()),
+            attendants: Arc::clone(&attendants),
+            stop: stop.clone(),
+        };
+        let fleet = Fleet {
+            registry: Arc::clone(&registry),
+            attendants,
+            guests: Arc::clone(&guests),
+        };
+        let objects = ObjectServiceServer::new(ObjectCalls(Arc::clone(&registry)))
+            .max_decoding_message_size(MAX_APPLY)
+            .max_encoding_message_size(MAX_APPLY);
+        let revocations = RevocationServiceServer::new(Revocations(Arc::clone(&registry)))
+            .max_decoding_message_size(MAX_MESSAGE);
+        let fleet = FleetServiceServer::new(fleet).max_decoding_message_size(MAX_MESSAGE);
+        let sync = SyncServiceServer::new(sync)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_APPLY);
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter
+            .set_service_status("", tonic_health::ServingStatus::Serving)
+            .await;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let failed = |error: tonic_reflection::server::Error| Error::Failed(error.to_string());
+        let grpc = Routes::new(health)
+            .add_service(reflection().build_v1().map_err(failed)?)
+            .add_service(reflection().build_v1alpha().map_err(failed)?)
+            .add_service(Guarded::new(objects, &guests))
+            .add_service(Guarded::new(revocations, &guests))
+            .add_service(Guarded::new(fleet, &guests))
+            .add_service(Guarded::new(sync, &guests));
+        let pages = Router::new()
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(|| async { "ok\n" }));
+        let services = Routes::from(grpc.into_axum_router().merge(pages));
+        tasks.essential(
+            "registry",
+            serve_tcp(services, tcp, tls, settings.max_connections, stop),
+        );
+        match tasks.run(asked, settings.drain_timeout).await {
+            End::Asked => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            End::Failed { task, why } => Err(Error::Failed(format!("{task}: {why}"))),
+        }
+    }
+}
+
+/// Copies the registry of a data folder into a new file, while it may go on.
+///
+/// # Errors
+///
+/// A store that cannot be read, or a file that cannot be written.
+pub async fn backup(data: &Path, to: &Path) -> Result<(), Error> {
+    let path = data.join("registry.db");
+    if !path.try_exists().unwrap_or(false) {
+        return Err(Error::Data(format!(
+            "{}: there is no registry",
+            data.display()
+        )));
+    }
+    let sqlite = Sqlite::open_file(&path).await.map_err(core::Error::Store)?;
+    sqlite.backup(to).await.map_err(core::Error::Store)?;
+    sqlite.close().await;
+    Ok(())
+}
+
+/// Begins a new epoch of the registry of a data folder, beyond revision `seen`; tells which.
+///
+/// # Errors
+///
+/// A folder that another process holds, or a store that fails.
+pub async fn recover(data: &Path, seen: u64, clock: Clock) -> Result<(u64, u64), Error> {
+    let folder = Folder::hold(data).map_err(Error::Data)?;
+    let (registry, sqlite, _) = open(&folder, clock, 1).await?;
+    let beginning = registry.recover(seen).await?;
+    sqlite.close().await;
+    Ok((beginning.era.epoch, beginning.base.revision))
+}

@@ -1,0 +1,81 @@
+//! The sidecars that are connected, as people want to see them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{domain::Head, wire::v1};
+
+/// Most refusals kept for one sidecar.
+const NACKS: usize = 20;
+
+/// Everybody who ever attended since the start.
+#[derive(Debug, Default)]
+pub(super) struct Attendants {
+    known: Mutex<BTreeMap<Box<str>, Attendant>>,
+}
+
+/// One sidecar.
+#[derive(Clone, Debug)]
+pub(super) struct Attendant {
+    /// Ends its present connection; cancelled once it is gone.
+    pub connection: CancellationToken,
+    /// Made anew at each of its starts.
+    pub boot: Vec<u8>,
+    /// What it may hold.
+    pub scope: String,
+    /// What is durable there and in force.
+    pub acknowledged: Head,
+    /// Its version.
+    pub version: String,
+    /// What it could not take in.
+    pub nacks: Vec<v1::Nack>,
+}
+
+impl Attendants {
+    /// Everybody, by name.
+    pub(super) fn known(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Attendant>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a connection. One that there was under the name is cut: of two sidecars with one
+    /// identity the newer counts.
+    pub(super) fn enter(&self, name: &str, attendant: Attendant) {
+        let boot = attendant.boot.clone();
+        let before = self.known().insert(name.into(), attendant);
+        if let Some(before) = before
+            && !before.connection.is_cancelled()
+        {
+            if before.boot != boot {
+                tracing::warn!(
+                    sidecar = name,
+                    "another sidecar with this identity has come; the one before is cut"
+                );
+            }
+            before.connection.cancel();
+        }
+    }
+
+    /// Notes what a sidecar has taken in.
+    pub(super) fn acknowledge(&self, name: &str, head: Head) {
+        if let Some(attendant) = self.known().get_mut(name) {
+            attendant.acknowledged = head;
+        }
+    }
+
+    /// Notes what it could not take in.
+    pub(super) fn nack(&self, name: &str, nack: v1::Nack) {
+        if let Some(attendant) = self.known().get_mut(name) {
+            attendant
+                .nacks
+                .retain(|known| (known.kind, &known.id) != (nack.kind, &nack.id));
+            if attendant.nacks.len() >= NACKS {
+                attendant.nacks.remove(0);
+            }
+            attendant.nacks.push(nack);
+        }
+    }
+}

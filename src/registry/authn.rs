@@ -1,0 +1,182 @@
+//! Who calls: a certificate or a token, known to the registry, with a role.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll},
+};
+
+use futures_util::future::{BoxFuture, Either, Ready, ready};
+use http::{Request, Response};
+use tonic::{
+    Status,
+    body::Body,
+    server::NamedService,
+    transport::server::{TcpConnectInfo, TlsConnectInfo},
+};
+use tower::Service;
+
+use crate::wire::{Fault, identity::spiffe_id, signed::sha256};
+
+use super::{
+    role::{Role, may_call},
+    scope::Scope,
+    store::{Access, StoreError},
+};
+
+/// Who calls, proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// A SPIFFE id, or the name of who has the token.
+    pub identity: Box<str>,
+    /// What they may do.
+    pub role: Role,
+    /// Of a sidecar: what it may hold.
+    pub scope: Arc<Scope>,
+}
+
+/// Everybody who is let in.
+#[derive(Debug, Default)]
+pub(super) struct Guests {
+    known: RwLock<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    identities: HashMap<Box<str>, Caller>,
+    tokens: HashMap<[u8; 32], Caller>,
+}
+
+impl Guests {
+    /// Reads them anew.
+    ///
+    /// # Errors
+    ///
+    /// A role or scope that is none.
+    pub(super) fn read(&self, access: &[Access]) -> Result<(), StoreError> {
+        let mut known = Known::default();
+        for Access {
+            identity,
+            role,
+            scope,
+            token,
+        } in access
+        {
+            let wrong = || StoreError::Failed(format!("`{identity}` has an unknown role or scope"));
+            let caller = Caller {
+                identity: identity.clone(),
+                role: Role::parse(role).ok_or_else(wrong)?,
+                scope: Arc::new(Scope::parse(scope.split_whitespace()).map_err(|_| wrong())?),
+            };
+            match token {
+                Some(token) => drop(known.tokens.insert(*token, caller)),
+                None => drop(known.identities.insert(identity.clone(), caller)),
+            }
+        }
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        Ok(())
+    }
+
+    /// Who makes a request. Tokens are looked up by their digest: nothing can be learnt from how
+    /// long that takes.
+    fn caller<B>(&self, request: &Request<B>) -> Result<Caller, Fault> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let token = request
+            .headers()
+            .get(http::header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        if let Some(token) = token {
+            let caller = known.tokens.get(&sha256(token.as_bytes()));
+            return caller
+                .cloned()
+                .ok_or_else(|| Fault::Unauthenticated("the token is not known".into()));
+        }
+        let id = request
+            .extensions()
+            .get::<TlsConnectInfo<TcpConnectInfo>>()
+            .and_then(TlsConnectInfo::peer_certs)
+            .and_then(|certificates| spiffe_id(certificates.first()?.as_ref()));
+        let Some(id) = id else {
+            return Err(Fault::Unauthenticated(
+                "present a client certificate with a SPIFFE id, or a token as `authorization: Bearer …`"
+                    .into(),
+            ));
+        };
+        known
+            .identities
+            .get(id.as_str())
+            .cloned()
+            .ok_or_else(|| Fault::Unauthenticated(format!("`{id}` is not known here")))
+    }
+}
+
+/// Lets a call through to its service if its caller may make it; nothing gets past.
+#[derive(Clone, Debug)]
+pub(super) struct Guarded<S> {
+    inner: S,
+    guests: Arc<Guests>,
+}
+
+impl<S> Guarded<S> {
+    /// Guards a service.
+    pub(super) fn new(inner: S, guests: &Arc<Guests>) -> Self {
+        Self {
+            inner,
+            guests: Arc::clone(guests),
+        }
+    }
+}
+
+impl<S: NamedService> NamedService for Guarded<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = BoxFuture<'static, Result<Response<Body>, Infallible>>,
+        >,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match admitted(&self.guests, &request) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                Either::Left(self.inner.call(request))
+            }
+            Err(fault) => Either::Right(ready(Ok(Status::from(fault).into_http()))),
+        }
+    }
+}
+
+fn admitted<B>(guests: &Guests, request: &Request<B>) -> Result<Caller, Fault> {
+    let caller = guests.caller(request)?;
+    let path = request.uri().path();
+    let roles = may_call(path);
+    if roles.contains(&caller.role) {
+        return Ok(caller);
+    }
+    let call = path.rsplit('/').next().unwrap_or(path);
+    let named: Vec<_> = roles.iter().map(|role| role.name()).collect();
+    Err(Fault::Forbidden(format!(
+        "{call} needs role {}, and `{}` has role {}",
+        if named.is_empty() {
+            "nobody has".to_owned()
+        } else {
+            named.join(" or ")
+        },
+        caller.identity,
+        caller.role
+    )))
+}

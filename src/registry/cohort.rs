@@ -1,0 +1,289 @@
+//! Sidecars of one scope: what they hold, and what changed lately.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    domain::{Edit, Kind, Name},
+    engine::{
+        Change, Part, Shelf, Snapshot, Sum, part,
+        planted::{Bug, planted},
+    },
+};
+
+use super::{scope::Scope, view::Objects};
+
+/// Changes kept for sidecars that were away: beyond it they begin again.
+const MOST_KEPT: usize = 100_000;
+
+/// What the sidecars of one scope hold at a revision.
+#[derive(Clone, Debug)]
+pub(super) struct Cohort {
+    scope: Scope,
+    members: Shelf<Name, Part>,
+    sum: Sum,
+}
+
+/// What changed for a scope from one revision to another.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// After this revision,
+    pub after: u64,
+    /// up to this one.
+    pub through: u64,
+    /// Each object as it is at the end.
+    pub edits: Vec<Edit>,
+    /// The sum afterwards.
+    pub sum: Sum,
+}
+
+impl Cohort {
+    /// The cohort of `scope` as things are.
+    pub(super) fn new(scope: Scope, objects: &Objects, snapshot: &Snapshot) -> Self {
+        let mut cohort = Self {
+            scope,
+            members: Shelf::default(),
+            sum: Sum::default(),
+        };
+        for edit in cohort.every(objects, snapshot) {
+            cohort.take(&edit);
+        }
+        cohort
+    }
+
+    /// The sum of what it holds.
+    pub(super) fn sum(&self) -> Sum {
+        self.sum
+    }
+
+    /// Everything in the scope, what others refer to first and exceptions last.
+    pub(super) fn every(&self, objects: &Objects, snapshot: &Snapshot) -> Vec<Edit> {
+        let mut edits: Vec<Edit> = objects
+            .values()
+            .filter(|stored| stored.manifest.is_some() && self.reaches(&stored.name, snapshot))
+            .map(|stored| Edit {
+                name: stored.name.clone(),
+                revision: stored.revision,
+                manifest: stored.manifest.clone(),
+            })
+            .collect();
+        edits.sort_by(|a, b| (rank(&a.name), &a.name).cmp(&(rank(&b.name), &b.name)));
+        edits
+    }
+
+    fn reaches(&self, name: &Name, snapshot: &Snapshot) -> bool {
+        if self.scope == Scope::All {
+            return true;
+        }
+        match name.kind {
+            Kind::Control | Kind::TierPolicy | Kind::Domain => true,
+            Kind::Subject => snapshot
+                .subject(&name.id)
+                .is_some_and(|subject| self.scope.holds_subject(subject, snapshot)),
+            Kind::Exception => snapshot.exception(&name.id).is_some_and(|exception| {
+                self.scope
+                    .holds_selector(&exception.scope.subjects, snapshot)
+            }),
+        }
+    }
+
+    /// What `edits` change for it, once `snapshot` and `objects` hold them; they are taken in.
+    pub(super) fn after(
+        &mut self,
+        edits: &[Edit],
+        changes: &[Change],
+        objects: &Objects,
+        snapshot: &Snapshot,
+    ) -> Vec<Edit> {
+        let mut concerned: Vec<Edit> = edits
+            .iter()
+            .map(|edit| {
+                if self.reaches(&edit.name, snapshot) {
+                    edit.clone()
+                } else {
+                    Edit {
+                        manifest: None,
+                        ..edit.clone()
+                    }
+                }
+            })
+            .collect();
+        // A subject that comes, goes or moves takes its exceptions along; so does a domain.
+        let moves = changes.iter().any(|change| match change {
+            Change::PutSubject(_)
+            | Change::RemoveSubject(_)
+            | Change::PutDomain(_)
+            | Change::RemoveDomain(_) => true,
+            Change::PutTier(..)
+            | Change::PutControl(_)
+            | Change::PutException(_)
+            | Change::RemoveControl(_)
+            | Change::RemoveException(_) => false,
+        });
+        if moves && self.scope != Scope::All {
+            for stored in objects.values() {
+                let follows = matches!(stored.name.kind, Kind::Exception | Kind::Subject);
+                if !follows || edits.iter().any(|edit| edit.name == stored.name) {
+                    continue;
+                }
+                let belongs = stored.manifest.is_some() && self.reaches(&stored.name, snapshot);
+                if belongs != self.members.get(&stored.name).is_some() {
+                    concerned.push(Edit {
+                        name: stored.name.clone(),
+                        revision: stored.revision,
+                        manifest: stored.manifest.clone().filter(|_| belongs),
+                    });
+                }
+            }
+        }
+        concerned.retain(|edit| edit.manifest.is_some() || self.members.get(&edit.name).is_some());
+        concerned.iter().for_each(|edit| self.take(edit));
+        concerned
+    }
+
+    fn take(&mut self, edit: &Edit) {
+        let old = match &edit.manifest {
+            Some(manifest) => {
+                let part = part(
+                    edit.name.kind.number(),
+                    &edit.name.id,
+                    edit.revision,
+                    manifest,
+                );
+                self.sum.add(&part);
+                self.members.put(edit.name.clone(), part)
+            }
+            None => self.members.take(&edit.name),
+        };
+        if let Some(old) = old {
+            self.sum.remove(&old);
+        }
+    }
+}
+
+fn rank(name: &Name) -> u8 {
+    match name.kind {
+        Kind::TierPolicy => 0,
+        Kind::Domain => 1,
+        Kind::Control => 2,
+        Kind::Subject => 3,
+        Kind::Exception => 4,
+    }
+}
+
+/// The latest changes of a scope, from some revision on without a gap.
+#[derive(Clone, Debug)]
+pub struct Window {
+    intervals: VecDeque<Interval>,
+    from: u64,
+    kept: usize,
+    most: usize,
+}
+
+impl Window {
+    /// No changes since `revision`.
+    pub fn new(revision: u64) -> Self {
+        Self {
+            intervals: VecDeque::new(),
+            from: revision,
+            kept: 0,
+            most: MOST_KEPT,
+        }
+    }
+
+    /// The same, of fewer changes.
+    #[must_use]
+    pub fn keeping(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
+    /// The earliest revision that can be resumed from: the compaction floor.
+    pub fn floor(&self) -> u64 {
+        self.from
+    }
+
+    /// Adds what changed next; the oldest goes when there is too much.
+    pub fn push(&mut self, interval: Interval) {
+        self.kept = self
+            .kept
+            .saturating_add(interval.edits.len())
+            .saturating_add(1);
+        self.intervals.push_back(interval);
+        while self.kept > self.most
+            && let Some(old) = self.intervals.pop_front()
+        {
+            self.from = old.through;
+            self.kept = self.kept.saturating_sub(old.edits.len()).saturating_sub(1);
+        }
+    }
+
+    /// How many changes there were since `revision`; nothing if that is too long ago to tell.
+    pub fn changes_since(&self, revision: u64) -> Option<usize> {
+        (revision >= self.from).then(|| {
+            let later = self.intervals.iter().rev();
+            later
+                .take_while(|interval| interval.after >= revision)
+                .map(|interval| interval.edits.len())
+                .sum()
+        })
+    }
+
+    /// Everything after `revision` as one interval; nothing if it reaches back too far, or begins
+    /// within a transaction.
+    pub fn since(&self, revision: u64) -> Option<Interval> {
+        let first = self
+            .intervals
+            .partition_point(|interval| interval.after < revision);
+        let mut rest = self.intervals.iter().skip(first).peekable();
+        if rest.peek()?.after != revision && !planted(Bug::ResumeAtHead) {
+            return None;
+        }
+        let mut net: BTreeMap<&Name, &Edit> = BTreeMap::new();
+        let (mut through, mut sum) = (revision, Sum::default());
+        for interval in rest {
+            net.extend(interval.edits.iter().map(|edit| (&edit.name, edit)));
+            (through, sum) = (interval.through, interval.sum);
+        }
+        Some(Interval {
+            after: revision,
+            through,
+            edits: net.into_values().cloned().collect(),
+            sum,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval(after: u64, id: &str) -> Interval {
+        Interval {
+            after,
+            through: after + 1,
+            edits: vec![Edit {
+                name: Name::new(Kind::Control, id),
+                revision: after + 1,
+                manifest: Some("{}".into()),
+            }],
+            sum: Sum::default(),
+        }
+    }
+
+    #[test]
+    fn s10_a_resume_at_the_floor_works_and_one_below_does_not() {
+        let mut window = Window::new(0).keeping(6);
+        for revision in 0..5 {
+            window.push(interval(revision, "A-1"));
+        }
+        // Three intervals of one edit are six.
+        assert_eq!(window.floor(), 2);
+        assert!(window.since(1).is_none());
+        for from in 2..5 {
+            let since = window.since(from).unwrap();
+            assert_eq!((since.after, since.through), (from, 5));
+            assert_eq!(since.edits.len(), 1, "coalesced");
+            assert_eq!(since.edits[0].revision, 5);
+        }
+        assert!(window.since(5).is_none(), "nothing is new");
+    }
+}

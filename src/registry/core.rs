@@ -1,0 +1,329 @@
+//! The one writer: every accepted change is one transaction, durable before it is seen.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Mutex as Turn;
+
+use crate::{
+    domain::{Era, Head, LogId, Removal, Span, Tier, Timestamp, Transaction},
+    engine::{Attendance, Receipt, Snapshot, follow::Beginning},
+    runtime::{clock::Clock, publish::Published},
+    wire::{
+        decoded,
+        signed::{Pin, Signer, Trust, random},
+        v1,
+    },
+};
+
+use super::{
+    cohort::{Cohort, Window},
+    scope::Scope,
+    store::{Store, StoreError},
+    view::View,
+    workflow::Refused,
+};
+
+/// How far behind its own log the clock may be at the start (T6).
+const BEHIND: Span = Span::from_secs(5);
+/// How far beyond everything seen a new epoch begins.
+const LEAP: u64 = 1_000_000;
+
+/// Why a registry does not start, or does not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The store failed.
+    Store(StoreError),
+    /// The clock is behind the log, or there are no random numbers.
+    Unfit(String),
+    /// Nothing may be changed, and why.
+    ReadOnly(Box<str>),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Unfit(why) => f.write_str(why),
+            Self::ReadOnly(why) => write!(f, "the registry is read-only: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A registry over its store.
+#[derive(Debug)]
+pub(super) struct Registry {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) signer: Signer,
+    pub(super) clock: Clock,
+    view: Published<View>,
+    writing: Turn<()>,
+    windows: Mutex<HashMap<Scope, Window>>,
+    attendance: Mutex<Attendance>,
+    /// Changes kept for sidecars that were away.
+    kept: usize,
+}
+
+impl Registry {
+    /// Opens the store and takes up where it was left.
+    ///
+    /// # Errors
+    ///
+    /// A store that cannot be read, or a clock behind the log.
+    pub(super) async fn open(
+        store: Arc<dyn Store>,
+        signer: Signer,
+        clock: Clock,
+        kept: usize,
+    ) -> Result<Self, Error> {
+        let fresh = Era {
+            log: LogId(random().map_err(Error::Unfit)?),
+            epoch: 1,
+        };
+        let found = store.open(fresh).await?;
+        let now = clock.now().latest;
+        if found.time - now > BEHIND {
+            return Err(Error::Unfit(format!(
+                "the clock says {now} and the log's last entry is of {}; set the clock right",
+                found.time
+            )));
+        }
+        let (objects, removals) = (store.objects().await?, store.removals(0).await?);
+        let mut view = View::new(&found, objects, removals)?;
+        if found.copied {
+            view.read_only = Some(
+                "it was restored from a backup; run `exeat registry recover`, so that sidecars give back what was revoked since".into(),
+            );
+        }
+        let registry = Self {
+            store,
+            signer,
+            attendance: Mutex::new(Attendance::new(clock.elapsed())),
+            clock,
+            view: Published::default(),
+            writing: Turn::new(()),
+            windows: Mutex::default(),
+            kept,
+        };
+        registry.view.publish(Arc::new(view));
+        // The sidecars of a small registry all hold everything.
+        registry.cohort(&Scope::All).await?;
+        Ok(registry)
+    }
+
+    /// What the registry holds now.
+    pub(super) fn view(&self) -> Arc<View> {
+        // Published at opening, before anybody can ask.
+        self.view.get().unwrap_or_else(|| unreachable_view())
+    }
+
+    /// Signals each change of [`Self::view`].
+    pub(super) fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.view.changes()
+    }
+
+    /// The key that statements are signed with.
+    pub(super) fn pin(&self) -> &Pin {
+        self.signer.pin()
+    }
+
+    /// The keys that statements were ever signed with.
+    pub(super) fn trust(&self) -> Trust {
+        Trust::new(self.pin().clone())
+    }
+
+    /// How each key was replaced by the next, oldest first.
+    pub(super) async fn key_statements(&self) -> Result<Vec<v1::Signed>, Error> {
+        let kept = self.store.keys().await?;
+        kept.iter()
+            .map(|statement| decoded(statement).map_err(Error::Unfit))
+            .collect()
+    }
+
+    /// Who attends.
+    pub(super) fn attendance(&self) -> MutexGuard<'_, Attendance> {
+        self.attendance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The changes of a scope that are still kept.
+    pub(super) fn windows(&self) -> MutexGuard<'_, HashMap<Scope, Window>> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cohort of `scope` in a view that has it; made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// None at present; making one takes the writer's turn.
+    pub(super) async fn cohort(&self, scope: &Scope) -> Result<(Arc<View>, Arc<Cohort>), Error> {
+        let view = self.view();
+        if let Some(cohort) = view.cohorts.get(scope) {
+            let cohort = Arc::clone(cohort);
+            return Ok((view, cohort));
+        }
+        let _turn = self.writing.lock().await;
+        let view = self.view();
+        if let Some(cohort) = view.cohorts.get(scope) {
+            let cohort = Arc::clone(cohort);
+            return Ok((view, cohort));
+        }
+        let cohort = Arc::new(Cohort::new(scope.clone(), &view.objects, &view.snapshot));
+        let mut next = (*view).clone();
+        next.cohorts.insert(scope.clone(), Arc::clone(&cohort));
+        self.windows().insert(
+            scope.clone(),
+            Window::new(view.head.revision).keeping(self.kept),
+        );
+        let next = Arc::new(next);
+        self.view.publish(Arc::clone(&next));
+        Ok((next, cohort))
+    }
+
+    /// Takes the writer's turn; what `draft` makes of the view is committed and then seen.
+    pub(super) async fn write<T>(
+        &self,
+        draft: impl FnOnce(&View, Draft) -> Drafted<T>,
+    ) -> Result<T, Refused> {
+        let _turn = self.writing.lock().await;
+        let view = self.view();
+        let now = self.clock.now().latest;
+        let blank = Draft {
+            revision: view.head.revision.saturating_add(1),
+            sequence: view.head.sequence.saturating_add(1),
+            time: now.max(view.time),
+        };
+        let (drafted, answer) = draft(&view, blank)?;
+        let Some((transaction, snapshot)) = drafted else {
+            return Ok(answer);
+        };
+        if let Some(why) = &view.read_only {
+            return Err(Error::ReadOnly(why.clone()).into());
+        }
+        let (next, intervals) = view.after(&transaction, snapshot).map_err(Error::Store)?;
+        self.store
+            .commit(&transaction)
+            .await
+            .map_err(Error::Store)?;
+        {
+            let mut windows = self.windows();
+            for (scope, interval) in intervals {
+                if let Some(window) = windows.get_mut(&scope) {
+                    window.push(interval);
+                }
+            }
+        }
+        self.view.publish(Arc::new(next));
+        Ok(answer)
+    }
+
+    /// Stops changes: a sidecar holds more than this registry does.
+    pub(super) async fn stop_writing(&self, why: String) {
+        let _turn = self.writing.lock().await;
+        let view = self.view();
+        if view.read_only.is_some() {
+            return;
+        }
+        tracing::error!(why, "read-only from now on");
+        let mut next = (*view).clone();
+        next.read_only = Some(why.into());
+        self.view.publish(Arc::new(next));
+    }
+
+    /// Begins a new epoch, beyond `seen` and everything known, and writes again.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub(super) async fn recover(&self, seen: u64) -> Result<Beginning, Error> {
+        let _turn = self.writing.lock().await;
+        let view = self.view();
+        let beginning = Beginning {
+            era: Era {
+                epoch: view.beginning.era.epoch.saturating_add(1),
+                ..view.beginning.era
+            },
+            base: Head {
+                revision: view.head.revision.max(seen).saturating_add(LEAP),
+                sequence: view.head.sequence,
+            },
+        };
+        let time = self.clock.now().latest.max(view.time);
+        self.store.begin(&beginning, time).await?;
+        let mut next = (*view).clone();
+        next.beginning = beginning;
+        next.head.revision = beginning.base.revision;
+        next.time = time;
+        next.read_only = None;
+        // Nothing of an earlier epoch can be resumed.
+        for window in self.windows().values_mut() {
+            *window = Window::new(beginning.base.revision).keeping(self.kept);
+        }
+        // What was acknowledged was numbered in the epoch before.
+        *self.attendance() = Attendance::new(self.clock.elapsed());
+        self.view.publish(Arc::new(next));
+        Ok(beginning)
+    }
+
+    /// How far a removal has come.
+    pub(super) fn receipt(&self, removal: &Removal) -> Receipt {
+        let lease = honoured(&self.view(), removal);
+        let elapsed = self.clock.elapsed();
+        self.attendance().receipt(removal.sequence, lease, elapsed)
+    }
+
+    /// An elapsed time as a time of day.
+    pub(super) fn at(&self, elapsed: Span) -> Timestamp {
+        let look = self.clock.look();
+        look.now.latest + Span::from_micros(elapsed.micros().saturating_sub(look.elapsed.micros()))
+    }
+}
+
+/// What is to be committed, with the snapshot it makes, and the answer; nothing to commit where
+/// nothing changes.
+pub(super) type Drafted<T> = Result<(Option<(Transaction, Snapshot)>, T), Refused>;
+
+/// What a transaction begins from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draft {
+    pub(super) revision: u64,
+    /// The next removal's.
+    pub(super) sequence: u64,
+    pub(super) time: Timestamp,
+}
+
+/// How long what was removed is honoured at the most by who does not hear of it; none if nothing
+/// bounds it: calls that need no exception go on without the registry.
+fn honoured(view: &View, removal: &Removal) -> Option<Span> {
+    use crate::domain::{Act, Target};
+    let lease = |tier| view.snapshot.tier(tier).lease();
+    let longest = || Tier::ALL.into_iter().map(lease).max();
+    match (removal.act, &removal.target) {
+        (Act::Freeze | Act::Thaw, _) | (Act::Revoke, Target::Subject(_)) => None,
+        (Act::Revoke, Target::Exception(id)) => match view.snapshot.exception(id.as_str()) {
+            Some(exception) => Some(lease(exception.tier)),
+            None => longest(),
+        },
+        (
+            Act::Revoke,
+            Target::Credential(_) | Target::Control(_) | Target::Domain(_) | Target::Principal(_),
+        ) => longest(),
+    }
+}
+
+#[expect(clippy::unreachable, reason = "a registry is handed out with a view")]
+fn unreachable_view() -> Arc<View> {
+    unreachable!("a registry is handed out with a view")
+}

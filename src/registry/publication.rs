@@ -1,0 +1,318 @@
+//! What sidecars are sent, signed: snapshots, deltas, removals, heartbeats.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::Mutex as Turn;
+
+use crate::{
+    domain::{Act, Head, Removal, Target},
+    engine::follow::{Heartbeat, Nonce},
+    wire::{
+        signed::{Purpose, sha256},
+        sync::{
+            beginning_message, era_message, heartbeat_message, object_message, removal_message,
+            stamp,
+        },
+        v1,
+    },
+};
+
+use super::{
+    cohort::Interval,
+    core::{Error, Registry},
+    scope::Scope,
+    view::View,
+};
+
+/// Bytes of a chunk, unless one object is larger.
+const CHUNK: usize = 256 << 10;
+/// Largest delta sent; beyond it a snapshot costs less.
+const MOST: usize = 16 << 20;
+
+/// Changes that may follow on a snapshot before it is made anew.
+const FEW: usize = 1_000;
+
+/// Everything in a scope at a revision, written to a file that has no name: memory does not grow
+/// with the number of sidecars that read it.
+#[derive(Debug)]
+pub(super) struct Built {
+    /// The revision.
+    pub revision: u64,
+    /// The digest of its statement, by which a cut transfer is taken up again.
+    pub digest: [u8; 32],
+    /// The statement.
+    pub signed: v1::Signed,
+    file: File,
+    /// Where each chunk begins, and the end.
+    places: Vec<u64>,
+}
+
+impl Built {
+    /// How many chunks there are.
+    pub(super) fn chunks(&self) -> u32 {
+        u32::try_from(self.places.len().saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
+    /// A chunk.
+    ///
+    /// # Errors
+    ///
+    /// A disk that fails.
+    pub(super) fn chunk(&self, number: u32) -> std::io::Result<v1::Chunk> {
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        let place = |at: usize| self.places.get(at).copied();
+        let (Some(from), Some(to)) = (place(at), place(at.saturating_add(1))) else {
+            return Err(std::io::Error::other("there is no such chunk"));
+        };
+        let mut content = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0)];
+        self.file.read_exact_at(&mut content, from)?;
+        Ok(v1::Chunk { number, content })
+    }
+}
+
+/// Statements that many sidecars are sent alike, made once.
+#[derive(Debug, Default)]
+pub(super) struct Publication {
+    snapshots: Turn<HashMap<Scope, Arc<Built>>>,
+    deltas: Cache,
+    removals: Cache,
+}
+
+/// The last statements made, by scope and interval.
+#[derive(Debug, Default)]
+struct Cache(Mutex<HashMap<(Scope, u64), (u64, Arc<v1::Signed>)>>);
+
+impl Cache {
+    fn or(
+        &self,
+        key: (Scope, u64),
+        through: u64,
+        make: impl FnOnce() -> v1::Signed,
+    ) -> Arc<v1::Signed> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((to, signed)) = known.get(&key)
+            && *to == through
+        {
+            return Arc::clone(signed);
+        }
+        // Few intervals are asked for at a time; old ones are not asked for again.
+        if known.len() > 64 {
+            known.clear();
+        }
+        let signed = Arc::new(make());
+        known.insert(key, (through, Arc::clone(&signed)));
+        signed
+    }
+}
+
+impl Publication {
+    /// Everything in `scope`: as it is now, or as it was when every later change is still kept.
+    ///
+    /// # Errors
+    ///
+    /// A disk that fails.
+    pub(super) async fn snapshot(
+        &self,
+        registry: &Registry,
+        scope: &Scope,
+    ) -> Result<Arc<Built>, Error> {
+        let mut known = self.snapshots.lock().await;
+        let (view, cohort) = registry.cohort(scope).await?;
+        if let Some(built) = known.get(scope) {
+            let windows = registry.windows();
+            let since = windows
+                .get(scope)
+                .and_then(|window| window.changes_since(built.revision));
+            if since.is_some_and(|changes| changes < FEW) {
+                return Ok(Arc::clone(built));
+            }
+        }
+        let edits = cohort.every(&view.objects, &view.snapshot);
+        let signed = |file: File, places: Vec<u64>, digests: Vec<Vec<u8>>| {
+            let statement = v1::SnapshotStatement {
+                era: Some(era_message(view.beginning.era)),
+                revision: view.head.revision,
+                scope: scope.to_string(),
+                chunk_digests: digests,
+                bytes: places.last().copied().unwrap_or(0),
+                sum: cohort.sum().to_bytes().to_vec(),
+                time: Some(stamp(view.time)),
+            };
+            let signed = registry.signer.seal(Purpose::Snapshot, &statement);
+            Built {
+                revision: view.head.revision,
+                digest: sha256(&signed.statement),
+                signed,
+                file,
+                places,
+            }
+        };
+        let failed =
+            |error: std::io::Error| Error::Unfit(format!("a snapshot cannot be written: {error}"));
+        let (file, places, digests) = tokio::task::spawn_blocking(move || written(&edits))
+            .await
+            .map_err(|error| Error::Unfit(error.to_string()))?
+            .map_err(failed)?;
+        let built = Arc::new(signed(file, places, digests));
+        known.insert(scope.clone(), Arc::clone(&built));
+        Ok(built)
+    }
+
+    /// An interval of changes; nothing if it is too large.
+    pub(super) fn delta(
+        &self,
+        registry: &Registry,
+        view: &View,
+        scope: &Scope,
+        interval: &Interval,
+    ) -> Option<Arc<v1::Signed>> {
+        let size: usize = interval
+            .edits
+            .iter()
+            .map(|edit| {
+                edit.manifest
+                    .as_ref()
+                    .map_or(0, |m| m.len())
+                    .saturating_add(64)
+            })
+            .sum();
+        if size > MOST {
+            return None;
+        }
+        let key = (scope.clone(), interval.after);
+        Some(self.deltas.or(key, interval.through, || {
+            let statement = v1::DeltaStatement {
+                era: Some(era_message(view.beginning.era)),
+                scope: scope.to_string(),
+                after: interval.after,
+                through: interval.through,
+                objects: interval.edits.iter().map(object_message).collect(),
+                sum: interval.sum.to_bytes().to_vec(),
+            };
+            registry.signer.seal(Purpose::Delta, &statement)
+        }))
+    }
+
+    /// Every removal after `after` that concerns `scope`.
+    pub(super) fn removals(
+        &self,
+        registry: &Registry,
+        view: &View,
+        scope: &Scope,
+        after: u64,
+    ) -> Arc<v1::Signed> {
+        let through = view.head.sequence;
+        self.removals.or((scope.clone(), after), through, || {
+            let first = usize::try_from(after).unwrap_or(usize::MAX);
+            let statement = v1::RemovalsStatement {
+                era: Some(era_message(view.beginning.era)),
+                after,
+                through,
+                removals: view
+                    .removals
+                    .iter()
+                    .skip(first)
+                    .filter(|removal| concerns(scope, removal, view))
+                    .map(|removal| removal_message(removal))
+                    .collect(),
+            };
+            registry.signer.seal(Purpose::Removals, &statement)
+        })
+    }
+}
+
+/// Whether sidecars of `scope` are to hear of a removal: of subjects and exceptions beyond it they
+/// are not.
+fn concerns(scope: &Scope, removal: &Removal, view: &View) -> bool {
+    match (&removal.target, removal.act) {
+        (Target::Exception(id), _) => {
+            view.snapshot
+                .exception(id.as_str())
+                .is_none_or(|exception| {
+                    scope.holds_selector(&exception.scope.subjects, &view.snapshot)
+                })
+        }
+        // Whoever fetched a subject has to hear that it is frozen.
+        (Target::Subject(_), Act::Revoke | Act::Freeze | Act::Thaw)
+        | (
+            Target::Credential(_) | Target::Control(_) | Target::Domain(_) | Target::Principal(_),
+            _,
+        ) => true,
+    }
+}
+
+type Written = (File, Vec<u64>, Vec<Vec<u8>>);
+
+fn written(edits: &[crate::domain::Edit]) -> std::io::Result<Written> {
+    use crate::wire::encoded;
+    let file = tempfile::tempfile()?;
+    let (mut places, mut digests) = (vec![0_u64], Vec::new());
+    let mut list = v1::ObjectList::default();
+    let mut size = 0_usize;
+    let mut end = 0_u64;
+    let mut flush = |list: &mut v1::ObjectList, size: &mut usize| -> std::io::Result<()> {
+        if list.objects.is_empty() {
+            return Ok(());
+        }
+        let content = encoded(list);
+        file.write_all_at(&content, end)?;
+        end = end.saturating_add(u64::try_from(content.len()).unwrap_or(u64::MAX));
+        places.push(end);
+        digests.push(sha256(&content).to_vec());
+        list.objects.clear();
+        *size = 0;
+        Ok(())
+    };
+    for edit in edits {
+        let object = object_message(edit);
+        let more = object
+            .manifest
+            .len()
+            .saturating_add(object.id.len())
+            .saturating_add(32);
+        if size.saturating_add(more) > CHUNK {
+            flush(&mut list, &mut size)?;
+        }
+        size = size.saturating_add(more);
+        list.objects.push(object);
+    }
+    flush(&mut list, &mut size)?;
+    Ok((file, places, digests))
+}
+
+impl Registry {
+    /// How the epoch began, signed.
+    pub(super) fn epoch_statement(&self, view: &View) -> v1::Signed {
+        self.signer
+            .seal(Purpose::Epoch, &beginning_message(&view.beginning))
+    }
+
+    /// The answer to a nonce: the head as the store has it after the nonce came.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not answer; then nothing may be said.
+    pub(super) async fn heartbeat(&self, sidecar: &str, nonce: Nonce) -> Result<v1::Signed, Error> {
+        // Noted first: whatever the answer does not know of is younger than this.
+        self.attendance().answer(sidecar, self.clock.elapsed());
+        let head: Head = self.store.head().await?;
+        let view = self.view();
+        let heartbeat = Heartbeat {
+            era: view.beginning.era,
+            head: Head {
+                revision: head.revision.max(view.beginning.base.revision),
+                ..head
+            },
+            time: self.clock.now().latest,
+            nonce,
+        };
+        Ok(self
+            .signer
+            .seal(Purpose::Heartbeat, &heartbeat_message(&heartbeat)))
+    }
+}

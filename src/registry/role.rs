@@ -1,0 +1,89 @@
+//! Who may call what: one table.
+
+use std::fmt;
+
+/// What somebody may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Everything but following as a sidecar.
+    Admin,
+    /// Writes controls, subjects, policies and domains.
+    Author,
+    /// Decides about exceptions, and takes back.
+    Approver,
+    /// Reads.
+    Viewer,
+    /// Follows.
+    Sidecar,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 5] = [
+        Self::Admin,
+        Self::Author,
+        Self::Approver,
+        Self::Viewer,
+        Self::Sidecar,
+    ];
+
+    /// The name as written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Author => "author",
+            Self::Approver => "approver",
+            Self::Viewer => "viewer",
+            Self::Sidecar => "sidecar",
+        }
+    }
+
+    /// The role called `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+const READ: &[Role] = &[Role::Admin, Role::Author, Role::Approver, Role::Viewer];
+const WRITE: &[Role] = &[Role::Admin, Role::Author];
+const ADMIN: &[Role] = &[Role::Admin];
+const FOLLOW: &[Role] = &[Role::Sidecar];
+
+/// Every call with the roles that may make it. Commands look at more than the role where that
+/// depends on what is asked: exceptions, thaws and owners.
+pub const CALLS: &[(&str, &[Role])] = &[
+    ("/exeat.v1.ObjectService/Apply", WRITE),
+    ("/exeat.v1.ObjectService/GetObject", READ),
+    ("/exeat.v1.ObjectService/ListObjects", READ),
+    ("/exeat.v1.ObjectService/ListHistory", READ),
+    // Owners take back as viewers; the command looks closer.
+    ("/exeat.v1.RevocationService/Revoke", READ),
+    (
+        "/exeat.v1.RevocationService/Freeze",
+        &[Role::Admin, Role::Author, Role::Approver],
+    ),
+    ("/exeat.v1.RevocationService/Thaw", ADMIN),
+    ("/exeat.v1.RevocationService/GetRevocation", READ),
+    ("/exeat.v1.RevocationService/ListRevocations", READ),
+    ("/exeat.v1.FleetService/ListSidecars", READ),
+    ("/exeat.v1.FleetService/GetStatus", READ),
+    ("/exeat.v1.FleetService/Grant", ADMIN),
+    ("/exeat.v1.FleetService/Expel", ADMIN),
+    ("/exeat.v1.FleetService/ListGrants", ADMIN),
+    ("/exeat.v1.SyncService/Watch", FOLLOW),
+    ("/exeat.v1.SyncService/Attend", FOLLOW),
+];
+
+/// Who may make a call; nobody, if it is not in the table.
+pub(super) fn may_call(path: &str) -> &'static [Role] {
+    CALLS
+        .iter()
+        .find(|(call, _)| *call == path)
+        .map_or(&[], |(_, roles)| roles)
+}

@@ -1,0 +1,268 @@
+//! `exeat.v1.FleetService`: the sidecars, who is let in, and how things stand.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tonic::{Request, Response, Status};
+
+use crate::{
+    domain::{Act, Invalid, Span},
+    engine::{bound, longest_lease},
+    registry::{
+        attendants::Attendants,
+        authn::Guests,
+        core::{Error, Registry},
+        role::Role,
+        scope::Scope,
+        store::Access,
+    },
+    wire::{
+        Fault, Received,
+        signed::{hex, random, sha256},
+        sync::{era_message, head_message, stamp},
+        v1,
+    },
+};
+
+use super::opened;
+
+/// Answers for the fleet.
+#[derive(Clone, Debug)]
+pub(crate) struct Fleet {
+    pub(in crate::registry) registry: Arc<Registry>,
+    pub(in crate::registry) attendants: Arc<Attendants>,
+    pub(in crate::registry) guests: Arc<Guests>,
+}
+
+fn role(of: v1::Role) -> Result<Role, Fault> {
+    Ok(match of {
+        v1::Role::Admin => Role::Admin,
+        v1::Role::Author => Role::Author,
+        v1::Role::Approver => Role::Approver,
+        v1::Role::Viewer => Role::Viewer,
+        v1::Role::Sidecar => Role::Sidecar,
+        v1::Role::Unspecified => {
+            let invalid = Invalid::new("role", "is missing", "name one");
+            return Err(Fault::Invalid(invalid));
+        }
+    })
+}
+
+fn role_message(role: Role) -> v1::Role {
+    match role {
+        Role::Admin => v1::Role::Admin,
+        Role::Author => v1::Role::Author,
+        Role::Approver => v1::Role::Approver,
+        Role::Viewer => v1::Role::Viewer,
+        Role::Sidecar => v1::Role::Sidecar,
+    }
+}
+
+/// A new token and what is kept of it.
+///
+/// # Errors
+///
+/// A system without random numbers.
+pub(in crate::registry) fn token() -> Result<(String, [u8; 32]), Error> {
+    let token = format!("exeat_{}", hex(&random::<32>().map_err(Error::Unfit)?));
+    let digest = sha256(token.as_bytes());
+    Ok((token, digest))
+}
+
+impl Fleet {
+    fn sidecars(&self) -> Vec<v1::Sidecar> {
+        let view = self.registry.view();
+        let known = self.attendants.known().clone();
+        let attendance = self.registry.attendance().clone();
+        let longest = bound(longest_lease());
+        known
+            .iter()
+            .map(|(name, attendant)| {
+                let answered = attendance.of(name).map(|(answered, _)| answered);
+                let until = answered
+                    .map(|at| Span::from_micros(at.micros().saturating_add(longest.micros())));
+                let head = view.head.revision;
+                v1::Sidecar {
+                    name: name.to_string(),
+                    connected: !attendant.connection.is_cancelled(),
+                    scope: attendant.scope.clone(),
+                    acknowledged: Some(head_message(attendant.acknowledged)),
+                    behind: head.saturating_sub(attendant.acknowledged.revision),
+                    last_answered: answered.map(|at| stamp(self.registry.at(at))),
+                    lease_until: until.map(|at| stamp(self.registry.at(at))),
+                    version: attendant.version.clone(),
+                    nacks: attendant.nacks.clone(),
+                }
+            })
+            .collect()
+    }
+
+    fn status(&self) -> v1::GetStatusResponse {
+        let view = self.registry.view();
+        let sidecars = self.sidecars();
+        let behind = |sidecar: &&v1::Sidecar| {
+            let sequence = sidecar.acknowledged.map_or(0, |head| head.sequence);
+            sequence < view.head.sequence
+        };
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let mut objects: BTreeMap<String, u64> = BTreeMap::new();
+        for stored in view.objects.values() {
+            let many = objects
+                .entry(stored.name.kind.name().to_owned())
+                .or_default();
+            *many = many.saturating_add(u64::from(stored.manifest.is_some()));
+        }
+        let mut frozen: Vec<_> = view
+            .removals
+            .iter()
+            .filter(|removal| removal.act == Act::Freeze)
+            .map(|removal| &removal.target)
+            .filter(|target| {
+                let id = crate::domain::SubjectId::parse(target.id());
+                id.is_ok_and(|id| view.snapshot.removed().freezes(&id))
+            })
+            .collect();
+        frozen.sort();
+        frozen.dedup();
+        v1::GetStatusResponse {
+            era: Some(era_message(view.beginning.era)),
+            head: Some(head_message(view.head)),
+            key_pin: self.registry.pin().to_string(),
+            sidecars_connected: count(sidecars.iter().filter(|s| s.connected).count()),
+            sidecars_outstanding: count(sidecars.iter().filter(behind).count()),
+            read_only: view.read_only.as_deref().unwrap_or_default().to_owned(),
+            objects,
+            frozen_subjects: u64::from(count(frozen.len())),
+            time: Some(stamp(self.registry.clock.now().latest)),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    async fn granted(
+        &self,
+        request: Request<Received<v1::GrantRequest>>,
+    ) -> Result<v1::GrantResponse, Fault> {
+        let (caller, message) = opened(request)?;
+        let wanted = message.role();
+        let v1::GrantRequest {
+            identity, scope, ..
+        } = message;
+        let printable = !identity.is_empty()
+            && identity.len() <= 512
+            && !identity
+                .chars()
+                .any(|c| c.is_whitespace() || c.is_control());
+        if !printable {
+            let fix = "name a SPIFFE id, or who is to have a token, such as user:dana";
+            return Err(Fault::Invalid(Invalid::new("identity", "is no name", fix)));
+        }
+        let role = role(wanted)?;
+        let parsed = Scope::parse(&scope).map_err(Fault::Invalid)?;
+        let empty = Scope::parse([""; 0]).map_err(Fault::Invalid)?;
+        if (role == Role::Sidecar) == (parsed == empty) {
+            let fix = "give sidecars `*`, `subject:ID` or `domain:ID`, and nobody else";
+            return Err(Fault::Invalid(Invalid::new(
+                "scope",
+                "does not fit the role",
+                fix,
+            )));
+        }
+        let (token, digest) = if identity.starts_with("spiffe://") {
+            (String::new(), None)
+        } else {
+            let (token, digest) = token()?;
+            (token, Some(digest))
+        };
+        let access = Access {
+            identity: identity.as_str().into(),
+            role: role.name().into(),
+            scope: parsed.to_string().into(),
+            token: digest,
+        };
+        let store = &self.registry.store;
+        store.grant(&access).await.map_err(Error::Store)?;
+        self.reread().await?;
+        tracing::info!(by = %caller.identity, identity, %role, scope = %parsed, "let in");
+        Ok(v1::GrantResponse { token })
+    }
+
+    async fn expelled(
+        &self,
+        request: Request<Received<v1::ExpelRequest>>,
+    ) -> Result<v1::ExpelResponse, Fault> {
+        let (caller, v1::ExpelRequest { identity }) = opened(request)?;
+        if *identity == *caller.identity {
+            return Err(Fault::Precondition("nobody shuts themselves out".into()));
+        }
+        let store = &self.registry.store;
+        if !store.expel(&identity).await.map_err(Error::Store)? {
+            return Err(Fault::NotFound(format!("`{identity}` is not let in")));
+        }
+        self.reread().await?;
+        // What it is connected by ends as well.
+        if let Some(attendant) = self.attendants.known().get(identity.as_str()) {
+            attendant.connection.cancel();
+        }
+        tracing::info!(by = %caller.identity, identity, "shut out");
+        Ok(v1::ExpelResponse {})
+    }
+
+    async fn reread(&self) -> Result<(), Fault> {
+        let access = self.registry.store.access().await.map_err(Error::Store)?;
+        self.guests
+            .read(&access)
+            .map_err(|error| Error::Store(error).into())
+    }
+
+    async fn grants(&self) -> Result<v1::ListGrantsResponse, Fault> {
+        let access = self.registry.store.access().await.map_err(Error::Store)?;
+        let grants = access.iter().map(|access| v1::AccessGrant {
+            identity: access.identity.to_string(),
+            role: Role::parse(&access.role)
+                .map_or(v1::Role::Unspecified, role_message)
+                .into(),
+            scope: access.scope.split_whitespace().map(Into::into).collect(),
+        });
+        Ok(v1::ListGrantsResponse {
+            grants: grants.collect(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::fleet_service_server::FleetService for Fleet {
+    async fn list_sidecars(
+        &self,
+        _: Request<Received<v1::ListSidecarsRequest>>,
+    ) -> Result<Response<v1::ListSidecarsResponse>, Status> {
+        let sidecars = self.sidecars();
+        Ok(Response::new(v1::ListSidecarsResponse { sidecars }))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<Received<v1::GetStatusRequest>>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(self.status()))
+    }
+
+    async fn grant(
+        &self,
+        request: Request<Received<v1::GrantRequest>>,
+    ) -> Result<Response<v1::GrantResponse>, Status> {
+        Ok(Response::new(self.granted(request).await?))
+    }
+
+    async fn expel(
+        &self,
+        request: Request<Received<v1::ExpelRequest>>,
+    ) -> Result<Response<v1::ExpelResponse>, Status> {
+        Ok(Response::new(self.expelled(request).await?))
+    }
+
+    async fn list_grants(
+        &self,
+        _: Request<Received<v1::ListGrantsRequest>>,
+    ) -> Result<Response<v1::ListGrantsResponse>, Status> {
+        Ok(Response::new(self.grants().await?))
+    }
+}

@@ -1,0 +1,62 @@
+//! The registry's gRPC services: thin, one file a service.
+
+mod fleet;
+mod objects;
+mod revocations;
+mod sync;
+
+pub(super) use fleet::{Fleet, token};
+pub(super) use objects::ObjectCalls;
+pub(super) use revocations::Revocations;
+pub(super) use sync::Sync;
+
+use tonic::Request;
+
+use crate::wire::{Fault, Received};
+
+use super::{authn::Caller, core::Error, workflow::Refused};
+
+/// Largest page.
+const PAGE: u32 = 1_000;
+
+/// A request with who sent it.
+fn opened<M>(request: Request<Received<M>>) -> Result<(Caller, M), Fault> {
+    let (_, mut extensions, received) = request.into_parts();
+    let caller = extensions
+        .remove::<Caller>()
+        .ok_or_else(|| Fault::Unauthenticated("nobody vouches for the caller".into()))?;
+    Ok((caller, received.message?))
+}
+
+/// How many items a page has.
+fn page(size: u32) -> usize {
+    let size = if size == 0 { 100 } else { size.min(PAGE) };
+    usize::try_from(size).unwrap_or(100)
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Failed(error) => error.into(),
+            Refused::Problems(problems) => {
+                Self::Faulty(problems.iter().map(ToString::to_string).collect())
+            }
+            Refused::Invalid(invalid) => Self::Invalid(invalid),
+            Refused::Forbidden(why) => Self::Forbidden(why),
+            Refused::NotFound(why) => Self::NotFound(why),
+            Refused::Conflict(why) => Self::Conflict(why),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::ReadOnly(_) => Self::Precondition(error.to_string()),
+            Error::Store(_) | Error::Unfit(_) => {
+                tracing::error!(%error, "the registry failed");
+                Self::Unavailable("the registry cannot do this now; see its log".into())
+            }
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! `exeat.v1.SyncService`: what sidecars follow.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc};
+
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    domain::{Era, Head, Invalid},
+    registry::{
+        attendants::{Attendant, Attendants},
+        authn::Caller,
+        core::Registry,
+        publication::{Built, Publication},
+        scope::Scope,
+    },
+    wire::{
+        Fault, Received,
+        signed::Purpose,
+        sync::{era, head, nonce_of, removal},
+        v1::{self, attend_request, attend_response, watch_response},
+    },
+};
+
+use super::opened;
+
+/// How often sidecars send a nonce, in milliseconds.
+const PING: u32 = 5_000;
+/// Sidecars let in again a second, after a restart.
+const ARRIVALS: usize = 500;
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Answers sidecars.
+#[derive(Clone, Debug)]
+pub(crate) struct Sync {
+    pub(in crate::registry) registry: Arc<Registry>,
+    pub(in crate::registry) publication: Arc<Publication>,
+    pub(in crate::registry) attendants: Arc<Attendants>,
+    pub(in crate::registry) stop: CancellationToken,
+}
+
+/// A sidecar that watches, and how far it is.
+struct Watcher {
+    sync: Sync,
+    scope: Arc<Scope>,
+    era: Era,
+    at: At,
+    changes: watch::Receiver<u64>,
+}
+
+enum At {
+    /// Needs everything, or what is left of it from a chunk on.
+    Nothing(Option<(Vec<u8>, u32)>),
+    /// Next is this chunk.
+    Chunk(Arc<Built>, u32),
+    /// Holds everything up to a revision.
+    Revision(u64),
+}
+
+impl Watcher {
+    /// The next message; nothing at the end.
+    async fn next(&mut self) -> Result<Option<v1::WatchResponse>, Fault> {
+        use watch_response::Event;
+        let event = |event| v1::WatchResponse { event: Some(event) };
+        loop {
+            let registry = &self.sync.registry;
+            let view = registry.view();
+            if view.beginning.era != self.era {
+                return Err(Fault::Conflict("a new epoch has begun".into()));
+            }
+            match &self.at {
+                At::Nothing(from) => {
+                    let publication = &self.sync.publication;
+                    let built = publication.snapshot(registry, &self.scope).await?;
+                    let next = match from {
+                        Some((digest, chunk)) if *digest == built.digest => *chunk,
+                        Some(_) | None => 0,
+                    };
+                    let signed = built.signed.clone();
+                    self.at = At::Chunk(built, next);
+                    return Ok(Some(event(Event::Snapshot(signed))));
+                }
+                At::Chunk(built, next) if *next < built.chunks() => {
+                    let chunk = built.chunk(*next).map_err(|error| {
+                        tracing::error!(%error, "a snapshot's chunk cannot be read");
+                        Fault::Unavailable("the snapshot cannot be read; begin again".into())
+                    })?;
+                    self.at = At::Chunk(Arc::clone(built), next.saturating_add(1));
+                    return Ok(Some(event(Event::Chunk(chunk))));
+                }
+                At::Chunk(built, _) => self.at = At::Revision(built.revision),
+                At::Revision(revision) => {
+                    let (interval, floor) = {
+                        let windows = registry.windows();
+                        let window = windows.get(&*self.scope);
+                        (
+                            window.and_then(|window| window.since(*revision)),
+                            window.map_or(u64::MAX, |window| window.floor()),
+                        )
+                    };
+                    if let Some(interval) = interval {
+                        let publication = &self.sync.publication;
+                        match publication.delta(registry, &view, &self.scope, &interval) {
+                            Some(delta) => {
+                                self.at = At::Revision(interval.through);
+                                return Ok(Some(event(Event::Delta((*delta).clone()))));
+                            }
+                            None => self.at = At::Nothing(None),
+                        }
+                        continue;
+                    }
+                    if *revision < floor || *revision > view.head.revision {
+                        self.at = At::Nothing(None);
+                        continue;
+                    }
+                    tokio::select! {
+                        () = self.sync.stop.cancelled() => return Ok(None),
+                        changed = self.changes.changed() => if changed.is_err() { return Ok(None) },
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A sidecar that attends.
+struct Attending {
+    sync: Sync,
+    name: Box<str>,
+    scope: Arc<Scope>,
+    era: Era,
+    sent: u64,
+    incoming: Streaming<Received<v1::AttendRequest>>,
+    changes: watch::Receiver<u64>,
+    connection: CancellationToken,
+    waiting: VecDeque<v1::AttendResponse>,
+}
+
+impl Drop for Attending {
+    fn drop(&mut self) {
+        self.connection.cancel();
+    }
+}
+
+fn down(event: attend_response::Event) -> v1::AttendResponse {
+    v1::AttendResponse { event: Some(event) }
+}
+
+impl Attending {
+    /// The next message; nothing at the end. Removals go ahead of everything.
+    async fn next(&mut self) -> Result<Option<v1::AttendResponse>, Fault> {
+        loop {
+            let view = self.sync.registry.view();
+            if view.beginning.era != self.era {
+                return Err(Fault::Conflict("a new epoch has begun".into()));
+            }
+            if let Some(why) = &view.read_only {
+                return Err(Fault::Precondition(format!(
+                    "the registry is read-only: {why}"
+                )));
+            }
+            if view.head.sequence > self.sent
+                && !matches!(
+                    self.waiting.front().map(|m| &m.event),
+                    Some(Some(attend_response::Event::Welcome(_)))
+                )
+            {
+                let publication = &self.sync.publication;
+                let signed =
+                    publication.removals(&self.sync.registry, &view, &self.scope, self.sent);
+                self.sent = view.head.sequence;
+                return Ok(Some(down(attend_response::Event::Removals(
+                    (*signed).clone(),
+                ))));
+            }
+            if let Some(message) = self.waiting.pop_front() {
+                return Ok(Some(message));
+            }
+            tokio::select! {
+                () = self.sync.stop.cancelled() => return Ok(None),
+                () = self.connection.cancelled() => {
+                    return Err(Fault::Conflict("another sidecar with this identity has come".into()));
+                }
+                changed = self.changes.changed() => if changed.is_err() { return Ok(None) },
+                message = self.incoming.next() => match message {
+                    None | Some(Err(_)) => return Ok(None),
+                    Some(Ok(Received { message, .. })) => self.hear(message?).await?,
+                },
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: v1::AttendRequest) -> Result<(), Fault> {
+        use attend_request::Event;
+        let registry = &self.sync.registry;
+        match message.event {
+            Some(Event::Ping(ping)) => {
+                let nonce = nonce_of(&ping.nonce).map_err(Fault::Invalid)?;
+                let heartbeat = registry.heartbeat(&self.name, nonce).await?;
+                if let Some(acknowledged) = ping.acknowledged {
+                    let acknowledged = head(Some(&acknowledged)).map_err(Fault::Invalid)?;
+                    registry
+                        .attendance()
+                        .drained(&self.name, acknowledged.sequence);
+                    self.sync.attendants.acknowledge(&self.name, acknowledged);
+                }
+                let event = attend_response::Event::Heartbeat(heartbeat);
+                self.waiting.push_back(down(event));
+            }
+            Some(Event::Nack(mut nack)) => {
+                nack.reason
+                    .truncate(nack.reason.floor_char_boundary(1 << 10));
+                tracing::warn!(sidecar = %self.name, id = nack.id, reason = nack.reason, "a sidecar cannot take an object in");
+                self.sync.attendants.nack(&self.name, nack);
+            }
+            Some(Event::GiveBack(given)) => {
+                let trust = registry.trust();
+                let mut removals = Vec::new();
+                for signed in &given.removals {
+                    let statement: v1::RemovalsStatement = trust
+                        .open(Purpose::Removals, Some(signed))
+                        .map_err(|error| Fault::Forbidden(error.to_string()))?;
+                    let of = era(statement.era.as_ref()).map_err(Fault::Invalid)?;
+                    if of.log != self.era.log {
+                        return Err(Fault::Forbidden("these removals are of another log".into()));
+                    }
+                    for message in statement.removals {
+                        removals.push(removal(message).map_err(Fault::Invalid)?);
+                    }
+                }
+                let lost = registry.take_in(&self.name, removals).await?;
+                if lost > 0 {
+                    tracing::warn!(sidecar = %self.name, lost, "removals that were lost have been given back");
+                }
+            }
+            Some(Event::Hello(_)) => {
+                let fix = "say it once, at the beginning";
+                return Err(Fault::Invalid(Invalid::new("hello", "came twice", fix)));
+            }
+            None => {
+                let fix = "use a sidecar of this version";
+                return Err(Fault::Invalid(Invalid::new("event", "is not known", fix)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sync {
+    async fn greet(
+        &self,
+        caller: Caller,
+        mut incoming: Streaming<Received<v1::AttendRequest>>,
+    ) -> Result<Attending, Fault> {
+        let first = match incoming.next().await {
+            Some(Ok(Received { message, .. })) => message?.event,
+            Some(Err(_)) | None => None,
+        };
+        let Some(attend_request::Event::Hello(hello)) = first else {
+            let fix = "begin with it";
+            return Err(Fault::Invalid(Invalid::new("hello", "is missing", fix)));
+        };
+        let changes = self.registry.changes();
+        let (view, _) = self.registry.cohort(&caller.scope).await?;
+        let ours = view.beginning.era;
+        let held = hello.held.map_or_else(Head::default, |held| Head {
+            revision: held.revision,
+            sequence: held.sequence,
+        });
+        let theirs = hello
+            .era
+            .as_ref()
+            .map(|of| era(Some(of)).map_err(Fault::Invalid))
+            .transpose()?;
+        if let Some(theirs) = theirs {
+            if theirs.log != ours.log {
+                return Err(Fault::Precondition(format!(
+                    "`{}` follows log {}, and this is log {}; if the registry was replaced, remove the sidecar's data",
+                    caller.identity, theirs.log, ours.log
+                )));
+            }
+            let beyond = theirs == ours
+                && (held.revision > view.head.revision || held.sequence > view.head.sequence);
+            if theirs.epoch > ours.epoch || beyond {
+                let why = format!(
+                    "`{}` holds {theirs} revision {}, and this registry has come to {ours} revision {}: it was restored from an older copy; run `exeat registry recover`",
+                    caller.identity, held.revision, view.head.revision
+                );
+                self.registry.stop_writing(why.clone()).await;
+                return Err(Fault::Precondition(why));
+            }
+        }
+        if let Some(why) = &view.read_only {
+            return Err(Fault::Precondition(format!(
+                "the registry is read-only: {why}"
+            )));
+        }
+        let connection = CancellationToken::new();
+        let attendant = Attendant {
+            connection: connection.clone(),
+            boot: hello.boot_nonce,
+            scope: caller.scope.to_string(),
+            acknowledged: if theirs == Some(ours) {
+                held
+            } else {
+                Head::default()
+            },
+            version: hello.version.chars().take(64).collect(),
+            nacks: Vec::new(),
+        };
+        self.attendants.enter(&caller.identity, attendant);
+        let crowd = self.attendants.known().len() / ARRIVALS;
+        let welcome = v1::Welcome {
+            epoch: Some(self.registry.epoch_statement(&view)),
+            ping_ms: PING,
+            jitter_ms: u32::try_from(crowd.max(1))
+                .unwrap_or(60)
+                .saturating_mul(1_000),
+            keys: self.registry.key_statements().await?,
+            scope: caller.scope.to_string(),
+        };
+        Ok(Attending {
+            sync: self.clone(),
+            name: caller.identity,
+            scope: caller.scope,
+            era: ours,
+            sent: if theirs == Some(ours) {
+                held.sequence
+            } else {
+                0
+            },
+            incoming,
+            changes,
+            connection,
+            waiting: VecDeque::from([down(attend_response::Event::Welcome(welcome))]),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::sync_service_server::SyncService for Sync {
+    type WatchStream = Messages<v1::WatchResponse>;
+    type AttendStream = Messages<v1::AttendResponse>;
+
+    async fn watch(
+        &self,
+        request: Request<Received<v1::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (caller, message) = opened(request)?;
+        let v1::WatchRequest {
+            era: held,
+            revision,
+            snapshot_digest,
+            next_chunk,
+        } = message;
+        let changes = self.registry.changes();
+        let (view, _) = self
+            .registry
+            .cohort(&caller.scope)
+            .await
+            .map_err(Fault::from)?;
+        let ours = view.beginning.era;
+        let same = held
+            .as_ref()
+            .map(|held| era(Some(held)).map_err(Fault::Invalid))
+            .transpose()?
+            == Some(ours);
+        let watcher = Watcher {
+            sync: self.clone(),
+            scope: caller.scope,
+            era: ours,
+            at: if same {
+                At::Revision(revision)
+            } else {
+                let cut = !snapshot_digest.is_empty();
+                At::Nothing(cut.then_some((snapshot_digest, next_chunk)))
+            },
+            changes,
+        };
+        let messages = stream::unfold(Some(watcher), |watcher| async {
+            let mut watcher = watcher?;
+            match watcher.next().await {
+                Ok(message) => Some((Ok(message?), Some(watcher))),
+                Err(fault) => Some((Err(fault.into()), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<Received<v1::AttendRequest>>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        let (_, mut extensions, incoming) = request.into_parts();
+        let caller = extensions
+            .remove::<Caller>()
+            .ok_or_else(|| Fault::Unauthenticated("nobody vouches for the caller".into()))?;
+        let sync = self.clone();
+        // The answer begins at once; what is heard first decides what it says.
+        let messages = stream::unfold(
+            Some(Err((sync, caller, incoming))),
+            |state: Option<Result<Attending, (Self, Caller, _)>>| async {
+                let mut attending = match state? {
+                    Ok(attending) => attending,
+                    Err((sync, caller, incoming)) => match sync.greet(caller, incoming).await {
+                        Ok(attending) => attending,
+                        Err(fault) => return Some((Err(fault.into()), None)),
+                    },
+                };
+                match attending.next().await {
+                    Ok(message) => Some((Ok(message?), Some(Ok(attending)))),
+                    Err(fault) => Some((Err(fault.into()), None)),
+                }
+            },
+        );
+        Ok(Response::new(Box::pin(messages)))
+    }
+}

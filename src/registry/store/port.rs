@@ -1,0 +1,127 @@
+//! What every store does, and what may go wrong.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{Era, Head, Name, Removal, Timestamp, Transaction},
+    engine::follow::Beginning,
+};
+
+/// Why a store did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The transaction does not follow on the log's head: somebody else was first.
+    Conflict {
+        /// The head as it is.
+        head: Head,
+    },
+    /// The data was written by a later version.
+    Newer {
+        /// The version of the data.
+        found: i64,
+        /// The last version that is understood.
+        known: i64,
+    },
+    /// The store is broken, full or gone; the text is for the log.
+    Failed(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict { head } => write!(
+                f,
+                "the log has gone on to revision {} in the meantime",
+                head.revision
+            ),
+            Self::Newer { found, known } => write!(
+                f,
+                "the data is of version {found}, and this program knows versions up to {known}; use the newer program"
+            ),
+            Self::Failed(why) => write!(f, "the store failed: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// An object with the transaction that made it what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Which.
+    pub name: Name,
+    /// Its own revision.
+    pub revision: u64,
+    /// Its manifest; nothing once it is removed.
+    pub manifest: Option<Arc<str>>,
+    /// The transaction.
+    pub log_revision: u64,
+    /// When.
+    pub time: Timestamp,
+    /// Who.
+    pub principal: Box<str>,
+}
+
+/// What a registry is: its log, and why it may not go on, if it may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// How the present epoch began.
+    pub beginning: Beginning,
+    /// The head.
+    pub head: Head,
+    /// The time of the last transaction.
+    pub time: Timestamp,
+    /// Whether this is a copy that was made for safety, and not the registry that went on.
+    pub copied: bool,
+}
+
+/// Who may do what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// A SPIFFE id, or the name of who has the token.
+    pub identity: Box<str>,
+    /// The role's name.
+    pub role: Box<str>,
+    /// Of a sidecar: which subjects and domains.
+    pub scope: Box<str>,
+    /// SHA-256 of the token, if there is one.
+    pub token: Option<[u8; 32]>,
+}
+
+/// A page of what was.
+pub type Past<T> = Result<Vec<T>, StoreError>;
+
+/// A log of transactions and what it amounts to.
+///
+/// A transaction is durable, whole, once [`Store::commit`] returns, and not at all if it fails.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// What the registry is; `fresh` where there is none yet.
+    async fn open(&self, fresh: Era) -> Result<Kept, StoreError>;
+    /// The head, read anew.
+    async fn head(&self) -> Result<Head, StoreError>;
+    /// Appends a transaction, if it follows on the head.
+    async fn commit(&self, transaction: &Transaction) -> Result<(), StoreError>;
+    /// Every object there is or was.
+    async fn objects(&self) -> Past<Stored>;
+    /// Every removal after a sequence, in order.
+    async fn removals(&self, after: u64) -> Past<Removal>;
+    /// What an object was, newest first, before a transaction.
+    async fn history(&self, name: &Name, before: u64, most: usize) -> Past<Stored>;
+    /// The log after a revision, in order.
+    async fn transactions(&self, after: u64, most: usize) -> Past<Transaction>;
+    /// Begins an epoch at `base`, which is beyond the head.
+    async fn begin(&self, beginning: &Beginning, time: Timestamp) -> Result<(), StoreError>;
+    /// Who may do what.
+    async fn access(&self) -> Past<Access>;
+    /// Lets somebody in.
+    async fn grant(&self, access: &Access) -> Result<(), StoreError>;
+    /// Shuts somebody out; tells whether they were in.
+    async fn expel(&self, identity: &str) -> Result<bool, StoreError>;
+    /// Statements of key rotation, oldest first.
+    async fn keys(&self) -> Past<Vec<u8>>;
+    /// Keeps a statement of key rotation.
+    async fn keep_key(&self, statement: &[u8]) -> Result<(), StoreError>;
+}

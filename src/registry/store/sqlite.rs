@@ -1,0 +1,406 @@
+//! SQLite: one file, write-ahead log, every commit synced.
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use sqlx::{
+    Row, SqlitePool,
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
+};
+
+use crate::{
+    domain::{
+        Act, Cause, Edit, Era, Head, Kind, LogId, Name, Removal, Target, Timestamp, Transaction,
+    },
+    engine::follow::Beginning,
+};
+
+use super::port::{Access, Kept, Past, Store, StoreError, Stored};
+
+/// Each version's step from the one before, and the statement that notes it.
+const MIGRATIONS: &[(&str, &str)] = &[(
+    include_str!("migrations/0001.sql"),
+    "PRAGMA user_version = 1",
+)];
+
+/// A registry's file.
+#[derive(Clone, Debug)]
+pub struct Sqlite {
+    /// One connection: writes take turns anyway.
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+fn wrong(what: &str) -> StoreError {
+    StoreError::Failed(format!("the data holds {what}"))
+}
+
+fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn count(n: i64) -> Result<u64, StoreError> {
+    u64::try_from(n).map_err(|_| wrong("a negative number"))
+}
+
+impl Sqlite {
+    /// Opens the file, makes it if it is not there, and brings it up to date.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be opened, is no registry, or was written by a later version.
+    pub async fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(std::time::Duration::from_secs(5));
+        let pool = |most| SqlitePoolOptions::new().max_connections(most);
+        let writer = pool(1).connect_with(options.clone()).await?;
+        migrate(&writer).await?;
+        let readers = pool(4).connect_with(options.read_only(true)).await?;
+        Ok(Self { writer, readers })
+    }
+
+    /// Copies the registry as it is into a new file, while it goes on. The copy knows that it is
+    /// one: a registry that begins with it is read-only until it is recovered.
+    ///
+    /// # Errors
+    ///
+    /// A file that is there already or cannot be written.
+    pub async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        if to.try_exists().unwrap_or(true) {
+            return Err(StoreError::Failed(format!(
+                "{} is there already",
+                to.display()
+            )));
+        }
+        let Some(name) = to.to_str() else {
+            return Err(StoreError::Failed("the file's name is no text".into()));
+        };
+        sqlx::query("VACUUM INTO ?")
+            .bind(name)
+            .execute(&self.readers)
+            .await?;
+        let copy = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(SqliteConnectOptions::new().filename(to))
+            .await?;
+        sqlx::query("UPDATE registry SET copied = 1")
+            .execute(&copy)
+            .await?;
+        copy.close().await;
+        std::fs::File::open(to)
+            .and_then(|file| file.sync_all())
+            .map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    /// Closes the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(pool)
+        .await?;
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    let done = usize::try_from(found).unwrap_or(usize::MAX);
+    for (step, note) in MIGRATIONS.iter().skip(done) {
+        let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::raw_sql(*step).execute(&mut *transaction).await?;
+        sqlx::raw_sql(*note).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+const HEAD: &str = "SELECT coalesce(max(revision), 0), (SELECT coalesce(max(sequence), 0) FROM removals), coalesce((SELECT time FROM log ORDER BY revision DESC LIMIT 1), 0) FROM log";
+
+fn head_of(row: &SqliteRow) -> Result<Head, StoreError> {
+    Ok(Head {
+        revision: count(row.try_get(0)?)?,
+        sequence: count(row.try_get(1)?)?,
+    })
+}
+
+fn name_of(row: &SqliteRow, from: usize) -> Result<Name, StoreError> {
+    let kind: i64 = row.try_get(from)?;
+    let kind = u8::try_from(kind).ok().and_then(Kind::of_number);
+    let id: String = row.try_get(from.saturating_add(1))?;
+    Ok(Name {
+        kind: kind.ok_or_else(|| wrong("an unknown kind"))?,
+        id: id.into(),
+    })
+}
+
+fn stored_of(row: &SqliteRow) -> Result<Stored, StoreError> {
+    let manifest: Option<String> = row.try_get(3)?;
+    let principal: String = row.try_get(6)?;
+    Ok(Stored {
+        name: name_of(row, 0)?,
+        revision: count(row.try_get(2)?)?,
+        manifest: manifest.map(Arc::from),
+        log_revision: count(row.try_get(4)?)?,
+        time: Timestamp::from_micros(row.try_get(5)?),
+        principal: principal.into(),
+    })
+}
+
+fn removal_of(row: &SqliteRow) -> Result<Removal, StoreError> {
+    let text = |at: usize| row.try_get::<String, _>(at);
+    let act = text(1)?;
+    let act = Act::ALL.into_iter().find(|known| known.name() == act);
+    Ok(Removal {
+        sequence: count(row.try_get(0)?)?,
+        act: act.ok_or_else(|| wrong("an unknown act"))?,
+        target: Target::parse(&text(2)?, &text(3)?).map_err(|_| wrong("an unknown target"))?,
+        cause: Cause::parse(&text(4)?).map_err(|_| wrong("an unknown cause"))?,
+        note: text(5)?.into(),
+        initiator: text(6)?.into(),
+        time: Timestamp::from_micros(row.try_get(7)?),
+    })
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn open(&self, fresh: Era) -> Result<Kept, StoreError> {
+        sqlx::query("INSERT INTO registry (one, log_id, epoch, base_revision, base_sequence) VALUES (1, ?, ?, 0, 0) ON CONFLICT DO NOTHING")
+            .bind(fresh.log.0.to_vec())
+            .bind(number(fresh.epoch))
+            .execute(&self.writer)
+            .await?;
+        let row =
+            sqlx::query("SELECT log_id, epoch, base_revision, base_sequence, copied FROM registry")
+                .fetch_one(&self.writer)
+                .await?;
+        let log = LogId::from_slice(&row.try_get::<Vec<u8>, _>(0)?);
+        let head = sqlx::query(HEAD).fetch_one(&self.writer).await?;
+        Ok(Kept {
+            beginning: Beginning {
+                era: Era {
+                    log: log.ok_or_else(|| wrong("a log id of another length"))?,
+                    epoch: count(row.try_get(1)?)?,
+                },
+                base: Head {
+                    revision: count(row.try_get(2)?)?,
+                    sequence: count(row.try_get(3)?)?,
+                },
+            },
+            head: head_of(&head)?,
+            time: Timestamp::from_micros(head.try_get(2)?),
+            copied: row.try_get::<i64, _>(4)? != 0,
+        })
+    }
+
+    async fn head(&self) -> Result<Head, StoreError> {
+        head_of(&sqlx::query(HEAD).fetch_one(&self.readers).await?)
+    }
+
+    async fn commit(&self, transaction: &Transaction) -> Result<(), StoreError> {
+        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let head = head_of(&sqlx::query(HEAD).fetch_one(&mut *work).await?)?;
+        if head.revision.saturating_add(1) != transaction.revision {
+            return Err(StoreError::Conflict { head });
+        }
+        let revision = number(transaction.revision);
+        sqlx::query("INSERT INTO log (revision, epoch, time, principal, action) SELECT ?, epoch, ?, ?, ? FROM registry")
+            .bind(revision)
+            .bind(transaction.time.micros())
+            .bind(&*transaction.principal)
+            .bind(&*transaction.action)
+            .execute(&mut *work)
+            .await?;
+        for (place, edit) in (0_i64..).zip(&transaction.edits) {
+            sqlx::query("INSERT INTO edits (revision, place, kind, id, object_revision, manifest) VALUES (?, ?, ?, ?, ?, ?)")
+                .bind(revision)
+                .bind(place)
+                .bind(i64::from(edit.name.kind.number()))
+                .bind(&*edit.name.id)
+                .bind(number(edit.revision))
+                .bind(edit.manifest.as_deref())
+                .execute(&mut *work)
+                .await?;
+            sqlx::query("INSERT INTO objects (kind, id, object_revision, manifest, revision) VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, id) DO UPDATE SET object_revision = excluded.object_revision, manifest = excluded.manifest, revision = excluded.revision")
+                .bind(i64::from(edit.name.kind.number()))
+                .bind(&*edit.name.id)
+                .bind(number(edit.revision))
+                .bind(edit.manifest.as_deref())
+                .bind(revision)
+                .execute(&mut *work)
+                .await?;
+        }
+        for removal in &transaction.removals {
+            sqlx::query("INSERT INTO removals (sequence, revision, act, target_kind, target_id, cause, note, initiator, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+                .bind(number(removal.sequence))
+                .bind(revision)
+                .bind(removal.act.name())
+                .bind(removal.target.kind())
+                .bind(removal.target.id())
+                .bind(removal.cause.name())
+                .bind(&*removal.note)
+                .bind(&*removal.initiator)
+                .bind(removal.time.micros())
+                .execute(&mut *work)
+                .await?;
+        }
+        work.commit().await?;
+        Ok(())
+    }
+
+    async fn objects(&self) -> Past<Stored> {
+        let rows = sqlx::query("SELECT o.kind, o.id, o.object_revision, o.manifest, o.revision, l.time, l.principal FROM objects o JOIN log l USING (revision) ORDER BY o.kind, o.id")
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(stored_of).collect()
+    }
+
+    async fn removals(&self, after: u64) -> Past<Removal> {
+        let rows = sqlx::query("SELECT sequence, act, target_kind, target_id, cause, note, initiator, time FROM removals WHERE sequence > ? ORDER BY sequence")
+            .bind(number(after))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(removal_of).collect()
+    }
+
+    async fn history(&self, name: &Name, before: u64, most: usize) -> Past<Stored> {
+        let rows = sqlx::query("SELECT e.kind, e.id, e.object_revision, e.manifest, e.revision, l.time, l.principal FROM edits e JOIN log l USING (revision) WHERE e.kind = ? AND e.id = ? AND e.revision < ? ORDER BY e.revision DESC LIMIT ?")
+            .bind(i64::from(name.kind.number()))
+            .bind(&*name.id)
+            .bind(number(before))
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(stored_of).collect()
+    }
+
+    async fn transactions(&self, after: u64, most: usize) -> Past<Transaction> {
+        let rows = sqlx::query("SELECT revision, time, principal, action FROM log WHERE revision > ? ORDER BY revision LIMIT ?")
+            .bind(number(after))
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .fetch_all(&self.readers)
+            .await?;
+        let mut transactions = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let revision: i64 = row.try_get(0)?;
+            let edits = sqlx::query("SELECT kind, id, object_revision, manifest FROM edits WHERE revision = ? ORDER BY place")
+                .bind(revision)
+                .fetch_all(&self.readers)
+                .await?;
+            let removals = sqlx::query("SELECT sequence, act, target_kind, target_id, cause, note, initiator, time FROM removals WHERE revision = ? ORDER BY sequence")
+                .bind(revision)
+                .fetch_all(&self.readers)
+                .await?;
+            let edit_of = |row: &SqliteRow| -> Result<Edit, StoreError> {
+                let manifest: Option<String> = row.try_get(3)?;
+                Ok(Edit {
+                    name: name_of(row, 0)?,
+                    revision: count(row.try_get(2)?)?,
+                    manifest: manifest.map(Arc::from),
+                })
+            };
+            let (principal, action): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+            transactions.push(Transaction {
+                revision: count(revision)?,
+                time: Timestamp::from_micros(row.try_get(1)?),
+                principal: principal.into(),
+                action: action.into(),
+                edits: edits.iter().map(edit_of).collect::<Result<_, _>>()?,
+                removals: removals.iter().map(removal_of).collect::<Result<_, _>>()?,
+            });
+        }
+        Ok(transactions)
+    }
+
+    async fn begin(&self, beginning: &Beginning, time: Timestamp) -> Result<(), StoreError> {
+        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let head = head_of(&sqlx::query(HEAD).fetch_one(&mut *work).await?)?;
+        if head.revision >= beginning.base.revision || head.sequence > beginning.base.sequence {
+            return Err(StoreError::Conflict { head });
+        }
+        sqlx::query(
+            "UPDATE registry SET epoch = ?, base_revision = ?, base_sequence = ?, copied = 0",
+        )
+        .bind(number(beginning.era.epoch))
+        .bind(number(beginning.base.revision))
+        .bind(number(beginning.base.sequence))
+        .execute(&mut *work)
+        .await?;
+        sqlx::query("INSERT INTO log (revision, epoch, time, principal, action) VALUES (?, ?, ?, 'registry', 'recover')")
+            .bind(number(beginning.base.revision))
+            .bind(number(beginning.era.epoch))
+            .bind(time.micros())
+            .execute(&mut *work)
+            .await?;
+        work.commit().await?;
+        Ok(())
+    }
+
+    async fn access(&self) -> Past<Access> {
+        let rows = sqlx::query("SELECT identity, role, scope, token FROM access ORDER BY identity")
+            .fetch_all(&self.readers)
+            .await?;
+        let access_of = |row: &SqliteRow| {
+            let text = |at: usize| row.try_get::<String, _>(at).map(Box::from);
+            let token: Option<Vec<u8>> = row.try_get(3)?;
+            let token = token.map(|token| token.try_into()).transpose();
+            Ok(Access {
+                identity: text(0)?,
+                role: text(1)?,
+                scope: text(2)?,
+                token: token.map_err(|_: Vec<u8>| wrong("a token's digest of another length"))?,
+            })
+        };
+        rows.iter().map(access_of).collect()
+    }
+
+    async fn grant(&self, access: &Access) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO access (identity, role, scope, token) VALUES (?, ?, ?, ?) ON CONFLICT (identity) DO UPDATE SET role = excluded.role, scope = excluded.scope, token = excluded.token")
+            .bind(&*access.identity)
+            .bind(&*access.role)
+            .bind(&*access.scope)
+            .bind(access.token.map(|token| token.to_vec()))
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    async fn expel(&self, identity: &str) -> Result<bool, StoreError> {
+        let done = sqlx::query("DELETE FROM access WHERE identity = ?")
+            .bind(identity)
+            .execute(&self.writer)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn keys(&self) -> Past<Vec<u8>> {
+        Ok(
+            sqlx::query_scalar("SELECT statement FROM keys ORDER BY place")
+                .fetch_all(&self.readers)
+                .await?,
+        )
+    }
+
+    async fn keep_key(&self, statement: &[u8]) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO keys (statement) VALUES (?)")
+            .bind(statement)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! Everything the registry holds, at one revision: the fold of its log.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    domain::{Digest, Edit, Head, Kind, Name, Removal, Tier, TierRules, Timestamp, Transaction},
+    engine::{Change, Removed, Shelf, Snapshot, follow::Beginning},
+    manifest::read_json,
+};
+
+use super::{
+    cohort::{Cohort, Interval},
+    scope::Scope,
+    store::{Kept, StoreError, Stored},
+};
+
+/// Objects by name, those that were removed included.
+pub(super) type Objects = Shelf<Name, Arc<Stored>>;
+
+/// The registry at one revision.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    /// How the epoch began.
+    pub beginning: Beginning,
+    /// The head.
+    pub head: Head,
+    /// The time of the last transaction.
+    pub time: Timestamp,
+    /// Every object.
+    pub objects: Objects,
+    /// What decisions would be made from; removals included.
+    pub snapshot: Snapshot,
+    /// Every removal, in order.
+    pub removals: Arc<Vec<Arc<Removal>>>,
+    /// What sidecars hold, by scope.
+    pub cohorts: BTreeMap<Scope, Arc<Cohort>>,
+    /// Why nothing may be changed, if it may not.
+    pub read_only: Option<Box<str>>,
+}
+
+/// A change of what the registry holds, by the edit that records it.
+///
+/// # Errors
+///
+/// A manifest that cannot be read.
+pub(super) fn change(edit: &Edit) -> Result<Change, crate::domain::Invalid> {
+    match &edit.manifest {
+        Some(manifest) => read_json(edit.name.kind, edit.revision, manifest),
+        None => removal(&edit.name),
+    }
+}
+
+fn removal(name: &Name) -> Result<Change, crate::domain::Invalid> {
+    use crate::domain::{ControlId, DomainId, ExceptionId, SubjectId};
+    Ok(match name.kind {
+        Kind::Control => Change::RemoveControl(ControlId::parse(&name.id)?),
+        Kind::Subject => Change::RemoveSubject(SubjectId::parse(&name.id)?),
+        Kind::Exception => Change::RemoveException(ExceptionId::parse(&name.id)?),
+        Kind::Domain => Change::RemoveDomain(DomainId::parse(&name.id)?),
+        Kind::TierPolicy => {
+            let tier = Tier::ALL.into_iter().find(|tier| tier.name() == &*name.id);
+            let tier = tier.ok_or_else(|| {
+                crate::domain::Invalid::new("tier", format!("`{}` is no tier", name.id), "")
+            })?;
+            Change::PutTier(tier, TierRules::standard(tier))
+        }
+    })
+}
+
+impl View {
+    /// Builds the view of what a store holds.
+    ///
+    /// # Errors
+    ///
+    /// Data that cannot be understood.
+    pub(super) fn new(
+        kept: &Kept,
+        stored: Vec<Stored>,
+        removals: Vec<Removal>,
+    ) -> Result<Self, StoreError> {
+        let failed = |why: String| StoreError::Failed(why);
+        let digest = Digest::parse("revision:0").map_err(|error| failed(error.to_string()))?;
+        let mut view = Self {
+            beginning: kept.beginning,
+            head: kept.head,
+            time: kept.time,
+            objects: Objects::default(),
+            snapshot: Snapshot::empty(digest),
+            removals: Arc::default(),
+            cohorts: BTreeMap::new(),
+            read_only: None,
+        };
+        let mut changes = Vec::new();
+        for stored in stored {
+            if stored.manifest.is_some() {
+                let edit = Edit {
+                    name: stored.name.clone(),
+                    revision: stored.revision,
+                    manifest: stored.manifest.clone(),
+                };
+                changes.push(change(&edit).map_err(|e| failed(format!("{}: {e}", stored.name)))?);
+            }
+            view.objects.put(stored.name.clone(), Arc::new(stored));
+        }
+        let digest = view.digest()?;
+        let (snapshot, errors) = view.snapshot.taking(changes, digest, kept.head.revision);
+        for error in errors {
+            tracing::warn!(%error, "an object no longer fits the others; it grants nothing");
+        }
+        view.snapshot = snapshot;
+        view.remove(removals);
+        Ok(view)
+    }
+
+    fn digest(&self) -> Result<Digest, StoreError> {
+        Digest::parse(&format!("revision:{}", self.head.revision))
+            .map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    fn remove(&mut self, removals: Vec<Removal>) {
+        if removals.is_empty() {
+            return;
+        }
+        let mut removed: Removed = (**self.snapshot.removed()).clone();
+        let all = Arc::make_mut(&mut self.removals);
+        for removal in removals {
+            removed.add(&removal);
+            all.push(Arc::new(removal));
+        }
+        self.snapshot = self.snapshot.removing(Arc::new(removed));
+    }
+
+    /// The view after `transaction`, whose edits make `snapshot`, and what changed for each scope.
+    ///
+    /// # Errors
+    ///
+    /// A transaction that cannot be understood.
+    pub(super) fn after(
+        &self,
+        transaction: &Transaction,
+        snapshot: Snapshot,
+    ) -> Result<(Self, Vec<(Scope, Interval)>), StoreError> {
+        let mut next = Self {
+            snapshot: snapshot.removing(Arc::clone(self.snapshot.removed())),
+            ..self.clone()
+        };
+        let after = self.head.revision;
+        next.head.revision = transaction.revision;
+        next.time = transaction.time;
+        let mut changes = Vec::with_capacity(transaction.edits.len());
+        for edit in &transaction.edits {
+            changes.push(change(edit).map_err(|error| StoreError::Failed(error.to_string()))?);
+            let stored = Stored {
+                name: edit.name.clone(),
+                revision: edit.revision,
+                manifest: edit.manifest.clone(),
+                log_revision: transaction.revision,
+                time: transaction.time,
+                principal: transaction.principal.clone(),
+            };
+            next.objects.put(edit.name.clone(), Arc::new(stored));
+        }
+        if let Some(last) = transaction.removals.last() {
+            next.head.sequence = last.sequence;
+            next.remove(transaction.removals.clone());
+        }
+        let mut intervals = Vec::with_capacity(next.cohorts.len());
+        for (scope, cohort) in &mut next.cohorts {
+            let cohort = Arc::make_mut(cohort);
+            let edits = cohort.after(&transaction.edits, &changes, &next.objects, &next.snapshot);
+            intervals.push((
+                scope.clone(),
+                Interval {
+                    after,
+                    through: transaction.revision,
+                    edits,
+                    sum: cohort.sum(),
+                },
+            ));
+        }
+        Ok((next, intervals))
+    }
+
+    /// An object that is there.
+    pub(super) fn object(&self, name: &Name) -> Option<&Arc<Stored>> {
+        self.objects
+            .get(name)
+            .filter(|stored| stored.manifest.is_some())
+    }
+}

@@ -1,0 +1,480 @@
+//! What a principal may ask the registry to do: apply manifests, and take back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    domain::{
+        Act, Cause, Digest, Edit, Invalid, Kind, Name, Removal, SubjectId, Target, Transaction,
+    },
+    engine::{Receipt, Snapshot},
+    manifest::{Bundle, Problem},
+};
+
+use super::{
+    authn::Caller,
+    core::{Draft, Error, Registry},
+    role::Role,
+    view::{View, change},
+};
+
+/// Why a command was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The registry cannot.
+    Failed(Error),
+    /// Manifests that cannot be taken, each fault with its place.
+    Problems(Vec<Problem>),
+    /// A field of the request.
+    Invalid(Invalid),
+    /// The caller may not.
+    Forbidden(String),
+    /// There is no such thing.
+    NotFound(String),
+    /// It is not as the caller expects it to be.
+    Conflict(String),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// How an object fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It was not there.
+    Created,
+    /// It was different.
+    Updated,
+    /// It is no more.
+    Removed,
+    /// It was so already.
+    Unchanged,
+}
+
+/// One object of an apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Applied {
+    /// Which.
+    pub name: Name,
+    /// How it fared.
+    pub fate: Fate,
+    /// Its revision afterwards.
+    pub revision: u64,
+    /// Before.
+    pub before: Option<std::sync::Arc<str>>,
+    /// After.
+    pub after: Option<std::sync::Arc<str>>,
+}
+
+/// What to apply, and how.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Apply {
+    /// Files by name.
+    pub files: Vec<(String, String)>,
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Remove what is not among them, of the kinds that are.
+    pub prune: bool,
+    /// What must be at which revision.
+    pub expected: Vec<(Name, u64)>,
+}
+
+/// What to take back.
+#[derive(Clone, Debug)]
+pub(super) struct Takes {
+    /// What it does.
+    pub act: Act,
+    /// What it is about.
+    pub target: Target,
+    /// Why.
+    pub cause: Cause,
+    /// In words.
+    pub note: Box<str>,
+}
+
+impl Registry {
+    /// Makes objects be what manifests say: all of them, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with them.
+    pub(super) async fn apply(
+        &self,
+        caller: &Caller,
+        apply: Apply,
+    ) -> Result<(u64, Vec<Applied>), Refused> {
+        let bundle = Bundle::read_files(apply.files.clone()).map_err(Refused::Problems)?;
+        let wanted: BTreeMap<Name, String> = bundle
+            .objects()
+            .map_err(Refused::Problems)?
+            .into_iter()
+            .collect();
+        self.write(|view, draft| {
+            expect(view, &apply.expected)?;
+            let mut applied = Vec::with_capacity(wanted.len());
+            for (name, json) in &wanted {
+                let known = view.objects.get(name);
+                let before = known.and_then(|stored| stored.manifest.clone());
+                let revision = known.map_or(0, |stored| stored.revision);
+                let same = before.as_deref() == Some(json.as_str());
+                applied.push(Applied {
+                    name: name.clone(),
+                    fate: match (&before, same) {
+                        (_, true) => Fate::Unchanged,
+                        (None, false) => Fate::Created,
+                        (Some(_), false) => Fate::Updated,
+                    },
+                    revision: revision.saturating_add(u64::from(!same)),
+                    before,
+                    after: Some(json.as_str().into()),
+                });
+            }
+            if apply.prune {
+                applied.extend(pruned(view, &wanted));
+            }
+            let edits: Vec<Edit> = applied
+                .iter()
+                .filter(|applied| applied.fate != Fate::Unchanged)
+                .map(|applied| Edit {
+                    name: applied.name.clone(),
+                    revision: applied.revision,
+                    manifest: applied.after.clone(),
+                })
+                .collect();
+            permitted(caller, &edits)?;
+            let snapshot = checked(view, draft, &edits, &bundle)?;
+            if apply.dry_run || edits.is_empty() {
+                return Ok((None, (view.head.revision, applied)));
+            }
+            let exceptions = edits.iter().any(|edit| edit.name.kind == Kind::Exception);
+            let transaction = Transaction {
+                revision: draft.revision,
+                time: draft.time,
+                principal: caller.identity.clone(),
+                // Nobody approved these: whoever reads the log is to know.
+                action: if exceptions {
+                    "apply by administrator"
+                } else {
+                    "apply"
+                }
+                .into(),
+                edits,
+                removals: Vec::new(),
+            };
+            Ok((Some((transaction, snapshot)), (draft.revision, applied)))
+        })
+        .await
+    }
+
+    /// Takes something back, freezes or thaws. Once done it stays done; doing it again tells how
+    /// far the first has come.
+    ///
+    /// # Errors
+    ///
+    /// A target that is not there, or that the caller may not take back.
+    pub(super) async fn take_back(
+        &self,
+        caller: &Caller,
+        takes: Takes,
+    ) -> Result<(Removal, Receipt), Refused> {
+        let removal = self
+            .write(|view, draft| {
+                may_take_back(caller, view, &takes)?;
+                if let Some(known) = done_already(view, &takes) {
+                    return Ok((None, known));
+                }
+                let removal = Removal {
+                    sequence: draft.sequence,
+                    act: takes.act,
+                    target: takes.target.clone(),
+                    cause: takes.cause,
+                    note: takes.note.clone(),
+                    initiator: caller.identity.clone(),
+                    time: draft.time,
+                };
+                let action = match takes.act {
+                    Act::Revoke => "revoke",
+                    Act::Freeze => "freeze",
+                    Act::Thaw => "thaw",
+                };
+                let drafted =
+                    removing(view, draft, &caller.identity, action, vec![removal.clone()])?;
+                Ok((Some(drafted), removal))
+            })
+            .await?;
+        let receipt = self.receipt(&removal);
+        Ok((removal, receipt))
+    }
+
+    /// Takes in removals that a sidecar holds and this registry lost; tells how many there were.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub(super) async fn take_in(
+        &self,
+        sidecar: &str,
+        given: Vec<Removal>,
+    ) -> Result<usize, Refused> {
+        self.write(|view, draft| {
+            let mut lost: Vec<Removal> = Vec::new();
+            for removal in given {
+                let takes = Takes {
+                    act: removal.act,
+                    target: removal.target.clone(),
+                    cause: removal.cause,
+                    note: Box::default(),
+                };
+                let twice = lost
+                    .iter()
+                    .any(|known| (known.act, &known.target) == (removal.act, &removal.target));
+                // A thaw adds authority: like grants it is not taken in.
+                if removal.act == Act::Thaw || twice || done_already(view, &takes).is_some() {
+                    continue;
+                }
+                let place = u64::try_from(lost.len()).unwrap_or(u64::MAX);
+                lost.push(Removal {
+                    sequence: draft.sequence.saturating_add(place),
+                    ..removal
+                });
+            }
+            if lost.is_empty() {
+                return Ok((None, 0));
+            }
+            let count = lost.len();
+            let drafted = removing(view, draft, sidecar, "give back", lost)?;
+            Ok((Some(drafted), count))
+        })
+        .await
+    }
+}
+
+fn removing(
+    view: &View,
+    draft: Draft,
+    principal: &str,
+    action: &str,
+    removals: Vec<Removal>,
+) -> Result<(Transaction, Snapshot), Refused> {
+    let transaction = Transaction {
+        revision: draft.revision,
+        time: draft.time,
+        principal: principal.into(),
+        action: action.into(),
+        edits: Vec::new(),
+        removals,
+    };
+    let (snapshot, _) = view
+        .snapshot
+        .taking(Vec::new(), digest(draft.revision)?, draft.revision);
+    Ok((transaction, snapshot))
+}
+
+fn digest(revision: u64) -> Result<Digest, Refused> {
+    Digest::parse(&format!("revision:{revision}")).map_err(Refused::Invalid)
+}
+
+fn expect(view: &View, expected: &[(Name, u64)]) -> Result<(), Refused> {
+    for (name, revision) in expected {
+        let found = view.object(name).map_or(0, |stored| stored.revision);
+        if found != *revision {
+            return Err(Refused::Conflict(format!(
+                "{name} is at revision {found}, not {revision}; look at what changed and try again"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Objects of the kinds that are wanted and that are not among them.
+fn pruned<'a>(
+    view: &'a View,
+    wanted: &'a BTreeMap<Name, String>,
+) -> impl Iterator<Item = Applied> + 'a {
+    let kinds: BTreeSet<Kind> = wanted.keys().map(|name| name.kind).collect();
+    let mut gone: Vec<_> = view
+        .objects
+        .values()
+        .filter(|stored| {
+            stored.manifest.is_some()
+                && kinds.contains(&stored.name.kind)
+                && !wanted.contains_key(&stored.name)
+        })
+        .collect();
+    gone.sort_by(|a, b| a.name.cmp(&b.name));
+    gone.into_iter().map(|stored| Applied {
+        name: stored.name.clone(),
+        fate: Fate::Removed,
+        revision: stored.revision.saturating_add(1),
+        before: stored.manifest.clone(),
+        after: None,
+    })
+}
+
+fn permitted(caller: &Caller, edits: &[Edit]) -> Result<(), Refused> {
+    let exception = edits
+        .iter()
+        .find(|edit| edit.name.kind == Kind::Exception && caller.role != Role::Admin);
+    match exception {
+        Some(edit) => Err(Refused::Forbidden(format!(
+            "{}: applying exceptions needs role admin, and `{}` has role {}",
+            edit.name, caller.identity, caller.role
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The snapshot after `edits`, if everything fits.
+fn checked(
+    view: &View,
+    draft: Draft,
+    edits: &[Edit],
+    bundle: &Bundle,
+) -> Result<Snapshot, Refused> {
+    let mut changes = Vec::with_capacity(edits.len());
+    let mut problems = Vec::new();
+    for edit in edits {
+        if edit.name.kind == Kind::Exception
+            && edit.manifest.is_some()
+            && let Ok(target) = Target::parse("exception", &edit.name.id)
+            && view.snapshot.removed().revokes(&target)
+        {
+            problems.push(bundle.problem_with(
+                &edit.name,
+                "was revoked, and that is for good; ask for a new exception under another id",
+            ));
+        }
+        match change(edit) {
+            Ok(change) => changes.push(change),
+            Err(error) => problems.push(bundle.problem_with(&edit.name, &error.to_string())),
+        }
+    }
+    problems.extend(left_hanging(view, edits));
+    match view
+        .snapshot
+        .after(changes, digest(draft.revision)?, draft.revision)
+    {
+        Ok(snapshot) if problems.is_empty() => return Ok(snapshot),
+        Ok(_) => {}
+        Err(errors) => problems.extend(errors.iter().map(|error| bundle.problem(error))),
+    }
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    Err(Refused::Problems(problems))
+}
+
+/// Exceptions that would name a control that is no more.
+fn left_hanging(view: &View, edits: &[Edit]) -> Vec<Problem> {
+    let gone = |kind: Kind, id: &str| {
+        edits
+            .iter()
+            .any(|edit| edit.name.kind == kind && edit.manifest.is_none() && &*edit.name.id == id)
+    };
+    if !edits
+        .iter()
+        .any(|edit| edit.manifest.is_none() && edit.name.kind == Kind::Control)
+    {
+        return Vec::new();
+    }
+    view.snapshot
+        .exceptions()
+        .filter(|exception| !gone(Kind::Exception, exception.id.as_str()))
+        .filter_map(|exception| {
+            let control = exception
+                .controls
+                .iter()
+                .find(|id| gone(Kind::Control, id.as_str()))?;
+            Some(Problem::whole(
+                "",
+                format!(
+                    "Control {control} cannot be removed: Exception {} names it; remove or revoke that first",
+                    exception.id
+                ),
+            ))
+        })
+        .collect()
+}
+
+/// Many may grant, one may take back (V2).
+fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Result<(), Refused> {
+    let missing = |what: &str, id: &str| {
+        Refused::NotFound(format!("there is no {what} `{id}`, and there never was"))
+    };
+    let ever = |kind: Kind, id: &str| view.objects.get(&Name::new(kind, id)).is_some();
+    match &takes.target {
+        Target::Exception(id) if !ever(Kind::Exception, id.as_str()) => {
+            return Err(missing("exception", id.as_str()));
+        }
+        Target::Subject(id) if !ever(Kind::Subject, id.as_str()) => {
+            return Err(missing("subject", id.as_str()));
+        }
+        Target::Control(id) if !ever(Kind::Control, id.as_str()) => {
+            return Err(missing("control", id.as_str()));
+        }
+        Target::Domain(id) if !ever(Kind::Domain, id.as_str()) => {
+            return Err(missing("domain", id.as_str()));
+        }
+        Target::Exception(_)
+        | Target::Subject(_)
+        | Target::Control(_)
+        | Target::Domain(_)
+        | Target::Credential(_)
+        | Target::Principal(_) => {}
+    }
+    let owns = || match &takes.target {
+        Target::Exception(id) => view
+            .snapshot
+            .exception(id.as_str())
+            .is_some_and(|exception| {
+                [&exception.owner, &exception.requester]
+                    .iter()
+                    .any(|principal| principal.as_str() == &*caller.identity)
+            }),
+        Target::Subject(_)
+        | Target::Credential(_)
+        | Target::Control(_)
+        | Target::Domain(_)
+        | Target::Principal(_) => false,
+    };
+    match caller.role {
+        // A thaw gives authority back.
+        Role::Admin => Ok(()),
+        Role::Author | Role::Approver if takes.act != Act::Thaw => Ok(()),
+        Role::Author | Role::Approver | Role::Viewer | Role::Sidecar => {
+            if takes.act == Act::Revoke && caller.role != Role::Sidecar && owns() {
+                return Ok(());
+            }
+            Err(Refused::Forbidden(format!(
+                "this needs role {}, and `{}` has role {}",
+                if takes.act == Act::Thaw {
+                    "admin"
+                } else {
+                    "approver, author or admin, or to own the exception"
+                },
+                caller.identity,
+                caller.role
+            )))
+        }
+    }
+}
+
+/// The removal that already did this.
+fn done_already(view: &View, takes: &Takes) -> Option<Removal> {
+    let removed = view.snapshot.removed();
+    let frozen = |id: &SubjectId| removed.freezes(id);
+    let done = match (takes.act, &takes.target) {
+        (Act::Revoke, target) => removed.revokes(target),
+        (Act::Freeze, Target::Subject(id)) => frozen(id),
+        (Act::Thaw, Target::Subject(id)) => !frozen(id),
+        (Act::Freeze | Act::Thaw, _) => true,
+    };
+    if !done {
+        return None;
+    }
+    view.removals
+        .iter()
+        .rev()
+        .find(|removal| removal.act == takes.act && removal.target == takes.target)
+        .map(|removal| (**removal).clone())
+}

@@ -1,0 +1,130 @@
+//! Serves bound sockets until told to stop.
+
+use std::{convert::Infallible, fmt, path::Path, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    body::Body,
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
+};
+use tower::Service;
+
+use super::listen::{Limit, Tcp, Unix, connections};
+
+// reliability §9.3.
+const MAX_STREAMS: u32 = 256;
+const MAX_HEADERS: u32 = 16 << 10;
+
+/// Why a process does not start, or did not end well.
+#[derive(Debug)]
+pub enum Error {
+    /// A socket could not be bound.
+    Bind(std::io::Error),
+    /// The keys for TLS cannot be used.
+    Tls(String),
+    /// What it holds cannot be used.
+    Data(String),
+    /// A part it cannot do without ended by itself.
+    Failed(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => write!(f, "cannot listen: {error}"),
+            Self::Tls(why) => write!(f, "cannot use the keys for TLS: {why}"),
+            Self::Data(why) | Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Keys for TLS, from PEM files; `client_ca` says whose clients are let in.
+///
+/// # Errors
+///
+/// A file that cannot be read.
+pub fn tls(
+    certificate: &Path,
+    key: &Path,
+    client_ca: Option<&Path>,
+) -> Result<ServerTlsConfig, Error> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| Error::Tls(format!("{}: {error}", path.display())))
+    };
+    let mut config =
+        ServerTlsConfig::new().identity(Identity::from_pem(read(certificate)?, read(key)?));
+    if let Some(ca) = client_ca {
+        config = config.client_ca_root(Certificate::from_pem(read(ca)?));
+    }
+    Ok(config)
+}
+
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+}
+
+/// Serves a TCP listener, at most `most` connections at once.
+///
+/// # Errors
+///
+/// What ended it.
+pub async fn serve_tcp<S>(
+    services: S,
+    tcp: Tcp,
+    tls: Option<ServerTlsConfig>,
+    most: usize,
+    stop: CancellationToken,
+) -> Result<(), String>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send,
+    S: 'static,
+    S::Future: Send,
+{
+    let tcp = Arc::new(tcp);
+    let incoming = connections(Limit::new(most), move || {
+        let tcp = Arc::clone(&tcp);
+        async move { tcp.accept().await }
+    });
+    let mut server = server().accept_http1(true);
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(|error| error.to_string())?;
+    }
+    server
+        .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Serves a Unix socket, at most `most` connections at once.
+///
+/// # Errors
+///
+/// What ended it.
+pub async fn serve_unix<S>(
+    services: S,
+    unix: Unix,
+    most: usize,
+    stop: CancellationToken,
+) -> Result<(), String>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send,
+    S: 'static,
+    S::Future: Send,
+{
+    let unix = Arc::new(unix);
+    let incoming = connections(Limit::new(most), move || {
+        let unix = Arc::clone(&unix);
+        async move { unix.accept().await }
+    });
+    server()
+        .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
+        .await
+        .map_err(|error| error.to_string())
+}

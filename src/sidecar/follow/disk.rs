@@ -1,0 +1,462 @@
+//! What was last known, on disk: the registry's messages as they were signed.
+//!
+//! Reading back is following a registry that nobody trusts: every signature and digest is checked
+//! again, from the bytes on disk. Nothing here can make anything up.
+//!
+//! * `state`: a signed snapshot, its chunks, then signed deltas.
+//! * `removals`: signed removals, in the order they came.
+//! * `floor`: how far this sidecar ever was, in two places written in turn. Whatever is older, or
+//!   lacks removals that were known, is refused (S1).
+//! * `trust`: statements of key rotation.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{
+    domain::{Era, Head, LogId},
+    wire::{Message, decoded, encoded, signed::sha256, v1},
+};
+
+/// Largest frame: a chunk with one object.
+const MAX_FRAME: usize = 64 << 20;
+/// Largest file that is read.
+const MAX_FILE: u64 = 2 << 30;
+/// Bytes of deltas after which a fresh snapshot is worth its transfer.
+const MAX_TAIL: u64 = 64 << 20;
+
+const SNAPSHOT: u8 = 1;
+const CHUNK: u8 = 2;
+const DELTA: u8 = 3;
+const REMOVALS: u8 = 4;
+const KEY: u8 = 5;
+
+/// What a file holds, frame by frame.
+#[derive(Debug)]
+pub(super) enum Frame {
+    Snapshot(v1::Signed),
+    Chunk(v1::Chunk),
+    Delta(v1::Signed),
+    Removals(v1::Signed),
+    Key(v1::Signed),
+}
+
+/// Why the disk is of no use.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) what: &'static str,
+    pub(super) error: io::Error,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.error)
+    }
+}
+
+fn at(what: &'static str) -> impl Fn(io::Error) -> Fault {
+    move |error| Fault { what, error }
+}
+
+/// How far this sidecar ever was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Floor {
+    pub(super) era: Era,
+    pub(super) head: Head,
+}
+
+/// A file that is appended to. After a failure nothing more is written to it: what a failed sync
+/// left on disk nobody knows.
+#[derive(Debug)]
+struct Journal {
+    file: File,
+    end: u64,
+    broken: bool,
+}
+
+impl Journal {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("an earlier write failed"));
+        }
+        let written = self
+            .file
+            .write_all_at(bytes, self.end)
+            .and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => {
+                self.end = self.end.saturating_add(size(bytes));
+                Ok(())
+            }
+            Err(error) => {
+                self.broken = true;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn size(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// The data folder, held by one process.
+#[derive(Debug)]
+pub(in crate::sidecar) struct Disk {
+    folder: PathBuf,
+    _lock: File,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Option<(Journal, u64)>,
+    removals: Option<Journal>,
+    floor: File,
+    turn: u64,
+}
+
+/// A snapshot that is being written.
+#[derive(Debug)]
+pub(super) struct Draft {
+    file: io::BufWriter<File>,
+    path: PathBuf,
+    bytes: u64,
+}
+
+fn frame(kind: u8, message: &impl Message) -> Vec<u8> {
+    let body = encoded(message);
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(body.len().saturating_add(5));
+    bytes.extend(length.to_be_bytes());
+    bytes.push(kind);
+    bytes.extend(body);
+    bytes
+}
+
+impl Draft {
+    pub(super) fn chunk(&mut self, chunk: &v1::Chunk) -> Result<(), Fault> {
+        self.write(&frame(CHUNK, chunk))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.bytes = self.bytes.saturating_add(size(bytes));
+        self.file.write_all(bytes).map_err(at("state.new"))
+    }
+}
+
+impl Disk {
+    /// Takes hold of the folder; made if it is not there, readable by its owner alone.
+    pub(in crate::sidecar) fn hold(folder: &Path) -> Result<Self, String> {
+        let wrong = |error: io::Error| format!("{}: {error}", folder.display());
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(wrong)?;
+        let open = |name: &str| {
+            OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .mode(0o600)
+                .open(folder.join(name))
+                .map_err(wrong)
+        };
+        let lock = open("lock")?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| format!("{}: another sidecar uses this folder", folder.display()))?;
+        let floor = open("floor")?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            _lock: lock,
+            inner: Mutex::new(Inner {
+                state: None,
+                removals: None,
+                floor,
+                turn: 0,
+            }),
+        })
+    }
+
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The frames of a file that can be told apart, and where each ends. What follows the last is
+    /// a write that was cut, or damage.
+    fn frames(&self, name: &str) -> Result<(Vec<(Frame, u64)>, bool), Fault> {
+        let mut bytes = Vec::new();
+        match File::open(self.folder.join(name)) {
+            Ok(file) => {
+                let length = file.metadata().map_err(at("a file's size"))?.len();
+                if length > MAX_FILE {
+                    let error = io::Error::other("the file is larger than any that was written");
+                    return Err(at("state")(error));
+                }
+                let mut file = file;
+                file.read_to_end(&mut bytes).map_err(at("reading back"))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((vec![], false)),
+            Err(error) => return Err(at("reading back")(error)),
+        }
+        let mut frames = Vec::new();
+        let (mut rest, mut end) = (bytes.as_slice(), 0_u64);
+        while let Some((frame, taken)) = parse(rest) {
+            end = end.saturating_add(u64::try_from(taken).unwrap_or(u64::MAX));
+            frames.push((frame, end));
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        Ok((frames, !rest.is_empty()))
+    }
+
+    /// The snapshot and deltas, and whether something unreadable follows.
+    pub(super) fn state(&self) -> Result<(Vec<(Frame, u64)>, bool), Fault> {
+        self.frames("state")
+    }
+
+    /// The removals, and whether something unreadable follows.
+    pub(super) fn removals(&self) -> Result<(Vec<(Frame, u64)>, bool), Fault> {
+        self.frames("removals")
+    }
+
+    /// The statements of key rotation.
+    pub(super) fn keys(&self) -> Vec<v1::Signed> {
+        let frames = self.frames("trust").unwrap_or_default().0.into_iter();
+        frames
+            .filter_map(|(frame, _)| match frame {
+                Frame::Key(signed) => Some(signed),
+                Frame::Snapshot(_) | Frame::Chunk(_) | Frame::Delta(_) | Frame::Removals(_) => None,
+            })
+            .collect()
+    }
+
+    /// Keeps the statements of key rotation.
+    pub(super) fn keep_keys(&self, keys: &[v1::Signed]) -> Result<(), Fault> {
+        let bytes: Vec<u8> = keys.iter().flat_map(|key| frame(KEY, key)).collect();
+        let path = self.folder.join("trust.new");
+        let mut file = create(&path).map_err(at("trust"))?;
+        file.write_all(&bytes)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::rename(&path, self.folder.join("trust")))
+            .and_then(|()| self.sync_folder())
+            .map_err(at("trust"))
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Goes on appending to the state after its first `end` bytes, of which the snapshot has
+    /// `snapshot`; what lies beyond is cut off.
+    pub(super) fn resume_state(&self, end: u64, snapshot: u64) -> Result<(), Fault> {
+        let journal = resume(&self.folder.join("state"), end).map_err(at("state"))?;
+        self.inner().state = Some((journal, snapshot));
+        Ok(())
+    }
+
+    /// Goes on appending to the removals after their first `end` bytes.
+    pub(super) fn resume_removals(&self, end: u64) -> Result<(), Fault> {
+        let journal = resume(&self.folder.join("removals"), end).map_err(at("removals"))?;
+        self.inner().removals = Some(journal);
+        Ok(())
+    }
+
+    /// Begins a snapshot beside the present one.
+    pub(super) fn draft(&self, signed: &v1::Signed) -> Result<Draft, Fault> {
+        let path = self.folder.join("state.new");
+        let mut draft = Draft {
+            file: io::BufWriter::with_capacity(1 << 20, create(&path).map_err(at("state.new"))?),
+            path,
+            bytes: 0,
+        };
+        draft.write(&frame(SNAPSHOT, signed))?;
+        Ok(draft)
+    }
+
+    /// Puts a whole snapshot in the place of the present state; durable when it returns.
+    pub(super) fn replace(&self, draft: Draft) -> Result<(), Fault> {
+        let Draft { file, path, bytes } = draft;
+        let file = file
+            .into_inner()
+            .map_err(|error| at("state")(error.into_error()))?;
+        file.sync_all().map_err(at("state"))?;
+        // The journal that was is not written to any more, whatever comes of this.
+        self.inner().state = None;
+        std::fs::rename(&path, self.folder.join("state")).map_err(at("state"))?;
+        self.sync_folder().map_err(at("state"))?;
+        let journal = Journal {
+            file,
+            end: bytes,
+            broken: false,
+        };
+        self.inner().state = Some((journal, bytes));
+        Ok(())
+    }
+
+    /// Appends a delta; durable when it returns. Tells whether a fresh snapshot is due.
+    pub(super) fn delta(&self, signed: &v1::Signed) -> Result<bool, Fault> {
+        let mut inner = self.inner();
+        let (journal, snapshot) = inner
+            .state
+            .as_mut()
+            .ok_or_else(|| at("state")(io::Error::other("there is no snapshot to append to")))?;
+        journal.append(&frame(DELTA, signed)).map_err(at("state"))?;
+        let tail = journal.end.saturating_sub(*snapshot);
+        Ok(tail > MAX_TAIL.max(snapshot.saturating_mul(2)))
+    }
+
+    /// Appends removals; durable when it returns.
+    pub(super) fn removed(&self, signed: &v1::Signed) -> Result<(), Fault> {
+        let mut inner = self.inner();
+        let journal = inner
+            .removals
+            .as_mut()
+            .ok_or_else(|| at("removals")(io::Error::other("the file could not be read")))?;
+        if journal.broken {
+            // Cut back to what is known to be whole, in a file that has never failed.
+            *journal =
+                resume(&self.folder.join("removals"), journal.end).map_err(at("removals"))?;
+        }
+        journal
+            .append(&frame(REMOVALS, signed))
+            .map_err(at("removals"))
+    }
+
+    /// How far this sidecar ever was; nothing if it never was anywhere, `Err` if that is lost.
+    pub(super) fn floor(&self) -> Result<Option<Floor>, Fault> {
+        let mut inner = self.inner();
+        let mut best: Option<(u64, Floor)> = None;
+        let mut damaged = 0;
+        for slot in 0..2_u64 {
+            let mut bytes = [0; SLOT];
+            match inner
+                .floor
+                .read_exact_at(&mut bytes, slot.saturating_mul(512))
+            {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+                Err(error) => return Err(at("floor")(error)),
+            }
+            if bytes.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            match read_slot(&bytes) {
+                Some((turn, floor)) if best.is_none_or(|(known, _)| known < turn) => {
+                    best = Some((turn, floor));
+                }
+                Some(_) => {}
+                None => damaged += 1,
+            }
+        }
+        match best {
+            Some((turn, floor)) => {
+                inner.turn = turn;
+                Ok(Some(floor))
+            }
+            None if damaged > 0 => Err(at("floor")(io::Error::other("both places are damaged"))),
+            None => Ok(None),
+        }
+    }
+
+    /// Raises the floor; durable when it returns.
+    pub(super) fn raise(&self, floor: &Floor) -> Result<(), Fault> {
+        let mut inner = self.inner();
+        let turn = inner.turn.saturating_add(1);
+        let place = (turn & 1).saturating_mul(512);
+        inner
+            .floor
+            .write_all_at(&write_slot(turn, floor), place)
+            .and_then(|()| inner.floor.sync_data())
+            .map_err(at("floor"))?;
+        inner.turn = turn;
+        Ok(())
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .read(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn resume(path: &Path, end: u64) -> io::Result<Journal> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.set_len(end)?;
+    file.sync_all()?;
+    Ok(Journal {
+        file,
+        end,
+        broken: false,
+    })
+}
+
+/// The first frame of some bytes and how many it took.
+fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (kind, rest) = rest.split_first()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    if length > MAX_FRAME {
+        return None;
+    }
+    let body = rest.get(..length)?;
+    let frame = match *kind {
+        SNAPSHOT => Frame::Snapshot(decoded(body).ok()?),
+        CHUNK => Frame::Chunk(decoded(body).ok()?),
+        DELTA => Frame::Delta(decoded(body).ok()?),
+        REMOVALS => Frame::Removals(decoded(body).ok()?),
+        KEY => Frame::Key(decoded(body).ok()?),
+        _ => return None,
+    };
+    Some((frame, length.saturating_add(5)))
+}
+
+/// Bytes of a slot: turn, log, epoch, revision, sequence, digest.
+const SLOT: usize = 8 + 16 + 8 + 8 + 8 + 32;
+
+fn write_slot(turn: u64, floor: &Floor) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SLOT);
+    bytes.extend(turn.to_be_bytes());
+    bytes.extend(floor.era.log.0);
+    for number in [floor.era.epoch, floor.head.revision, floor.head.sequence] {
+        bytes.extend(number.to_be_bytes());
+    }
+    bytes.extend(sha256(&bytes));
+    bytes
+}
+
+fn read_slot(bytes: &[u8; SLOT]) -> Option<(u64, Floor)> {
+    let (body, digest) = bytes.split_last_chunk::<32>()?;
+    if sha256(body) != *digest {
+        return None;
+    }
+    let number = |at: usize| {
+        let bytes = body.get(at..at.checked_add(8)?)?;
+        Some(u64::from_be_bytes(bytes.try_into().ok()?))
+    };
+    let floor = Floor {
+        era: Era {
+            log: LogId::from_slice(body.get(8..24)?)?,
+            epoch: number(24)?,
+        },
+        head: Head {
+            revision: number(32)?,
+            sequence: number(40)?,
+        },
+    };
+    Some((number(0)?, floor))
+}

@@ -1,0 +1,310 @@
+//! From statements of the registry to what decisions are made from: checked on the way in,
+//! whether they come from the network or from disk.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    domain::{
+        Control, ControlId, Digest, DomainId, Edit, Era, ExceptionId, Invalid, Kind, Name,
+        Principal, Span, SubjectId, Tier, TierRules,
+    },
+    engine::{Change, Part, Shelf, Snapshot, Sum, part},
+    manifest::read_json,
+    wire::{
+        decoded,
+        signed::{Purpose, Trust, Untrusted, sha256},
+        sync::{edit, era, kind_message, sum},
+        v1,
+    },
+};
+
+/// Most chunks, and most bytes in all, of a snapshot (reliability §9.3).
+const MAX_CHUNKS: usize = 100_000;
+const MAX_BYTES: u64 = 2 << 30;
+
+/// Why something that came is not taken.
+#[derive(Debug)]
+pub(super) enum Wrong {
+    /// It is not signed as it should be.
+    Untrusted(Untrusted),
+    /// It is signed and makes no sense.
+    Invalid(Invalid),
+    /// A chunk that is not the one announced.
+    Chunk,
+    /// What came out is not what should have.
+    Sum,
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Untrusted(error) => error.fmt(f),
+            Self::Invalid(error) => error.fmt(f),
+            Self::Chunk => f.write_str("a chunk is not the one that was announced"),
+            Self::Sum => f.write_str("what came out is not what the registry says comes out"),
+        }
+    }
+}
+
+impl From<Untrusted> for Wrong {
+    fn from(error: Untrusted) -> Self {
+        Self::Untrusted(error)
+    }
+}
+
+impl From<Invalid> for Wrong {
+    fn from(error: Invalid) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+/// Everything held, at one revision.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) era: Era,
+    pub(super) revision: u64,
+    pub(super) snapshot: Snapshot,
+    parts: Shelf<Name, Part>,
+    sum: Sum,
+}
+
+/// An object that could not be taken in.
+pub(super) type Nacks = Vec<v1::Nack>;
+
+/// A snapshot that arrives chunk by chunk.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    pub(super) era: Era,
+    pub(super) revision: u64,
+    /// By which a cut transfer is taken up again.
+    pub(super) digest: [u8; 32],
+    digests: Vec<Vec<u8>>,
+    next: u32,
+    objects: Vec<Edit>,
+    sum: Sum,
+}
+
+impl Arriving {
+    /// Begins with the snapshot's statement.
+    pub(super) fn begin(trust: &Trust, signed: &v1::Signed) -> Result<Self, Wrong> {
+        let statement: v1::SnapshotStatement = trust.open(Purpose::Snapshot, Some(signed))?;
+        let v1::SnapshotStatement {
+            era: of,
+            revision,
+            scope: _,
+            chunk_digests,
+            bytes,
+            sum: after,
+            time: _,
+        } = statement;
+        if chunk_digests.len() > MAX_CHUNKS || bytes > MAX_BYTES {
+            return Err(Wrong::Invalid(Invalid::new(
+                "bytes",
+                "is more than a sidecar holds",
+                "narrow the sidecar's scope",
+            )));
+        }
+        Ok(Self {
+            era: era(of.as_ref())?,
+            revision,
+            digest: sha256(&signed.statement),
+            digests: chunk_digests,
+            next: 0,
+            objects: Vec::new(),
+            sum: sum(&after)?,
+        })
+    }
+
+    /// The first chunk that is missing.
+    pub(super) fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// Whether every chunk has come.
+    pub(super) fn is_whole(&self) -> bool {
+        usize::try_from(self.next).is_ok_and(|next| next >= self.digests.len())
+    }
+
+    /// Takes the next chunk.
+    pub(super) fn chunk(&mut self, chunk: &v1::Chunk) -> Result<(), Wrong> {
+        let at = usize::try_from(chunk.number).unwrap_or(usize::MAX);
+        let announced = self.digests.get(at);
+        let fits = chunk.number == self.next
+            && announced.is_some_and(|digest| **digest == sha256(&chunk.content));
+        if !fits {
+            return Err(Wrong::Chunk);
+        }
+        let list: v1::ObjectList = decoded(&chunk.content)
+            .map_err(|why| Invalid::new("content", format!("cannot be read: {why}"), ""))?;
+        for message in list.objects {
+            self.objects.push(edit(message)?);
+        }
+        self.next = self.next.saturating_add(1);
+        Ok(())
+    }
+
+    /// Everything that came, put together.
+    pub(super) fn finish(self) -> Result<(Held, Nacks), Wrong> {
+        let empty = Snapshot::empty(digest(&Sum::default())?);
+        let held = Held {
+            era: self.era,
+            revision: 0,
+            snapshot: empty,
+            parts: Shelf::default(),
+            sum: Sum::default(),
+        };
+        held.after(self.objects, self.revision, self.sum)
+    }
+}
+
+/// What changes from one revision to another.
+#[derive(Debug)]
+pub(super) struct Delta {
+    pub(super) era: Era,
+    pub(super) after: u64,
+    pub(super) through: u64,
+    objects: Vec<Edit>,
+    sum: Sum,
+}
+
+impl Delta {
+    pub(super) fn open(trust: &Trust, signed: &v1::Signed) -> Result<Self, Wrong> {
+        let statement: v1::DeltaStatement = trust.open(Purpose::Delta, Some(signed))?;
+        let v1::DeltaStatement {
+            era: of,
+            scope: _,
+            after,
+            through,
+            objects,
+            sum: afterwards,
+        } = statement;
+        Ok(Self {
+            era: era(of.as_ref())?,
+            after,
+            through,
+            objects: objects.into_iter().map(edit).collect::<Result<_, _>>()?,
+            sum: sum(&afterwards)?,
+        })
+    }
+
+    /// What is held afterwards.
+    pub(super) fn applied(self, held: &Held) -> Result<(Held, Nacks), Wrong> {
+        held.clone().after(self.objects, self.through, self.sum)
+    }
+}
+
+fn digest(sum: &Sum) -> Result<Digest, Invalid> {
+    Digest::parse(&format!("sum256:{sum}"))
+}
+
+impl Held {
+    fn after(mut self, edits: Vec<Edit>, revision: u64, sum: Sum) -> Result<(Self, Nacks), Wrong> {
+        let mut nacks = Nacks::new();
+        let mut changes = Vec::with_capacity(edits.len());
+        let mut revisions = HashMap::new();
+        for edit in edits {
+            let Edit {
+                name,
+                revision,
+                manifest,
+            } = &edit;
+            let old = match manifest {
+                Some(manifest) => {
+                    let part = part(name.kind.number(), &name.id, *revision, manifest);
+                    self.sum.add(&part);
+                    self.parts.put(name.clone(), part)
+                }
+                None => self.parts.take(name),
+            };
+            if let Some(old) = old {
+                self.sum.remove(&old);
+            }
+            match change(&edit) {
+                Ok(change) => changes.push(change),
+                Err(error) => {
+                    nacks.push(nack(name, *revision, &error.to_string()));
+                    changes.extend(unreadable(&edit));
+                }
+            }
+            revisions.insert((name.kind.name(), name.id.to_string()), *revision);
+        }
+        if self.sum != sum {
+            return Err(Wrong::Sum);
+        }
+        let (snapshot, errors) = self.snapshot.taking(changes, digest(&self.sum)?, revision);
+        for error in errors {
+            let key = (error.source.kind, error.source.id.clone());
+            let (Some(kind), Some(at)) = (Kind::parse(error.source.kind), revisions.get(&key))
+            else {
+                continue;
+            };
+            nacks.push(nack(
+                &Name::new(kind, &error.source.id),
+                *at,
+                &error.to_string(),
+            ));
+        }
+        self.snapshot = snapshot;
+        self.revision = revision;
+        Ok((self, nacks))
+    }
+}
+
+fn nack(name: &Name, revision: u64, reason: &str) -> v1::Nack {
+    let end = reason.floor_char_boundary(1 << 10);
+    v1::Nack {
+        kind: kind_message(name.kind),
+        id: name.id.to_string(),
+        revision,
+        reason: reason.get(..end).unwrap_or_default().to_owned(),
+    }
+}
+
+fn change(edit: &Edit) -> Result<Change, Invalid> {
+    match &edit.manifest {
+        Some(manifest) => read_json(edit.name.kind, edit.revision, manifest),
+        None => removed(&edit.name),
+    }
+}
+
+fn removed(name: &Name) -> Result<Change, Invalid> {
+    Ok(match name.kind {
+        Kind::Control => Change::RemoveControl(ControlId::parse(&name.id)?),
+        Kind::Subject => Change::RemoveSubject(SubjectId::parse(&name.id)?),
+        Kind::Exception => Change::RemoveException(ExceptionId::parse(&name.id)?),
+        Kind::Domain => Change::RemoveDomain(DomainId::parse(&name.id)?),
+        Kind::TierPolicy => {
+            let tier = tier(&name.id)?;
+            Change::PutTier(tier, TierRules::standard(tier))
+        }
+    })
+}
+
+fn tier(id: &Arc<str>) -> Result<Tier, Invalid> {
+    let known = Tier::ALL.into_iter().find(|tier| tier.name() == &**id);
+    known.ok_or_else(|| Invalid::new("tier", format!("`{id}` is no tier"), ""))
+}
+
+/// What stands in for an object that cannot be read: never what it was before (S13).
+fn unreadable(edit: &Edit) -> Option<Change> {
+    let name = &edit.name;
+    match name.kind {
+        Kind::Control => {
+            let id = ControlId::parse(&name.id).ok()?;
+            let owner = Principal::parse("service:registry").ok()?;
+            Some(Change::PutControl(Control::unreadable(
+                id,
+                edit.revision,
+                owner,
+            )))
+        }
+        Kind::TierPolicy => {
+            let tier = tier(&name.id).ok()?;
+            // Refused as it stands, and what stands in for refused rules honours nothing.
+            let mut rules = TierRules::standard(tier);
+            rules.lease_ttl = Span::ZERO;
+            Some(Change::PutTier(tier, rules))
+        }
+        Kind::Subject | Kind::Exception | Kind::Domain => removed(name).ok(),
+    }
+}

@@ -1,0 +1,640 @@
+//! The one writer of what decisions are made from, and of how the registry is seen.
+//!
+//! Two connections hand in what they heard; each step here is short, and none waits.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::{
+    domain::{Era, Head, Lease, Removal, Span, Tier, TierRules},
+    engine::{
+        Removed,
+        follow::{
+            Beginning, Contact, Follower, Heartbeat, Nonce, Refused, Resync, Step, Take,
+            delta_steps, removal_steps,
+        },
+    },
+    runtime::{clock::Clock, publish::Published},
+    telemetry::Metrics,
+    wire::{
+        signed::{Purpose, Trust},
+        sync::{era, removal},
+        v1,
+    },
+};
+
+use super::{
+    disk::{Disk, Floor, Frame},
+    intake::{Arriving, Delta, Held, Nacks, Wrong},
+};
+use crate::sidecar::decider::Loaded;
+
+/// Removals as the registry signed them.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) era: Era,
+    pub(super) after: u64,
+    pub(super) through: u64,
+    pub(super) removals: Vec<Removal>,
+}
+
+impl Batch {
+    pub(super) fn open(trust: &Trust, signed: &v1::Signed) -> Result<Self, Wrong> {
+        let statement: v1::RemovalsStatement = trust.open(Purpose::Removals, Some(signed))?;
+        let v1::RemovalsStatement {
+            era: of,
+            after,
+            through,
+            removals,
+        } = statement;
+        Ok(Self {
+            era: era(of.as_ref())?,
+            after,
+            through,
+            removals: removals
+                .into_iter()
+                .map(removal)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Holds what is followed.
+#[derive(Debug)]
+pub(in crate::sidecar) struct Keeper {
+    published: Arc<Published<Loaded>>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) disk: Disk,
+    inner: Mutex<Inner>,
+    /// One writer of the state at a time, one of the removals.
+    pub(super) persisting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    follower: Follower,
+    held: Option<Arc<Held>>,
+    removed: Arc<Removed>,
+    /// Removals as they were signed, to give back.
+    signed: Vec<v1::Signed>,
+    trust: Trust,
+    /// What was published before and decisions may still run on.
+    retired: Vec<Weak<Loaded>>,
+}
+
+/// What came of a delta.
+pub(super) enum Came {
+    /// It is held, and durable; whether a fresh snapshot is due, and what could not be taken.
+    Held(bool, Nacks),
+    /// It was known.
+    Known,
+}
+
+/// Why the state is to be fetched anew, or the connection given up.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The intervals do not fit.
+    Resync(Resync),
+    /// It is not to be believed.
+    Wrong(Wrong),
+    /// It cannot be kept.
+    Disk(super::disk::Fault),
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Resync(why) => write!(f, "it does not fit what is held: {}", why.name()),
+            Self::Wrong(why) => why.fmt(f),
+            Self::Disk(fault) => write!(f, "it cannot be kept: {fault}"),
+        }
+    }
+}
+
+impl Keeper {
+    /// Takes hold of the folder and reads back what it proves.
+    ///
+    /// # Errors
+    ///
+    /// A folder that cannot be used at all.
+    pub(in crate::sidecar) fn new(
+        disk: Disk,
+        mut trust: Trust,
+        published: Arc<Published<Loaded>>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
+        for key in disk.keys() {
+            if let Err(error) = trust.rotate(&key) {
+                tracing::warn!(%error, "a kept statement about a key is not believed");
+            }
+        }
+        let keeper = Self {
+            published,
+            clock,
+            metrics,
+            disk,
+            inner: Mutex::new(Inner {
+                follower: Follower::default(),
+                held: None,
+                removed: Arc::default(),
+                signed: Vec::new(),
+                trust,
+                retired: Vec::new(),
+            }),
+            persisting: tokio::sync::Mutex::new(()),
+        };
+        keeper.read_back();
+        keeper
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn trust(&self) -> Trust {
+        self.inner().trust.clone()
+    }
+
+    pub(super) fn era(&self) -> Option<Era> {
+        self.inner().follower.era()
+    }
+
+    pub(super) fn acknowledged(&self) -> Head {
+        self.inner().follower.acknowledged()
+    }
+
+    pub(super) fn exposed(&self) -> Head {
+        self.inner().follower.exposed()
+    }
+
+    /// What is held, if it can be followed on.
+    pub(super) fn held(&self) -> Option<Arc<Held>> {
+        self.inner().held.clone()
+    }
+
+    /// Removals as they were signed.
+    pub(super) fn signed(&self) -> Vec<v1::Signed> {
+        self.inner().signed.clone()
+    }
+
+    /// How the registry is seen.
+    pub(in crate::sidecar) fn contact(&self) -> Contact {
+        self.inner().follower.contact()
+    }
+
+    /// Whether two histories of the registry were seen.
+    pub(in crate::sidecar) fn distrusted(&self) -> bool {
+        self.inner().follower.distrusted()
+    }
+
+    fn damaged(&self, what: &'static str, why: &dyn std::fmt::Display) {
+        self.metrics.disk_fault(what);
+        tracing::error!(what, %why, "what is on disk is not used; the registry will send it again");
+    }
+
+    /// Reads the folder: whatever is proven there, and nothing that is older than it was.
+    fn read_back(&self) {
+        let floor = match self.disk.floor() {
+            Ok(floor) => floor,
+            Err(fault) => {
+                // How far we were is lost: nothing here can be told from an older copy.
+                self.damaged("floor", &fault);
+                self.begin_again();
+                return;
+            }
+        };
+        let trust = self.trust();
+        let (removed, signed, lane) = self.read_removals(&trust);
+        let state = self.read_state(&trust);
+        let mut inner = self.inner();
+        inner.removed = Arc::new(removed);
+        inner.signed = signed;
+        let Some(floor) = floor else {
+            if state.is_some() {
+                drop(inner);
+                self.damaged("floor", &"it is missing beside a state");
+                self.begin_again();
+            }
+            return;
+        };
+        let known = lane.filter(|(of, _)| *of == floor.era);
+        let sequence = known.map_or(0, |(_, through)| through);
+        // Whatever is held later may not be older than this.
+        let behind = Follower::new(
+            Some(floor.era),
+            Head {
+                revision: floor.head.revision,
+                sequence,
+            },
+        );
+        let fits = |held: &Held| {
+            held.era == floor.era
+                && held.revision >= floor.head.revision
+                && sequence >= floor.head.sequence
+        };
+        match state {
+            Some((held, end, snapshot)) if fits(&held) => {
+                let head = Head {
+                    revision: held.revision,
+                    sequence,
+                };
+                inner.follower = Follower::new(Some(held.era), head);
+                inner.held = Some(Arc::new(held));
+                drop(inner);
+                if let Err(fault) = self.disk.resume_state(end, snapshot) {
+                    self.damaged("state", &fault);
+                }
+                self.publish();
+                tracing::info!(
+                    revision = head.revision,
+                    sequence,
+                    "serving what was last known; exceptions wait for the registry"
+                );
+            }
+            Some(_) => {
+                inner.follower = behind;
+                drop(inner);
+                self.damaged(
+                    "state",
+                    &"it is older than what this sidecar has already had in force",
+                );
+            }
+            None => {
+                inner.follower = behind;
+                drop(inner);
+                if floor.head.revision > 0 {
+                    self.damaged("state", &"it is missing or cannot be proven");
+                }
+            }
+        }
+    }
+
+    /// Nothing on disk is of use: it is written over as the registry sends things.
+    fn begin_again(&self) {
+        if let Err(fault) = self.disk.resume_removals(0) {
+            self.damaged("removals", &fault);
+        }
+    }
+
+    /// The removals that are proven, and how far they reach in the last epoch they speak of.
+    fn read_removals(&self, trust: &Trust) -> (Removed, Vec<v1::Signed>, Option<(Era, u64)>) {
+        let (mut removed, mut signed) = (Removed::default(), Vec::new());
+        let mut lane: Option<(Era, u64)> = None;
+        let (frames, cut) = match self.disk.removals() {
+            Ok(read) => read,
+            Err(fault) => {
+                self.damaged("removals", &fault);
+                return (removed, signed, None);
+            }
+        };
+        let mut end = 0;
+        for (frame, at) in frames {
+            let Frame::Removals(message) = frame else {
+                self.damaged("removals", &"a frame is of another kind");
+                break;
+            };
+            let batch = match Batch::open(trust, &message) {
+                Ok(batch) => batch,
+                Err(why) => {
+                    self.damaged("removals", &why);
+                    break;
+                }
+            };
+            for removal in &batch.removals {
+                removed.add(removal);
+            }
+            let reach = match lane {
+                Some((era, reach)) if era == batch.era => reach,
+                Some(_) | None => 0,
+            };
+            if batch.after <= reach {
+                lane = Some((batch.era, reach.max(batch.through)));
+            }
+            signed.push(message);
+            end = at;
+        }
+        if cut {
+            tracing::warn!(
+                "the last removals were cut as they were written; the registry will send them again"
+            );
+        }
+        if let Err(fault) = self.disk.resume_removals(end) {
+            self.damaged("removals", &fault);
+        }
+        (removed, signed, lane)
+    }
+
+    /// The state that is proven, how many bytes of the file that is, and of these the snapshot.
+    fn read_state(&self, trust: &Trust) -> Option<(Held, u64, u64)> {
+        let (frames, cut) = match self.disk.state() {
+            Ok(read) => read,
+            Err(fault) => {
+                self.damaged("state", &fault);
+                return None;
+            }
+        };
+        if cut {
+            tracing::warn!(
+                "the last change was cut as it was written; the registry will send it again"
+            );
+        }
+        let mut frames = frames.into_iter();
+        let Some((Frame::Snapshot(signed), _)) = frames.next() else {
+            return None;
+        };
+        let proven = (|| {
+            let mut arriving = Arriving::begin(trust, &signed)?;
+            let mut end = 0;
+            while !arriving.is_whole() {
+                let Some((Frame::Chunk(chunk), at)) = frames.next() else {
+                    return Err(Wrong::Chunk);
+                };
+                arriving.chunk(&chunk)?;
+                end = at;
+            }
+            let (held, _) = arriving.finish()?;
+            Ok((held, end))
+        })();
+        let (mut held, snapshot) = match proven {
+            Ok(proven) => proven,
+            Err(why) => {
+                self.damaged("state", &why);
+                return None;
+            }
+        };
+        let mut end = snapshot;
+        for (frame, at) in frames {
+            let next = match &frame {
+                Frame::Delta(signed) => Delta::open(trust, signed).and_then(|delta| {
+                    if delta.era == held.era && delta.after == held.revision {
+                        Ok(delta.applied(&held)?.0)
+                    } else {
+                        Err(Wrong::Sum)
+                    }
+                }),
+                Frame::Snapshot(_) | Frame::Chunk(_) | Frame::Removals(_) | Frame::Key(_) => {
+                    Err(Wrong::Chunk)
+                }
+            };
+            match next {
+                Ok(next) => (held, end) = (next, at),
+                Err(why) => {
+                    // What comes before is whole; whether it is recent enough the floor says.
+                    self.damaged("state", &why);
+                    break;
+                }
+            }
+        }
+        Some((held, end, snapshot))
+    }
+
+    /// Makes decisions from what is held now; what was published before may still be in use.
+    fn publish(&self) {
+        let mut inner = self.inner();
+        self.publish_from(&mut inner);
+    }
+
+    fn publish_from(&self, inner: &mut Inner) {
+        let Some(held) = &inner.held else { return };
+        let before = self.published.get();
+        let (removed, revision) = (&inner.removed, held.revision);
+        let same = before.as_ref().filter(|before| {
+            before.snapshot.revision() == revision
+                && before.snapshot.digest() == held.snapshot.digest()
+                && Arc::ptr_eq(before.snapshot.removed(), removed)
+        });
+        let snapshot = match same {
+            Some(before) => Arc::clone(&before.snapshot),
+            None => Arc::new(held.snapshot.removing(Arc::clone(removed))),
+        };
+        let contact = inner.follower.contact();
+        let confirmed = contact.anchor().unwrap_or_else(|| {
+            before
+                .as_ref()
+                .map_or_else(|| self.clock.elapsed(), |before| before.confirmed)
+        });
+        let mut loaded = Loaded::after(before.as_deref(), snapshot, confirmed);
+        loaded.contact = Some(contact);
+        self.published.publish(Arc::new(loaded));
+        if let Some(before) = before {
+            inner.retired.push(Arc::downgrade(&before));
+        }
+        inner.retired.retain(|old| old.strong_count() > 0);
+    }
+
+    /// Enters an epoch; tells whether everything is to be fetched.
+    pub(super) fn enter(&self, beginning: &Beginning) -> Result<bool, Refused> {
+        let mut inner = self.inner();
+        let other = inner.follower.enter(beginning)?;
+        self.publish_from(&mut inner);
+        Ok(other)
+    }
+
+    /// Follows statements of key rotation, and keeps them.
+    pub(super) fn rotate(&self, keys: &[v1::Signed]) -> Result<(), Wrong> {
+        let mut trust = self.trust();
+        let mut news = false;
+        for key in keys {
+            // Statements by keys from before the pin are of no use here.
+            news |= trust.rotate(key).unwrap_or(false);
+        }
+        if news {
+            if let Err(fault) = self.disk.keep_keys(keys) {
+                self.damaged("trust", &fault);
+            }
+            tracing::info!(key = ?trust.newest(), "the registry has a new key");
+            self.inner().trust = trust;
+        }
+        Ok(())
+    }
+
+    /// Notes that a nonce is sent now.
+    pub(super) fn ask(&self, nonce: Nonce) {
+        let mut inner = self.inner();
+        let (elapsed, wall) = (self.clock.elapsed(), self.clock.wall());
+        if !inner.follower.ask(nonce, elapsed, wall) {
+            self.metrics.clock_step();
+            tracing::warn!("the clock was set, or time was lost: exceptions wait for the registry");
+            self.publish_from(&mut inner);
+        }
+    }
+
+    /// Hears a heartbeat.
+    pub(super) fn hear(&self, heartbeat: &Heartbeat) -> Result<(), Refused> {
+        let mut inner = self.inner();
+        let heard = inner.follower.hear(heartbeat, self.clock.elapsed());
+        self.publish_from(&mut inner);
+        heard
+    }
+
+    /// Takes removals in: in force at once, and durable and drained before that is told.
+    pub(super) async fn remove(
+        self: &Arc<Self>,
+        batch: Batch,
+        signed: v1::Signed,
+    ) -> Result<(), Broken> {
+        let take = {
+            let mut inner = self.inner();
+            // What is removed is removed, whether or not the interval fits.
+            let removed = Arc::make_mut(&mut inner.removed);
+            let changed = batch
+                .removals
+                .iter()
+                .filter(|removal| removed.add(removal))
+                .count();
+            if changed > 0 {
+                self.publish_from(&mut inner);
+            }
+            inner
+                .follower
+                .removals(batch.era, batch.after, batch.through)
+        };
+        match take.map_err(Broken::Resync)? {
+            Take::Known => return Ok(()),
+            Take::Fresh => {}
+        }
+        for step in removal_steps() {
+            match step {
+                Step::Expose => {
+                    let mut inner = self.inner();
+                    inner.follower.expose_removals(batch.through);
+                    self.publish_from(&mut inner);
+                }
+                Step::Persist => {
+                    let keeper = Arc::clone(self);
+                    let message = signed.clone();
+                    let kept = tokio::task::spawn_blocking(move || {
+                        keeper.disk.removed(&message)?;
+                        keeper.raise(|floor| floor.head.sequence = batch.through)
+                    })
+                    .await;
+                    kept.unwrap_or_else(|error| Err(lost(&error)))
+                        .map_err(Broken::Disk)?;
+                    self.inner().signed.push(signed.clone());
+                }
+                Step::Drain => self.drained().await,
+                Step::Acknowledge => self.inner().follower.acknowledge_removals(batch.through),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every decision that began on something older has ended. A decision does not
+    /// wait for anything, so neither does this for long.
+    async fn drained(&self) {
+        loop {
+            {
+                let mut inner = self.inner();
+                inner.retired.retain(|old| old.strong_count() > 0);
+                if inner.retired.is_empty() {
+                    return;
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Whether a snapshot may replace what is held.
+    pub(super) fn welcome(&self, arriving: &Arriving) -> Result<Take, Resync> {
+        let inner = self.inner();
+        inner.follower.snapshot(arriving.era, arriving.revision)
+    }
+
+    /// Whether a delta follows on what is held.
+    pub(super) fn fits(&self, delta: &Delta) -> Result<Take, Resync> {
+        let inner = self.inner();
+        inner.follower.delta(delta.era, delta.after, delta.through)
+    }
+
+    /// Takes in a new state, once `persist` has made it durable.
+    pub(super) async fn take<T: Send + 'static>(
+        self: &Arc<Self>,
+        held: Held,
+        persist: impl FnOnce(&Disk) -> Result<T, super::disk::Fault> + Send + 'static,
+    ) -> Result<T, Broken> {
+        let _turn = self.persisting.lock().await;
+        let revision = held.revision;
+        let (mut persist, mut held, mut kept) = (Some(persist), Some(held), None);
+        for step in delta_steps() {
+            match step {
+                Step::Persist => {
+                    let Some(persist) = persist.take() else {
+                        continue;
+                    };
+                    let keeper = Arc::clone(self);
+                    let done = tokio::task::spawn_blocking(move || {
+                        let kept = persist(&keeper.disk)?;
+                        keeper.raise(|floor| floor.head.revision = revision)?;
+                        Ok(kept)
+                    })
+                    .await;
+                    let done = done.unwrap_or_else(|error| Err(lost(&error)));
+                    kept = Some(done.map_err(Broken::Disk)?);
+                }
+                Step::Expose => {
+                    let mut inner = self.inner();
+                    inner.held = held.take().map(Arc::new);
+                    inner.follower.expose_state(revision);
+                    self.publish_from(&mut inner);
+                }
+                Step::Acknowledge => self.inner().follower.acknowledge_state(revision),
+                Step::Drain => {}
+            }
+        }
+        kept.ok_or(Broken::Resync(Resync::Gap))
+    }
+
+    /// Raises the floor to what is acknowledged and what `change` adds.
+    fn raise(&self, change: impl FnOnce(&mut Floor)) -> Result<(), super::disk::Fault> {
+        let floor = {
+            let inner = self.inner();
+            let Some(era) = inner.follower.era() else {
+                return Ok(());
+            };
+            let mut floor = Floor {
+                era,
+                head: inner.follower.acknowledged(),
+            };
+            change(&mut floor);
+            floor
+        };
+        self.disk.raise(&floor)
+    }
+
+    /// Tells the metrics how the registry is seen.
+    pub(in crate::sidecar) fn tell(&self) {
+        let elapsed = self.clock.elapsed();
+        let contact = self.contact();
+        let (removals, state) = match contact.lease(elapsed) {
+            Lease::Follows { removals, state } => (removals, state),
+            Lease::Local => (Span::ZERO, Span::ZERO),
+        };
+        let held = self.held();
+        let left = Tier::ALL.map(|tier| {
+            let standard = TierRules::standard(tier);
+            let rules = held
+                .as_ref()
+                .map_or(&standard, |held| held.snapshot.tier(tier));
+            let left = rules.lease().saturating_sub(removals);
+            left.min(rules.max_staleness.saturating_sub(state))
+                .max(Span::ZERO)
+        });
+        let sequence = self.exposed().sequence;
+        self.metrics
+            .follows(self.age(), sequence, left, self.distrusted());
+    }
+
+    /// How long ago everything was last known to be current, at most.
+    pub(in crate::sidecar) fn age(&self) -> Option<Span> {
+        let anchor = self.contact().anchor()?;
+        Some(self.clock.elapsed().saturating_sub(anchor))
+    }
+}
+
+fn lost(error: &tokio::task::JoinError) -> super::disk::Fault {
+    super::disk::Fault {
+        what: "writing",
+        error: std::io::Error::other(error.to_string()),
+    }
+}

@@ -1,0 +1,11 @@
+//! Following a registry: what is believed, kept on disk, and decided by.
+
+mod disk;
+mod intake;
+mod keeper;
+mod lanes;
+mod link;
+
+pub(super) use disk::Disk;
+pub(super) use keeper::Keeper;
+pub(super) use lanes::Following;
