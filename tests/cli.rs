@@ -317,7 +317,7 @@ fn what_cannot_start_says_why() {
     let none = at(&["sidecar"]);
     assert!(
         code(&none) == 2
-            && said(&none).contains("`bundle` is not set")
+            && said(&none).contains("neither `bundle` nor `registry` is set")
             && said(&none).contains("nothing says who callers are"),
         "{}",
         said(&none)

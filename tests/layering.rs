@@ -27,6 +27,18 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "registry",
+        &[
+            "domain",
+            "engine",
+            "wire",
+            "manifest",
+            "runtime",
+            "telemetry",
+            "config",
+        ],
+    ),
+    (
         "cli",
         &[
             "domain",
@@ -37,6 +49,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "telemetry",
             "config",
             "sidecar",
+            "registry",
         ],
     ),
     ("testing", &["domain", "engine"]),
@@ -44,20 +57,28 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 
 /// Words that only the folders named beside them may use.
 const OWNED: &[(&str, &[&str])] = &[
-    ("tokio", &["runtime", "sidecar", "cli", "main.rs"]),
-    ("tonic", &["wire", "runtime", "sidecar", "cli"]),
+    (
+        "tokio",
+        &["runtime", "sidecar", "registry", "cli", "main.rs"],
+    ),
+    ("tonic", &["wire", "runtime", "sidecar", "registry", "cli"]),
     ("prost", &["wire", "cli"]),
-    ("tracing", &["runtime", "telemetry", "sidecar", "cli"]),
-    ("axum", &["sidecar"]),
+    (
+        "tracing",
+        &["runtime", "telemetry", "sidecar", "registry", "cli"],
+    ),
+    ("axum", &["sidecar", "registry"]),
     ("arc_swap", &["runtime"]),
-    ("notify", &["sidecar"]),
+    ("notify", &["sidecar", "cli"]),
     ("prometheus_client", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("serde_saphyr", &["manifest", "config", "cli"]),
     ("clap", &["cli", "main.rs"]),
     ("cel::", &["engine"]),
     ("regex::", &["engine"]),
-    ("x509_parser", &["sidecar"]),
+    ("x509_parser", &["wire"]),
+    ("sqlx", &["registry"]),
+    ("aws_lc_rs", &["wire"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -1078,7 +1078,21 @@ fn settings_are_refused_with_key_and_source() {
     let good = [flag("bundle", "x"), flag("subject", "a")];
     assert_eq!(load(&good, &[]), Ok(()));
     for (flags, environment, part) in [
-        (vec![flag("subject", "a")], vec![], "`bundle` is not set"),
+        (
+            vec![flag("subject", "a")],
+            vec![],
+            "neither `bundle` nor `registry` is set",
+        ),
+        (
+            vec![flag("registry", "reg.example:7432"), flag("subject", "a")],
+            vec![],
+            "beyond loopback TLS is required; set registry_ca",
+        ),
+        (
+            vec![flag("registry", "127.0.0.1:7432"), flag("subject", "a")],
+            vec![],
+            "nothing unsigned is believed",
+        ),
         (
             vec![flag("bundle", "x")],
             vec![],

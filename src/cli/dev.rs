@@ -228,13 +228,13 @@ async fn reload(folder: &Path, mut registry: Registry, screen: &mut Screen) -> R
                 match registry.objects.apply(request).await {
                     Ok(answer) => {
                         let answer = answer.into_inner();
-                        let changed = answer
+                        let count = answer
                             .changes
                             .iter()
                             .filter(|change| change.change() != v1::ChangeKind::Unchanged)
                             .count();
                         screen.say(&format!(
-                            "{} revision {}: {changed} changed",
+                            "{} revision {}: {count} changed",
                             styled(GOOD, "applied"),
                             answer.revision
                         ))?;

@@ -42,7 +42,7 @@ pub(super) fn kind_name(number: i32) -> &'static str {
 }
 
 pub(super) fn shown(stamp: Option<prost_types::Timestamp>) -> String {
-    time("", stamp).map_or_else(|_| "-".to_owned(), |time| short(time))
+    time("", stamp).map_or_else(|_| "-".to_owned(), short)
 }
 
 /// A time to the second.
@@ -305,7 +305,7 @@ fn outline(value: &Json, depth: usize, text: &mut String) {
                     continue;
                 }
                 let nested = matches!(value, Json::Object(fields) if !fields.is_empty())
-                    || matches!(value, Json::Array(items) if items.iter().any(|item| item.is_object()));
+                    || matches!(value, Json::Array(items) if items.iter().any(serde_json::Value::is_object));
                 // Writing to a string does not fail.
                 let _ = if nested {
                     writeln!(text, "{indent}{name}:")

@@ -83,7 +83,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Demo => demo::demo(&mut screen).await,
         Command::Sidecar(args) => serve::sidecar(*args, clock).await,
         Command::Registry(args) => serve::registry(*args, clock, &mut screen).await,
-        Command::Dev(args) => dev::dev(args, clock, &mut screen).await,
+        Command::Dev(args) => Box::pin(dev::dev(args, clock, &mut screen)).await,
         Command::Apply(args) => govern::apply(args, false, &mut screen).await,
         Command::Diff(args) => govern::apply(args, true, &mut screen).await,
         Command::Get(args) => govern::get(args, &mut screen).await,

@@ -195,9 +195,9 @@ impl Contact {
         };
         let since = |(time, at): (Timestamp, Span)| (time, elapsed.saturating_sub(at));
         let ((lower, passed), (upper, most)) = (since(earliest), since(latest));
-        let least = Span::from_micros(passed.micros().saturating_sub(drift(passed)));
+        let rest = Span::from_micros(passed.micros().saturating_sub(drift(passed)));
         Now {
-            earliest: lower + least,
+            earliest: lower + rest,
             latest: upper + stretched(most),
             lease,
             ..now

@@ -9,6 +9,7 @@ pub mod condition;
 mod decide;
 mod effective;
 mod explain;
+mod fallback;
 pub mod follow;
 mod index;
 pub mod planted;

@@ -6,12 +6,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::domain::{
     ClassId, Control, Digest, Domain, DomainId, Enforcement, Exception, ExceptionId, Invalid,
-    Question, Selector, Span, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
+    Question, Selector, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
 };
 
 use super::{
     change::{Change, Refusal, SnapshotError, Source, source_of},
     condition::{Condition, Roots, compile, on_deep_stack},
+    fallback::fallback,
     index::{Entry, Grant, Grants, Need, Rule, Rules, key},
     removed::Removed,
     shelf::Shelf,
@@ -32,37 +33,10 @@ pub struct Snapshot {
     entries: Shelf<SubjectId, Entry>,
     classes: Shelf<ClassId, Arc<Grants>>,
     grants: Shelf<ExceptionId, Arc<Grant>>,
-    tiers: Arc<[TierRules; 4]>,
+    pub(super) tiers: Arc<[TierRules; 4]>,
     domains: Arc<HashMap<DomainId, Domain>>,
     exhausted: Shelf<ExceptionId, ()>,
     removed: Arc<Removed>,
-}
-
-/// What stands in for an object that cannot be taken.
-enum Fallback {
-    /// No exception of the tier is honoured.
-    Tier(Tier),
-    /// A control that can never tell, in the same place.
-    Control(Box<Control>),
-    /// A subject nobody knows.
-    Subject(SubjectId),
-    /// No exception.
-    Exception(ExceptionId),
-    Nothing,
-}
-
-fn fallback(change: &Change) -> Fallback {
-    match change {
-        Change::PutTier(tier, _) => Fallback::Tier(*tier),
-        Change::PutControl(control) => Fallback::Control(Box::new(control.indeterminate())),
-        Change::PutSubject(subject) => Fallback::Subject(subject.id.clone()),
-        Change::PutException(exception) => Fallback::Exception(exception.id.clone()),
-        Change::PutDomain(_)
-        | Change::RemoveDomain(_)
-        | Change::RemoveControl(_)
-        | Change::RemoveSubject(_)
-        | Change::RemoveException(_) => Fallback::Nothing,
-    }
 }
 
 impl Snapshot {
@@ -217,7 +191,7 @@ impl Snapshot {
         errors
     }
 
-    fn remove_subject(&mut self, id: SubjectId) {
+    pub(super) fn remove_subject(&mut self, id: SubjectId) {
         if let Some(entry) = self.entries.take(&id)
             && !entry.grants.is_empty()
         {
@@ -231,30 +205,6 @@ impl Snapshot {
         }
     }
 
-    fn fall_back(&mut self, fallback: Fallback) {
-        match fallback {
-            Fallback::Tier(tier) => {
-                if let Some(rules) = Arc::make_mut(&mut self.tiers).get_mut(tier as usize) {
-                    rules.lease_ttl = Span::ZERO;
-                    rules.max_staleness = Span::ZERO;
-                }
-            }
-            Fallback::Control(control) => {
-                let id = control.id.clone();
-                // Made of nothing that could be refused, but for one control too many; then the
-                // one before it goes on, which is no weaker than none.
-                if self.put_control(*control).is_err() {
-                    Arc::make_mut(&mut self.rules)
-                        .all
-                        .retain(|rule| rule.control.id != id);
-                }
-            }
-            Fallback::Subject(id) => self.remove_subject(id),
-            Fallback::Exception(id) => self.drop_grant(&id),
-            Fallback::Nothing => {}
-        }
-    }
-
     fn put_tier(&mut self, tier: Tier, rules: TierRules) -> Result<(), Invalid> {
         let rules = rules.checked(tier)?;
         if let Some(place) = Arc::make_mut(&mut self.tiers).get_mut(tier as usize) {
@@ -263,7 +213,7 @@ impl Snapshot {
         Ok(())
     }
 
-    fn put_control(&mut self, control: Control) -> Result<(), Refusal> {
+    pub(super) fn put_control(&mut self, control: Control) -> Result<(), Refusal> {
         let control = control.checked()?;
         let rules = Arc::make_mut(&mut self.rules);
         let roots = match (control.runtime, control.schedule.is_some()) {
@@ -425,7 +375,7 @@ impl Snapshot {
         Ok((matches, compensates.into()))
     }
 
-    fn drop_grant(&mut self, id: &ExceptionId) {
+    pub(super) fn drop_grant(&mut self, id: &ExceptionId) {
         if let Some(grant) = self.grants.take(id) {
             self.each_holder(&grant, |grants| grants.drop(id));
         }
@@ -624,7 +574,7 @@ impl Snapshot {
     }
 
     pub(crate) fn is_exhausted(&self, id: &ExceptionId) -> bool {
-        self.exhausted.len() > 0 && self.exhausted.get(id).is_some()
+        !self.exhausted.is_empty() && self.exhausted.get(id).is_some()
     }
 
     pub(crate) fn class_grants(&self, class: &ClassId) -> Option<&Grants> {

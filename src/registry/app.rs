@@ -40,6 +40,7 @@ pub struct Bound {
     settings: RegistryProcess,
     folder: Folder,
     registry: Arc<Registry>,
+    store: Sqlite,
     guests: Arc<Guests>,
     tcp: Tcp,
     tls: Option<ServerTlsConfig>,
@@ -96,7 +97,7 @@ impl Bound {
             .transpose()?;
         let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
-        let (registry, _, first) = open(&folder, clock, settings.kept_changes).await?;
+        let (registry, store, first) = open(&folder, clock, settings.kept_changes).await?;
         if first.is_some() {
             tracing::info!(file = %folder.file("admin.token").display(), "the first administrator's token was written");
         }
@@ -107,6 +108,7 @@ impl Bound {
             settings,
             folder,
             registry: Arc::new(registry),
+            store,
             guests,
             tcp,
             tls,
@@ -133,6 +135,7 @@ impl Bound {
             settings,
             folder,
             registry,
+            store,
             guests,
             tcp,
             tls,
@@ -193,7 +196,10 @@ impl Bound {
             "registry",
             serve_tcp(services, tcp, tls, settings.max_connections, stop),
         );
-        match tasks.run(asked, settings.drain_timeout).await {
+        let end = tasks.run(asked, settings.drain_timeout).await;
+        // What was committed is durable; this tidies the files up.
+        store.close().await;
+        match end {
             End::Asked => {
                 tracing::info!("stopped");
                 Ok(())

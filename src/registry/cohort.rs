@@ -136,7 +136,9 @@ impl Cohort {
             }
         }
         concerned.retain(|edit| edit.manifest.is_some() || self.members.get(&edit.name).is_some());
-        concerned.iter().for_each(|edit| self.take(edit));
+        for edit in &concerned {
+            self.take(edit);
+        }
         concerned
     }
 

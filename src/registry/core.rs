@@ -125,7 +125,7 @@ impl Registry {
     /// What the registry holds now.
     pub(super) fn view(&self) -> Arc<View> {
         // Published at opening, before anybody can ask.
-        self.view.get().unwrap_or_else(|| unreachable_view())
+        self.view.get().unwrap_or_else(unreachable_view)
     }
 
     /// Signals each change of [`Self::view`].
@@ -212,7 +212,7 @@ impl Registry {
         if let Some(why) = &view.read_only {
             return Err(Error::ReadOnly(why.clone()).into());
         }
-        let (next, intervals) = view.after(&transaction, snapshot).map_err(Error::Store)?;
+        let (next, intervals) = view.after(&transaction, &snapshot).map_err(Error::Store)?;
         self.store
             .commit(&transaction)
             .await

@@ -85,15 +85,13 @@ pub(super) struct Publication {
 
 /// The last statements made, by scope and interval.
 #[derive(Debug, Default)]
-struct Cache(Mutex<HashMap<(Scope, u64), (u64, Arc<v1::Signed>)>>);
+struct Cache(Mutex<HashMap<From, (u64, Arc<v1::Signed>)>>);
+
+/// A scope, and where an interval begins.
+type From = (Scope, u64);
 
 impl Cache {
-    fn or(
-        &self,
-        key: (Scope, u64),
-        through: u64,
-        make: impl FnOnce() -> v1::Signed,
-    ) -> Arc<v1::Signed> {
+    fn or(&self, key: From, through: u64, make: impl FnOnce() -> v1::Signed) -> Arc<v1::Signed> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((to, signed)) = known.get(&key)
             && *to == through
@@ -111,7 +109,8 @@ impl Cache {
 }
 
 impl Publication {
-    /// Everything in `scope`: as it is now, or as it was when every later change is still kept.
+    /// Everything in `scope`: as it is now, or as it was at `at_least` or later, when every change
+    /// since is still kept.
     ///
     /// # Errors
     ///
@@ -120,6 +119,7 @@ impl Publication {
         &self,
         registry: &Registry,
         scope: &Scope,
+        at_least: u64,
     ) -> Result<Arc<Built>, Error> {
         let mut known = self.snapshots.lock().await;
         let (view, cohort) = registry.cohort(scope).await?;
@@ -128,7 +128,7 @@ impl Publication {
             let since = windows
                 .get(scope)
                 .and_then(|window| window.changes_since(built.revision));
-            if since.is_some_and(|changes| changes < FEW) {
+            if built.revision >= at_least && since.is_some_and(|changes| changes < FEW) {
                 return Ok(Arc::clone(built));
             }
         }

@@ -138,7 +138,7 @@ impl View {
     pub(super) fn after(
         &self,
         transaction: &Transaction,
-        snapshot: Snapshot,
+        snapshot: &Snapshot,
     ) -> Result<(Self, Vec<(Scope, Interval)>), StoreError> {
         let mut next = Self {
             snapshot: snapshot.removing(Arc::clone(self.snapshot.removed())),

@@ -151,8 +151,8 @@ impl Bound {
                     clock.clone(),
                     metrics.clone(),
                 ));
-                let following =
-                    Following::new((**registry).clone(), keeper.clone()).map_err(Error::Data)?;
+                let following = Following::new((**registry).clone(), Arc::clone(&keeper))
+                    .map_err(Error::Data)?;
                 Source::Registry(keeper, Arc::new(following))
             }
         };

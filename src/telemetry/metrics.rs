@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::{
+    counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
 };
+use prometheus_client::registry::Registry;
 
 use crate::domain::{Decision, Effect, Exception, ExceptionState, Now, Outcome, Span, Tier};
 

@@ -23,7 +23,7 @@ const NOTE: usize = 4 << 10;
 /// How often a waiter looks whether anything has changed.
 const LOOK: Duration = Duration::from_millis(20);
 /// Longest a call waits.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// Answers for removals.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use crate::{
     registry::{
         attendants::{Attendant, Attendants},
         authn::Caller,
+        cohort::Window,
         core::Registry,
         publication::{Built, Publication},
         scope::Scope,
@@ -48,6 +49,7 @@ struct Watcher {
     scope: Arc<Scope>,
     era: Era,
     at: At,
+    at_least: u64,
     changes: watch::Receiver<u64>,
 }
 
@@ -74,7 +76,9 @@ impl Watcher {
             match &self.at {
                 At::Nothing(from) => {
                     let publication = &self.sync.publication;
-                    let built = publication.snapshot(registry, &self.scope).await?;
+                    let built = publication
+                        .snapshot(registry, &self.scope, self.at_least)
+                        .await?;
                     let next = match from {
                         Some((digest, chunk)) if *digest == built.digest => *chunk,
                         Some(_) | None => 0,
@@ -98,7 +102,7 @@ impl Watcher {
                         let window = windows.get(&*self.scope);
                         (
                             window.and_then(|window| window.since(*revision)),
-                            window.map_or(u64::MAX, |window| window.floor()),
+                            window.map_or(u64::MAX, Window::floor),
                         )
                     };
                     if let Some(interval) = interval {
@@ -355,6 +359,7 @@ impl v1::sync_service_server::SyncService for Sync {
             revision,
             snapshot_digest,
             next_chunk,
+            at_least,
         } = message;
         let changes = self.registry.changes();
         let (view, _) = self
@@ -368,7 +373,12 @@ impl v1::sync_service_server::SyncService for Sync {
             .map(|held| era(Some(held)).map_err(Fault::Invalid))
             .transpose()?
             == Some(ours);
+        if at_least > view.head.revision {
+            let why = "the sidecar holds more than this registry does";
+            return Err(Fault::Precondition(why.into()).into());
+        }
         let watcher = Watcher {
+            at_least,
             sync: self.clone(),
             scope: caller.scope,
             era: ours,

@@ -358,7 +358,7 @@ impl Store for Sqlite {
         let access_of = |row: &SqliteRow| {
             let text = |at: usize| row.try_get::<String, _>(at).map(Box::from);
             let token: Option<Vec<u8>> = row.try_get(3)?;
-            let token = token.map(|token| token.try_into()).transpose();
+            let token = token.map(TryInto::try_into).transpose();
             Ok(Access {
                 identity: text(0)?,
                 role: text(1)?,

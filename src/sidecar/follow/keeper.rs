@@ -23,7 +23,7 @@ use crate::{
 };
 
 use super::{
-    disk::{Disk, Floor, Frame},
+    disk::{Disk, Floor},
     intake::{Arriving, Delta, Held, Nacks, Wrong},
 };
 use crate::sidecar::decider::Loaded;
@@ -71,12 +71,12 @@ pub(in crate::sidecar) struct Keeper {
 }
 
 #[derive(Debug)]
-struct Inner {
-    follower: Follower,
-    held: Option<Arc<Held>>,
-    removed: Arc<Removed>,
+pub(super) struct Inner {
+    pub(super) follower: Follower,
+    pub(super) held: Option<Arc<Held>>,
+    pub(super) removed: Arc<Removed>,
     /// Removals as they were signed, to give back.
-    signed: Vec<v1::Signed>,
+    pub(super) signed: Vec<v1::Signed>,
     trust: Trust,
     /// What was published before and decisions may still run on.
     retired: Vec<Weak<Loaded>>,
@@ -148,7 +148,7 @@ impl Keeper {
         keeper
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -188,209 +188,8 @@ impl Keeper {
         self.inner().follower.distrusted()
     }
 
-    fn damaged(&self, what: &'static str, why: &dyn std::fmt::Display) {
-        self.metrics.disk_fault(what);
-        tracing::error!(what, %why, "what is on disk is not used; the registry will send it again");
-    }
-
-    /// Reads the folder: whatever is proven there, and nothing that is older than it was.
-    fn read_back(&self) {
-        let floor = match self.disk.floor() {
-            Ok(floor) => floor,
-            Err(fault) => {
-                // How far we were is lost: nothing here can be told from an older copy.
-                self.damaged("floor", &fault);
-                self.begin_again();
-                return;
-            }
-        };
-        let trust = self.trust();
-        let (removed, signed, lane) = self.read_removals(&trust);
-        let state = self.read_state(&trust);
-        let mut inner = self.inner();
-        inner.removed = Arc::new(removed);
-        inner.signed = signed;
-        let Some(floor) = floor else {
-            if state.is_some() {
-                drop(inner);
-                self.damaged("floor", &"it is missing beside a state");
-                self.begin_again();
-            }
-            return;
-        };
-        let known = lane.filter(|(of, _)| *of == floor.era);
-        let sequence = known.map_or(0, |(_, through)| through);
-        // Whatever is held later may not be older than this.
-        let behind = Follower::new(
-            Some(floor.era),
-            Head {
-                revision: floor.head.revision,
-                sequence,
-            },
-        );
-        let fits = |held: &Held| {
-            held.era == floor.era
-                && held.revision >= floor.head.revision
-                && sequence >= floor.head.sequence
-        };
-        match state {
-            Some((held, end, snapshot)) if fits(&held) => {
-                let head = Head {
-                    revision: held.revision,
-                    sequence,
-                };
-                inner.follower = Follower::new(Some(held.era), head);
-                inner.held = Some(Arc::new(held));
-                drop(inner);
-                if let Err(fault) = self.disk.resume_state(end, snapshot) {
-                    self.damaged("state", &fault);
-                }
-                self.publish();
-                tracing::info!(
-                    revision = head.revision,
-                    sequence,
-                    "serving what was last known; exceptions wait for the registry"
-                );
-            }
-            Some(_) => {
-                inner.follower = behind;
-                drop(inner);
-                self.damaged(
-                    "state",
-                    &"it is older than what this sidecar has already had in force",
-                );
-            }
-            None => {
-                inner.follower = behind;
-                drop(inner);
-                if floor.head.revision > 0 {
-                    self.damaged("state", &"it is missing or cannot be proven");
-                }
-            }
-        }
-    }
-
-    /// Nothing on disk is of use: it is written over as the registry sends things.
-    fn begin_again(&self) {
-        if let Err(fault) = self.disk.resume_removals(0) {
-            self.damaged("removals", &fault);
-        }
-    }
-
-    /// The removals that are proven, and how far they reach in the last epoch they speak of.
-    fn read_removals(&self, trust: &Trust) -> (Removed, Vec<v1::Signed>, Option<(Era, u64)>) {
-        let (mut removed, mut signed) = (Removed::default(), Vec::new());
-        let mut lane: Option<(Era, u64)> = None;
-        let (frames, cut) = match self.disk.removals() {
-            Ok(read) => read,
-            Err(fault) => {
-                self.damaged("removals", &fault);
-                return (removed, signed, None);
-            }
-        };
-        let mut end = 0;
-        for (frame, at) in frames {
-            let Frame::Removals(message) = frame else {
-                self.damaged("removals", &"a frame is of another kind");
-                break;
-            };
-            let batch = match Batch::open(trust, &message) {
-                Ok(batch) => batch,
-                Err(why) => {
-                    self.damaged("removals", &why);
-                    break;
-                }
-            };
-            for removal in &batch.removals {
-                removed.add(removal);
-            }
-            let reach = match lane {
-                Some((era, reach)) if era == batch.era => reach,
-                Some(_) | None => 0,
-            };
-            if batch.after <= reach {
-                lane = Some((batch.era, reach.max(batch.through)));
-            }
-            signed.push(message);
-            end = at;
-        }
-        if cut {
-            tracing::warn!(
-                "the last removals were cut as they were written; the registry will send them again"
-            );
-        }
-        if let Err(fault) = self.disk.resume_removals(end) {
-            self.damaged("removals", &fault);
-        }
-        (removed, signed, lane)
-    }
-
-    /// The state that is proven, how many bytes of the file that is, and of these the snapshot.
-    fn read_state(&self, trust: &Trust) -> Option<(Held, u64, u64)> {
-        let (frames, cut) = match self.disk.state() {
-            Ok(read) => read,
-            Err(fault) => {
-                self.damaged("state", &fault);
-                return None;
-            }
-        };
-        if cut {
-            tracing::warn!(
-                "the last change was cut as it was written; the registry will send it again"
-            );
-        }
-        let mut frames = frames.into_iter();
-        let Some((Frame::Snapshot(signed), _)) = frames.next() else {
-            return None;
-        };
-        let proven = (|| {
-            let mut arriving = Arriving::begin(trust, &signed)?;
-            let mut end = 0;
-            while !arriving.is_whole() {
-                let Some((Frame::Chunk(chunk), at)) = frames.next() else {
-                    return Err(Wrong::Chunk);
-                };
-                arriving.chunk(&chunk)?;
-                end = at;
-            }
-            let (held, _) = arriving.finish()?;
-            Ok((held, end))
-        })();
-        let (mut held, snapshot) = match proven {
-            Ok(proven) => proven,
-            Err(why) => {
-                self.damaged("state", &why);
-                return None;
-            }
-        };
-        let mut end = snapshot;
-        for (frame, at) in frames {
-            let next = match &frame {
-                Frame::Delta(signed) => Delta::open(trust, signed).and_then(|delta| {
-                    if delta.era == held.era && delta.after == held.revision {
-                        Ok(delta.applied(&held)?.0)
-                    } else {
-                        Err(Wrong::Sum)
-                    }
-                }),
-                Frame::Snapshot(_) | Frame::Chunk(_) | Frame::Removals(_) | Frame::Key(_) => {
-                    Err(Wrong::Chunk)
-                }
-            };
-            match next {
-                Ok(next) => (held, end) = (next, at),
-                Err(why) => {
-                    // What comes before is whole; whether it is recent enough the floor says.
-                    self.damaged("state", &why);
-                    break;
-                }
-            }
-        }
-        Some((held, end, snapshot))
-    }
-
     /// Makes decisions from what is held now; what was published before may still be in use.
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let mut inner = self.inner();
         self.publish_from(&mut inner);
     }
@@ -432,7 +231,7 @@ impl Keeper {
     }
 
     /// Follows statements of key rotation, and keeps them.
-    pub(super) fn rotate(&self, keys: &[v1::Signed]) -> Result<(), Wrong> {
+    pub(super) fn rotate(&self, keys: &[v1::Signed]) {
         let mut trust = self.trust();
         let mut news = false;
         for key in keys {
@@ -446,7 +245,6 @@ impl Keeper {
             tracing::info!(key = ?trust.newest(), "the registry has a new key");
             self.inner().trust = trust;
         }
-        Ok(())
     }
 
     /// Notes that a nonce is sent now.

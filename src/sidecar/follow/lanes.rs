@@ -137,9 +137,8 @@ impl Following {
             .await
             .map_err(|_| "no answer".to_owned())?;
         let mut down = answer.map_err(|status| told(&status))?.into_inner();
-        let welcome = match next(&mut down, SLOW).await? {
-            Some(attend_response::Event::Welcome(welcome)) => welcome,
-            Some(_) | None => return Err("the registry does not greet".into()),
+        let Some(attend_response::Event::Welcome(welcome)) = next(&mut down, SLOW).await? else {
+            return Err("the registry does not greet".into());
         };
         self.welcomed(&welcome, &up).await?;
         let ping = Duration::from_millis(u64::from(welcome.ping_ms.clamp(100, 60_000)));
@@ -163,6 +162,9 @@ impl Following {
                     self.hear(event).await?;
                     if heartbeat {
                         unanswered = 0;
+                    } else {
+                        // Whoever takes something back waits for this.
+                        self.ping(&up).await?;
                     }
                 }
                 Some(nack) = nacks.recv() => send(&up, attend_request::Event::Nack(nack)).await?,
@@ -183,9 +185,7 @@ impl Following {
         up: &mpsc::Sender<v1::AttendRequest>,
     ) -> Result<(), String> {
         let keeper = &self.keeper;
-        keeper
-            .rotate(&welcome.keys)
-            .map_err(|error| error.to_string())?;
+        keeper.rotate(&welcome.keys);
         let statement: v1::EpochStatement = keeper
             .trust()
             .open(Purpose::Epoch, welcome.epoch.as_ref())
@@ -331,6 +331,7 @@ impl Following {
             revision: held.as_ref().map_or(0, |held| held.revision),
             snapshot_digest: cut.map(|cut| cut.digest.to_vec()).unwrap_or_default(),
             next_chunk: cut.map_or(0, Arriving::next),
+            at_least: keeper.exposed().revision,
         };
         let answer = timeout(SLOW, client.watch(request))
             .await

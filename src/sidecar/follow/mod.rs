@@ -5,6 +5,7 @@ mod intake;
 mod keeper;
 mod lanes;
 mod link;
+mod recall;
 
 pub(super) use disk::Disk;
 pub(super) use keeper::Keeper;

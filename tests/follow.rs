@@ -1,0 +1,543 @@
+//! A sidecar that follows a registry: push, lease, disk, restore, lies.
+
+#[path = "support/governed.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod governed;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use exeat::{
+    domain::Timestamp,
+    registry,
+    runtime::clock::Clock,
+    wire::v1::{self, Completion},
+};
+use governed::{Client, Registry, Sidecar, control, exception, noon, seconds, subject, world};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+/// A wire between the two processes that can be cut and mended.
+struct Wire {
+    address: SocketAddr,
+    open: Arc<AtomicBool>,
+    cut: Arc<std::sync::Mutex<CancellationToken>>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Wire {
+    #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+    async fn to(registry: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let open = Arc::new(AtomicBool::new(true));
+        let cut = Arc::new(std::sync::Mutex::new(CancellationToken::new()));
+        let (opened, cutting) = (Arc::clone(&open), Arc::clone(&cut));
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                if !opened.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let gone = cutting.lock().unwrap().clone();
+                let to = registry.clone();
+                tokio::spawn(async move {
+                    let Ok(mut far) = TcpStream::connect(to).await else {
+                        return;
+                    };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        () = gone.cancelled() => {}
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            open,
+            cut,
+            accepting,
+        }
+    }
+
+    fn cut(&self) {
+        self.open.store(false, Ordering::SeqCst);
+        let mut cut = self.cut.lock().unwrap();
+        cut.cancel();
+        *cut = CancellationToken::new();
+    }
+
+    fn mend(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+}
+
+struct Both {
+    scratch: tempfile::TempDir,
+    clock: Clock,
+    registry: Registry,
+    client: Client,
+    wire: Wire,
+    token: String,
+    sidecar: Sidecar,
+}
+
+impl Both {
+    async fn start() -> Self {
+        Self::with(&world(), &["*"]).await
+    }
+
+    async fn with(text: &str, scope: &[&str]) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(noon());
+        let registry = Registry::start(&scratch.path().join("r"), clock.clone()).await;
+        let mut client = registry.client().await;
+        client.apply(text).await.unwrap();
+        let token = client.let_in("service:s1", v1::Role::Sidecar, scope).await;
+        let wire = Wire::to(registry.address.clone()).await;
+        let sidecar = Sidecar::start(
+            &scratch.path().join("s"),
+            &wire.address.to_string(),
+            &registry.key,
+            &token,
+            clock.clone(),
+        )
+        .await
+        .unwrap();
+        Self {
+            scratch,
+            clock,
+            registry,
+            client,
+            wire,
+            token,
+            sidecar,
+        }
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.scratch.path().join("s")
+    }
+
+    /// Kills the sidecar, does something to its data, and starts it anew.
+    async fn restart(&mut self, between: impl FnOnce(&Path)) {
+        self.sidecar.process.kill().await;
+        between(&self.data());
+        self.sidecar = Sidecar::start(
+            &self.data(),
+            &self.wire.address.to_string(),
+            &self.registry.key,
+            &self.token,
+            self.clock.clone(),
+        )
+        .await
+        .unwrap();
+    }
+}
+
+const EXCEPTED: &str = "ALLOW_BY_EXCEPTION";
+
+#[tokio::test]
+async fn a_revocation_reaches_the_sidecar_and_the_receipt_says_so() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    assert_eq!(both.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    let receipt = both.client.revoke("EX-1").await.unwrap();
+    let sequence = receipt.removal.unwrap().sequence;
+    both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+    let receipt = both.client.receipt(sequence, true).await;
+    assert_eq!(receipt.completion(), Completion::Complete);
+    assert_eq!(receipt.acknowledged, ["service:s1"]);
+    assert_eq!(both.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+}
+
+#[tokio::test]
+async fn s3_without_the_registry_exceptions_end_at_the_lease_and_compliant_calls_go_on() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    both.wire.cut();
+    let receipt = both.client.revoke("EX-1").await.unwrap();
+    assert_eq!(receipt.outstanding.len(), 1);
+    both.clock.advance(seconds(298));
+    assert!(
+        both.sidecar
+            .outcome("agent", "risky")
+            .await
+            .starts_with(EXCEPTED),
+        "the lease runs"
+    );
+    both.clock.advance(seconds(3));
+    let said = both.sidecar.outcome("agent", "risky").await;
+    assert!(said.contains("EXC_LEASE_LAPSED"), "{said}");
+    assert_eq!(both.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    let page = both.sidecar.page("/metrics").await;
+    assert!(
+        page.contains("exeat_lease_remaining_seconds{tier=\"LOW\"} 0"),
+        "{page}"
+    );
+    // After the instant of the receipt it is bounded, whoever is silent.
+    both.clock.advance(seconds(10));
+    let receipt = both.client.receipt(1, false).await;
+    assert_eq!(
+        receipt.completion(),
+        Completion::Complete,
+        "no lease is left: {receipt:?}"
+    );
+    // Back in contact it hears of the revocation first.
+    both.wire.mend();
+    both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+}
+
+#[tokio::test]
+async fn a_frozen_subject_is_denied_at_once_and_stays_so_without_the_registry() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "plain", "ALLOW OK").await;
+    let freeze = v1::FreezeRequest {
+        subject: "agent".into(),
+        note: "looks odd".into(),
+    };
+    both.client.revocations.freeze(freeze).await.unwrap();
+    both.sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
+    both.wire.cut();
+    both.clock.advance(seconds(100_000));
+    assert!(
+        both.sidecar
+            .outcome("agent", "plain")
+            .await
+            .contains("SUBJECT_LOCKED")
+    );
+    both.restart(|_| {}).await;
+    both.sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
+    both.wire.mend();
+    let thaw = v1::ThawRequest {
+        subject: "agent".into(),
+        note: String::new(),
+    };
+    both.client.revocations.thaw(thaw).await.unwrap();
+    both.sidecar.until("agent", "plain", "ALLOW").await;
+}
+
+#[tokio::test]
+async fn after_a_restart_compliant_calls_are_answered_at_once_and_exceptions_wait() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    both.client
+        .apply(&control("CT-NEW", "fresh", "true"))
+        .await
+        .unwrap();
+    both.sidecar.until("agent", "fresh", "CONTROL_FAILED").await;
+    both.wire.cut();
+    both.restart(|_| {}).await;
+    assert_eq!(both.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    assert!(
+        both.sidecar
+            .outcome("agent", "fresh")
+            .await
+            .contains("CONTROL_FAILED"),
+        "deltas too"
+    );
+    let said = both.sidecar.outcome("agent", "risky").await;
+    assert!(said.contains("EXC_LEASE_LAPSED"), "{said}");
+    both.wire.mend();
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+}
+
+#[tokio::test]
+async fn damaged_files_are_never_believed_and_always_told() {
+    let flip = |path: &Path, at: usize| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let place = at.min(bytes.len() - 1);
+        bytes[place] ^= 0x10;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    both.client.revoke("EX-1").await.unwrap();
+    both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+    both.client.receipt(1, true).await;
+    both.wire.cut();
+    for (file, at) in [
+        ("state", 400),
+        ("state", 30),
+        ("removals", 40),
+        ("state", 0),
+    ] {
+        both.restart(|data| flip(&data.join(file), at)).await;
+        assert_eq!(
+            both.sidecar.outcome("agent", "plain").await,
+            "Unavailable",
+            "{file} at {at}"
+        );
+        let page = both.sidecar.page("/metrics").await;
+        assert!(
+            page.contains(&format!("exeat_disk_faults_total{{file=\"{file}\"}} 1")),
+            "{page}"
+        );
+        // The registry sends it again.
+        both.wire.mend();
+        both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+        both.wire.cut();
+    }
+}
+
+#[tokio::test]
+async fn s1_an_older_copy_put_back_is_refused() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    let (state, removals) = (both.data().join("state"), both.data().join("removals"));
+    let old = (
+        std::fs::read(&state).unwrap(),
+        std::fs::read(&removals).unwrap(),
+    );
+    both.client
+        .apply(&control("CT-PLAIN", "plain", "true"))
+        .await
+        .unwrap();
+    both.sidecar.until("agent", "plain", "CONTROL_FAILED").await;
+    both.wire.cut();
+    both.restart(|_| std::fs::write(&state, &old.0).unwrap())
+        .await;
+    assert_eq!(both.sidecar.outcome("agent", "plain").await, "Unavailable");
+    both.wire.mend();
+    both.sidecar.until("agent", "plain", "CONTROL_FAILED").await;
+
+    both.client.revoke("EX-1").await.unwrap();
+    both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+    both.client.receipt(1, true).await;
+    both.wire.cut();
+    both.restart(|_| std::fs::write(&removals, &old.1).unwrap())
+        .await;
+    assert_eq!(both.sidecar.outcome("agent", "risky").await, "Unavailable");
+}
+
+#[tokio::test]
+async fn a_write_that_was_cut_loses_nothing_but_itself() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    both.wire.cut();
+    both.restart(|data| {
+        let path = data.join("state");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend([0, 0, 1, 0, 3, 7, 7]);
+        std::fs::write(&path, bytes).unwrap();
+    })
+    .await;
+    assert_eq!(both.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+}
+
+#[tokio::test]
+async fn s4_what_a_restored_registry_lost_the_sidecar_gives_back() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    let folder = both.scratch.path().join("r");
+    let copy = both.scratch.path().join("copy.db");
+    registry::backup(&folder, &copy).await.unwrap();
+    both.client.revoke("EX-1").await.unwrap();
+    both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+    both.client.receipt(1, true).await;
+
+    let listen = both.registry.address.clone();
+    both.registry.process.stop().await;
+    let path = folder.join("registry.db");
+    for end in ["-wal", "-shm"] {
+        drop(std::fs::remove_file(format!("{}{end}", path.display())));
+    }
+    std::fs::rename(&copy, &path).unwrap();
+    registry::recover(&folder, 0, both.clock.clone())
+        .await
+        .unwrap();
+    let restored = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
+        .await
+        .unwrap();
+    let mut client = restored.client().await;
+    // The sidecar says what it holds, and the registry takes it in under its own log.
+    let mut found = Vec::new();
+    for _ in 0..2_000 {
+        let list = client
+            .revocations
+            .list_revocations(v1::ListRevocationsRequest::default());
+        found = list.await.unwrap().into_inner().removals;
+        if !found.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(found.len(), 1);
+    assert!(
+        both.sidecar
+            .outcome("agent", "risky")
+            .await
+            .contains("EXC_REVOKED")
+    );
+    // And it follows again: what is applied now arrives.
+    client
+        .apply(&control("CT-NEW", "fresh", "true"))
+        .await
+        .unwrap();
+    both.sidecar.until("agent", "fresh", "CONTROL_FAILED").await;
+    assert!(
+        both.sidecar
+            .outcome("agent", "risky")
+            .await
+            .contains("EXC_REVOKED")
+    );
+}
+
+#[tokio::test]
+async fn a_registry_that_lost_what_a_sidecar_holds_stops_writing() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    let folder = both.scratch.path().join("r");
+    let path = folder.join("registry.db");
+    let listen = both.registry.address.clone();
+    // As if the machine had gone back to an earlier image: nothing says that it is a copy.
+    both.registry.process.stop().await;
+    let old = std::fs::read(&path).unwrap();
+    let mut again = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
+        .await
+        .unwrap();
+    let mut client = again.client().await;
+    client
+        .apply(&control("CT-NEW", "fresh", "true"))
+        .await
+        .unwrap();
+    both.sidecar.until("agent", "fresh", "CONTROL_FAILED").await;
+    drop(client);
+    again.process.stop().await;
+    for end in ["-wal", "-shm"] {
+        drop(std::fs::remove_file(format!("{}{end}", path.display())));
+    }
+    std::fs::write(&path, old).unwrap();
+    let back = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
+        .await
+        .unwrap();
+    let mut client = back.client().await;
+    let mut why = String::new();
+    for _ in 0..2_000 {
+        let status = client
+            .fleet
+            .get_status(v1::GetStatusRequest {})
+            .await
+            .unwrap();
+        why = status.into_inner().read_only;
+        if !why.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(why.contains("exeat registry recover"), "{why}");
+    assert_eq!(both.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+}
+
+#[tokio::test]
+async fn a_registry_with_another_key_is_not_believed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(noon());
+    let registry = Registry::start(&scratch.path().join("r"), clock.clone()).await;
+    let mut client = registry.client().await;
+    client.apply(&world()).await.unwrap();
+    let token = client.let_in("service:s1", v1::Role::Sidecar, &["*"]).await;
+    let pinned = format!("ed25519:{}", "ab".repeat(32));
+    let sidecar = Sidecar::start(
+        &scratch.path().join("s"),
+        &registry.address,
+        &pinned,
+        &token,
+        clock,
+    )
+    .await
+    .unwrap();
+    let mut page = String::new();
+    for _ in 0..2_000 {
+        page = sidecar.page("/metrics").await;
+        if page.contains("exeat_registry_refused_total{reason=\"signature\"}") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(page.contains("reason=\"signature\""), "{page}");
+    let refused = sidecar.ask("agent", "plain").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "nothing to decide from");
+}
+
+#[tokio::test]
+async fn s9_a_sidecar_holds_its_scope_alone_and_moves_follow() {
+    let text = governed::domain("here")
+        + &governed::domain("there")
+        + &control("CT-RISKY", "risky", "true")
+        + &control("CT-PLAIN", "plain", "false")
+        + &subject("agent", Some("here"))
+        + &subject("other", Some("there"))
+        + &exception("EX-1", "CT-RISKY", "agent")
+        + &exception("EX-2", "CT-RISKY", "other");
+    let mut both = Both::with(&text, &["domain:here"]).await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    assert!(
+        both.sidecar
+            .outcome("other", "plain")
+            .await
+            .contains("SUBJECT_UNKNOWN")
+    );
+    let state = std::fs::read(both.data().join("state")).unwrap();
+    let holds = |state: &[u8], text: &str| state.windows(text.len()).any(|w| w == text.as_bytes());
+    assert!(holds(&state, "EX-1") && !holds(&state, "EX-2"));
+    both.client
+        .apply(&subject("other", Some("here")))
+        .await
+        .unwrap();
+    both.sidecar.until("other", "risky", EXCEPTED).await;
+    both.client
+        .apply(&subject("other", Some("there")))
+        .await
+        .unwrap();
+    both.sidecar
+        .until("other", "plain", "SUBJECT_UNKNOWN")
+        .await;
+    assert!(
+        both.sidecar
+            .outcome("agent", "risky")
+            .await
+            .starts_with(EXCEPTED)
+    );
+}
+
+#[tokio::test]
+async fn t3_a_forward_jump_of_the_sidecars_clock_does_no_lasting_harm() {
+    let scratch = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(noon());
+    let registry = Registry::start(&scratch.path().join("r"), clock.clone()).await;
+    let mut client = registry.client().await;
+    client.apply(&world()).await.unwrap();
+    let token = client.let_in("service:s1", v1::Role::Sidecar, &["*"]).await;
+    // A year ahead of the registry: it is the registry's time that counts.
+    let ahead = Clock::manual(Timestamp::parse("2027-11-22T12:00:00Z").unwrap());
+    let sidecar = Sidecar::start(
+        &scratch.path().join("s"),
+        &registry.address,
+        &registry.key,
+        &token,
+        ahead,
+    )
+    .await
+    .unwrap();
+    sidecar.until("agent", "risky", EXCEPTED).await;
+}

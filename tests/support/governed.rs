@@ -1,0 +1,372 @@
+//! A small governed world as manifests, and the two processes over it.
+
+use std::{future::Future, path::Path, time::Duration};
+
+use exeat::{
+    config,
+    domain::{Span, Timestamp},
+    manifest::Bundle,
+    registry,
+    runtime::clock::Clock,
+    sidecar,
+    wire::v1::{
+        self, check_service_client::CheckServiceClient, fleet_service_client::FleetServiceClient,
+        object_service_client::ObjectServiceClient,
+        revocation_service_client::RevocationServiceClient,
+    },
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+/// When everything happens.
+pub fn noon() -> Timestamp {
+    Timestamp::parse("2026-11-22T12:00:00Z").unwrap()
+}
+
+pub fn control(id: &str, action: &str, condition: &str) -> String {
+    format!(
+        "---\napiVersion: exeat/v1\nkind: Control\nid: {id}\ntitle: {id}\nowner: user:o\nseverity: HIGH\nenforcement: SOFT_MANDATORY\nstate: DEPRECATED\nfailure_condition: \"{condition}\"\napplies_to: {{actions: [{action}]}}\nevidence_requirements: [{{source: s}}]\n"
+    )
+}
+
+pub fn subject(id: &str, domain: Option<&str>) -> String {
+    let domain = domain.map_or(String::new(), |domain| format!("domain: {domain}\n"));
+    let mut text = format!(
+        "---\napiVersion: exeat/v1\nkind: Subject\nid: {id}\nsubject_kind: AI_AGENT\n{domain}environment: prod\nowner: {{principal: \"user:o\", active: true}}\npurpose: {{permitted_ids: [work]}}\nrisk_tier: LOW\ndata_sensitivity: INTERNAL\nlifecycle_state: ACTIVE\nfacets:\n"
+    );
+    for facet in [
+        "model",
+        "tools",
+        "prompts",
+        "data_sources",
+        "permissions",
+        "credentials_scopes",
+        "environment",
+        "purpose",
+    ] {
+        text += &format!(
+            "  {facet}: {{source: s, observed_time: \"2026-11-22T11:59:00Z\", completeness: COMPLETE}}\n"
+        );
+    }
+    text
+}
+
+pub fn domain(id: &str) -> String {
+    format!(
+        "---\napiVersion: exeat/v1\nkind: Domain\nid: {id}\ndisplay_name: {id}\nowner: user:o\n"
+    )
+}
+
+/// A LOW exception of `subject` from `control`, for six days.
+pub fn exception(id: &str, control: &str, subject_id: &str) -> String {
+    exception_until(id, control, subject_id, "2026-11-28T12:00:00Z")
+}
+
+pub fn exception_until(id: &str, control: &str, subject_id: &str, until: &str) -> String {
+    let alone = [("s.yaml".to_owned(), subject(subject_id, None))];
+    let snapshot = Bundle::read_files(alone).unwrap().snapshot(1).unwrap();
+    let known = snapshot.subject(subject_id).unwrap();
+    let bound: String = known
+        .fingerprint
+        .iter()
+        .filter(|(facet, _)| ["model", "tools", "purpose"].contains(&facet.name()))
+        .map(|(facet, digest)| format!("  {}: \"{digest}\"\n", facet.name()))
+        .collect();
+    format!(
+        "---\napiVersion: exeat/v1\nkind: Exception\nid: {id}\ncontrol_ids: [{control}]\ndeviation_type: WAIVER\njustification:\n  business_need: made for a test, and long enough to be accepted by it\n  risk_statement: made for a test, and long enough to be accepted by it\n  remediation_plan: the test ends some time\n  ticket_ref: T-1\nscope:\n  subject_selector: {{ids: [\"{subject_id}\"]}}\n  actions: [risky]\n  resources: [ANY]\n  environments: [prod]\n  purposes: [work]\nbound_fingerprints:\n{bound}effective_time: \"2026-11-22T11:00:00Z\"\nexpire_time: \"{until}\"\nowner: user:alice\nrequester: user:bob\ntier: LOW\nstate: APPROVED\n"
+    )
+}
+
+/// One control that fails for `risky`, one that passes for `plain`, an agent and its exception.
+pub fn world() -> String {
+    control("CT-RISKY", "risky", "true")
+        + &control("CT-PLAIN", "plain", "false")
+        + &subject("agent", None)
+        + &exception("EX-1", "CT-RISKY", "agent")
+}
+
+/// Says who asks, with each call.
+#[derive(Clone, Debug)]
+pub struct Token(MetadataValue<Ascii>);
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request
+            .metadata_mut()
+            .insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+pub type Connection = InterceptedService<Channel, Token>;
+
+/// A process that runs until it is stopped or dropped.
+pub struct Process {
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<Result<(), String>>,
+}
+
+impl Process {
+    #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+    fn run<F, R>(run: impl FnOnce(oneshot::Receiver<()>) -> F) -> Self
+    where
+        F: Future<Output = Result<(), R>> + Send + 'static,
+        R: std::fmt::Display,
+    {
+        let (stop, stopped) = oneshot::channel();
+        let running = run(stopped);
+        Self {
+            stop: Some(stop),
+            served: tokio::spawn(async move { running.await.map_err(|error| error.to_string()) }),
+        }
+    }
+
+    /// Stops in good order.
+    pub async fn stop(&mut self) {
+        drop(self.stop.take());
+        (&mut self.served).await.unwrap().unwrap();
+    }
+
+    /// Ends as a killed process does: nothing more is done.
+    pub async fn kill(&mut self) {
+        self.served.abort();
+        drop((&mut self.served).await);
+    }
+}
+
+pub struct Registry {
+    pub address: String,
+    pub key: String,
+    pub token: String,
+    pub process: Process,
+}
+
+impl Registry {
+    pub async fn start(data: &Path, clock: Clock) -> Self {
+        Self::start_at(data, clock, "127.0.0.1:0", &[])
+            .await
+            .unwrap()
+    }
+
+    pub async fn start_at(
+        data: &Path,
+        clock: Clock,
+        listen: &str,
+        more: &[(&'static str, &str)],
+    ) -> Result<Self, String> {
+        let mut flags = vec![
+            ("data", Some(data.display().to_string())),
+            ("listen", Some(listen.to_owned())),
+            ("drain_timeout", Some("1s".to_owned())),
+        ];
+        flags.extend(
+            more.iter()
+                .map(|(key, value)| (*key, Some((*value).to_owned()))),
+        );
+        let settings = config::RegistryProcess::load(None, &[], &flags).unwrap();
+        let bound = registry::Bound::bind(settings, clock)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (address, key) = (bound.address().to_string(), bound.pin());
+        let token = std::fs::read_to_string(data.join("admin.token")).unwrap();
+        let process = Process::run(|stopped| bound.run(async move { drop(stopped.await) }));
+        Ok(Self {
+            address,
+            key,
+            token,
+            process,
+        })
+    }
+
+    pub async fn client(&self) -> Client {
+        self.client_with(&self.token).await
+    }
+
+    pub async fn client_with(&self, token: &str) -> Client {
+        let channel = Endpoint::from_shared(format!("http://{}", self.address))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        let token = Token(format!("Bearer {token}").parse().unwrap());
+        Client {
+            objects: ObjectServiceClient::with_interceptor(channel.clone(), token.clone()),
+            revocations: RevocationServiceClient::with_interceptor(channel.clone(), token.clone()),
+            fleet: FleetServiceClient::with_interceptor(channel, token),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct Client {
+    pub objects: ObjectServiceClient<Connection>,
+    pub revocations: RevocationServiceClient<Connection>,
+    pub fleet: FleetServiceClient<Connection>,
+}
+
+pub fn files(text: &str) -> Vec<v1::ManifestFile> {
+    vec![v1::ManifestFile {
+        name: "a.yaml".into(),
+        content: text.into(),
+    }]
+}
+
+impl Client {
+    pub async fn apply(&mut self, text: &str) -> Result<v1::ApplyResponse, Status> {
+        let request = v1::ApplyRequest {
+            files: files(text),
+            ..v1::ApplyRequest::default()
+        };
+        Ok(self.objects.apply(request).await?.into_inner())
+    }
+
+    pub async fn revoke(&mut self, exception: &str) -> Result<v1::RemovalReceipt, Status> {
+        let request = v1::RevokeRequest {
+            target: Some(v1::Target {
+                target: Some(v1::target::Target::Exception(exception.into())),
+            }),
+            ..v1::RevokeRequest::default()
+        };
+        let answer = self.revocations.revoke(request).await?.into_inner();
+        Ok(answer.receipt.unwrap())
+    }
+
+    pub async fn receipt(&mut self, sequence: u64, wait: bool) -> v1::RemovalReceipt {
+        let request = v1::GetRevocationRequest { sequence, wait };
+        let answer = self.revocations.get_revocation(request).await.unwrap();
+        answer.into_inner().receipt.unwrap()
+    }
+
+    pub async fn let_in(&mut self, identity: &str, role: v1::Role, scope: &[&str]) -> String {
+        let request = v1::GrantRequest {
+            identity: identity.into(),
+            role: role.into(),
+            scope: scope.iter().map(|item| (*item).to_owned()).collect(),
+        };
+        self.fleet.grant(request).await.unwrap().into_inner().token
+    }
+}
+
+pub struct Sidecar {
+    pub address: String,
+    pub operations: String,
+    pub process: Process,
+}
+
+impl Sidecar {
+    pub async fn start(
+        data: &Path,
+        registry: &str,
+        key: &str,
+        token: &str,
+        clock: Clock,
+    ) -> Result<Self, String> {
+        std::fs::create_dir_all(data).unwrap();
+        let file = data.with_extension("token");
+        std::fs::write(&file, token).unwrap();
+        let text = |path: &Path| Some(path.display().to_string());
+        let some = |text: &str| Some(text.to_owned());
+        let flags = [
+            ("registry", some(registry)),
+            ("registry_key", some(key)),
+            ("registry_token_file", text(&file)),
+            ("data", text(data)),
+            ("listen", some("127.0.0.1:0")),
+            ("operations", some("127.0.0.1:0")),
+            ("unix", some("none")),
+            ("insecure_asserted_identity", some("true")),
+            ("drain_timeout", some("1s")),
+        ];
+        let settings = config::Sidecar::load(None, &[], &flags).map_err(|e| e.to_string())?;
+        let bound = sidecar::Bound::bind(settings, clock)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            address: bound.address().to_string(),
+            operations: bound.operations().to_string(),
+            process: Process::run(|stopped| bound.run(async move { drop(stopped.await) })),
+        })
+    }
+
+    pub async fn ask(&self, subject: &str, action: &str) -> Result<v1::Decision, Status> {
+        let channel = Endpoint::from_shared(format!("http://{}", self.address))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        let context = prost_types::Struct {
+            fields: [(
+                "purpose".to_owned(),
+                prost_types::Value {
+                    kind: Some(prost_types::value::Kind::StringValue("work".into())),
+                },
+            )]
+            .into(),
+        };
+        let request = v1::CheckRequest {
+            subject: subject.into(),
+            action: action.into(),
+            resource: Some(v1::Resource {
+                r#type: "thing".into(),
+                id: "t".into(),
+                properties: None,
+            }),
+            context: Some(context),
+            ..v1::CheckRequest::default()
+        };
+        let answer = CheckServiceClient::new(channel).check(request).await?;
+        Ok(answer.into_inner().decision.unwrap())
+    }
+
+    pub async fn outcome(&self, subject: &str, action: &str) -> String {
+        match self.ask(subject, action).await {
+            Ok(decision) => {
+                let name = decision.outcome().as_str_name();
+                let reasons: Vec<_> = decision
+                    .reasons()
+                    .map(|reason| reason.as_str_name().trim_start_matches("REASON_"))
+                    .collect();
+                format!(
+                    "{} {}",
+                    name.trim_start_matches("OUTCOME_"),
+                    reasons.join(" ")
+                )
+            }
+            Err(status) => format!("{:?}", status.code()),
+        }
+    }
+
+    /// Waits until a question is answered so; the time it may take is no part of any claim.
+    pub async fn until(&self, subject: &str, action: &str, wanted: &str) {
+        let mut last = String::new();
+        for _ in 0..2_000 {
+            last = self.outcome(subject, action).await;
+            if last.contains(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{subject} {action}: {last}, not {wanted}");
+    }
+
+    pub async fn page(&self, path: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(&self.operations)
+            .await
+            .unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+}
+
+pub fn seconds(n: i64) -> Span {
+    Span::from_secs(n)
+}
