@@ -78,6 +78,9 @@ const OWNED: &[(&str, &[&str])] = &[
     ("regex::", &["engine"]),
     ("x509_parser", &["wire"]),
     ("sqlx", &["registry"]),
+    ("rcgen", &["registry"]),
+    ("rustls", &["runtime"]),
+    ("tokio_rustls", &["runtime"]),
     ("aws_lc_rs", &["wire"]),
 ];
 

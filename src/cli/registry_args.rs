@@ -45,6 +45,31 @@ pub struct Registry {
 /// What else there is to do with a registry.
 #[derive(Debug, Subcommand)]
 pub enum RegistryCommand {
+    /// Make a registry with a local certificate authority: mutual TLS in one command.
+    Init {
+        /// The SPIFFE trust domain.
+        #[arg(long, value_name = "NAME", default_value = "exeat.local")]
+        trust_domain: String,
+        /// A host name or address by which the registry is reached; may be given again.
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
+    },
+    /// Issue a certificate for a sidecar, and let it in.
+    Issue {
+        /// The sidecar's name: its id is `spiffe://TRUST-DOMAIN/sidecar/NAME`.
+        name: String,
+        /// What it may hold: `*`, `subject:ID` or `domain:ID`; may be given again.
+        #[arg(long, required = true)]
+        scope: Vec<String>,
+        /// The SPIFFE trust domain.
+        #[arg(long, value_name = "NAME", default_value = "exeat.local")]
+        trust_domain: String,
+        /// The folder for the certificate and its key.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+    },
+    /// Replace the key that statements are signed with; sidecars follow.
+    Rotate,
     /// Copy the registry into a new file while it goes on.
     Backup {
         /// The file.

@@ -68,6 +68,51 @@ pub(super) async fn registry(
     };
     match args.command {
         None => {}
+        Some(RegistryCommand::Init { trust_domain, host }) => {
+            let data = data();
+            let made = registry::init(&data, &trust_domain, &host, clock)
+                .await
+                .map_err(|error| exit(&error))?;
+            screen.say(&format!(
+                " created   {}\n registry  exeat registry --data {}\n sidecar   exeat sidecar --registry 127.0.0.1:7432 --registry-key {} \\\n             --registry-ca {} --registry-certificate {} \\\n             --registry-certificate-key {} --subject ID\n people    export EXEAT_REGISTRY_CA={} EXEAT_TOKEN=$(cat {})",
+                data.display(),
+                data.display(),
+                made.pin,
+                made.ca.display(),
+                made.sidecar.certificate.display(),
+                made.sidecar.key.display(),
+                made.ca.display(),
+                data.join("admin.token").display()
+            ))?;
+            return Ok(Exit::Done);
+        }
+        Some(RegistryCommand::Issue {
+            name,
+            scope,
+            trust_domain,
+            out,
+        }) => {
+            let scope = scope.join(" ");
+            let issued = registry::issue(&data(), &trust_domain, &name, &scope, &out, &clock)
+                .await
+                .map_err(|error| exit(&error))?;
+            screen.say(&format!(
+                "{} is let in for {scope}: {} and {}",
+                issued.identity,
+                issued.certificate.display(),
+                issued.key.display()
+            ))?;
+            return Ok(Exit::Done);
+        }
+        Some(RegistryCommand::Rotate) => {
+            let (old, new) = registry::rotate(&data(), clock)
+                .await
+                .map_err(|error| exit(&error))?;
+            screen.say(&format!(
+                "{new} replaces {old}; sidecars that know the old key follow, new ones pin the new one"
+            ))?;
+            return Ok(Exit::Done);
+        }
         Some(RegistryCommand::Backup { to }) => {
             registry::backup(&data(), &to)
                 .await

@@ -1,21 +1,35 @@
 //! Builds every part, binds, then runs to the end.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, routing::get};
-use tonic::{service::Routes, transport::ServerTlsConfig};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 use crate::{
     config::RegistryProcess,
     runtime::{
         clock::Clock,
         listen::Tcp,
-        serve::{Error, serve_tcp, tls},
+        serve::{Error, serve_tcp},
         tasks::{End, Tasks},
+        tls::{Clients, Keys},
     },
-    wire::v1::{
-        self, fleet_service_server::FleetServiceServer, object_service_server::ObjectServiceServer,
-        revocation_service_server::RevocationServiceServer, sync_service_server::SyncServiceServer,
+    wire::{
+        encoded,
+        signed::Signer,
+        v1::{
+            self, fleet_service_server::FleetServiceServer,
+            object_service_server::ObjectServiceServer,
+            revocation_service_server::RevocationServiceServer,
+            sync_service_server::SyncServiceServer,
+        },
     },
 };
 
@@ -24,7 +38,10 @@ use super::{
     authn::{Guarded, Guests},
     core::{self, Registry},
     files::{Folder, write_secret},
+    pki::{Authority, Issued},
     publication::Publication,
+    role::Role,
+    scope::Scope,
     service::{Fleet, ObjectCalls, Revocations, Sync, token},
     store::{Access, Sqlite, Store},
 };
@@ -43,7 +60,7 @@ pub struct Bound {
     store: Sqlite,
     guests: Arc<Guests>,
     tcp: Tcp,
-    tls: Option<ServerTlsConfig>,
+    tls: Option<Arc<Keys>>,
 }
 
 impl From<core::Error> for Error {
@@ -93,8 +110,12 @@ impl Bound {
     pub async fn bind(settings: RegistryProcess, clock: Clock) -> Result<Self, Error> {
         let keys = settings.tls.as_ref();
         let tls = keys
-            .map(|keys| tls(&keys.certificate, &keys.key, keys.client_ca.as_deref()))
-            .transpose()?;
+            .map(|keys| {
+                let ca = keys.client_ca.as_deref();
+                Keys::read(&keys.certificate, &keys.key, ca, Clients::Some).map(Arc::new)
+            })
+            .transpose()
+            .map_err(Error::Tls)?;
         let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
         let (registry, store, first) = open(&folder, clock, settings.kept_changes).await?;
@@ -192,6 +213,7 @@ impl Bound {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(|| async { "ok\n" }));
         let services = Routes::from(grpc.into_axum_router().merge(pages));
+        tasks.essential("access", look(Arc::clone(&registry), guests, stop.clone()));
         tasks.essential(
             "registry",
             serve_tcp(services, tcp, tls, settings.max_connections, stop),
@@ -205,6 +227,26 @@ impl Bound {
                 Ok(())
             }
             End::Failed { task, why } => Err(Error::Failed(format!("{task}: {why}"))),
+        }
+    }
+}
+
+/// How often it is looked up who is let in: another process may have issued a certificate.
+const LOOK: Duration = Duration::from_secs(2);
+
+async fn look(
+    registry: Arc<Registry>,
+    guests: Arc<Guests>,
+    stop: CancellationToken,
+) -> Result<(), String> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = sleep(LOOK) => {}
+        }
+        let read = registry.store.access().await;
+        if let Err(error) = read.and_then(|access| guests.read(&access)) {
+            tracing::error!(%error, "who is let in cannot be read; what was known goes on");
         }
     }
 }
@@ -239,4 +281,153 @@ pub async fn recover(data: &Path, seen: u64, clock: Clock) -> Result<(u64, u64),
     let beginning = registry.recover(seen).await?;
     sqlite.close().await;
     Ok((beginning.era.epoch, beginning.base.revision))
+}
+
+/// What [`init`] made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The key that sidecars pin.
+    pub pin: String,
+    /// The authority's certificate.
+    pub ca: PathBuf,
+    /// The registry's certificate.
+    pub registry: Issued,
+    /// A first sidecar's.
+    pub sidecar: Issued,
+}
+
+/// The folder of a registry's certificates.
+const TLS: &str = "tls";
+
+/// Makes a registry with a local certificate authority, a certificate for itself and one for a
+/// first sidecar, which is let in.
+///
+/// # Errors
+///
+/// A folder that cannot be written, or holds an authority already.
+pub async fn init(
+    data: &Path,
+    trust_domain: &str,
+    hosts: &[String],
+    clock: Clock,
+) -> Result<Made, Error> {
+    let folder = Folder::hold(data).map_err(Error::Data)?;
+    let tls = folder.file(TLS);
+    if tls.join("registry.pem").try_exists().unwrap_or(true) {
+        return Err(Error::Data(format!(
+            "{}: there is an authority already; use `exeat registry issue` for more certificates",
+            tls.display()
+        )));
+    }
+    let authority = Authority::of(&tls, trust_domain, year(&clock)).map_err(Error::Data)?;
+    let local = ["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned);
+    let hosts: Vec<String> = local.iter().chain(hosts).cloned().collect();
+    let registry = authority
+        .issue("registry", "registry", &hosts, &tls)
+        .map_err(Error::Data)?;
+    let ca = authority.certificate();
+    let (opened, store, _) = open(&folder, clock, 1).await?;
+    let sidecar = let_in(&authority, &store, "local", "*", &tls).await?;
+    let pin = opened.pin().to_string();
+    store.close().await;
+    Ok(Made {
+        pin,
+        ca,
+        registry,
+        sidecar,
+    })
+}
+
+/// Issues a certificate for a sidecar and lets it in; a registry that runs sees it at its next
+/// look.
+///
+/// # Errors
+///
+/// A data folder without an authority.
+pub async fn issue(
+    data: &Path,
+    trust_domain: &str,
+    name: &str,
+    scope: &str,
+    into: &Path,
+    clock: &Clock,
+) -> Result<Issued, Error> {
+    let tls = data.join(TLS);
+    if !tls.join("ca.pem").try_exists().unwrap_or(false) {
+        return Err(Error::Data(format!(
+            "{}: there is no authority; begin with `exeat registry init`",
+            tls.display()
+        )));
+    }
+    let authority = Authority::of(&tls, trust_domain, year(clock)).map_err(Error::Data)?;
+    let store = Sqlite::open_file(&data.join("registry.db"))
+        .await
+        .map_err(core::Error::Store)?;
+    let issued = let_in(&authority, &store, name, scope, into).await;
+    store.close().await;
+    issued
+}
+
+async fn let_in(
+    authority: &Authority,
+    store: &Sqlite,
+    name: &str,
+    scope: &str,
+    into: &Path,
+) -> Result<Issued, Error> {
+    let fits = !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    if !fits {
+        return Err(Error::Data(format!(
+            "`{name}` is no name; use letters, digits, `-`, `.` and `_`"
+        )));
+    }
+    let scope = Scope::parse(scope.split_whitespace()).map_err(|e| Error::Data(e.to_string()))?;
+    let issued = authority
+        .issue(
+            &format!("sidecar/{name}"),
+            &format!("sidecar-{name}"),
+            &[],
+            into,
+        )
+        .map_err(Error::Data)?;
+    let access = Access {
+        identity: issued.identity.as_str().into(),
+        role: Role::Sidecar.name().into(),
+        scope: scope.to_string().into(),
+        token: None,
+    };
+    store.grant(&access).await.map_err(core::Error::Store)?;
+    Ok(issued)
+}
+
+/// Replaces the key that statements are signed with; the old one says so, and sidecars follow.
+///
+/// # Errors
+///
+/// A folder that another process holds.
+pub async fn rotate(data: &Path, clock: Clock) -> Result<(String, String), Error> {
+    let folder = Folder::hold(data).map_err(Error::Data)?;
+    let (registry, store, _) = open(&folder, clock, 1).await?;
+    let (next, bytes) = Signer::generate().map_err(Error::Data)?;
+    let statement = registry.succession(&next);
+    // The statement first: a key without it nobody would follow.
+    store
+        .keep_key(&encoded(&statement))
+        .await
+        .map_err(core::Error::Store)?;
+    store.close().await;
+    let path = folder.file("registry.key");
+    write_secret(&path, &bytes)
+        .map_err(|error| Error::Data(format!("{}: {error}", path.display())))?;
+    Ok((registry.pin().to_string(), next.pin().to_string()))
+}
+
+fn year(clock: &Clock) -> i32 {
+    let text = clock.now().latest.to_string();
+    text.get(..4)
+        .and_then(|year| year.parse().ok())
+        .unwrap_or(2026)
 }

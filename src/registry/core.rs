@@ -14,7 +14,8 @@ use crate::{
     runtime::{clock::Clock, publish::Published},
     wire::{
         decoded,
-        signed::{Pin, Signer, Trust, random},
+        signed::{Pin, Purpose, Signer, Trust, random},
+        sync::stamp,
         v1,
     },
 };
@@ -138,9 +139,30 @@ impl Registry {
         self.signer.pin()
     }
 
+    /// The statement that `next` replaces the present key.
+    pub(super) fn succession(&self, next: &Signer) -> v1::Signed {
+        let statement = v1::KeyStatement {
+            log_id: self.view().beginning.era.log.0.to_vec(),
+            public_key: next.pin().bytes().to_vec(),
+            time: Some(stamp(self.clock.now().latest)),
+            previous_key: self.pin().bytes().to_vec(),
+        };
+        self.signer.seal(Purpose::Key, &statement)
+    }
+
     /// The keys that statements were ever signed with.
-    pub(super) fn trust(&self) -> Trust {
-        Trust::new(self.pin().clone())
+    pub(super) async fn trust(&self) -> Result<Trust, Error> {
+        let statements = self.key_statements().await?;
+        let first = statements.first().and_then(|first| {
+            let first: v1::KeyStatement = decoded(&first.statement).ok()?;
+            Pin::from_slice(&first.previous_key)
+        });
+        let mut trust = Trust::new(first.unwrap_or_else(|| self.pin().clone()));
+        for statement in &statements {
+            // Our own store; a statement that does not fit proves nothing.
+            let _ = trust.rotate(statement);
+        }
+        Ok(trust)
     }
 
     /// How each key was replaced by the next, oldest first.

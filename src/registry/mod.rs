@@ -6,6 +6,7 @@ mod authn;
 mod cohort;
 mod core;
 mod files;
+mod pki;
 mod publication;
 mod role;
 mod scope;
@@ -14,7 +15,8 @@ mod store;
 mod view;
 mod workflow;
 
-pub use app::{Bound, backup, recover};
+pub use app::{Bound, Made, backup, init, issue, recover, rotate};
 pub use cohort::{Interval, Window};
+pub use pki::Issued;
 pub use role::{CALLS, Role};
 pub use store::{Access, Kept, Past, Sqlite, Store, StoreError, Stored};

@@ -6,3 +6,4 @@ pub mod publish;
 pub mod ring;
 pub mod serve;
 pub mod tasks;
+pub mod tls;

@@ -1,16 +1,17 @@
 //! Serves bound sockets until told to stop.
 
-use std::{convert::Infallible, fmt, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, future::ready};
 use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    body::Body,
-    transport::{Certificate, Identity, Server, ServerTlsConfig},
-};
+use tonic::{body::Body, transport::Server};
 use tower::Service;
 
-use super::listen::{Limit, Tcp, Unix, connections};
+use super::{
+    listen::{Limit, Tcp, Unix, connections},
+    tls::Keys,
+};
 
 // reliability §9.3.
 const MAX_STREAMS: u32 = 256;
@@ -41,27 +42,6 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Keys for TLS, from PEM files; `client_ca` says whose clients are let in.
-///
-/// # Errors
-///
-/// A file that cannot be read.
-pub fn tls(
-    certificate: &Path,
-    key: &Path,
-    client_ca: Option<&Path>,
-) -> Result<ServerTlsConfig, Error> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| Error::Tls(format!("{}: {error}", path.display())))
-    };
-    let mut config =
-        ServerTlsConfig::new().identity(Identity::from_pem(read(certificate)?, read(key)?));
-    if let Some(ca) = client_ca {
-        config = config.client_ca_root(Certificate::from_pem(read(ca)?));
-    }
-    Ok(config)
-}
-
 fn server() -> Server {
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
@@ -69,6 +49,9 @@ fn server() -> Server {
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
 }
+
+/// Handshakes under way at once.
+const HANDSHAKES: usize = 128;
 
 /// Serves a TCP listener, at most `most` connections at once.
 ///
@@ -78,7 +61,7 @@ fn server() -> Server {
 pub async fn serve_tcp<S>(
     services: S,
     tcp: Tcp,
-    tls: Option<ServerTlsConfig>,
+    keys: Option<Arc<Keys>>,
     most: usize,
     stop: CancellationToken,
 ) -> Result<(), String>
@@ -92,14 +75,32 @@ where
         let tcp = Arc::clone(&tcp);
         async move { tcp.accept().await }
     });
-    let mut server = server().accept_http1(true);
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(|error| error.to_string())?;
-    }
-    server
-        .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
-        .await
-        .map_err(|error| error.to_string())
+    let server = server().accept_http1(true);
+    let served = match keys {
+        None => {
+            server
+                .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
+                .await
+        }
+        Some(keys) => {
+            let shaken = incoming
+                .map(move |connection| {
+                    let keys = Arc::clone(&keys);
+                    async move { keys.accept(connection?).await }
+                })
+                .buffer_unordered(HANDSHAKES)
+                .filter_map(|shaken| {
+                    if let Err(error) = &shaken {
+                        tracing::debug!(%error, "a connection was not let in");
+                    }
+                    ready(shaken.ok().map(Ok::<_, std::io::Error>))
+                });
+            server
+                .serve_with_incoming_shutdown(services, shaken, stop.cancelled())
+                .await
+        }
+    };
+    served.map_err(|error| error.to_string())
 }
 
 /// Serves a Unix socket, at most `most` connections at once.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
-use tonic::{server::NamedService, service::Routes, transport::ServerTlsConfig};
+use tonic::{server::NamedService, service::Routes};
 use tonic_health::server::HealthReporter;
 
 use crate::{
@@ -13,8 +13,9 @@ use crate::{
         clock::Clock,
         listen::{Tcp, Unix},
         publish::Published,
-        serve::{Error, serve_tcp, serve_unix, tls},
+        serve::{Error, serve_tcp, serve_unix},
         tasks::{End, Tasks},
+        tls::{Clients, Keys},
     },
     telemetry::Metrics,
     wire::{
@@ -45,7 +46,7 @@ pub struct Bound {
     unix: Option<Unix>,
     operations: Tcp,
     clock: Clock,
-    tls: Option<ServerTlsConfig>,
+    tls: Option<Arc<Keys>>,
 }
 
 impl Bound {
@@ -57,8 +58,12 @@ impl Bound {
     pub async fn bind(settings: Sidecar, clock: Clock) -> Result<Self, Error> {
         let keys = settings.tls.as_ref();
         let tls = keys
-            .map(|keys| tls(&keys.certificate, &keys.key, keys.client_ca.as_deref()))
-            .transpose()?;
+            .map(|keys| {
+                let ca = keys.client_ca.as_deref();
+                Keys::read(&keys.certificate, &keys.key, ca, Clients::Certified).map(Arc::new)
+            })
+            .transpose()
+            .map_err(Error::Tls)?;
         let operations = Tcp::bind(settings.operations).await.map_err(Error::Bind)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
         let unix = match &settings.unix {

@@ -13,7 +13,7 @@ use exeat::{
         Timestamp,
     },
     engine::{
-        follow::{Beginning, Heartbeat, Nonce, Step, Take, delta_steps, removal_steps},
+        follow::{Beginning, Heartbeat, Nonce, Refused, Step, Take, delta_steps, removal_steps},
         planted::{Bug, planted},
     },
     registry::Interval,
@@ -386,12 +386,12 @@ impl World {
             }
             Event::Decide(at) => self.decide(at),
             Event::Recheck(at, boot, which, began, exposures) => {
-                let holds = self.awake(at, Some(boot)) && self.honours(at, which);
+                let awake = self.awake(at, Some(boot));
                 let now = self.sidecars[at].exposures;
-                if holds && now == exposures {
+                if awake && now == exposures {
                     let end = self.now + self.dice.below(400 * MS);
                     self.at(end, Event::Decided(at, boot, which, began, exposures));
-                } else if holds {
+                } else if awake && self.honours(at, which) {
                     // Something was taken back: decided anew on what there is.
                     let end = self.now + self.dice.below(100 * MS);
                     self.leave(at, exposures);
@@ -666,7 +666,12 @@ impl World {
                             self.connect(at, boot);
                         }
                     }
-                    Err(_) => self.seen.refused += 1,
+                    // As the program does: late answers are ordinary, others end the connection.
+                    Err(Refused::Unasked | Refused::Behind) => self.seen.refused += 1,
+                    Err(_) => {
+                        self.seen.refused += 1;
+                        self.sidecars[at].connected = false;
+                    }
                 }
             }
             Message::Removals(batch) => {

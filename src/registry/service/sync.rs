@@ -221,7 +221,7 @@ impl Attending {
                 self.sync.attendants.nack(&self.name, nack);
             }
             Some(Event::GiveBack(given)) => {
-                let trust = registry.trust();
+                let trust = registry.trust().await?;
                 let mut removals = Vec::new();
                 for signed in &given.removals {
                     let statement: v1::RemovalsStatement = trust
