@@ -541,3 +541,97 @@ async fn t3_a_forward_jump_of_the_sidecars_clock_does_no_lasting_harm() {
     .unwrap();
     sidecar.until("agent", "risky", EXCEPTED).await;
 }
+
+#[tokio::test]
+async fn over_tls_a_certificate_says_who_a_sidecar_is_and_a_forged_one_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(noon());
+    let (data, other) = (scratch.path().join("r"), scratch.path().join("other"));
+    let made = registry::init(&data, "acme.example", &[], clock.clone())
+        .await
+        .unwrap();
+    assert_eq!(made.sidecar.identity, "spiffe://acme.example/sidecar/local");
+    let again = registry::init(&data, "acme.example", &[], clock.clone()).await;
+    assert!(again.is_err(), "an authority is not replaced");
+    let forged = registry::init(&other, "acme.example", &[], clock.clone())
+        .await
+        .unwrap();
+    let mut registry = Registry::start(&data, clock.clone()).await;
+    let start = |name: &'static str, sidecar: registry::Issued| {
+        Sidecar::start_tls(
+            scratch.path().join(name),
+            registry.address.clone(),
+            registry.key.clone(),
+            made.ca.clone(),
+            sidecar,
+            clock.clone(),
+        )
+    };
+    let liar = start("liar", forged.sidecar).await.unwrap();
+    let good = start("good", made.sidecar.clone()).await.unwrap();
+    let mut client = registry.client_tls(&made.ca).await;
+    client.apply(&world()).await.unwrap();
+    good.until("agent", "risky", EXCEPTED).await;
+    assert_eq!(
+        liar.outcome("agent", "plain").await,
+        "Unavailable",
+        "gets nothing"
+    );
+    let sidecars = client
+        .fleet
+        .list_sidecars(v1::ListSidecarsRequest {})
+        .await
+        .unwrap();
+    let names: Vec<_> = sidecars
+        .into_inner()
+        .sidecars
+        .into_iter()
+        .map(|s| s.name)
+        .collect();
+    assert_eq!(names, ["spiffe://acme.example/sidecar/local"]);
+    // Plain text is not spoken.
+    let plain =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", registry.address)).unwrap();
+    let mut plain =
+        v1::fleet_service_client::FleetServiceClient::new(plain.connect().await.unwrap());
+    assert!(plain.get_status(v1::GetStatusRequest {}).await.is_err());
+    // Who is shut out is cut off.
+    let expel = v1::ExpelRequest {
+        identity: made.sidecar.identity,
+    };
+    client.fleet.expel(expel).await.unwrap();
+    let refused = good.page("/metrics").await;
+    drop(refused);
+    registry.process.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_key_is_followed_on_the_old_ones_word() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    let (folder, listen) = (both.scratch.path().join("r"), both.registry.address.clone());
+    both.registry.process.stop().await;
+    let (old, new) = registry::rotate(&folder, both.clock.clone()).await.unwrap();
+    assert_eq!(old, both.registry.key);
+    let again = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
+        .await
+        .unwrap();
+    assert_eq!(again.key, new);
+    let mut client = again.client().await;
+    client.revoke("EX-1").await.unwrap();
+    both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+    client
+        .apply(&control("CT-NEW", "fresh", "true"))
+        .await
+        .unwrap();
+    both.sidecar.until("agent", "fresh", "CONTROL_FAILED").await;
+    // Kept on disk: what the new key signed is believed after a restart, without the registry.
+    both.wire.cut();
+    both.restart(|_| {}).await;
+    assert!(
+        both.sidecar
+            .outcome("agent", "fresh")
+            .await
+            .contains("CONTROL_FAILED")
+    );
+}

@@ -1,4 +1,4 @@
-//! `exeat demo`: the story, told through a real sidecar over its real socket.
+//! `exeat demo`: the story, told through a real registry and sidecar over their real sockets.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,17 +9,17 @@ use tokio::{sync::oneshot, time::sleep};
 use tonic::transport::Channel;
 
 use crate::{
-    config,
     domain::{Facet, Timestamp},
     runtime::clock::Clock,
-    sidecar::Bound,
     wire::v1::{self, check_service_client::CheckServiceClient},
 };
 
 use super::{
     ask::fields,
     client::{over_unix, refused},
-    init::{files, write},
+    dev::Pair,
+    init::files,
+    reach::Registry,
     run::Exit,
     screen::{BOLD, DIM, Screen, grounds, headline, styled},
 };
@@ -36,6 +36,9 @@ impl Drop for Scratch {
 
 type Client = CheckServiceClient<Channel>;
 
+/// A tier's lease in the demo: short, so that one can wait for its end.
+const LEASE: &str = "---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: LOW\nlease_ttl: 1s\n---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: MODERATE\nlease_ttl: 1s\n---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: HIGH\nlease_ttl: 1s\n";
+
 pub(super) async fn demo(screen: &mut Screen) -> Result<Exit, Exit> {
     let clock = Clock::system();
     let scratch = Scratch(std::env::temp_dir().join(format!(
@@ -43,117 +46,244 @@ pub(super) async fn demo(screen: &mut Screen) -> Result<Exit, Exit> {
         std::process::id(),
         clock.now().latest.micros()
     )));
-    let bundle = scratch.0.join("bundle");
-    let now = clock.now().latest;
-    let unexpected = |error: &dyn std::fmt::Display| Exit::Unexpected(error.to_string());
-    write(&bundle, &files(now, false).map_err(|e| unexpected(&e))?).map_err(|e| unexpected(&e))?;
-
-    let socket = scratch.0.join("exeat.sock");
-    let flag = |text: &str| Some(text.to_owned());
-    let flags = [
-        ("bundle", bundle.to_str().map(ToOwned::to_owned)),
-        ("listen", flag("127.0.0.1:0")),
-        ("operations", flag("127.0.0.1:0")),
-        ("unix", socket.to_str().map(ToOwned::to_owned)),
-        ("subject", flag("billing-agent")),
-        ("drain_timeout", flag("1s")),
-    ];
-    let settings = config::Sidecar::load(None, &[], &flags).map_err(|e| unexpected(&e))?;
-    let bound = Bound::bind(settings, clock)
-        .await
-        .map_err(|e| unexpected(&e))?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let serving = bound.run(async {
-        // A sender that is gone asks to stop as well.
-        let _ = stopped.await;
-    });
+    std::fs::create_dir_all(&scratch.0).map_err(|e| unexpected(&e))?;
+    let ports = ["127.0.0.1:0"; 3];
+    let subject = Some("billing-agent".to_owned());
+    let pair = Pair::bind(&scratch.0, subject, ports, None, clock.clone()).await?;
+    let Pair {
+        registry: address,
+        token,
+        socket,
+        registry_bound,
+        sidecar,
+    } = pair;
+    let (end_registry, registry_ended) = oneshot::channel::<()>();
+    let (end_sidecar, sidecar_ended) = oneshot::channel::<()>();
+    // A sender that is gone asks to stop as well.
+    let holding = registry_bound.run(async { drop(registry_ended.await) });
     let story = async {
-        let told = tell(screen, &socket, &bundle, now).await;
-        drop(stop);
-        told
+        let mut registry = Registry::with(&address, None, &token).await?;
+        let bound = sidecar.bind(&mut registry, &address, clock.clone()).await?;
+        let deciding = bound.run(async { drop(sidecar_ended.await) });
+        let telling = async {
+            let story = Story {
+                screen,
+                registry,
+                now: clock.now().latest,
+            };
+            let told = story.tell(&socket, end_registry).await;
+            drop(end_sidecar);
+            told
+        };
+        let (served, told) = tokio::join!(deciding, telling);
+        told?;
+        served.map_err(|e| unexpected(&e))
     };
-    let (served, told) = tokio::join!(serving, story);
+    let (held, told) = tokio::join!(holding, story);
     told?;
-    served.map_err(|e| unexpected(&e))?;
+    held.map_err(|e| unexpected(&e))?;
     Ok(Exit::Done)
 }
 
-async fn tell(
-    screen: &mut Screen,
-    socket: &Path,
-    bundle: &Path,
+fn unexpected(error: &dyn std::fmt::Display) -> Exit {
+    Exit::Unexpected(error.to_string())
+}
+
+struct Story<'a> {
+    screen: &'a mut Screen,
+    registry: Registry,
     now: Timestamp,
-) -> Result<(), Exit> {
-    let channel = over_unix(socket).await.map_err(Exit::Unexpected)?;
-    let mut client = Client::new(channel);
-    screen.say(&format!(
-        " {} · a real sidecar on a real socket · nothing is left behind\n",
-        styled(BOLD, "exeat demo")
-    ))?;
-    in_force(&mut client, 1).await?;
-    let first = ask(&mut client, "customer-support", &[]).await?;
+}
 
-    scene(
-        screen,
-        1,
-        "billing-agent calls crm/export_customers in prod: 48 210 rows of personal data",
-        &first,
-    )?;
+impl Story<'_> {
+    async fn apply(&mut self, files: &[(&str, String)]) -> Result<u64, Exit> {
+        let request = v1::ApplyRequest {
+            files: files
+                .iter()
+                .map(|(name, content)| v1::ManifestFile {
+                    name: (*name).to_owned(),
+                    content: content.clone(),
+                })
+                .collect(),
+            ..v1::ApplyRequest::default()
+        };
+        let answer = self.registry.objects.apply(request).await;
+        Ok(answer
+            .map_err(|status| unexpected(&status))?
+            .into_inner()
+            .revision)
+    }
 
-    chapter(
-        screen,
-        2,
-        "dana asks for an exception (GDPR export, ticket DPO-2231); priya and tom approve; 4 hours, 3 uses",
-    )?;
-    let exception = files(now, true).map_err(|error| Exit::Unexpected(error.to_string()))?;
-    write(bundle, &exception)?;
-    screen.say("      … exceptions/ex-0001.yaml arrives in the bundle and is in force\n")?;
-    in_force(&mut client, 2).await?;
-    let second = ask(&mut client, "customer-support", &[]).await?;
-    scene(screen, 3, "the same call again", &second)?;
+    async fn tell(mut self, socket: &Path, registry_end: oneshot::Sender<()>) -> Result<(), Exit> {
+        self.screen.say(&format!(
+            " {} · a real registry and sidecar on real sockets · nothing is left behind\n",
+            styled(BOLD, "exeat demo")
+        ))?;
+        let channel = over_unix(socket).await.map_err(Exit::Unexpected)?;
+        let mut client = Client::new(channel);
+        let mut first = files(self.now, false).map_err(|e| unexpected(&e))?;
+        first.push(("policy.yaml", LEASE.to_owned()));
+        let revision = self.apply(&first).await?;
+        in_force(&mut client, revision).await?;
+        let denied = ask(&mut client, "customer-support", &[]).await?;
+        let screen = &mut *self.screen;
+        scene(
+            screen,
+            1,
+            "billing-agent calls crm/export_customers in prod: 48 210 rows of personal data",
+            &denied,
+        )?;
+        chapter(
+            screen,
+            2,
+            "dana asks for an exception (GDPR export, ticket DPO-2231); priya and tom approve; 4 hours, 3 uses",
+        )?;
+        let with = files(self.now, true).map_err(|e| unexpected(&e))?;
+        let revision = self.apply(&with).await?;
+        in_force(&mut client, revision).await?;
+        let screen = &mut *self.screen;
+        screen.say("      … EX-0001 is in the registry, signed, and in force at the sidecar\n")?;
+        let excepted = ask(&mut client, "customer-support", &[]).await?;
+        scene(screen, 3, "the same call again", &excepted)?;
+        let upgraded = [(Facet::Model, "sha256:6e8d")];
+        let drifted = ask(&mut client, "customer-support", &upgraded).await?;
+        scene(
+            screen,
+            4,
+            "someone upgrades the agent's model; the agent says what it sees",
+            &drifted,
+        )?;
+        let elsewhere = ask(&mut client, "billing", &[]).await?;
+        scene(screen, 5, "the same export for another purpose", &elsewhere)?;
+        self.revoke(&mut client).await?;
+        self.outlast(&mut client, &with, registry_end).await?;
 
-    let third = ask(
-        &mut client,
-        "customer-support",
-        &[(Facet::Model, "sha256:6e8d")],
-    )
-    .await?;
-    scene(
-        screen,
-        4,
-        "someone upgrades the agent's model; the agent says what it sees",
-        &third,
-    )?;
+        let explained = client
+            .explain(v1::ExplainRequest {
+                decision_id: excepted.id.clone(),
+            })
+            .await
+            .map_err(|status| refused(&status))?
+            .into_inner();
+        let screen = self.screen;
+        chapter(
+            screen,
+            8,
+            "an auditor asks: was the export justified at the moment it was made?",
+        )?;
+        screen.explanation(&explained)?;
+        screen.say("")?;
+        screen.hint(" Try it yourself:   exeat init my-agents && cd my-agents && exeat test");
+        Ok(())
+    }
 
-    let fourth = ask(&mut client, "billing", &[]).await?;
-    scene(screen, 5, "the same export for another purpose", &fourth)?;
+    /// Revokes, and watches it bite.
+    async fn revoke(&mut self, client: &mut Client) -> Result<(), Exit> {
+        let request = v1::RevokeRequest {
+            target: Some(v1::Target {
+                target: Some(v1::target::Target::Exception("EX-0001".into())),
+            }),
+            reason: "COMPROMISE".into(),
+            note: String::new(),
+        };
+        let clock = Clock::system();
+        let began = clock.elapsed();
+        let answer = self.registry.revocations.revoke(request).await;
+        let receipt = answer
+            .map_err(|status| unexpected(&status))?
+            .into_inner()
+            .receipt;
+        let revoked = until(client, |decision| !allowed(decision)).await?;
+        let took = clock.elapsed().saturating_sub(began).as_secs_f64() * 1_000.0;
+        let sequence = receipt
+            .and_then(|receipt| receipt.removal)
+            .map_or(0, |removal| removal.sequence);
+        let request = v1::GetRevocationRequest {
+            sequence,
+            wait: true,
+        };
+        let answer = self.registry.revocations.get_revocation(request).await;
+        let receipt = answer
+            .map_err(|status| unexpected(&status))?
+            .into_inner()
+            .receipt;
+        let acknowledged = receipt.map_or(0, |receipt| receipt.acknowledged.len());
+        scene(self.screen, 6, "priya revokes it", &revoked)?;
+        Ok(self.screen.say(&format!(
+            "      … refused {took:.0} ms after Revoke was called; receipt: {acknowledged} of 1 sidecar rests on it\n"
+        ))?)
+    }
 
-    let text = exception
-        .iter()
-        .find(|(name, _)| name.starts_with("exceptions/"))
-        .map(|(_, text)| text.replace("state: APPROVED", "state: REVOKED"))
-        .unwrap_or_default();
-    write(bundle, &[("exceptions/ex-0001.yaml", text)])?;
-    in_force(&mut client, 3).await?;
-    let fifth = ask(&mut client, "customer-support", &[]).await?;
-    scene(screen, 6, "priya revokes it", &fifth)?;
+    /// Takes the registry away: exceptions end with the lease, compliant calls go on.
+    async fn outlast(
+        &mut self,
+        client: &mut Client,
+        with: &[(&'static str, String)],
+        registry_end: oneshot::Sender<()>,
+    ) -> Result<(), Exit> {
+        let second: Vec<(&str, String)> = with
+            .iter()
+            .filter(|(name, _)| name.starts_with("exceptions/"))
+            .map(|(name, text)| {
+                let text = text.replace("EX-0001", "EX-0002");
+                (*name, text.replace("max_uses: 3", "max_uses: 10000"))
+            })
+            .collect();
+        let revision = self.apply(&second).await?;
+        in_force(client, revision).await?;
+        until(client, allowed).await?;
+        let clock = Clock::system();
+        let began = clock.elapsed();
+        drop(registry_end);
+        let mut compliant = 0_u32;
+        let lapsed = loop {
+            if harmless(client).await? {
+                compliant = compliant.saturating_add(1);
+            }
+            let decision = ask(client, "customer-support", &[]).await?;
+            if !allowed(&decision) {
+                break decision;
+            }
+            sleep(Duration::from_millis(20)).await;
+        };
+        let took = clock.elapsed().saturating_sub(began).as_secs_f64();
+        let still = harmless(client).await?;
+        scene(
+            self.screen,
+            7,
+            "a second exception is in use when the registry goes away; its lease is one second here",
+            &lapsed,
+        )?;
+        Ok(self.screen.say(&format!(
+            "      … {took:.1} s later nobody honours it; {compliant} compliant calls went on meanwhile, and {}\n",
+            if still { "still do" } else { "no longer do" }
+        ))?)
+    }
+}
 
-    let explained = client
-        .explain(v1::ExplainRequest {
-            decision_id: second.id.clone(),
-        })
-        .await
-        .map_err(|status| refused(&status))?
-        .into_inner();
-    chapter(
-        screen,
-        7,
-        "an auditor asks: was the export justified at the moment it was made?",
-    )?;
-    screen.explanation(&explained)?;
-    screen.say("")?;
-    screen.hint(" Try it yourself:   exeat init my-agents && cd my-agents && exeat test");
-    Ok(())
+fn allowed(decision: &v1::Decision) -> bool {
+    decision.outcome() == v1::Outcome::AllowByException
+}
+
+/// Asks the same question until the answer is as wanted.
+async fn until(
+    client: &mut Client,
+    wanted: impl Fn(&v1::Decision) -> bool,
+) -> Result<v1::Decision, Exit> {
+    for _ in 0..2_000 {
+        let decision = ask(client, "customer-support", &[]).await?;
+        if wanted(&decision) {
+            return Ok(decision);
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    Err(Exit::Unexpected("nothing changed in time".into()))
+}
+
+/// Whether a call that needs no exception is allowed.
+async fn harmless(client: &mut Client) -> Result<bool, Exit> {
+    let decision = put(client, "mcp://crm/search", "billing", &[]).await?;
+    Ok(decision.outcome() == v1::Outcome::Allow)
 }
 
 fn chapter(screen: &mut Screen, number: u8, title: &str) -> Result<(), Exit> {
@@ -182,6 +312,15 @@ async fn ask(
     purpose: &str,
     observed: &[(Facet, &str)],
 ) -> Result<v1::Decision, Exit> {
+    put(client, "mcp://crm/export_customers", purpose, observed).await
+}
+
+async fn put(
+    client: &mut Client,
+    tool: &str,
+    purpose: &str,
+    observed: &[(Facet, &str)],
+) -> Result<v1::Decision, Exit> {
     let text = |name: &str, value: serde_json::Value| {
         fields([(name.to_owned(), value)].into_iter().collect())
     };
@@ -190,7 +329,7 @@ async fn ask(
         action: "tools/call".into(),
         resource: Some(v1::Resource {
             r#type: "tool".into(),
-            id: "mcp://crm/export_customers".into(),
+            id: tool.into(),
             properties: Some(text("rows", 48_210.into())),
         }),
         context: Some(text("purpose", purpose.into())),
@@ -212,7 +351,7 @@ async fn ask(
 
 /// Asks something harmless until the bundle of `revision` is in force.
 async fn in_force(client: &mut Client, revision: u64) -> Result<(), Exit> {
-    for _ in 0..200 {
+    for _ in 0..2_000 {
         match ask(client, "nothing", &[]).await {
             Ok(decision)
                 if decision
@@ -222,7 +361,7 @@ async fn in_force(client: &mut Client, revision: u64) -> Result<(), Exit> {
             {
                 return Ok(());
             }
-            Ok(_) | Err(Exit::Unreachable(_)) => sleep(Duration::from_millis(10)).await,
+            Ok(_) | Err(Exit::Unreachable(_)) => sleep(Duration::from_millis(2)).await,
             Err(other) => return Err(other),
         }
     }

@@ -187,18 +187,27 @@ impl Registry {
         self.client_with(&self.token).await
     }
 
+    pub async fn client_tls(&self, ca: &Path) -> Client {
+        let pem = std::fs::read(ca).unwrap();
+        let tls = tonic::transport::ClientTlsConfig::new()
+            .ca_certificate(tonic::transport::Certificate::from_pem(pem));
+        let channel = Endpoint::from_shared(format!("https://{}", self.address))
+            .unwrap()
+            .tls_config(tls)
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        Client::over(channel, &self.token)
+    }
+
     pub async fn client_with(&self, token: &str) -> Client {
         let channel = Endpoint::from_shared(format!("http://{}", self.address))
             .unwrap()
             .connect()
             .await
             .unwrap();
-        let token = Token(format!("Bearer {token}").parse().unwrap());
-        Client {
-            objects: ObjectServiceClient::with_interceptor(channel.clone(), token.clone()),
-            revocations: RevocationServiceClient::with_interceptor(channel.clone(), token.clone()),
-            fleet: FleetServiceClient::with_interceptor(channel, token),
-        }
+        Client::over(channel, token)
     }
 }
 
@@ -207,6 +216,17 @@ pub struct Client {
     pub objects: ObjectServiceClient<Connection>,
     pub revocations: RevocationServiceClient<Connection>,
     pub fleet: FleetServiceClient<Connection>,
+}
+
+impl Client {
+    fn over(channel: Channel, token: &str) -> Self {
+        let token = Token(format!("Bearer {token}").parse().unwrap());
+        Self {
+            objects: ObjectServiceClient::with_interceptor(channel.clone(), token.clone()),
+            revocations: RevocationServiceClient::with_interceptor(channel.clone(), token.clone()),
+            fleet: FleetServiceClient::with_interceptor(channel, token),
+        }
+    }
 }
 
 pub fn files(text: &str) -> Vec<v1::ManifestFile> {
@@ -284,6 +304,40 @@ impl Sidecar {
         ];
         let settings = config::Sidecar::load(None, &[], &flags).map_err(|e| e.to_string())?;
         let bound = sidecar::Bound::bind(settings, clock)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            address: bound.address().to_string(),
+            operations: bound.operations().to_string(),
+            process: Process::run(|stopped| bound.run(async move { drop(stopped.await) })),
+        })
+    }
+
+    /// Follows over TLS, known by its certificate.
+    pub async fn start_tls(
+        data: std::path::PathBuf,
+        registry: String,
+        key: String,
+        ca: std::path::PathBuf,
+        sidecar: registry::Issued,
+        clock: Clock,
+    ) -> Result<Self, String> {
+        let text = |path: &Path| Some(path.display().to_string());
+        let some = |text: &str| Some(text.to_owned());
+        let flags = [
+            ("registry", some(&registry)),
+            ("registry_key", some(&key)),
+            ("registry_ca", text(&ca)),
+            ("registry_certificate", text(&sidecar.certificate)),
+            ("registry_certificate_key", text(&sidecar.key)),
+            ("data", text(&data)),
+            ("listen", some("127.0.0.1:0")),
+            ("operations", some("127.0.0.1:0")),
+            ("unix", some("none")),
+            ("insecure_asserted_identity", some("true")),
+        ];
+        let settings = config::Sidecar::load(None, &[], &flags).map_err(|e| e.to_string())?;
+        let bound = exeat::sidecar::Bound::bind(settings, clock)
             .await
             .map_err(|error| error.to_string())?;
         Ok(Self {

@@ -400,6 +400,19 @@ impl Keeper {
         self.disk.raise(&floor)
     }
 
+    /// The shortest lease of any tier.
+    pub(super) fn shortest_lease(&self) -> std::time::Duration {
+        let held = self.held();
+        let leases = Tier::ALL.into_iter().map(|tier| {
+            held.as_ref().map_or_else(
+                || TierRules::standard(tier).lease(),
+                |held| held.snapshot.tier(tier).lease(),
+            )
+        });
+        let shortest = leases.min().unwrap_or(Span::ZERO).micros();
+        std::time::Duration::from_micros(u64::try_from(shortest).unwrap_or(0))
+    }
+
     /// Tells the metrics how the registry is seen.
     pub(in crate::sidecar) fn tell(&self) {
         let elapsed = self.clock.elapsed();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, mpsc},
-    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,9 @@ use super::{
 
 /// Nonces that go unanswered before the connection is given up.
 const MISSED: u32 = 3;
+/// Nonces to the shortest lease, and the shortest time between two.
+const LEASE_PINGS: u32 = 4;
+const OFTEN: Duration = Duration::from_millis(100);
 /// How long a chunk or the next message of a snapshot may take (reliability §4.6).
 const SLOW: Duration = Duration::from_secs(10);
 /// How long to wait before the first new attempt, and at most.
@@ -149,8 +152,7 @@ impl Following {
             scope = welcome.scope,
             "attending"
         );
-        let mut pings = interval_at(Instant::now(), ping);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_ping = Instant::now();
         let mut unanswered = 0_u32;
         let mut nacks = self.nacks.1.lock().await;
         loop {
@@ -168,12 +170,15 @@ impl Following {
                     }
                 }
                 Some(nack) = nacks.recv() => send(&up, attend_request::Event::Nack(nack)).await?,
-                _ = pings.tick() => {
+                () = sleep_until(next_ping) => {
                     if unanswered >= MISSED {
                         return Err(format!("{unanswered} nonces were not answered"));
                     }
                     unanswered = unanswered.saturating_add(1);
                     self.ping(&up).await?;
+                    // Several to a lease, however short the shortest is.
+                    let often = self.keeper.shortest_lease() / LEASE_PINGS;
+                    next_ping = Instant::now() + ping.min(often.max(OFTEN));
                 }
             }
         }
