@@ -49,6 +49,8 @@ pub struct Receipt {
     pub acknowledged: Vec<Box<str>>,
     /// Those that have not, with the elapsed time at which their leases have run out.
     pub outstanding: Vec<(Box<str>, Span)>,
+    /// How many have not, and their leases have run out.
+    pub lapsed: usize,
     /// The elapsed time after which nobody can honour what was removed; none if no lease bounds
     /// it and somebody has not taken it in.
     pub effective: Option<Span>,
@@ -62,11 +64,19 @@ impl Receipt {
 }
 
 impl Attendance {
-    /// Nobody yet, at the start of the process: what earlier processes promised is not known.
+    /// Nobody yet, at the start of the process.
     pub fn new(began: Span) -> Self {
         Self {
             attendants: BTreeMap::new(),
             began,
+        }
+    }
+
+    /// Takes `sidecar` to have been answered right before the start: what earlier processes
+    /// promised is not known, so everybody who may follow counts until one lease has passed.
+    pub fn expect(&mut self, sidecar: &str) {
+        if !planted(Bug::NoGrace) {
+            self.answer(sidecar, self.began);
         }
     }
 
@@ -107,11 +117,8 @@ impl Attendance {
         let mut receipt = Receipt {
             acknowledged: Vec::new(),
             outstanding: Vec::new(),
-            effective: match lease {
-                Some(_) if planted(Bug::NoGrace) => Some(Span::ZERO),
-                Some(lease) => Some(after(self.began, lease)),
-                None => Some(elapsed),
-            },
+            lapsed: 0,
+            effective: Some(elapsed),
         };
         for (name, attendant) in &self.attendants {
             if attendant.drained >= sequence {
@@ -127,6 +134,8 @@ impl Attendance {
                 receipt
                     .outstanding
                     .push((name.clone(), until.unwrap_or(Span::MAX)));
+            } else {
+                receipt.lapsed = receipt.lapsed.saturating_add(1);
             }
         }
         receipt
@@ -177,7 +186,11 @@ mod tests {
     #[test]
     fn after_a_restart_one_lease_is_waited_out() {
         let at = Span::from_secs;
-        let receipt = Attendance::new(at(50)).receipt(1, Some(at(60)), at(51));
+        let mut attendance = Attendance::new(at(50));
+        attendance.expect("a");
+        let receipt = attendance.receipt(1, Some(at(60)), at(51));
         assert!(!receipt.complete(at(110)) && receipt.complete(at(114)));
+        let nobody = Attendance::new(at(50)).receipt(1, Some(at(60)), at(51));
+        assert!(nobody.complete(at(51)), "nobody may follow");
     }
 }

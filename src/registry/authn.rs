@@ -20,7 +20,7 @@ use tower::Service;
 use crate::wire::{Fault, identity::spiffe_id, signed::sha256};
 
 use super::{
-    role::{Role, may_call},
+    role::{EXPELLED, Role, may_call},
     scope::Scope,
     store::{Access, StoreError},
 };
@@ -63,6 +63,9 @@ impl Guests {
             token,
         } in access
         {
+            if &**role == EXPELLED {
+                continue;
+            }
             let wrong = || StoreError::Failed(format!("`{identity}` has an unknown role or scope"));
             let caller = Caller {
                 identity: identity.clone(),

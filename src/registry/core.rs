@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     cohort::{Cohort, Window},
+    role::{EXPELLED, Role},
     scope::Scope,
     store::{Store, StoreError},
     view::View,
@@ -118,6 +119,7 @@ impl Registry {
             kept,
         };
         registry.view.publish(Arc::new(view));
+        registry.begin_attendance().await?;
         // The sidecars of a small registry all hold everything.
         registry.cohort(&Scope::All).await?;
         Ok(registry)
@@ -294,9 +296,22 @@ impl Registry {
             *window = Window::new(beginning.base.revision).keeping(self.kept);
         }
         // What was acknowledged was numbered in the epoch before.
-        *self.attendance() = Attendance::new(self.clock.elapsed());
+        self.begin_attendance().await?;
         self.view.publish(Arc::new(next));
         Ok(beginning)
+    }
+
+    /// Begins to count who attends, with everybody who may follow, or might until lately.
+    async fn begin_attendance(&self) -> Result<(), Error> {
+        let access = self.store.access().await?;
+        let mut attendance = Attendance::new(self.clock.elapsed());
+        for access in access {
+            if [Role::Sidecar.name(), EXPELLED].contains(&&*access.role) {
+                attendance.expect(&access.identity);
+            }
+        }
+        *self.attendance() = attendance;
+        Ok(())
     }
 
     /// How far a removal has come.

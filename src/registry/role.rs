@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// In the place of a role: shut out, and remembered because a lease may still run.
+pub(super) const EXPELLED: &str = "expelled";
+
 /// What somebody may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {

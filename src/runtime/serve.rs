@@ -76,7 +76,7 @@ where
         async move { tcp.accept().await }
     });
     let server = server().accept_http1(true);
-    let served = match keys {
+    let end = match keys {
         None => {
             server
                 .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
@@ -100,7 +100,7 @@ where
                 .await
         }
     };
-    served.map_err(|error| error.to_string())
+    end.map_err(|error| error.to_string())
 }
 
 /// Serves a Unix socket, at most `most` connections at once.

@@ -349,6 +349,7 @@ mod tests {
             log_id: vec![],
             public_key: new.pin().bytes().to_vec(),
             time: None,
+            previous_key: old.pin().bytes().to_vec(),
         };
         let own = new.seal(Purpose::Key, &statement);
         assert!(matches!(trust.rotate(&own), Err(Untrusted::UnknownKey(_))));

@@ -30,6 +30,7 @@ pub(crate) struct Registry {
     pub(crate) attendance: Attendance,
     pub(crate) window: Window,
     pub(crate) kept: usize,
+    pub(crate) sidecars: usize,
     /// Read at some time before, by a registry with that fault.
     pub(crate) stale_head: Head,
     pub(crate) backup: Option<Log>,
@@ -51,7 +52,7 @@ pub(crate) fn sum(objects: &Objects) -> Sum {
 }
 
 impl Registry {
-    pub(crate) fn new(kept: usize) -> Self {
+    pub(crate) fn new(kept: usize, sidecars: usize) -> Self {
         let beginning = Beginning {
             era: era(1),
             base: Head::default(),
@@ -68,6 +69,7 @@ impl Registry {
             attendance: Attendance::new(Span::ZERO),
             window: Window::new(0).keeping(kept),
             kept,
+            sidecars,
             stale_head: Head::default(),
             backup: None,
         }
@@ -126,6 +128,9 @@ impl Registry {
     pub(crate) fn start(&mut self, elapsed: Span) {
         self.up = true;
         self.attendance = Attendance::new(elapsed);
+        for sidecar in 0..self.sidecars {
+            self.attendance.expect(&format!("s{sidecar}"));
+        }
         self.window = Window::new(self.log.head.revision).keeping(self.kept);
         self.stale_head = self.log.head;
     }

@@ -219,7 +219,7 @@ impl World {
             events: BinaryHeap::new(),
             bodies: std::collections::HashMap::new(),
             next: 0,
-            registry: Registry::new(kept),
+            registry: Registry::new(kept, count),
             sent: vec![Head::default(); count],
             told: vec![0; count],
             cut: vec![[0; 2]; count],
@@ -1051,6 +1051,11 @@ impl World {
                 if sidecar.suspended_until <= self.now {
                     sidecar.suspended += until - self.now;
                     sidecar.suspended_until = until;
+                    if self.dice.often(500) {
+                        // The network is slower to wake than the machine.
+                        let deaf = (until + 10 * S).min(LIFE - CALM);
+                        self.cut[at] = [deaf; 2];
+                    }
                 }
             }
             4 if self.faults.wall => {

@@ -94,6 +94,12 @@ pub fn world() -> String {
 #[derive(Clone, Debug)]
 pub struct Token(MetadataValue<Ascii>);
 
+impl Token {
+    pub fn of(token: &str) -> Self {
+        Self(format!("Bearer {token}").parse().unwrap())
+    }
+}
+
 impl Interceptor for Token {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request
@@ -219,7 +225,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn over(channel: Channel, token: &str) -> Self {
+    pub fn over(channel: Channel, token: &str) -> Self {
         let token = Token(format!("Bearer {token}").parse().unwrap());
         Self {
             objects: ObjectServiceClient::with_interceptor(channel.clone(), token.clone()),
@@ -319,7 +325,7 @@ impl Sidecar {
         registry: String,
         key: String,
         ca: std::path::PathBuf,
-        sidecar: registry::Issued,
+        issued: registry::Issued,
         clock: Clock,
     ) -> Result<Self, String> {
         let text = |path: &Path| Some(path.display().to_string());
@@ -328,8 +334,8 @@ impl Sidecar {
             ("registry", some(&registry)),
             ("registry_key", some(&key)),
             ("registry_ca", text(&ca)),
-            ("registry_certificate", text(&sidecar.certificate)),
-            ("registry_certificate_key", text(&sidecar.key)),
+            ("registry_certificate", text(&issued.certificate)),
+            ("registry_certificate_key", text(&issued.key)),
             ("data", text(&data)),
             ("listen", some("127.0.0.1:0")),
             ("operations", some("127.0.0.1:0")),
@@ -337,7 +343,7 @@ impl Sidecar {
             ("insecure_asserted_identity", some("true")),
         ];
         let settings = config::Sidecar::load(None, &[], &flags).map_err(|e| e.to_string())?;
-        let bound = exeat::sidecar::Bound::bind(settings, clock)
+        let bound = sidecar::Bound::bind(settings, clock)
             .await
             .map_err(|error| error.to_string())?;
         Ok(Self {
@@ -347,12 +353,69 @@ impl Sidecar {
         })
     }
 
+    /// One that runs elsewhere.
+    #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+    pub fn at(address: &str, operations: &str) -> Self {
+        Self {
+            address: address.into(),
+            operations: operations.into(),
+            process: Process {
+                stop: None,
+                served: tokio::spawn(async { Ok(()) }),
+            },
+        }
+    }
+
+    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        endpoint.tcp_nodelay(true).connect().await
+    }
+
     pub async fn ask(&self, subject: &str, action: &str) -> Result<v1::Decision, Status> {
-        let channel = Endpoint::from_shared(format!("http://{}", self.address))
-            .unwrap()
-            .connect()
-            .await
-            .unwrap();
+        let channel = self.channel().await.unwrap();
+        Self::ask_over(channel, subject, action).await
+    }
+
+    /// Asks one that may not be there yet.
+    pub async fn try_ask(&self, subject: &str, action: &str) -> Result<v1::Decision, Status> {
+        let channel = self.channel().await;
+        let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+        Self::ask_over(channel, subject, action).await
+    }
+
+    /// Asks so many times a second, for ever.
+    pub async fn ask_often(&self, subject: &str, action: &str, rate: u64) {
+        let channel = self.channel().await.unwrap();
+        let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / rate));
+        loop {
+            ticks.tick().await;
+            Self::ask_over(channel.clone(), subject, action)
+                .await
+                .unwrap();
+        }
+    }
+
+    /// Asks so often, a thousand times a second; how long each took, in milliseconds.
+    pub async fn ask_often_for(&self, subject: &str, action: &str, times: usize) -> Vec<f64> {
+        let channel = self.channel().await.unwrap();
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
+        let mut took = Vec::with_capacity(times);
+        for _ in 0..times {
+            ticks.tick().await;
+            let began = tokio::time::Instant::now();
+            Self::ask_over(channel.clone(), subject, action)
+                .await
+                .unwrap();
+            took.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        took
+    }
+
+    async fn ask_over(
+        channel: Channel,
+        subject: &str,
+        action: &str,
+    ) -> Result<v1::Decision, Status> {
         let context = prost_types::Struct {
             fields: [(
                 "purpose".to_owned(),

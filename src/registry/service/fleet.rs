@@ -11,7 +11,7 @@ use crate::{
         attendants::Attendants,
         authn::Guests,
         core::{Error, Registry},
-        role::Role,
+        role::{EXPELLED, Role},
         scope::Scope,
         store::Access,
     },
@@ -215,7 +215,8 @@ impl Fleet {
 
     async fn grants(&self) -> Result<v1::ListGrantsResponse, Fault> {
         let access = self.registry.store.access().await.map_err(Error::Store)?;
-        let grants = access.iter().map(|access| v1::AccessGrant {
+        let access = access.iter().filter(|access| &*access.role != EXPELLED);
+        let grants = access.map(|access| v1::AccessGrant {
             identity: access.identity.to_string(),
             role: Role::parse(&access.role)
                 .map_or(v1::Role::Unspecified, role_message)

@@ -74,6 +74,11 @@ fn fared(applied: Applied) -> v1::ObjectChange {
         before,
         after,
     } = applied;
+    // Where both are the whole of it, a bundle would come back at twice its size.
+    let told = |manifest: Option<Arc<str>>| match fate {
+        Fate::Updated => manifest.as_deref().unwrap_or_default().to_owned(),
+        Fate::Created | Fate::Removed | Fate::Unchanged => String::new(),
+    };
     v1::ObjectChange {
         kind: kind_message(name.kind),
         id: name.id.to_string(),
@@ -85,8 +90,8 @@ fn fared(applied: Applied) -> v1::ObjectChange {
         }
         .into(),
         revision,
-        before: before.as_deref().unwrap_or_default().to_owned(),
-        after: after.as_deref().unwrap_or_default().to_owned(),
+        before: told(before),
+        after: told(after),
     }
 }
 

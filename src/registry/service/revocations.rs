@@ -40,16 +40,10 @@ fn note(text: String) -> Result<Box<str>, Fault> {
 impl Revocations {
     fn message(&self, removal: &Removal, receipt: Receipt) -> v1::RemovalReceipt {
         let now = self.0.clock.elapsed();
-        let completion = if receipt.outstanding.is_empty() && !receipt.acknowledged.is_empty() {
-            v1::Completion::Complete
-        } else if receipt.complete(now) {
-            if receipt.outstanding.is_empty() {
-                v1::Completion::Complete
-            } else {
-                v1::Completion::Bounded
-            }
-        } else {
-            v1::Completion::Pending
+        let completion = match (receipt.complete(now), receipt.lapsed) {
+            (false, _) => v1::Completion::Pending,
+            (true, 0) => v1::Completion::Complete,
+            (true, _) => v1::Completion::Bounded,
         };
         let outstanding = receipt.outstanding.into_iter();
         v1::RemovalReceipt {

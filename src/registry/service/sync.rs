@@ -202,8 +202,12 @@ impl Attending {
         let registry = &self.sync.registry;
         match message.event {
             Some(Event::Ping(ping)) => {
-                let nonce = nonce_of(&ping.nonce).map_err(Fault::Invalid)?;
-                let heartbeat = registry.heartbeat(&self.name, nonce).await?;
+                if !ping.nonce.is_empty() {
+                    let nonce = nonce_of(&ping.nonce).map_err(Fault::Invalid)?;
+                    let heartbeat = registry.heartbeat(&self.name, nonce).await?;
+                    let event = attend_response::Event::Heartbeat(heartbeat);
+                    self.waiting.push_back(down(event));
+                }
                 if let Some(acknowledged) = ping.acknowledged {
                     let acknowledged = head(Some(&acknowledged)).map_err(Fault::Invalid)?;
                     registry
@@ -211,8 +215,6 @@ impl Attending {
                         .drained(&self.name, acknowledged.sequence);
                     self.sync.attendants.acknowledge(&self.name, acknowledged);
                 }
-                let event = attend_response::Event::Heartbeat(heartbeat);
-                self.waiting.push_back(down(event));
             }
             Some(Event::Nack(mut nack)) => {
                 nack.reason

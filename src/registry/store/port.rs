@@ -118,7 +118,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn access(&self) -> Past<Access>;
     /// Lets somebody in.
     async fn grant(&self, access: &Access) -> Result<(), StoreError>;
-    /// Shuts somebody out; tells whether they were in.
+    /// Shuts somebody out, who is remembered as expelled; tells whether they were in.
     async fn expel(&self, identity: &str) -> Result<bool, StoreError>;
     /// Statements of key rotation, oldest first.
     async fn keys(&self) -> Past<Vec<u8>>;

@@ -381,7 +381,7 @@ impl Store for Sqlite {
     }
 
     async fn expel(&self, identity: &str) -> Result<bool, StoreError> {
-        let done = sqlx::query("DELETE FROM access WHERE identity = ?")
+        let done = sqlx::query("UPDATE access SET role = 'expelled', token = NULL WHERE identity = ? AND role <> 'expelled'")
             .bind(identity)
             .execute(&self.writer)
             .await?;

@@ -166,7 +166,7 @@ impl Following {
                         unanswered = 0;
                     } else {
                         // Whoever takes something back waits for this.
-                        self.ping(&up).await?;
+                        self.acknowledge(Vec::new(), &up).await?;
                     }
                 }
                 Some(nack) = nacks.recv() => send(&up, attend_request::Event::Nack(nack)).await?,
@@ -217,8 +217,16 @@ impl Following {
     async fn ping(&self, up: &mpsc::Sender<v1::AttendRequest>) -> Result<(), String> {
         let nonce = random::<16>()?;
         self.keeper.ask(nonce);
+        self.acknowledge(nonce.to_vec(), up).await
+    }
+
+    async fn acknowledge(
+        &self,
+        nonce: Vec<u8>,
+        up: &mpsc::Sender<v1::AttendRequest>,
+    ) -> Result<(), String> {
         let ping = v1::Ping {
-            nonce: nonce.to_vec(),
+            nonce,
             acknowledged: Some(head_message(self.keeper.acknowledged())),
             allows_by_exception: self.keeper.metrics.allows_by_exception(),
             lease_remaining_ms: 0,

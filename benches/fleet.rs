@@ -1,0 +1,438 @@
+//! Many sidecars on one registry: how soon a revocation is everywhere, what an idle sidecar costs,
+//! how soon all are back after a restart, and how a sidecar starts with much on its disk.
+//!
+//! `cargo bench --bench fleet`; both processes are the release binary, the streams are real gRPC,
+//! each on a connection of its own. `EXEAT_FLEET=1000` says how many streams at the most.
+
+#[path = "../tests/support/governed.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod governed;
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use exeat::{
+    runtime::clock::Clock,
+    wire::v1::{self, attend_request, attend_response, sync_service_client::SyncServiceClient},
+};
+use governed::{Client, Registry, control, exception_until, subject};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{service::Interceptor as _, transport::Endpoint};
+
+const EXE: &str = env!("CARGO_BIN_EXE_exeat");
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn run(args: &[&str], log: &Path) -> Running {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .unwrap();
+    let errors = log.try_clone().unwrap();
+    Running(
+        Command::new(EXE)
+            .args(args)
+            .stdout(Stdio::from(log))
+            .stderr(Stdio::from(errors))
+            .spawn()
+            .unwrap(),
+    )
+}
+
+/// Resident memory in KiB.
+fn resident(process: &Running) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let at = ((sorted.len() as f64 - 1.0) * q).round() as usize;
+    sorted[at]
+}
+
+/// One stream that attends: pings, acknowledges, and tells when removals come.
+async fn attend(
+    address: String,
+    token: String,
+    heard: mpsc::UnboundedSender<(u64, Instant)>,
+    live: watch::Sender<u64>,
+) {
+    let mut sequence = 0;
+    loop {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .tcp_nodelay(true);
+        let Ok(channel) = endpoint.connect().await else {
+            // Spread, as a sidecar's are.
+            let dice: u64 = exeat::wire::signed::random::<8>().map_or(0, u64::from_be_bytes);
+            tokio::time::sleep(Duration::from_millis(50 + dice % 200)).await;
+            continue;
+        };
+        let mut bearer = governed::Token::of(&token);
+        let mut client =
+            SyncServiceClient::with_interceptor(channel, move |request| bearer.call(request));
+        let (up, outgoing) = mpsc::channel(16);
+        let send = |event| {
+            let message = v1::AttendRequest { event: Some(event) };
+            up.try_send(message).is_ok()
+        };
+        send(attend_request::Event::Hello(v1::Hello {
+            boot_nonce: vec![1; 16],
+            ..v1::Hello::default()
+        }));
+        let Ok(answer) = client.attend(ReceiverStream::new(outgoing)).await else {
+            continue;
+        };
+        let mut down = answer.into_inner();
+        let mut pings = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            let ping = |sequence| {
+                attend_request::Event::Ping(v1::Ping {
+                    nonce: vec![7; 16],
+                    acknowledged: Some(v1::Head {
+                        revision: 0,
+                        sequence,
+                    }),
+                    ..v1::Ping::default()
+                })
+            };
+            tokio::select! {
+                _ = pings.tick() => drop(send(ping(sequence))),
+                message = down.message() => match message {
+                    Ok(Some(message)) => match message.event {
+                        Some(attend_response::Event::Removals(signed)) => {
+                            let at = Instant::now();
+                            let statement: v1::RemovalsStatement = exeat::wire::decoded(&signed.statement).unwrap();
+                            sequence = statement.through;
+                            heard.send((sequence, at)).unwrap_or_default();
+                            send(attend_request::Event::Ping(v1::Ping {
+                                acknowledged: Some(v1::Head { revision: 0, sequence }),
+                                ..v1::Ping::default()
+                            }));
+                        }
+                        Some(attend_response::Event::Heartbeat(_)) => {
+                            live.send_modify(|count| *count += 1);
+                        }
+                        _ => {}
+                    },
+                    _ => break,
+                },
+            }
+        }
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(bench());
+}
+
+async fn connect(address: &str, data: &Path) -> Client {
+    loop {
+        if let Ok(token) = std::fs::read_to_string(data.join("admin.token"))
+            && let Ok(channel) = Endpoint::from_shared(format!("http://{address}"))
+                .unwrap()
+                .connect()
+                .await
+        {
+            return Client::over(channel, &token);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench owns its tasks")]
+async fn bench() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (data, log) = (scratch.path().join("r"), scratch.path().join("log"));
+    let address = format!("127.0.0.1:{}", free_port());
+    let serve = || {
+        run(
+            &[
+                "registry",
+                "--data",
+                data.to_str().unwrap(),
+                "--listen",
+                &address,
+                "--log",
+                "warn",
+            ],
+            &log,
+        )
+    };
+    let mut registry = serve();
+    let mut client = connect(&address, &data).await;
+    let now = Clock::system().now().latest;
+    let until = (now + governed::seconds(86_400)).to_string();
+    let many: String = (0..600)
+        .map(|n| exception_until(&format!("EX-{n}"), "CT-RISKY", "agent", &until))
+        .collect();
+    let many = many.replace("2026-11-22T11:00:00Z", &now.to_string());
+    let world = (control("CT-RISKY", "risky", "true")
+        + &control("CT-PLAIN", "plain", "false")
+        + &subject("agent", None))
+        .replace("2026-11-22T11:59:00Z", &now.to_string());
+    client.apply(&(world.clone() + &many)).await.unwrap();
+    let token = client
+        .let_in("service:fleet", v1::Role::Sidecar, &["*"])
+        .await;
+    let most: usize = std::env::vars()
+        .find(|(name, _)| name == "EXEAT_FLEET")
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or(1_000);
+
+    // A real sidecar that answers a thousand Checks a second all the while.
+    let key = client
+        .fleet
+        .get_status(v1::GetStatusRequest {})
+        .await
+        .unwrap()
+        .into_inner()
+        .key_pin;
+    let own = client
+        .let_in("service:real", v1::Role::Sidecar, &["*"])
+        .await;
+    let real = governed::Sidecar::start(
+        &scratch.path().join("s"),
+        &address,
+        &key,
+        &own,
+        Clock::system(),
+    )
+    .await
+    .unwrap();
+    real.until("agent", "risky", "ALLOW_BY_EXCEPTION").await;
+    let real = Arc::new(real);
+    let checks = tokio::spawn({
+        let real = Arc::clone(&real);
+        async move { real.ask_often("agent", "plain", 1_000).await }
+    });
+
+    println!("revocation, from the call to its arrival at every stream (ms)");
+    println!(
+        "{:>9} {:>8} {:>8} {:>8} {:>8}",
+        "sidecars", "p50", "p99", "max", "all at"
+    );
+    let (heard, mut arrivals) = mpsc::unbounded_channel();
+    let (live, mut lives) = watch::channel(0_u64);
+    let mut streams = 0;
+    let mut next = 0;
+    let before = resident(&registry);
+    for wanted in [1, 100, 1_000].into_iter().filter(|wanted| *wanted <= most) {
+        let beats = *lives.borrow();
+        let joining = u64::try_from(wanted - streams).unwrap();
+        // Each stream is a sidecar of its own: an identity has one connection.
+        for at in streams..wanted {
+            let token = client
+                .let_in(&format!("service:f{at}"), v1::Role::Sidecar, &["*"])
+                .await;
+            tokio::spawn(attend(address.clone(), token, heard.clone(), live.clone()));
+        }
+        streams = wanted;
+        lives
+            .wait_for(|count| *count >= beats + joining)
+            .await
+            .unwrap();
+        while arrivals.try_recv().is_ok() {}
+        let rounds = if wanted < 100 { 100 } else { 40 };
+        let (mut times, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            // Acknowledgements of the one before are in.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let began = Instant::now();
+            client.revoke(&format!("EX-{next}")).await.unwrap();
+            next += 1;
+            let mut last = 0.0_f64;
+            for _ in 0..wanted {
+                let (_, at) = arrivals.recv().await.unwrap();
+                let took = at.duration_since(began).as_secs_f64() * 1e3;
+                last = last.max(took);
+                times.push(took);
+            }
+            ends.push(last);
+        }
+        times.sort_by(f64::total_cmp);
+        ends.sort_by(f64::total_cmp);
+        println!(
+            "{wanted:>9} {:>8.2} {:>8.2} {:>8.2} {:>8.2}",
+            quantile(&times, 0.5),
+            quantile(&times, 0.99),
+            quantile(&times, 1.0),
+            quantile(&ends, 0.5)
+        );
+    }
+    // Settled, as an idle fleet is.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let after = resident(&registry);
+    println!(
+        "memory of the registry: {} MiB, {:.3} MB a sidecar",
+        after / 1_024,
+        (after.saturating_sub(before) * 1_024) as f64 / 1e6 / streams as f64
+    );
+
+    let beats = *lives.borrow();
+    drop(registry);
+    let down = Instant::now();
+    registry = serve();
+    let all = u64::try_from(streams).unwrap();
+    lives.wait_for(|count| *count >= beats + all).await.unwrap();
+    println!(
+        "all {streams} live again {:.2} s after kill -9 and restart",
+        down.elapsed().as_secs_f64()
+    );
+    drop(token);
+
+    // A decision's latency while metadata pours in.
+    let mut quiet = real.ask_often_for("agent", "plain", 2_000).await;
+    let mut client = connect(&address, &data).await;
+    let poured = tokio::spawn(async move {
+        let began = Instant::now();
+        let mut changes = 0_u64;
+        for round in 0..20 {
+            let text: String = (0..2_000)
+                .map(|n| {
+                    subject(&format!("agent-{n}"), None)
+                        .replace("11:59:00", &format!("11:{round:02}:00"))
+                })
+                .collect();
+            client.apply(&text).await.unwrap();
+            changes += 2_000;
+        }
+        changes as f64 / began.elapsed().as_secs_f64()
+    });
+    let mut busy = real.ask_often_for("agent", "plain", 4_000).await;
+    let rate = poured.await.unwrap();
+    for (name, times) in [("quiet", &mut quiet), ("busy", &mut busy)] {
+        times.sort_by(f64::total_cmp);
+        println!(
+            "Check while {name}: p50 {:.3} ms, p99 {:.3} ms",
+            quantile(times, 0.5),
+            quantile(times, 0.99)
+        );
+    }
+    println!("metadata changes taken by the registry meanwhile: {rate:.0} a second");
+    checks.abort();
+    drop(registry);
+    cold_start(&scratch, &world, &until, &now.to_string()).await;
+}
+
+/// From exec to the first correct answer with 100,000 exceptions on disk and no registry.
+async fn cold_start(scratch: &tempfile::TempDir, world: &str, until: &str, now: &str) {
+    let clock = Clock::system();
+    let data = scratch.path().join("big");
+    let registry = Registry::start(&data, clock.clone()).await;
+    let mut client = registry.client().await;
+    client.apply(world).await.unwrap();
+    let one =
+        exception_until("EX-@", "CT-RISKY", "agent", until).replace("2026-11-22T11:00:00Z", now);
+    for part in 0..10 {
+        let text: String = (0..10_000)
+            .map(|n| {
+                one.replace("EX-@", &format!("EX-{part}-{n}"))
+                    .replace("[\"agent\"]", &format!("[\"agent-{part}-{}\"]", n % 1_000))
+            })
+            .collect();
+        client.apply(&text).await.unwrap();
+    }
+    let token = client
+        .let_in("service:cold", v1::Role::Sidecar, &["*"])
+        .await;
+    let folder = scratch.path().join("cold");
+    let mut first =
+        governed::Sidecar::start(&folder, &registry.address, &registry.key, &token, clock)
+            .await
+            .unwrap();
+    let began = Instant::now();
+    first.until("agent", "plain", "ALLOW").await;
+    println!(
+        "100,000 exceptions over the wire and in force: {:.2} s",
+        began.elapsed().as_secs_f64()
+    );
+    first.process.stop().await;
+    let (port, operations) = (free_port(), free_port());
+    let (listen, operate) = (
+        format!("127.0.0.1:{port}"),
+        format!("127.0.0.1:{operations}"),
+    );
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        let process = run(
+            &[
+                "sidecar",
+                "--registry",
+                "127.0.0.1:1",
+                "--registry-key",
+                &registry.key,
+                "--registry-token-file",
+                folder.with_extension("token").to_str().unwrap(),
+                "--data",
+                folder.to_str().unwrap(),
+                "--listen",
+                &listen,
+                "--operations",
+                &operate,
+                "--unix",
+                "none",
+                "--insecure-asserted-identity",
+                "--log",
+                "warn",
+            ],
+            &scratch.path().join("log"),
+        );
+        let sidecar = governed::Sidecar::at(&listen, &operate);
+        loop {
+            if let Ok(decision) = sidecar.try_ask("agent", "plain").await
+                && decision.outcome() == v1::Outcome::Allow
+            {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+        println!(
+            "  {:.0} ms, {} MiB",
+            times.last().unwrap(),
+            resident(&process) / 1_024
+        );
+    }
+    times.sort_by(f64::total_cmp);
+    println!(
+        "cold start to the first correct answer: {:.0} ms median",
+        quantile(&times, 0.5)
+    );
+}
