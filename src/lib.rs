@@ -1,14 +1,15 @@
 //! exeat: permission slips for AI agents.
 //!
 //! A control says no; someone with authority says yes, for this agent, this tool, until Friday.
-//! The sidecar answers every Check with what is in force.
+//! The sidecar answers every Check with what is in force; the registry holds what is governed and
+//! takes it back. The two never name each other: they meet on [`wire`].
 //!
 //! ```text
-//!   cli ── sidecar ─┬─ wire ───────┐
-//!                   ├─ manifest ───┤
-//!                   ├─ telemetry ──┼─ engine ── domain
-//!                   ├─ config ─────┘
-//!                   └─ runtime
+//!   cli ─┬─ sidecar ──┬─ wire ───────┐
+//!        └─ registry ─┼─ manifest ───┤
+//!                     ├─ telemetry ──┼─ engine ── domain
+//!                     ├─ config ─────┘
+//!                     └─ runtime
 //! ```
 //!
 //! [`domain`] holds the nouns and [`engine`] the verbs: both are pure and compile without an

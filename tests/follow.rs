@@ -351,9 +351,20 @@ async fn s4_what_a_restored_registry_lost_the_sidecar_gives_back() {
     let folder = both.scratch.path().join("r");
     let copy = both.scratch.path().join("copy.db");
     registry::backup(&folder, &copy).await.unwrap();
+    let freeze = v1::FreezeRequest {
+        subject: "agent".into(),
+        note: String::new(),
+    };
+    both.client.revocations.freeze(freeze).await.unwrap();
+    both.sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
+    let thaw = v1::ThawRequest {
+        subject: "agent".into(),
+        note: String::new(),
+    };
+    both.client.revocations.thaw(thaw).await.unwrap();
     both.client.revoke("EX-1").await.unwrap();
     both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
-    both.client.receipt(1, true).await;
+    both.client.receipt(3, true).await;
 
     let listen = both.registry.address.clone();
     both.registry.process.stop().await;
@@ -381,7 +392,11 @@ async fn s4_what_a_restored_registry_lost_the_sidecar_gives_back() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found.len(),
+        1,
+        "what was thawed is not frozen anew: {found:?}"
+    );
     assert!(
         both.sidecar
             .outcome("agent", "risky")
@@ -488,7 +503,9 @@ async fn s9_a_sidecar_holds_its_scope_alone_and_moves_follow() {
         + &subject("agent", Some("here"))
         + &subject("other", Some("there"))
         + &exception("EX-1", "CT-RISKY", "agent")
-        + &exception("EX-2", "CT-RISKY", "other");
+        + &exception("EX-2", "CT-RISKY", "other")
+        + &control("CT-ODD", "odd", "true")
+        + &exception("EX-3", "CT-ODD", "other").replace("actions: [risky]", "actions: [odd]");
     let mut both = Both::with(&text, &["domain:here"]).await;
     both.sidecar.until("agent", "risky", EXCEPTED).await;
     assert!(
@@ -497,6 +514,10 @@ async fn s9_a_sidecar_holds_its_scope_alone_and_moves_follow() {
             .await
             .contains("SUBJECT_UNKNOWN")
     );
+    // Taken back while it is nothing to this sidecar, and still taken back once it is.
+    both.client.revoke("EX-3").await.unwrap();
+    let receipt = both.client.receipt(1, true).await;
+    assert_eq!(receipt.completion(), Completion::Complete);
     let state = std::fs::read(both.data().join("state")).unwrap();
     let holds = |state: &[u8], text: &str| state.windows(text.len()).any(|w| w == text.as_bytes());
     assert!(holds(&state, "EX-1") && !holds(&state, "EX-2"));
@@ -505,6 +526,8 @@ async fn s9_a_sidecar_holds_its_scope_alone_and_moves_follow() {
         .await
         .unwrap();
     both.sidecar.until("other", "risky", EXCEPTED).await;
+    let odd = both.sidecar.outcome("other", "odd").await;
+    assert!(odd.contains("EXC_REVOKED"), "{odd}");
     both.client
         .apply(&subject("other", Some("there")))
         .await
@@ -600,8 +623,19 @@ async fn over_tls_a_certificate_says_who_a_sidecar_is_and_a_forged_one_nothing()
         identity: made.sidecar.identity,
     };
     client.fleet.expel(expel).await.unwrap();
-    let refused = good.page("/metrics").await;
-    drop(refused);
+    client
+        .apply(&control("CT-NEW", "fresh", "true"))
+        .await
+        .unwrap();
+    for _ in 0..20 {
+        assert!(
+            !good
+                .outcome("agent", "fresh")
+                .await
+                .contains("CONTROL_FAILED"),
+            "gets no more"
+        );
+    }
     registry.process.stop().await;
 }
 

@@ -45,13 +45,12 @@ impl Snapshot {
                 }
             }
             Fallback::Control(control) => {
-                let id = control.id.clone();
-                // Made of nothing that could be refused, but for one control too many; then the
-                // one before it goes on, which is no weaker than none.
+                let (id, owner) = (control.id.clone(), control.owner.clone());
+                let bare = Control::unreadable(id, control.revision, owner);
                 if self.put_control(*control).is_err() {
-                    Arc::make_mut(&mut self.rules)
-                        .all
-                        .retain(|rule| rule.control.id != id);
+                    // Made of nothing that could be refused, but for one control too many; then
+                    // the one before it goes on, which is no weaker than none.
+                    let _ = self.put_control(bare);
                 }
             }
             Fallback::Subject(id) => self.remove_subject(id),

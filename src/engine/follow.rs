@@ -293,8 +293,10 @@ impl Follower {
         steady
     }
 
+    /// Anchors go; what the registry's time was no earlier than stays true.
     fn forget_contact(&mut self) {
-        self.contact = Contact::default();
+        self.contact.removals = None;
+        self.contact.state = None;
         self.pending.clear();
         self.sent.clear();
     }
@@ -390,6 +392,9 @@ impl Follower {
         {
             return Err(Refused::Behind);
         }
+        if self.contradicts(heartbeat.time, sent, elapsed) {
+            return Err(Refused::Behind);
+        }
         let latest = self.heard.map_or(heartbeat.time, |(_, time)| time);
         self.heard = Some((heartbeat.head, heartbeat.time.max(latest)));
         self.tell_time(heartbeat.time, sent, elapsed);
@@ -407,6 +412,18 @@ impl Follower {
         });
         self.promote();
         Ok(())
+    }
+
+    /// Whether `time`, said between `sent` and `heard`, is earlier than what was said before: a
+    /// clock that was set back revives nothing (T1).
+    fn contradicts(&self, time: Timestamp, sent: Span, heard: Span) -> bool {
+        self.contact.time.is_some_and(|known| {
+            let (lower, at) = known.earliest;
+            let passed = heard.saturating_sub(at);
+            let least = Span::from_micros(passed.micros().saturating_sub(drift(passed)));
+            let most = time + stretched(heard.saturating_sub(sent));
+            (lower + least) - most > STEP
+        })
     }
 
     /// The registry said `time` somewhere between `sent` and `heard`.
@@ -510,7 +527,8 @@ impl Follower {
         if self.era != Some(era) {
             return Err(Resync::Era);
         }
-        if through <= self.exposed.sequence {
+        // What is in force and not yet durable is taken once more.
+        if through <= self.acknowledged.sequence {
             return Ok(Take::Known);
         }
         if after > self.exposed.sequence && !planted(Bug::GapAccepted) {

@@ -24,14 +24,14 @@ pub struct Removed {
     controls: HashSet<ControlId>,
     domains: HashSet<DomainId>,
     principals: HashSet<Principal>,
-    /// The sequence of the last freeze or thaw, and whether it froze.
-    frozen: HashMap<SubjectId, (u64, bool)>,
+    /// Epoch and sequence of the last freeze or thaw, and whether it froze.
+    frozen: HashMap<SubjectId, ((u64, u64), bool)>,
     count: usize,
 }
 
 impl Removed {
-    /// Adds one removal; tells whether anything changed.
-    pub fn add(&mut self, removal: &Removal) -> bool {
+    /// Adds one removal that was numbered in `epoch`; tells whether anything changed.
+    pub fn add(&mut self, epoch: u64, removal: &Removal) -> bool {
         let changed = match (removal.act, &removal.target) {
             (Act::Revoke, target) => match target {
                 Target::Exception(id) => self.exceptions.insert(id.clone()),
@@ -43,9 +43,10 @@ impl Removed {
             },
             (Act::Freeze | Act::Thaw, Target::Subject(id)) => {
                 let place = self.frozen.entry(id.clone()).or_default();
-                let newer = removal.sequence > place.0 || planted(Bug::ThawByReplay);
+                let number = (epoch, removal.sequence);
+                let newer = number > place.0 || planted(Bug::ThawByReplay);
                 if newer {
-                    *place = (removal.sequence, removal.act == Act::Freeze);
+                    *place = (number, removal.act == Act::Freeze);
                 }
                 newer
             }
@@ -139,5 +140,35 @@ impl Removed {
                 .and_then(|at| fields.get(at)?.as_ref()?.as_str())
                 .is_some_and(|id| self.credentials.contains(id))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Cause, Timestamp};
+
+    #[test]
+    fn the_later_epoch_has_the_last_word_about_a_freeze() {
+        let subject = SubjectId::parse("agent").unwrap();
+        let about = |act, sequence| Removal {
+            sequence,
+            act,
+            target: Target::Subject(subject.clone()),
+            cause: Cause::Admin,
+            note: "".into(),
+            initiator: "user:a".into(),
+            time: Timestamp::from_micros(0),
+        };
+        let mut removed = Removed::default();
+        assert!(removed.add(1, &about(Act::Freeze, 4)));
+        assert!(removed.add(1, &about(Act::Thaw, 9)));
+        assert!(!removed.add(1, &about(Act::Freeze, 4)), "an old one again");
+        assert!(!removed.freezes(&subject));
+        // After a restore the numbers begin lower.
+        assert!(removed.add(2, &about(Act::Freeze, 7)));
+        assert!(removed.freezes(&subject));
+        assert!(!removed.add(1, &about(Act::Thaw, 9)));
+        assert!(removed.freezes(&subject), "a thaw of an epoch that is over");
     }
 }

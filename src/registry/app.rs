@@ -176,6 +176,7 @@ impl Bound {
             registry: Arc::clone(&registry),
             publication: Arc::new(Publication::default()),
             attendants: Arc::clone(&attendants),
+            guests: Arc::clone(&guests),
             stop: stop.clone(),
         };
         let fleet = Fleet {

@@ -46,6 +46,8 @@ pub(super) struct Guests {
 struct Known {
     identities: HashMap<Box<str>, Caller>,
     tokens: HashMap<[u8; 32], Caller>,
+    /// Both, by identity.
+    names: HashMap<Box<str>, Caller>,
 }
 
 impl Guests {
@@ -72,6 +74,7 @@ impl Guests {
                 role: Role::parse(role).ok_or_else(wrong)?,
                 scope: Arc::new(Scope::parse(scope.split_whitespace()).map_err(|_| wrong())?),
             };
+            known.names.insert(identity.clone(), caller.clone());
             match token {
                 Some(token) => drop(known.tokens.insert(*token, caller)),
                 None => drop(known.identities.insert(identity.clone(), caller)),
@@ -79,6 +82,13 @@ impl Guests {
         }
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(())
+    }
+
+    /// What a sidecar may hold now; nothing if it is not let in.
+    pub(super) fn scope_of(&self, identity: &str) -> Option<Arc<Scope>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let caller = known.names.get(identity)?;
+        (caller.role == Role::Sidecar).then(|| Arc::clone(&caller.scope))
     }
 
     /// Who makes a request. Tokens are looked up by their digest: nothing can be learnt from how

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    domain::{Era, Head, LogId, Removal, Span, Tier, Timestamp, Transaction},
+    domain::{Era, Head, LogId, Removal, Span, Tier, TierRules, Timestamp, Transaction},
     engine::{Attendance, Receipt, Snapshot, follow::Beginning},
     runtime::{clock::Clock, publish::Published},
     wire::{
@@ -69,9 +69,9 @@ pub(super) struct Registry {
     pub(super) store: Arc<dyn Store>,
     pub(super) signer: Signer,
     pub(super) clock: Clock,
-    view: Published<View>,
-    writing: Turn<()>,
-    windows: Mutex<HashMap<Scope, Window>>,
+    view: Arc<Published<View>>,
+    writing: Arc<Turn<()>>,
+    windows: Arc<Mutex<HashMap<Scope, Window>>>,
     attendance: Mutex<Attendance>,
     /// Changes kept for sidecars that were away.
     kept: usize,
@@ -113,9 +113,9 @@ impl Registry {
             signer,
             attendance: Mutex::new(Attendance::new(clock.elapsed())),
             clock,
-            view: Published::default(),
-            writing: Turn::new(()),
-            windows: Mutex::default(),
+            view: Arc::default(),
+            writing: Arc::default(),
+            windows: Arc::default(),
             kept,
         };
         registry.view.publish(Arc::new(view));
@@ -221,7 +221,7 @@ impl Registry {
         &self,
         draft: impl FnOnce(&View, Draft) -> Drafted<T>,
     ) -> Result<T, Refused> {
-        let _turn = self.writing.lock().await;
+        let turn = Arc::clone(&self.writing).lock_owned().await;
         let view = self.view();
         let now = self.clock.now().latest;
         let blank = Draft {
@@ -237,19 +237,27 @@ impl Registry {
             return Err(Error::ReadOnly(why.clone()).into());
         }
         let (next, intervals) = view.after(&transaction, &snapshot).map_err(Error::Store)?;
-        self.store
-            .commit(&transaction)
-            .await
-            .map_err(Error::Store)?;
-        {
-            let mut windows = self.windows();
+        let (store, windows) = (Arc::clone(&self.store), Arc::clone(&self.windows));
+        let published = Arc::clone(&self.view);
+        // To its end, whatever becomes of the caller: what is committed is also seen.
+        #[expect(clippy::disallowed_methods, reason = "waited for right here")]
+        let committed = tokio::spawn(async move {
+            let _turn = turn;
+            store.commit(&transaction).await?;
+            let mut windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
             for (scope, interval) in intervals {
                 if let Some(window) = windows.get_mut(&scope) {
                     window.push(interval);
                 }
             }
-        }
-        self.view.publish(Arc::new(next));
+            drop(windows);
+            published.publish(Arc::new(next));
+            Ok::<_, StoreError>(())
+        });
+        committed
+            .await
+            .map_err(|error| Error::Unfit(error.to_string()))?
+            .map_err(Error::Store)?;
         Ok(answer)
     }
 
@@ -306,7 +314,8 @@ impl Registry {
         let access = self.store.access().await?;
         let mut attendance = Attendance::new(self.clock.elapsed());
         for access in access {
-            if [Role::Sidecar.name(), EXPELLED].contains(&&*access.role) {
+            let follows = [Role::Sidecar.name(), EXPELLED].contains(&&*access.role);
+            if follows && !access.scope.is_empty() {
                 attendance.expect(&access.identity);
             }
         }
@@ -345,7 +354,11 @@ pub(super) struct Draft {
 /// bounds it: calls that need no exception go on without the registry.
 fn honoured(view: &View, removal: &Removal) -> Option<Span> {
     use crate::domain::{Act, Target};
-    let lease = |tier| view.snapshot.tier(tier).lease();
+    // A sidecar that has not heard of a shorter lease goes by the one it knows.
+    let lease = |tier| {
+        let standard = TierRules::standard(tier).lease();
+        view.snapshot.tier(tier).lease().max(standard)
+    };
     let longest = || Tier::ALL.into_iter().map(lease).max();
     match (removal.act, &removal.target) {
         (Act::Freeze | Act::Thaw, _) | (Act::Revoke, Target::Subject(_)) => None,

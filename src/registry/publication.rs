@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    domain::{Act, Head, Removal, Target},
+    domain::Head,
     engine::follow::{Heartbeat, Nonce},
     wire::{
         signed::{Purpose, sha256},
@@ -198,16 +198,11 @@ impl Publication {
         }))
     }
 
-    /// Every removal after `after` that concerns `scope`.
-    pub(super) fn removals(
-        &self,
-        registry: &Registry,
-        view: &View,
-        scope: &Scope,
-        after: u64,
-    ) -> Arc<v1::Signed> {
+    /// Every removal after `after`: also of what is beyond a sidecar's scope, as it may come into it
+    /// later and is then never sent again.
+    pub(super) fn removals(&self, registry: &Registry, view: &View, after: u64) -> Arc<v1::Signed> {
         let through = view.head.sequence;
-        self.removals.or((scope.clone(), after), through, || {
+        self.removals.or((Scope::All, after), through, || {
             let first = usize::try_from(after).unwrap_or(usize::MAX);
             let statement = v1::RemovalsStatement {
                 era: Some(era_message(view.beginning.era)),
@@ -217,32 +212,11 @@ impl Publication {
                     .removals
                     .iter()
                     .skip(first)
-                    .filter(|removal| concerns(scope, removal, view))
                     .map(|removal| removal_message(removal))
                     .collect(),
             };
             registry.signer.seal(Purpose::Removals, &statement)
         })
-    }
-}
-
-/// Whether sidecars of `scope` are to hear of a removal: of subjects and exceptions beyond it they
-/// are not.
-fn concerns(scope: &Scope, removal: &Removal, view: &View) -> bool {
-    match (&removal.target, removal.act) {
-        (Target::Exception(id), _) => {
-            view.snapshot
-                .exception(id.as_str())
-                .is_none_or(|exception| {
-                    scope.holds_selector(&exception.scope.subjects, &view.snapshot)
-                })
-        }
-        // Whoever fetched a subject has to hear that it is frozen.
-        (Target::Subject(_), Act::Revoke | Act::Freeze | Act::Thaw)
-        | (
-            Target::Credential(_) | Target::Control(_) | Target::Domain(_) | Target::Principal(_),
-            _,
-        ) => true,
     }
 }
 

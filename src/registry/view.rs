@@ -105,6 +105,9 @@ impl View {
         let digest = view.digest()?;
         let (snapshot, errors) = view.snapshot.taking(changes, digest, kept.head.revision);
         for error in errors {
+            if Kind::parse(error.source.kind).is_none() {
+                return Err(failed(error.to_string()));
+            }
             tracing::warn!(%error, "an object no longer fits the others; it grants nothing");
         }
         view.snapshot = snapshot;
@@ -124,7 +127,8 @@ impl View {
         let mut removed: Removed = (**self.snapshot.removed()).clone();
         let all = Arc::make_mut(&mut self.removals);
         for removal in removals {
-            removed.add(&removal);
+            // This log renumbers nothing: whatever the epoch, later is larger.
+            removed.add(0, &removal);
             all.push(Arc::new(removal));
         }
         self.snapshot = self.snapshot.removing(Arc::new(removed));

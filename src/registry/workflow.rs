@@ -220,24 +220,20 @@ impl Registry {
     ) -> Result<usize, Refused> {
         self.write(|view, draft| {
             let mut lost: Vec<Removal> = Vec::new();
-            for removal in given {
-                let takes = Takes {
-                    act: removal.act,
-                    target: removal.target.clone(),
-                    cause: removal.cause,
-                    note: Box::default(),
-                };
+            for removal in given
+                .iter()
+                .filter(|removal| missing(view, removal, &given))
+            {
                 let twice = lost
                     .iter()
                     .any(|known| (known.act, &known.target) == (removal.act, &removal.target));
-                // A thaw adds authority: like grants it is not taken in.
-                if removal.act == Act::Thaw || twice || done_already(view, &takes).is_some() {
+                if twice {
                     continue;
                 }
                 let place = u64::try_from(lost.len()).unwrap_or(u64::MAX);
                 lost.push(Removal {
                     sequence: draft.sequence.saturating_add(place),
-                    ..removal
+                    ..removal.clone()
                 });
             }
             if lost.is_empty() {
@@ -248,6 +244,25 @@ impl Registry {
             Ok((Some(drafted), count))
         })
         .await
+    }
+}
+
+/// Whether a removal among those given back is one this registry lost. A thaw is none: it adds
+/// authority, like grants. A freeze is only where nothing later is known about the subject.
+fn missing(view: &View, removal: &Removal, given: &[Removal]) -> bool {
+    let removed = view.snapshot.removed();
+    match (removal.act, &removal.target) {
+        (Act::Revoke, target) => !removed.revokes(target),
+        (Act::Freeze, target @ Target::Subject(_)) => {
+            let later = |known: &Removal| {
+                known.act != Act::Revoke && known.target == *target && known.time >= removal.time
+            };
+            let ended = given
+                .iter()
+                .any(|known| known.act == Act::Thaw && later(known));
+            !ended && !view.removals.iter().any(|known| later(known))
+        }
+        (Act::Freeze | Act::Thaw, _) => false,
     }
 }
 

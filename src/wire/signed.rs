@@ -267,6 +267,14 @@ impl Trust {
         self.keys.last().map(|(_, pin)| pin)
     }
 
+    /// Trusts nothing but the key that was trusted last: who speaks now speaks with that.
+    #[must_use]
+    pub fn live(&self) -> Self {
+        Self {
+            keys: self.keys.last().cloned().into_iter().collect(),
+        }
+    }
+
     /// Reads a statement that is signed for `purpose` with a trusted key.
     ///
     /// # Errors
@@ -306,6 +314,9 @@ impl Trust {
         if self.keys.iter().any(|(_, known)| *known == pin) {
             return Ok(false);
         }
+        // A key that was replaced names no second successor.
+        self.live()
+            .open::<v1::KeyStatement>(Purpose::Key, Some(signed))?;
         self.keys.push((pin.id(), pin));
         Ok(true)
     }

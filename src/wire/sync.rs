@@ -256,7 +256,8 @@ pub fn removal(message: v1::Removal) -> Result<Removal, Invalid> {
         sequence,
         act,
         target: target(of)?,
-        cause: Cause::parse(&reason).map_err(|error| error.under("reason"))?,
+        // A reason of a later version removes all the same.
+        cause: Cause::parse(&reason).unwrap_or(Cause::Admin),
         note: note.into(),
         initiator: initiator.into(),
         time: time("time", at)?,

@@ -110,7 +110,7 @@ impl Sidecar {
         self.came.clear();
         for batch in &self.disk.removals {
             for removal in &batch.removals {
-                self.removed.add(removal);
+                self.removed.add(batch.era.epoch, removal);
                 self.came.push(removal.clone());
             }
         }

@@ -678,7 +678,7 @@ impl World {
                 let mut changed = false;
                 for removal in &batch.removals {
                     let sidecar = &mut self.sidecars[at];
-                    changed |= sidecar.removed.add(removal);
+                    changed |= sidecar.removed.add(batch.era.epoch, removal);
                     sidecar.came.push(removal.clone());
                     if removal.act == Act::Revoke {
                         self.oracle.removal_exposed(at, &removal.target, now);

@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    domain::{Era, Head, Invalid},
+    domain::{Era, Head, Invalid, Removal},
     registry::{
         attendants::{Attendant, Attendants},
-        authn::Caller,
+        authn::{Caller, Guests},
         cohort::Window,
         core::Registry,
         publication::{Built, Publication},
@@ -19,7 +19,7 @@ use crate::{
     },
     wire::{
         Fault, Received,
-        signed::Purpose,
+        signed::{Purpose, Trust},
         sync::{era, head, nonce_of, removal},
         v1::{self, attend_request, attend_response, watch_response},
     },
@@ -40,12 +40,14 @@ pub(crate) struct Sync {
     pub(in crate::registry) registry: Arc<Registry>,
     pub(in crate::registry) publication: Arc<Publication>,
     pub(in crate::registry) attendants: Arc<Attendants>,
+    pub(in crate::registry) guests: Arc<Guests>,
     pub(in crate::registry) stop: CancellationToken,
 }
 
 /// A sidecar that watches, and how far it is.
 struct Watcher {
     sync: Sync,
+    name: Box<str>,
     scope: Arc<Scope>,
     era: Era,
     at: At,
@@ -73,6 +75,7 @@ impl Watcher {
             if view.beginning.era != self.era {
                 return Err(Fault::Conflict("a new epoch has begun".into()));
             }
+            self.sync.still(&self.name, &self.scope)?;
             match &self.at {
                 At::Nothing(from) => {
                     let publication = &self.sync.publication;
@@ -166,6 +169,7 @@ impl Attending {
                     "the registry is read-only: {why}"
                 )));
             }
+            self.sync.still(&self.name, &self.scope)?;
             if view.head.sequence > self.sent
                 && !matches!(
                     self.waiting.front().map(|m| &m.event),
@@ -173,8 +177,7 @@ impl Attending {
                 )
             {
                 let publication = &self.sync.publication;
-                let signed =
-                    publication.removals(&self.sync.registry, &view, &self.scope, self.sent);
+                let signed = publication.removals(&self.sync.registry, &view, self.sent);
                 self.sent = view.head.sequence;
                 return Ok(Some(down(attend_response::Event::Removals(
                     (*signed).clone(),
@@ -226,15 +229,11 @@ impl Attending {
                 let trust = registry.trust().await?;
                 let mut removals = Vec::new();
                 for signed in &given.removals {
-                    let statement: v1::RemovalsStatement = trust
-                        .open(Purpose::Removals, Some(signed))
-                        .map_err(|error| Fault::Forbidden(error.to_string()))?;
-                    let of = era(statement.era.as_ref()).map_err(Fault::Invalid)?;
-                    if of.log != self.era.log {
-                        return Err(Fault::Forbidden("these removals are of another log".into()));
-                    }
-                    for message in statement.removals {
-                        removals.push(removal(message).map_err(Fault::Invalid)?);
+                    match given_back(&trust, self.era, signed) {
+                        Ok(more) => removals.extend(more),
+                        Err(why) => {
+                            tracing::warn!(sidecar = %self.name, why, "a removal that is given back is not ours");
+                        }
                     }
                 }
                 let lost = registry.take_in(&self.name, removals).await?;
@@ -255,7 +254,32 @@ impl Attending {
     }
 }
 
+/// The removals of a statement that this log once signed.
+fn given_back(trust: &Trust, ours: Era, signed: &v1::Signed) -> Result<Vec<Removal>, String> {
+    let statement: v1::RemovalsStatement = trust
+        .open(Purpose::Removals, Some(signed))
+        .map_err(|error| error.to_string())?;
+    let of = era(statement.era.as_ref()).map_err(|error| error.to_string())?;
+    if of.log != ours.log {
+        return Err("it is of another log".into());
+    }
+    let removals = statement.removals.into_iter().map(removal);
+    removals
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())
+}
+
 impl Sync {
+    /// Whether a sidecar is still let in, with the scope it came with.
+    fn still(&self, name: &str, scope: &Scope) -> Result<(), Fault> {
+        if self.guests.scope_of(name).as_deref() == Some(scope) {
+            return Ok(());
+        }
+        Err(Fault::Unauthenticated(
+            "this sidecar is no longer let in as it was; come again".into(),
+        ))
+    }
+
     async fn greet(
         &self,
         caller: Caller,
@@ -382,9 +406,10 @@ impl v1::sync_service_server::SyncService for Sync {
         let watcher = Watcher {
             at_least,
             sync: self.clone(),
+            name: caller.identity,
             scope: caller.scope,
             era: ours,
-            at: if same {
+            at: if same && snapshot_digest.is_empty() {
                 At::Revision(revision)
             } else {
                 let cut = !snapshot_digest.is_empty();

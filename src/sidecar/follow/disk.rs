@@ -118,6 +118,7 @@ struct Inner {
     removals: Option<Journal>,
     floor: File,
     turn: u64,
+    last: Option<Floor>,
 }
 
 /// A snapshot that is being written.
@@ -172,6 +173,8 @@ impl Disk {
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| format!("{}: another sidecar uses this folder", folder.display()))?;
         let floor = open("floor")?;
+        // A snapshot that was cut is of no use; mostly there is none.
+        let _ = std::fs::remove_file(folder.join("state.new"));
         Ok(Self {
             folder: folder.to_owned(),
             _lock: lock,
@@ -180,6 +183,7 @@ impl Disk {
                 removals: None,
                 floor,
                 turn: 0,
+                last: None,
             }),
         })
     }
@@ -279,6 +283,12 @@ impl Disk {
         Ok(draft)
     }
 
+    /// Gives up a snapshot that was begun, so that it does not fill the disk.
+    pub(super) fn discard(&self) {
+        // Mostly there is none.
+        let _ = std::fs::remove_file(self.folder.join("state.new"));
+    }
+
     /// Puts a whole snapshot in the place of the present state; durable when it returns.
     pub(super) fn replace(&self, draft: Draft) -> Result<(), Fault> {
         let Draft { file, path, bytes } = draft;
@@ -357,6 +367,7 @@ impl Disk {
         match best {
             Some((turn, floor)) => {
                 inner.turn = turn;
+                inner.last = Some(floor);
                 Ok(Some(floor))
             }
             None if damaged > 0 => Err(at("floor")(io::Error::other("both places are damaged"))),
@@ -367,6 +378,15 @@ impl Disk {
     /// Raises the floor; durable when it returns.
     pub(super) fn raise(&self, floor: &Floor) -> Result<(), Fault> {
         let mut inner = self.inner();
+        // Two write it, each what it knows best: neither takes the other's back.
+        let known = inner.last.filter(|last| last.era == floor.era);
+        let floor = &known.map_or(*floor, |last| Floor {
+            era: floor.era,
+            head: Head {
+                revision: last.head.revision.max(floor.head.revision),
+                sequence: last.head.sequence.max(floor.head.sequence),
+            },
+        });
         let turn = inner.turn.saturating_add(1);
         let place = (turn & 1).saturating_mul(512);
         inner
@@ -375,6 +395,7 @@ impl Disk {
             .and_then(|()| inner.floor.sync_data())
             .map_err(at("floor"))?;
         inner.turn = turn;
+        inner.last = Some(*floor);
         Ok(())
     }
 }

@@ -234,8 +234,11 @@ impl Held {
         let (snapshot, errors) = self.snapshot.taking(changes, digest(&self.sum)?, revision);
         for error in errors {
             let key = (error.source.kind, error.source.id.clone());
-            let (Some(kind), Some(at)) = (Kind::parse(error.source.kind), revisions.get(&key))
-            else {
+            // What is no object's fault leaves the whole in doubt.
+            let Some(kind) = Kind::parse(error.source.kind) else {
+                return Err(Wrong::Invalid(error.invalid));
+            };
+            let Some(at) = revisions.get(&key) else {
                 continue;
             };
             nacks.push(nack(

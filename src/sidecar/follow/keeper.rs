@@ -58,6 +58,9 @@ impl Batch {
     }
 }
 
+/// Bytes of removals given back in one message.
+const MAX_GIVE_BACK: usize = 256 << 10;
+
 /// Holds what is followed.
 #[derive(Debug)]
 pub(in crate::sidecar) struct Keeper {
@@ -75,8 +78,8 @@ pub(super) struct Inner {
     pub(super) follower: Follower,
     pub(super) held: Option<Arc<Held>>,
     pub(super) removed: Arc<Removed>,
-    /// Removals as they were signed, to give back.
-    pub(super) signed: Vec<v1::Signed>,
+    /// Removals as they were signed, with their epoch, to give back.
+    pub(super) signed: Vec<(u64, v1::Signed)>,
     trust: Trust,
     /// What was published before and decisions may still run on.
     retired: Vec<Weak<Loaded>>,
@@ -173,9 +176,25 @@ impl Keeper {
         self.inner().held.clone()
     }
 
-    /// Removals as they were signed.
-    pub(super) fn signed(&self) -> Vec<v1::Signed> {
-        self.inner().signed.clone()
+    /// Removals of earlier epochs than `era`, as they were signed, in parts that fit a message.
+    pub(super) fn signed_before(&self, era: Era) -> Vec<Vec<v1::Signed>> {
+        let mut parts: Vec<Vec<v1::Signed>> = Vec::new();
+        let mut size = MAX_GIVE_BACK;
+        let inner = self.inner();
+        let earlier = inner.signed.iter().filter(|(epoch, _)| *epoch < era.epoch);
+        for (_, signed) in earlier {
+            size = size
+                .saturating_add(signed.statement.len())
+                .saturating_add(128);
+            if size > MAX_GIVE_BACK {
+                parts.push(Vec::new());
+                size = signed.statement.len();
+            }
+            if let Some(part) = parts.last_mut() {
+                part.push(signed.clone());
+            }
+        }
+        parts
     }
 
     /// How the registry is seen.
@@ -279,7 +298,7 @@ impl Keeper {
             let changed = batch
                 .removals
                 .iter()
-                .filter(|removal| removed.add(removal))
+                .filter(|removal| removed.add(batch.era.epoch, removal))
                 .count();
             if changed > 0 {
                 self.publish_from(&mut inner);
@@ -309,7 +328,8 @@ impl Keeper {
                     .await;
                     kept.unwrap_or_else(|error| Err(lost(&error)))
                         .map_err(Broken::Disk)?;
-                    self.inner().signed.push(signed.clone());
+                    let epoch = batch.era.epoch;
+                    self.inner().signed.push((epoch, signed.clone()));
                 }
                 Step::Drain => self.drained().await,
                 Step::Acknowledge => self.inner().follower.acknowledge_removals(batch.through),

@@ -193,6 +193,7 @@ impl Following {
         keeper.rotate(&welcome.keys);
         let statement: v1::EpochStatement = keeper
             .trust()
+            .live()
             .open(Purpose::Epoch, welcome.epoch.as_ref())
             .map_err(|error| self.untrusted(&error))?;
         let beginning = beginning(&statement).map_err(|error| error.to_string())?;
@@ -203,11 +204,11 @@ impl Following {
         if other && before.is_some() {
             tracing::warn!(era = %beginning.era, "the registry has begun a new epoch; giving back what was taken back");
             keeper.metrics.resync("epoch");
-            let removals = keeper.signed();
-            if !removals.is_empty() {
-                let give_back = v1::GiveBack { removals };
-                send(up, attend_request::Event::GiveBack(give_back)).await?;
-            }
+        }
+        // At each greeting: nothing says that an earlier one arrived.
+        for removals in keeper.signed_before(beginning.era) {
+            let give_back = v1::GiveBack { removals };
+            send(up, attend_request::Event::GiveBack(give_back)).await?;
         }
         self.entered.notify_waiters();
         self.entered.notify_one();
@@ -229,7 +230,6 @@ impl Following {
             nonce,
             acknowledged: Some(head_message(self.keeper.acknowledged())),
             allows_by_exception: self.keeper.metrics.allows_by_exception(),
-            lease_remaining_ms: 0,
         };
         send(up, attend_request::Event::Ping(ping)).await
     }
@@ -240,6 +240,7 @@ impl Following {
             attend_response::Event::Heartbeat(signed) => {
                 let statement: v1::HeartbeatStatement = keeper
                     .trust()
+                    .live()
                     .open(Purpose::Heartbeat, Some(&signed))
                     .map_err(|error| self.untrusted(&error))?;
                 let heartbeat = heartbeat(&statement).map_err(|error| error.to_string())?;
@@ -250,8 +251,8 @@ impl Following {
                 }
             }
             attend_response::Event::Removals(signed) => {
-                let batch =
-                    Batch::open(&keeper.trust(), &signed).map_err(|error| self.wrong(&error))?;
+                let batch = Batch::open(&keeper.trust().live(), &signed)
+                    .map_err(|error| self.wrong(&error))?;
                 let sequence = batch.through;
                 match keeper.remove(batch, signed).await {
                     Ok(()) => {
@@ -266,7 +267,6 @@ impl Following {
                     Err(broken) => Err(format!("removals cannot be taken: {broken}")),
                 }
             }
-            attend_response::Event::Resync(resync) => Err(resync.reason),
             attend_response::Event::Welcome(_) => Err("the registry greets twice".into()),
         }
     }
@@ -364,27 +364,29 @@ impl Following {
             let Some(event) = event.and_then(|message| message.event) else {
                 return Ok(());
             };
-            self.take(event, transfer).await?;
-            backoff.worked(SOON);
+            if self.take(event, transfer).await? {
+                backoff.worked(SOON);
+            }
         }
     }
 
+    /// Takes in an event; tells whether something new is in force.
     async fn take(
         &self,
         event: watch_response::Event,
         transfer: &mut Transfer,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let keeper = &self.keeper;
         match event {
             watch_response::Event::Snapshot(signed) => {
-                let arriving = Arriving::begin(&keeper.trust(), &signed)
+                let arriving = Arriving::begin(&keeper.trust().live(), &signed)
                     .map_err(|error| self.wrong(&error))?;
                 if transfer
                     .arriving
                     .as_ref()
                     .is_some_and(|(known, _)| known.digest == arriving.digest)
                 {
-                    return Ok(());
+                    return Ok(false);
                 }
                 keeper
                     .welcome(&arriving)
@@ -415,14 +417,14 @@ impl Following {
             }
             watch_response::Event::Delta(signed) => {
                 match self.delta(signed).await {
-                    Ok(Came::Known) => Ok(()),
+                    Ok(Came::Known) => Ok(false),
                     Ok(Came::Held(due, nacks)) => {
                         self.complain(nacks);
                         if due {
                             transfer.anew = true;
                             return Err("a fresh snapshot is due".into());
                         }
-                        Ok(())
+                        Ok(true)
                     }
                     Err(Broken::Resync(resync)) => {
                         transfer.anew = true;
@@ -444,17 +446,19 @@ impl Following {
     }
 
     /// Puts a snapshot in force once all of it has come.
-    async fn whole(&self, transfer: &mut Transfer) -> Result<(), String> {
+    async fn whole(&self, transfer: &mut Transfer) -> Result<bool, String> {
         let whole = transfer
             .arriving
             .as_ref()
             .is_some_and(|(arriving, _)| arriving.is_whole());
         if !whole {
-            return Ok(());
+            return Ok(false);
         }
         let Some((arriving, draft)) = transfer.arriving.take() else {
-            return Ok(());
+            return Ok(false);
         };
+        // Until it is in force and kept, nothing that is held can be gone on from.
+        transfer.anew = true;
         let keeper = &self.keeper;
         let made = tokio::task::spawn_blocking(move || arriving.finish())
             .await
@@ -478,12 +482,12 @@ impl Following {
             exceptions,
             "snapshot in force"
         );
-        Ok(())
+        Ok(true)
     }
 
     async fn delta(&self, signed: v1::Signed) -> Result<Came, Broken> {
         let keeper = &self.keeper;
-        let delta = Delta::open(&keeper.trust(), &signed).map_err(Broken::Wrong)?;
+        let delta = Delta::open(&keeper.trust().live(), &signed).map_err(Broken::Wrong)?;
         match keeper.fits(&delta).map_err(Broken::Resync)? {
             Take::Known => return Ok(Came::Known),
             Take::Fresh => {}
@@ -516,6 +520,7 @@ impl Following {
 
     fn unkept(&self, fault: &super::disk::Fault) -> String {
         self.keeper.metrics.disk_fault(fault.what);
+        self.keeper.disk.discard();
         tracing::error!(%fault, "a change cannot be kept, so it is not put in force; what was last known goes on");
         format!("a change cannot be kept: {fault}")
     }

@@ -14,6 +14,9 @@ use super::{
     keeper::{Batch, Keeper},
 };
 
+/// Removals, as they were signed with their epochs, and how far they reach in the last one.
+type Recalled = (Removed, Vec<(u64, v1::Signed)>, Option<(Era, u64)>);
+
 impl Keeper {
     pub(super) fn damaged(&self, what: &'static str, why: &dyn std::fmt::Display) {
         self.metrics.disk_fault(what);
@@ -22,27 +25,29 @@ impl Keeper {
 
     /// Reads the folder: whatever is proven there, and nothing that is older than it was.
     pub(super) fn read_back(&self) {
+        let trust = self.trust();
+        // Whatever else is damaged: removals are signed, and only remove.
+        let (removed, signed, lane) = self.read_removals(&trust);
+        {
+            let mut inner = self.inner();
+            inner.removed = Arc::new(removed);
+            inner.signed = signed;
+        }
         let floor = match self.disk.floor() {
             Ok(floor) => floor,
             Err(fault) => {
                 // How far we were is lost: nothing here can be told from an older copy.
                 self.damaged("floor", &fault);
-                self.begin_again();
                 return;
             }
         };
-        let trust = self.trust();
-        let (removed, signed, lane) = self.read_removals(&trust);
         let expected = floor.is_some_and(|floor| floor.head.revision > 0);
         let state = self.read_state(&trust, expected);
         let mut inner = self.inner();
-        inner.removed = Arc::new(removed);
-        inner.signed = signed;
         let Some(floor) = floor else {
             if state.is_some() {
                 drop(inner);
                 self.damaged("floor", &"it is missing beside a state");
-                self.begin_again();
             }
             return;
         };
@@ -57,7 +62,9 @@ impl Keeper {
             },
         );
         let fits = |held: &Held| {
-            held.era == floor.era
+            // The first removals of a new epoch may have come before its snapshot.
+            held.era.log == floor.era.log
+                && held.era.epoch <= floor.era.epoch
                 && held.revision >= floor.head.revision
                 && sequence >= floor.head.sequence
         };
@@ -67,7 +74,7 @@ impl Keeper {
                     revision: held.revision,
                     sequence,
                 };
-                inner.follower = Follower::new(Some(held.era), at);
+                inner.follower = Follower::new(Some(floor.era), at);
                 inner.held = Some(Arc::new(held));
                 drop(inner);
                 if let Err(fault) = self.disk.resume_state(end, snapshot) {
@@ -92,15 +99,8 @@ impl Keeper {
         }
     }
 
-    /// Nothing on disk is of use: it is written over as the registry sends things.
-    fn begin_again(&self) {
-        if let Err(fault) = self.disk.resume_removals(0) {
-            self.damaged("removals", &fault);
-        }
-    }
-
     /// The removals that are proven, and how far they reach in the last epoch they speak of.
-    fn read_removals(&self, trust: &Trust) -> (Removed, Vec<v1::Signed>, Option<(Era, u64)>) {
+    fn read_removals(&self, trust: &Trust) -> Recalled {
         let (mut removed, mut signed) = (Removed::default(), Vec::new());
         let mut lane: Option<(Era, u64)> = None;
         let (frames, cut) = match self.disk.removals() {
@@ -124,7 +124,7 @@ impl Keeper {
                 }
             };
             for removal in &batch.removals {
-                removed.add(removal);
+                removed.add(batch.era.epoch, removal);
             }
             let reach = match lane {
                 Some((era, reach)) if era == batch.era => reach,
@@ -133,7 +133,7 @@ impl Keeper {
             if batch.after <= reach {
                 lane = Some((batch.era, reach.max(batch.through)));
             }
-            signed.push(message);
+            signed.push((batch.era.epoch, message));
             end = at;
         }
         if cut {
