@@ -1,7 +1,7 @@
 //! What a follower of the registry may believe: where it is, and how long ago it knew everything.
 //!
 //! Pure: messages and elapsed time in, verdicts out. Who follows does the IO, in the order that
-//! [`DELTA`] and [`REMOVALS`] name (reliability §4).
+//! [`delta_steps`] and [`removal_steps`] name (reliability §4).
 
 use std::collections::VecDeque;
 
