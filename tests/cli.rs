@@ -65,7 +65,11 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
         "✓ ALLOWED by exception  EX-0001",
         "model: sha256:",
         "purpose: customer-support ≠ billing",
-        "EXC_REVOKED: APPROVED ≠ REVOKED",
+        "would match, but EXC_REVOKED",
+        "receipt: 1 of 1 sidecar rests on it",
+        "EXC_LEASE_LAPSED: tier HIGH: the registry heard within 1s",
+        "nobody honours it",
+        "compliant calls went on meanwhile, and still do",
         "params.row_limit = 1000",
         "RELIED_ON",
     ] {

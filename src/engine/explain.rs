@@ -1,8 +1,8 @@
 //! Why: the clauses of failed conditions with actual values, and the exception that came nearest.
 
 use crate::domain::{
-    ControlResult, Decision, Dimension, Effect, ExceptionResult, Now, Question, Ref, Selector, Set,
-    Trouble, TroubleKind, Value, Verdict,
+    ControlResult, Decision, Dimension, Effect, ExceptionResult, Lease, Now, Question, Ref,
+    Selector, Set, Span, Tier, TierRules, Timestamp, Trouble, TroubleKind, Value, Verdict,
 };
 
 use super::{
@@ -263,6 +263,30 @@ fn record(fields: &[Option<Value>]) -> String {
     format!("{{{}}}", said.join(", "))
 }
 
+/// The tier's budgets, and how long ago the registry was heard and everything was current.
+fn lapsed(rules: &TierRules, tier: Tier, now: Now) -> (String, String) {
+    let wanted = format!(
+        "tier {tier}: the registry heard within {}, everything current within {}",
+        rules.lease(),
+        rules.max_staleness
+    );
+    let ago = |age: Span| {
+        if age == Span::MAX {
+            "never since the start".to_owned()
+        } else {
+            let at = Timestamp::from_micros(now.latest.micros().saturating_sub(age.micros()));
+            format!("{:.1} s ago ({at})", age.as_secs_f64())
+        }
+    };
+    let met = match now.lease {
+        Lease::Local => String::new(),
+        Lease::Follows { removals, state } => {
+            format!("heard {}, current {}", ago(removals), ago(state))
+        }
+    };
+    (wanted, met)
+}
+
 /// Of the exceptions considered for what failed, the one with the least against it.
 fn nearest(
     decision: &Decision,
@@ -391,11 +415,11 @@ fn nearest(
             "not so".into(),
         ),
         Effect::NotInForce(state) => ("APPROVED".into(), state.name().into()),
+        Effect::LeaseLapsed => lapsed(snapshot.tier(exception.tier), exception.tier, now),
         Effect::ReliedOn
         | Effect::NotNeeded
         | Effect::EvidenceExpired
         | Effect::Revoked
-        | Effect::LeaseLapsed
         | Effect::ClockSkew
         | Effect::BaselineBreach
         | Effect::BudgetExhausted

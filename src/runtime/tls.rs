@@ -8,7 +8,7 @@ use std::{
 
 use rustls::{
     RootCertStore, ServerConfig,
-    crypto::aws_lc_rs::default_provider,
+    crypto::aws_lc_rs as provider_of,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
@@ -142,7 +142,7 @@ fn config(
     let at = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let chain = certificates(certificate)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| at(key, &error))?;
-    let provider = Arc::new(default_provider());
+    let provider = Arc::new(provider_of::default_provider());
     let versions: &[_] = match clients {
         Clients::Certified => &[&TLS13, &TLS12],
         Clients::Some => &[&TLS13],
