@@ -1,7 +1,7 @@
 //! Manifests as canonical JSON: what the registry stores and sends.
 
 use crate::{
-    domain::{Invalid, Kind},
+    domain::{ControlId, DomainId, Edit, ExceptionId, Invalid, Kind, SubjectId, Tier, TierRules},
     engine::Change,
 };
 
@@ -65,5 +65,41 @@ pub fn read_json(kind: Kind, revision: u64, json: &str) -> Result<Change, Invali
             let (tier, rules) = read!(TierPolicyManifest);
             Change::PutTier(tier, rules)
         }
+    })
+}
+
+/// The change that an edit makes.
+///
+/// # Errors
+///
+/// A manifest or an id that cannot be read.
+pub fn change(edit: &Edit) -> Result<Change, Invalid> {
+    let (kind, id) = (edit.name.kind, &*edit.name.id);
+    if let Some(manifest) = &edit.manifest {
+        return read_json(kind, edit.revision, manifest);
+    }
+    Ok(match kind {
+        Kind::Control => Change::RemoveControl(ControlId::parse(id)?),
+        Kind::Subject => Change::RemoveSubject(SubjectId::parse(id)?),
+        Kind::Exception => Change::RemoveException(ExceptionId::parse(id)?),
+        Kind::Domain => Change::RemoveDomain(DomainId::parse(id)?),
+        Kind::TierPolicy => {
+            // Without a policy a tier has its standard rules.
+            let tier = tier_of(id)?;
+            Change::PutTier(tier, TierRules::standard(tier))
+        }
+    })
+}
+
+/// The tier that a policy is about, by its name.
+///
+/// # Errors
+///
+/// A name of no tier.
+pub fn tier_of(name: &str) -> Result<Tier, Invalid> {
+    let known = Tier::ALL.into_iter().find(|tier| tier.name() == name);
+    known.ok_or_else(|| {
+        let fix = "use LOW, MODERATE, HIGH or INCIDENT";
+        Invalid::new("tier", format!("`{name}` is no tier"), fix)
     })
 }

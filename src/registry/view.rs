@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    domain::{Digest, Edit, Head, Kind, Name, Removal, Tier, TierRules, Timestamp, Transaction},
-    engine::{Change, Removed, Shelf, Snapshot, follow::Beginning},
-    manifest::read_json,
+    domain::{Digest, Edit, Head, Kind, Name, Removal, Timestamp, Transaction},
+    engine::{Removed, Shelf, Snapshot, follow::Beginning},
+    manifest::change,
 };
 
 use super::{
@@ -36,35 +36,6 @@ pub(super) struct View {
     pub cohorts: BTreeMap<Scope, Arc<Cohort>>,
     /// Why nothing may be changed, if it may not.
     pub read_only: Option<Box<str>>,
-}
-
-/// A change of what the registry holds, by the edit that records it.
-///
-/// # Errors
-///
-/// A manifest that cannot be read.
-pub(super) fn change(edit: &Edit) -> Result<Change, crate::domain::Invalid> {
-    match &edit.manifest {
-        Some(manifest) => read_json(edit.name.kind, edit.revision, manifest),
-        None => removal(&edit.name),
-    }
-}
-
-fn removal(name: &Name) -> Result<Change, crate::domain::Invalid> {
-    use crate::domain::{ControlId, DomainId, ExceptionId, SubjectId};
-    Ok(match name.kind {
-        Kind::Control => Change::RemoveControl(ControlId::parse(&name.id)?),
-        Kind::Subject => Change::RemoveSubject(SubjectId::parse(&name.id)?),
-        Kind::Exception => Change::RemoveException(ExceptionId::parse(&name.id)?),
-        Kind::Domain => Change::RemoveDomain(DomainId::parse(&name.id)?),
-        Kind::TierPolicy => {
-            let tier = Tier::ALL.into_iter().find(|tier| tier.name() == &*name.id);
-            let tier = tier.ok_or_else(|| {
-                crate::domain::Invalid::new("tier", format!("`{}` is no tier", name.id), "")
-            })?;
-            Change::PutTier(tier, TierRules::standard(tier))
-        }
-    })
 }
 
 impl View {

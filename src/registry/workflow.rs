@@ -7,14 +7,14 @@ use crate::{
         Act, Cause, Digest, Edit, Invalid, Kind, Name, Removal, SubjectId, Target, Transaction,
     },
     engine::{Receipt, Snapshot},
-    manifest::{Bundle, Problem},
+    manifest::{Bundle, Problem, change},
 };
 
 use super::{
     authn::Caller,
     core::{Draft, Error, Registry},
     role::Role,
-    view::{View, change},
+    view::View,
 };
 
 /// Why a command was not carried out.

@@ -1,15 +1,14 @@
 //! From statements of the registry to what decisions are made from: checked on the way in,
 //! whether they come from the network or from disk.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use crate::{
     domain::{
-        Control, ControlId, Digest, DomainId, Edit, Era, ExceptionId, Invalid, Kind, Name,
-        Principal, Span, SubjectId, Tier, TierRules,
+        Control, ControlId, Digest, Edit, Era, Invalid, Kind, Name, Principal, Span, TierRules,
     },
     engine::{Change, Part, Shelf, Snapshot, Sum, part},
-    manifest::read_json,
+    manifest::{change, tier_of},
     wire::{
         decoded,
         signed::{Purpose, Trust, Untrusted, sha256},
@@ -263,29 +262,12 @@ fn nack(name: &Name, revision: u64, reason: &str) -> v1::Nack {
     }
 }
 
-fn change(edit: &Edit) -> Result<Change, Invalid> {
-    match &edit.manifest {
-        Some(manifest) => read_json(edit.name.kind, edit.revision, manifest),
-        None => removed(&edit.name),
+/// The edit that removes an object.
+fn gone(edit: &Edit) -> Edit {
+    Edit {
+        manifest: None,
+        ..edit.clone()
     }
-}
-
-fn removed(name: &Name) -> Result<Change, Invalid> {
-    Ok(match name.kind {
-        Kind::Control => Change::RemoveControl(ControlId::parse(&name.id)?),
-        Kind::Subject => Change::RemoveSubject(SubjectId::parse(&name.id)?),
-        Kind::Exception => Change::RemoveException(ExceptionId::parse(&name.id)?),
-        Kind::Domain => Change::RemoveDomain(DomainId::parse(&name.id)?),
-        Kind::TierPolicy => {
-            let tier = tier(&name.id)?;
-            Change::PutTier(tier, TierRules::standard(tier))
-        }
-    })
-}
-
-fn tier(id: &Arc<str>) -> Result<Tier, Invalid> {
-    let known = Tier::ALL.into_iter().find(|tier| tier.name() == &**id);
-    known.ok_or_else(|| Invalid::new("tier", format!("`{id}` is no tier"), ""))
 }
 
 /// What stands in for an object that cannot be read: never what it was before (S13).
@@ -302,12 +284,12 @@ fn unreadable(edit: &Edit) -> Option<Change> {
             )))
         }
         Kind::TierPolicy => {
-            let tier = tier(&name.id).ok()?;
+            let tier = tier_of(&name.id).ok()?;
             // Refused as it stands, and what stands in for refused rules honours nothing.
             let mut rules = TierRules::standard(tier);
             rules.lease_ttl = Span::ZERO;
             Some(Change::PutTier(tier, rules))
         }
-        Kind::Subject | Kind::Exception | Kind::Domain => removed(name).ok(),
+        Kind::Subject | Kind::Exception | Kind::Domain => change(&gone(edit)).ok(),
     }
 }
