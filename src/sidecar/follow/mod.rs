@@ -1,11 +1,13 @@
 //! Following a registry: what is believed, kept on disk, and decided by.
 
+mod attend;
 mod disk;
 mod intake;
 mod keeper;
 mod lanes;
 mod link;
 mod recall;
+mod watch;
 
 pub(super) use disk::Disk;
 pub(super) use keeper::Keeper;

@@ -1,0 +1,228 @@
+//! Attending: nonces up, heartbeats and removals down.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use crate::{
+    engine::follow::Refused,
+    wire::{
+        signed::{Purpose, random},
+        sync::{beginning, era_message, head_message, heartbeat},
+        v1::{self, attend_request, attend_response},
+    },
+};
+
+use super::{
+    keeper::{Batch, Broken},
+    lanes::{Backoff, Following, LATE, SLOW, told},
+    link::connect,
+};
+
+/// Nonces that go unanswered before the connection is given up.
+const MISSED: u32 = 3;
+/// Nonces to the shortest lease, and the shortest time between two.
+const LEASE_PINGS: u32 = 4;
+const OFTEN: Duration = Duration::from_millis(100);
+
+impl Following {
+    /// Attends until told to stop.
+    pub(in crate::sidecar) async fn attend(
+        self: Arc<Self>,
+        stop: CancellationToken,
+    ) -> Result<(), String> {
+        let mut backoff = Backoff::new();
+        let mut said = String::new();
+        while !stop.is_cancelled() {
+            let ended = tokio::select! {
+                () = stop.cancelled() => break,
+                ended = self.attend_once(&mut backoff) => ended,
+            };
+            self.keeper.metrics.connected("attend", false);
+            let why = ended
+                .err()
+                .unwrap_or_else(|| "the registry closed it".into());
+            // Said once, not at every attempt.
+            if why != said {
+                tracing::warn!(registry = self.registry.address, why, "not attending");
+                said = why;
+            }
+            backoff.wait(&stop).await;
+        }
+        Ok(())
+    }
+
+    async fn attend_once(&self, backoff: &mut Backoff) -> Result<(), String> {
+        let mut client = connect(&self.registry).await?;
+        let (up, outgoing) = mpsc::channel(16);
+        let era = self.keeper.era();
+        let hello = v1::Hello {
+            boot_nonce: self.boot.to_vec(),
+            era: era.map(era_message),
+            held: Some(head_message(self.keeper.acknowledged())),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        send(&up, attend_request::Event::Hello(hello)).await?;
+        let answer = timeout(SLOW, client.attend(ReceiverStream::new(outgoing)))
+            .await
+            .map_err(|_| "no answer".to_owned())?;
+        let mut down = answer.map_err(|status| told(&status))?.into_inner();
+        let Some(attend_response::Event::Welcome(welcome)) = next(&mut down, SLOW).await? else {
+            return Err("the registry does not greet".into());
+        };
+        self.welcomed(&welcome, &up).await?;
+        let ping = Duration::from_millis(u64::from(welcome.ping_ms.clamp(100, 60_000)));
+        backoff.worked(Duration::from_millis(u64::from(welcome.jitter_ms)));
+        self.keeper.metrics.connected("attend", true);
+        tracing::info!(
+            registry = self.registry.address,
+            scope = welcome.scope,
+            "attending"
+        );
+        let mut next_ping = Instant::now();
+        let mut unanswered = 0_u32;
+        let mut nacks = self.nacks.1.lock().await;
+        loop {
+            tokio::select! {
+                biased;
+                event = next(&mut down, LATE.saturating_mul(6)) => {
+                    let Some(event) = event? else { return Ok(()) };
+                    let heartbeat = matches!(event, attend_response::Event::Heartbeat(_));
+                    self.hear(event).await?;
+                    if heartbeat {
+                        unanswered = 0;
+                    } else {
+                        // Whoever takes something back waits for this.
+                        self.acknowledge(Vec::new(), &up).await?;
+                    }
+                }
+                Some(nack) = nacks.recv() => send(&up, attend_request::Event::Nack(nack)).await?,
+                () = sleep_until(next_ping) => {
+                    if unanswered >= MISSED {
+                        return Err(format!("{unanswered} nonces were not answered"));
+                    }
+                    unanswered = unanswered.saturating_add(1);
+                    self.ping(&up).await?;
+                    // Several to a lease, however short the shortest is.
+                    let often = self.keeper.shortest_lease() / LEASE_PINGS;
+                    next_ping = Instant::now() + ping.min(often.max(OFTEN));
+                }
+            }
+        }
+    }
+
+    async fn welcomed(
+        &self,
+        welcome: &v1::Welcome,
+        up: &mpsc::Sender<v1::AttendRequest>,
+    ) -> Result<(), String> {
+        let keeper = &self.keeper;
+        keeper.rotate(&welcome.keys);
+        let statement: v1::EpochStatement = keeper
+            .trust()
+            .live()
+            .open(Purpose::Epoch, welcome.epoch.as_ref())
+            .map_err(|error| self.untrusted(&error))?;
+        let beginning = beginning(&statement).map_err(|error| error.to_string())?;
+        let before = keeper.era();
+        let other = keeper
+            .enter(&beginning)
+            .map_err(|refused| self.refused(refused))?;
+        if other && before.is_some() {
+            tracing::warn!(era = %beginning.era, "the registry has begun a new epoch; giving back what was taken back");
+            keeper.metrics.resync("epoch");
+        }
+        // At each greeting: nothing says that an earlier one arrived.
+        for removals in keeper.signed_before(beginning.era) {
+            let give_back = v1::GiveBack { removals };
+            send(up, attend_request::Event::GiveBack(give_back)).await?;
+        }
+        self.entered.notify_waiters();
+        self.entered.notify_one();
+        Ok(())
+    }
+
+    async fn ping(&self, up: &mpsc::Sender<v1::AttendRequest>) -> Result<(), String> {
+        let nonce = random::<16>()?;
+        self.keeper.ask(nonce);
+        self.acknowledge(nonce.to_vec(), up).await
+    }
+
+    async fn acknowledge(
+        &self,
+        nonce: Vec<u8>,
+        up: &mpsc::Sender<v1::AttendRequest>,
+    ) -> Result<(), String> {
+        let ping = v1::Ping {
+            nonce,
+            acknowledged: Some(head_message(self.keeper.acknowledged())),
+            allows_by_exception: self.keeper.metrics.allows_by_exception(),
+        };
+        send(up, attend_request::Event::Ping(ping)).await
+    }
+
+    async fn hear(&self, event: attend_response::Event) -> Result<(), String> {
+        let keeper = &self.keeper;
+        match event {
+            attend_response::Event::Heartbeat(signed) => {
+                let statement: v1::HeartbeatStatement = keeper
+                    .trust()
+                    .live()
+                    .open(Purpose::Heartbeat, Some(&signed))
+                    .map_err(|error| self.untrusted(&error))?;
+                let heartbeat = heartbeat(&statement).map_err(|error| error.to_string())?;
+                match keeper.hear(&heartbeat) {
+                    // Late answers and replicas that lag are ordinary; the lease sees to them.
+                    Ok(()) | Err(Refused::Unasked | Refused::Behind) => Ok(()),
+                    Err(refused) => Err(self.refused(refused)),
+                }
+            }
+            attend_response::Event::Removals(signed) => {
+                let batch = Batch::open(&keeper.trust().live(), &signed)
+                    .map_err(|error| self.wrong(&error))?;
+                let sequence = batch.through;
+                match keeper.remove(batch, signed).await {
+                    Ok(()) => {
+                        tracing::info!(sequence, "removals are in force");
+                        Ok(())
+                    }
+                    Err(Broken::Disk(fault)) => {
+                        keeper.metrics.disk_fault("removals");
+                        tracing::error!(%fault, "removals are in force and cannot be kept; they are not acknowledged");
+                        Err("removals cannot be kept".into())
+                    }
+                    Err(broken) => Err(format!("removals cannot be taken: {broken}")),
+                }
+            }
+            attend_response::Event::Welcome(_) => Err("the registry greets twice".into()),
+        }
+    }
+}
+
+async fn send(
+    up: &mpsc::Sender<v1::AttendRequest>,
+    event: attend_request::Event,
+) -> Result<(), String> {
+    let message = v1::AttendRequest { event: Some(event) };
+    up.send(message)
+        .await
+        .map_err(|_| "the connection is gone".to_owned())
+}
+
+async fn next(
+    down: &mut Streaming<v1::AttendResponse>,
+    patience: Duration,
+) -> Result<Option<attend_response::Event>, String> {
+    let message = timeout(patience, down.message())
+        .await
+        .map_err(|_| "the registry is silent".to_owned())?;
+    Ok(message
+        .map_err(|status| told(&status))?
+        .and_then(|message| message.event))
+}

@@ -1,0 +1,240 @@
+//! Watching: a snapshot, then what changes.
+
+use std::sync::Arc;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::follow::{Resync, Take},
+    wire::{
+        sync::era_message,
+        v1::{self, watch_response},
+    },
+};
+
+use super::{
+    disk::Draft,
+    intake::{Arriving, Delta, Wrong},
+    keeper::{Broken, Came},
+    lanes::{Backoff, Following, SLOW, SOON, told},
+    link::connect,
+};
+
+/// Chunks that may be wrong before the transfer begins again.
+const WRONG: u32 = 3;
+
+impl Following {
+    /// Watches until told to stop.
+    pub(in crate::sidecar) async fn watch(
+        self: Arc<Self>,
+        stop: CancellationToken,
+    ) -> Result<(), String> {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = self.entered.notified() => {}
+        }
+        let mut backoff = Backoff::new();
+        let mut said = String::new();
+        let mut transfer = Transfer::default();
+        while !stop.is_cancelled() {
+            let ended = tokio::select! {
+                () = stop.cancelled() => break,
+                ended = self.watch_once(&mut backoff, &mut transfer) => ended,
+            };
+            self.keeper.metrics.connected("watch", false);
+            let why = ended
+                .err()
+                .unwrap_or_else(|| "the registry closed it".into());
+            if why != said {
+                tracing::warn!(registry = self.registry.address, why, "not watching");
+                said = why;
+            }
+            backoff.wait(&stop).await;
+        }
+        Ok(())
+    }
+
+    async fn watch_once(
+        &self,
+        backoff: &mut Backoff,
+        transfer: &mut Transfer,
+    ) -> Result<(), String> {
+        let mut client = connect(&self.registry).await?;
+        let keeper = &self.keeper;
+        let era = keeper.era();
+        let held = keeper
+            .held()
+            .filter(|held| Some(held.era) == era && !transfer.anew);
+        let cut = transfer.arriving.as_ref().map(|(arriving, _)| arriving);
+        let request = v1::WatchRequest {
+            era: held.as_ref().map(|held| era_message(held.era)),
+            revision: held.as_ref().map_or(0, |held| held.revision),
+            snapshot_digest: cut.map(|cut| cut.digest.to_vec()).unwrap_or_default(),
+            next_chunk: cut.map_or(0, Arriving::next),
+            at_least: keeper.exposed().revision,
+        };
+        let answer = timeout(SLOW, client.watch(request))
+            .await
+            .map_err(|_| "no answer".to_owned())?;
+        let mut events = answer.map_err(|status| told(&status))?.into_inner();
+        keeper.metrics.connected("watch", true);
+        loop {
+            let event = if transfer.arriving.is_some() {
+                // Who sends a snapshot is to get on with it.
+                timeout(SLOW, events.message())
+                    .await
+                    .map_err(|_| "a snapshot's next chunk did not come".to_owned())?
+            } else {
+                events.message().await
+            };
+            let event = event.map_err(|status| told(&status))?;
+            let Some(event) = event.and_then(|message| message.event) else {
+                return Ok(());
+            };
+            if self.take(event, transfer).await? {
+                backoff.worked(SOON);
+            }
+        }
+    }
+
+    /// Takes in an event; tells whether something new is in force.
+    async fn take(
+        &self,
+        event: watch_response::Event,
+        transfer: &mut Transfer,
+    ) -> Result<bool, String> {
+        let keeper = &self.keeper;
+        match event {
+            watch_response::Event::Snapshot(signed) => {
+                let arriving = Arriving::begin(&keeper.trust().live(), &signed)
+                    .map_err(|error| self.wrong(&error))?;
+                if transfer
+                    .arriving
+                    .as_ref()
+                    .is_some_and(|(known, _)| known.digest == arriving.digest)
+                {
+                    return Ok(false);
+                }
+                keeper
+                    .welcome(&arriving)
+                    .map_err(|resync| self.resync(resync))?;
+                let draft = keeper
+                    .disk
+                    .draft(&signed)
+                    .map_err(|fault| self.unkept(&fault))?;
+                transfer.arriving = Some((arriving, draft));
+                self.whole(transfer).await
+            }
+            watch_response::Event::Chunk(chunk) => {
+                let Some((arriving, draft)) = &mut transfer.arriving else {
+                    return Err("a chunk of no snapshot".into());
+                };
+                if let Err(wrong) = arriving.chunk(&chunk) {
+                    transfer.wrong = transfer.wrong.saturating_add(1);
+                    if transfer.wrong >= WRONG {
+                        *transfer = Transfer::default();
+                    }
+                    return Err(self.wrong(&wrong));
+                }
+                if let Err(fault) = draft.chunk(&chunk) {
+                    transfer.arriving = None;
+                    return Err(self.unkept(&fault));
+                }
+                self.whole(transfer).await
+            }
+            watch_response::Event::Delta(signed) => {
+                match self.delta(signed).await {
+                    Ok(Came::Known) => Ok(false),
+                    Ok(Came::Held(due, nacks)) => {
+                        self.complain(nacks);
+                        if due {
+                            transfer.anew = true;
+                            return Err("a fresh snapshot is due".into());
+                        }
+                        Ok(true)
+                    }
+                    Err(Broken::Resync(resync)) => {
+                        transfer.anew = true;
+                        Err(self.resync(resync))
+                    }
+                    Err(Broken::Wrong(Wrong::Sum)) => {
+                        transfer.anew = true;
+                        Err(self.resync(Resync::Digest))
+                    }
+                    Err(Broken::Wrong(wrong)) => Err(self.wrong(&wrong)),
+                    Err(Broken::Disk(fault)) => {
+                        // What a failed write left behind is not appended to.
+                        transfer.anew = true;
+                        Err(self.unkept(&fault))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts a snapshot in force once all of it has come.
+    async fn whole(&self, transfer: &mut Transfer) -> Result<bool, String> {
+        let whole = transfer
+            .arriving
+            .as_ref()
+            .is_some_and(|(arriving, _)| arriving.is_whole());
+        if !whole {
+            return Ok(false);
+        }
+        let Some((arriving, draft)) = transfer.arriving.take() else {
+            return Ok(false);
+        };
+        // Until it is in force and kept, nothing that is held can be gone on from.
+        transfer.anew = true;
+        let keeper = &self.keeper;
+        let made = tokio::task::spawn_blocking(move || arriving.finish())
+            .await
+            .map_err(|error| error.to_string())?;
+        let (held, nacks) = made.map_err(|error| self.wrong(&error))?;
+        let revision = held.revision;
+        let (controls, subjects, exceptions) = held.snapshot.counts();
+        keeper
+            .take(held, move |disk| disk.replace(draft))
+            .await
+            .map_err(|broken| match broken {
+                Broken::Disk(fault) => self.unkept(&fault),
+                broken @ (Broken::Resync(_) | Broken::Wrong(_)) => broken.to_string(),
+            })?;
+        *transfer = Transfer::default();
+        self.complain(nacks);
+        tracing::info!(
+            revision,
+            controls,
+            subjects,
+            exceptions,
+            "snapshot in force"
+        );
+        Ok(true)
+    }
+
+    async fn delta(&self, signed: v1::Signed) -> Result<Came, Broken> {
+        let keeper = &self.keeper;
+        let delta = Delta::open(&keeper.trust().live(), &signed).map_err(Broken::Wrong)?;
+        match keeper.fits(&delta).map_err(Broken::Resync)? {
+            Take::Known => return Ok(Came::Known),
+            Take::Fresh => {}
+        }
+        let held = keeper.held().ok_or(Broken::Resync(Resync::Gap))?;
+        let (held, nacks) = tokio::task::spawn_blocking(move || delta.applied(&held))
+            .await
+            .map_err(|_| Broken::Wrong(Wrong::Sum))?
+            .map_err(Broken::Wrong)?;
+        let due = keeper.take(held, move |disk| disk.delta(&signed)).await?;
+        Ok(Came::Held(due, nacks))
+    }
+}
+
+/// A snapshot on its way, over as many connections as it takes.
+#[derive(Debug, Default)]
+struct Transfer {
+    arriving: Option<(Arriving, Draft)>,
+    wrong: u32,
+    /// What is held is of no use to go on from.
+    anew: bool,
+}
