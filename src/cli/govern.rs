@@ -288,6 +288,17 @@ pub(super) async fn show(args: One, screen: &mut Screen) -> Result<Exit, Exit> {
     let mut text = String::new();
     outline(&manifest, 1, &mut text);
     screen.say(text.trim_end())?;
+    for seen in &answer.observed {
+        screen.say(&format!(
+            "  {} {} {} by {} from {} to {}",
+            styled(BAD, "seen to differ:"),
+            seen.facet,
+            seen.digest,
+            seen.sidecar,
+            shown(seen.first_time),
+            shown(seen.last_time)
+        ))?;
+    }
     Ok(Exit::Done)
 }
 

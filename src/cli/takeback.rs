@@ -9,7 +9,7 @@ use crate::{
 
 use super::{
     args::Output,
-    govern,
+    govern::{self, shown},
     reach::{Registry, refused},
     registry_args::{Agent, Apply, Get, Manner, One, Revoke},
     run::Exit,
@@ -38,14 +38,21 @@ pub(super) async fn agent(command: Agent, screen: &mut Screen) -> Result<Exit, E
             output,
             reach,
         } => {
+            let mut registry = Registry::connect(&reach).await?;
             let get = Get {
                 kind: "subject".into(),
                 id: None,
-                filter,
+                filter: filter.clone(),
                 output,
                 reach,
             };
-            govern::get(get, screen).await
+            govern::get(get, screen).await?;
+            let answer = registry
+                .fleet
+                .list_instances(v1::ListInstancesRequest {})
+                .await;
+            let answer = answer.map_err(|status| refused(&status))?.into_inner();
+            instances(&answer.instances, &filter, output, screen)
         }
         Agent::Show { id, output, reach } => {
             let one = One {
@@ -92,6 +99,34 @@ pub(super) async fn agent(command: Agent, screen: &mut Screen) -> Result<Exit, E
     }
 }
 
+/// Prints who is registered as an instance of a class.
+fn instances(
+    instances: &[v1::Instance],
+    filter: &str,
+    output: Output,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    for instance in instances {
+        let v1::Instance {
+            id,
+            class,
+            sidecar,
+            lease_expire_time,
+        } = instance;
+        let fits = |word: &str| [id, class, sidecar].iter().any(|text| text.contains(word));
+        if !filter.split_whitespace().all(fits) {
+            continue;
+        }
+        let until = shown(*lease_expire_time);
+        screen.say(&if output == Output::Json {
+            json!({"apiVersion": "exeat/v1", "kind": "Instance", "id": id, "class": class, "sidecar": sidecar, "leaseUntil": until}).to_string()
+        } else {
+            format!("{id:<48} instance of {class}, until {until}, by {sidecar}")
+        })?;
+    }
+    Ok(Exit::Done)
+}
+
 /// Prints how far a removal has come, after waiting where that is wanted.
 async fn told(
     registry: &mut Registry,
@@ -119,8 +154,8 @@ async fn told(
     let name = completion.as_str_name().trim_start_matches("COMPLETION_");
     let removal = receipt.removal.clone().unwrap_or_default();
     if manner.output == Output::Json {
-        let outstanding: Vec<_> = receipt.outstanding.iter().map(|sidecar| json!({"sidecar": sidecar.sidecar, "leaseUntil": govern::shown(sidecar.lease_until)})).collect();
-        let told = json!({"apiVersion": "exeat/v1", "sequence": removal.sequence, "time": govern::shown(removal.time), "by": removal.initiator, "acknowledged": receipt.acknowledged, "outstanding": outstanding, "effectiveBy": govern::shown(receipt.effective_by), "completion": name});
+        let outstanding: Vec<_> = receipt.outstanding.iter().map(|sidecar| json!({"sidecar": sidecar.sidecar, "leaseUntil": shown(sidecar.lease_until)})).collect();
+        let told = json!({"apiVersion": "exeat/v1", "sequence": removal.sequence, "time": shown(removal.time), "by": removal.initiator, "acknowledged": receipt.acknowledged, "outstanding": outstanding, "effectiveBy": shown(receipt.effective_by), "completion": name});
         screen.say(&told.to_string())?;
     } else {
         let mark = if completion == v1::Completion::Pending {
@@ -145,7 +180,7 @@ async fn told(
                 Some(until) => format!(
                     "    {} may honour it until {}",
                     sidecar.sidecar,
-                    govern::shown(Some(until))
+                    shown(Some(until))
                 ),
                 None => format!(
                     "    {} has not heard of it, and goes on until it does",
@@ -156,10 +191,7 @@ async fn told(
         if completion == v1::Completion::Pending
             && let Some(at) = receipt.effective_by
         {
-            screen.say(&format!(
-                "  nobody can honour it after {}",
-                govern::shown(Some(at))
-            ))?;
+            screen.say(&format!("  nobody can honour it after {}", shown(Some(at))))?;
         }
     }
     Ok(Exit::Done)

@@ -52,6 +52,24 @@ pub(super) fn count(text: &str, most: usize) -> Result<usize, String> {
     }
 }
 
+/// A number of bytes, such as `16MiB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: Option<u64> = match text.get(digits.len()..) {
+        Some("" | "B") => Some(1),
+        Some("KiB") => Some(1 << 10),
+        Some("MiB") => Some(1 << 20),
+        Some("GiB") => Some(1 << 30),
+        Some(_) | None => None,
+    };
+    let count = digits.parse::<u64>().ok();
+    count
+        .zip(unit)
+        .and_then(|(count, unit)| count.checked_mul(unit))
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("`{text}` is not a number of bytes, such as `16MiB`"))
+}
+
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),

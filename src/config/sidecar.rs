@@ -50,6 +50,8 @@ pub struct Registry {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// Where what was last known is kept.
     pub data: PathBuf,
+    /// Bytes that subjects and resources fetched on demand may take.
+    pub entity_cache: u64,
 }
 
 /// Settings of the sidecar.
@@ -119,6 +121,11 @@ const DEFAULTS: &[Setting] = &[
         key: "data",
         default: "auto",
         about: "folder for what was last known of the registry",
+    },
+    Setting {
+        key: "entity_cache",
+        default: "16MiB",
+        about: "most that subjects and resources fetched on demand may take",
     },
     Setting {
         key: "listen",
@@ -289,6 +296,7 @@ fn origin(
             text => PathBuf::from(text),
         })
     });
+    let entity_cache = settings.parse("entity_cache", wrong, common::bytes);
     let address = match (bundle, address) {
         (Some(bundle), None) => return Some(Origin::Bundle(bundle)),
         (None, Some(address)) => address,
@@ -352,6 +360,7 @@ fn origin(
         ca,
         certificate,
         data: data?,
+        entity_cache: entity_cache?,
     })))
 }
 

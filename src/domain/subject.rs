@@ -3,8 +3,12 @@
 use std::fmt;
 
 use super::{
-    ClassId, Digest, DomainId, Facet, FacetState, Fingerprint, Invalid, SubjectId, Tier, Value,
+    ClassId, Digest, DomainId, Facet, FacetState, Fingerprint, Invalid, Pattern, Span, SubjectId,
+    Tier, Timestamp, Value,
 };
+
+/// Longest lease of an instance (R31).
+pub const INSTANCE_LEASE: Span = Span::from_secs(600);
 
 /// What a subject is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,29 @@ pub struct Subject {
     pub combined: Digest,
     /// Everything conditions may read, in the shape of the attribute catalogue.
     pub attributes: Value,
+    /// Of a class: who may register as an instance of it.
+    pub instances: Option<Instances>,
+    /// Of an instance: from when on no exception holds for it, unless it registers again.
+    pub lease_expire_time: Option<Timestamp>,
+}
+
+/// Who may register as an instance of a class: workloads that come and go faster than anybody
+/// governs them one by one (R31).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instances {
+    /// Identities, exact or with all below a `/`.
+    pub identities: Vec<Pattern>,
+    /// How long a registration holds; at most [`INSTANCE_LEASE`].
+    pub lease: Span,
+}
+
+impl Instances {
+    /// How exactly `id` is meant: the length of the longest identity that matches it.
+    pub fn fit(&self, id: &SubjectId) -> Option<usize> {
+        let fits = |pattern: &&Pattern| pattern.matches(id.as_str());
+        let matching = self.identities.iter().filter(fits);
+        matching.map(|pattern| pattern.as_str().len()).max()
+    }
 }
 
 impl Subject {

@@ -29,10 +29,10 @@ pub fn decide(question: &Question, snapshot: &Snapshot, now: Now) -> Decision {
         return refuse(Reason::SubjectUnknown, NextAction::Retry);
     };
     let removed = snapshot.removed();
-    if subject.lock.is_some() || removed.freezes(&subject.id) {
+    if subject.lock.is_some() || removed.locks(subject) {
         return refuse(Reason::SubjectLocked, NextAction::None);
     }
-    if subject.lifecycle == Lifecycle::Retired || removed.retires(&subject.id) {
+    if subject.lifecycle == Lifecycle::Retired || removed.retires(subject) {
         return refuse(Reason::SubjectRetired, NextAction::None);
     }
     let slots = slots(question, snapshot);
@@ -369,6 +369,13 @@ pub(super) fn outside<'a>(
         .find(|dimension| !inside(*dimension))
 }
 
+fn lacks_resource(verdict: Verdict) -> bool {
+    let Verdict::Indeterminate(trouble) = verdict else {
+        return false;
+    };
+    trouble.kind == TroubleKind::ResourceUnknown
+}
+
 /// From what every control and exception said to the outcome and its reasons.
 fn conclude(asked: &Asked<'_>, passed: u32, mut failed: SmallVec<[ControlResult; 2]>) -> Decision {
     let mut relied: SmallVec<[&Arc<Grant>; 2]> = SmallVec::new();
@@ -382,7 +389,13 @@ fn conclude(asked: &Asked<'_>, passed: u32, mut failed: SmallVec<[ControlResult;
     for result in failed.iter().filter(|result| result.blocks()) {
         let control = &result.control;
         if control.enforcement == Enforcement::HardMandatory {
-            (denied, requestable) = (true, false);
+            denied = true;
+            // What is not here yet may be on its way; else nothing helps.
+            if asked.snapshot.fetches() && lacks_resource(result.verdict) {
+                retry = true;
+            } else {
+                requestable = false;
+            }
             say(Reason::HardMandatory);
             if control.baseline_gate {
                 say(Reason::BaselineBreach);
@@ -415,6 +428,7 @@ fn conclude(asked: &Asked<'_>, passed: u32, mut failed: SmallVec<[ControlResult;
             } else {
                 Reason::ControlError
             });
+            retry |= asked.snapshot.fetches() && lacks_resource(result.verdict);
             for reason in naming().filter_map(|weighed| weighed.against?.reason()) {
                 retry |= matches!(
                     reason,

@@ -59,6 +59,12 @@ pub fn effective(
     {
         return Some(Effect::LeaseLapsed);
     }
+    if subject
+        .lease_expire_time
+        .is_some_and(|end| now.latest >= end)
+    {
+        return Some(Effect::LeaseLapsed);
+    }
     if now.uncertainty() > rules.max_clock_skew {
         return Some(Effect::ClockSkew);
     }
@@ -133,6 +139,7 @@ pub(super) fn edges<'a>(
         Some(exception.effective_time),
         Some(exception.expire_time),
         exception.next_revalidation_time,
+        subject.lease_expire_time,
         lease,
     ]
     .into_iter()

@@ -104,6 +104,11 @@ impl Filter {
 }
 
 impl Grants {
+    /// Every grant, once for each control it deviates from.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        self.by_control.iter().map(|(_, grant)| grant)
+    }
+
     pub(crate) fn naming<'a>(&'a self, rule: &Rule) -> impl Iterator<Item = &'a Arc<Grant>> {
         let key = rule.key;
         let from = if self.filter.may_have(key) {

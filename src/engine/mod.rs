@@ -17,6 +17,7 @@ mod removed;
 mod shelf;
 mod snapshot;
 mod sum;
+mod view;
 mod world;
 
 pub use attendance::{Attendance, Receipt, bound, longest_lease};

@@ -74,9 +74,26 @@ impl Removed {
         self.frozen.get(subject).is_some_and(|(_, frozen)| *frozen)
     }
 
-    /// Whether every question of the subject is denied for good.
-    pub fn retires(&self, subject: &SubjectId) -> bool {
-        self.subjects.contains(subject)
+    /// Whether every question of the subject is denied until it, or the class it is an instance
+    /// of, is thawed.
+    pub fn locks(&self, subject: &Subject) -> bool {
+        let frozen = |id: &str| self.frozen.get(id).is_some_and(|(_, frozen)| *frozen);
+        !self.frozen.is_empty()
+            && (frozen(subject.id.as_str())
+                || subject
+                    .class
+                    .as_ref()
+                    .is_some_and(|class| frozen(class.as_str())))
+    }
+
+    /// Whether every question of the subject is denied for good: it, or its class, was revoked.
+    pub fn retires(&self, subject: &Subject) -> bool {
+        !self.subjects.is_empty()
+            && (self.subjects.contains(&subject.id)
+                || subject
+                    .class
+                    .as_ref()
+                    .is_some_and(|class| self.subjects.contains(class.as_str())))
     }
 
     /// Whether `target` itself was revoked.

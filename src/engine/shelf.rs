@@ -81,6 +81,11 @@ impl<K: Clone + Eq + Hash, V: Clone> Shelf<K, V> {
         self.shards.iter().flat_map(|shard| shard.values())
     }
 
+    /// The entries, in no particular order.
+    pub fn entries(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.shards.iter().flat_map(|shard| shard.iter())
+    }
+
     fn place<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
         // The high bits: the map inside the shard uses the low ones.
         usize::try_from(self.hasher.hash_one(key) >> 54).unwrap_or(0) % SHARDS

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::domain::{
     ClassId, Control, Digest, Domain, DomainId, Enforcement, Exception, ExceptionId, Invalid,
-    Question, Selector, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
+    Selector, Subject, SubjectId, Tier, TierRules, Value, WhenUngoverned,
 };
 
 use super::{
@@ -27,16 +27,17 @@ type OwnConditions = (Option<Box<Condition>>, Box<[Condition]>);
 /// Everything decisions are made from, at one revision.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    digest: Digest,
-    revision: u64,
+    pub(super) digest: Digest,
+    pub(super) revision: u64,
     pub(crate) rules: Arc<Rules>,
-    entries: Shelf<SubjectId, Entry>,
-    classes: Shelf<ClassId, Arc<Grants>>,
-    grants: Shelf<ExceptionId, Arc<Grant>>,
+    pub(super) entries: Shelf<SubjectId, Entry>,
+    pub(super) classes: Shelf<ClassId, Arc<Grants>>,
+    pub(super) grants: Shelf<ExceptionId, Arc<Grant>>,
     pub(super) tiers: Arc<[TierRules; 4]>,
-    domains: Arc<HashMap<DomainId, Domain>>,
-    exhausted: Shelf<ExceptionId, ()>,
-    removed: Arc<Removed>,
+    pub(super) domains: Arc<HashMap<DomainId, Domain>>,
+    pub(super) exhausted: Shelf<ExceptionId, ()>,
+    pub(super) removed: Arc<Removed>,
+    pub(super) fetches: bool,
 }
 
 impl Snapshot {
@@ -53,6 +54,16 @@ impl Snapshot {
             domains: Arc::default(),
             exhausted: Shelf::default(),
             removed: Arc::default(),
+            fetches: false,
+        }
+    }
+
+    /// The same snapshot, of one who fetches what is asked about and not here.
+    #[must_use]
+    pub fn fetching(self) -> Self {
+        Self {
+            fetches: true,
+            ..self
         }
     }
 
@@ -458,132 +469,5 @@ impl Snapshot {
             }
         }
         errors
-    }
-
-    /// The domain and those it is part of, innermost first; ends in a circle as well.
-    fn ancestry<'a>(&'a self, id: &'a DomainId) -> impl Iterator<Item = &'a Domain> {
-        let mut next = Some(id);
-        let limit = self.domains.len().saturating_add(1);
-        std::iter::from_fn(move || {
-            let domain = self.domains.get(next?)?;
-            next = domain.parent.as_ref();
-            Some(domain)
-        })
-        .take(limit)
-    }
-
-    pub(crate) fn when_ungoverned(&self, id: Option<&DomainId>) -> WhenUngoverned {
-        id.and_then(|id| self.ancestry(id).find_map(|domain| domain.when_ungoverned))
-            .unwrap_or(WhenUngoverned::Deny)
-    }
-
-    /// The digest of everything it was made from.
-    pub fn digest(&self) -> &Digest {
-        &self.digest
-    }
-
-    /// Its place in the order of changes.
-    pub fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    /// The rules of `tier`.
-    pub fn tier(&self, tier: Tier) -> &TierRules {
-        let [low, moderate, high, incident] = &*self.tiers;
-        match tier {
-            Tier::Low => low,
-            Tier::Moderate => moderate,
-            Tier::High => high,
-            Tier::Incident => incident,
-        }
-    }
-
-    /// How many controls, subjects and exceptions it holds.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        (
-            self.rules.all.len(),
-            self.subjects().count(),
-            self.grants.len(),
-        )
-    }
-
-    /// The controls, in the order of their ids.
-    pub fn controls(&self) -> impl Iterator<Item = &Arc<Control>> {
-        self.rules.all.iter().map(|rule| &rule.control)
-    }
-
-    /// The subjects, in no particular order.
-    pub fn subjects(&self) -> impl Iterator<Item = &Arc<Subject>> {
-        self.entries
-            .values()
-            .filter_map(|entry| entry.subject.as_ref())
-    }
-
-    /// The exceptions, in no particular order.
-    pub fn exceptions(&self) -> impl Iterator<Item = &Arc<Exception>> {
-        self.grants.values().map(|grant| &grant.exception)
-    }
-
-    /// The exception called `id`.
-    pub fn exception(&self, id: &str) -> Option<&Arc<Exception>> {
-        self.grants.get(id).map(|grant| &grant.exception)
-    }
-
-    /// The domain and those it is part of, innermost first.
-    pub fn domains_above<'a>(&'a self, id: &'a DomainId) -> impl Iterator<Item = &'a Domain> {
-        self.ancestry(id)
-    }
-
-    /// The subject called `id`.
-    pub fn subject(&self, id: &str) -> Option<&Arc<Subject>> {
-        self.entries.get(id)?.subject.as_ref()
-    }
-
-    pub(crate) fn entry(&self, id: &SubjectId) -> Option<&Entry> {
-        self.entries.get(id)
-    }
-
-    /// The same snapshot, in which `id` has been used as often as it may.
-    #[must_use]
-    pub fn exhausting(&self, id: &ExceptionId) -> Self {
-        let mut next = self.clone();
-        next.exhausted.put(id.clone(), ());
-        next
-    }
-
-    /// The same snapshot, of which everything in `removed` is taken back.
-    #[must_use]
-    pub fn removing(&self, removed: Arc<Removed>) -> Self {
-        Self {
-            removed,
-            ..self.clone()
-        }
-    }
-
-    /// Everything that was taken back.
-    pub fn removed(&self) -> &Arc<Removed> {
-        &self.removed
-    }
-
-    /// Whether `exception` was taken back, for `subject`.
-    pub(crate) fn is_revoked(&self, exception: &Exception, subject: &Subject) -> bool {
-        let own = || [&exception.domain, &subject.domain].into_iter().flatten();
-        let above = own().flat_map(|id| self.ancestry(id));
-        let domains = own().chain(above.map(|domain| &domain.id));
-        self.removed.covers(exception, subject, domains)
-    }
-
-    pub(crate) fn is_exhausted(&self, id: &ExceptionId) -> bool {
-        !self.exhausted.is_empty() && self.exhausted.get(id).is_some()
-    }
-
-    pub(crate) fn class_grants(&self, class: &ClassId) -> Option<&Grants> {
-        self.classes.get(class).map(AsRef::as_ref)
-    }
-
-    /// What is governed about the question's resource: under its id, or for a tool its server's.
-    pub(crate) fn resource(&self, question: &Question) -> Option<&Arc<Subject>> {
-        let server = || self.subject(question.resource.tool()?.server?);
-        self.subject(&question.resource.id).or_else(server)
     }
 }

@@ -57,6 +57,11 @@ impl Sum {
         }
     }
 
+    /// Puts in every member of another set.
+    pub fn merge(&mut self, other: &Self) {
+        self.add(&other.0);
+    }
+
     /// The sum as bytes.
     pub fn to_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];

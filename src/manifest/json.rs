@@ -68,6 +68,22 @@ pub fn read_json(kind: Kind, revision: u64, json: &str) -> Result<Change, Invali
     })
 }
 
+/// The manifest of an instance: its class's, under its own id.
+///
+/// # Errors
+///
+/// A class whose manifest cannot be read.
+pub fn instance(class: &str, id: &str) -> Result<String, Invalid> {
+    let wrong = |error: serde_json::Error| Invalid::new("", error.to_string(), "");
+    let mut manifest: serde_json::Value = serde_json::from_str(class).map_err(wrong)?;
+    if let Some(fields) = manifest.as_object_mut() {
+        fields.shift_remove("instances");
+        let class = fields.insert("id".into(), id.into()).unwrap_or_default();
+        fields.insert("class_id".into(), class);
+    }
+    serde_json::to_string(&manifest).map_err(wrong)
+}
+
 /// The change that an edit makes.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ pub use bundle::{Bundle, Counts};
 pub use control::ControlManifest;
 pub use document::split;
 pub use exception::ExceptionManifest;
-pub use json::{change, read_json, tier_of};
+pub use json::{change, instance, read_json, tier_of};
 pub use place::Places;
 pub use policy::{DomainManifest, TierPolicyManifest};
 pub use problem::Problem;

@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 
 use crate::{
     domain::{
-        ClassId, Completeness, DomainId, Facet, FacetState, Invalid, Lifecycle, Principal,
-        Sensitivity, Subject, SubjectId, Tier, Timestamp,
+        ClassId, Completeness, DomainId, Facet, FacetState, INSTANCE_LEASE, Instances, Invalid,
+        Lifecycle, Pattern, Principal, Sensitivity, Span, Subject, SubjectId, Tier, Timestamp,
     },
     engine::catalogue::{SUBJECT, Type, conform},
 };
@@ -35,6 +35,9 @@ pub struct SubjectManifest {
     /// The class it is an instance of.
     #[serde(skip_serializing_if = "Option::is_none")]
     class_id: Option<String>,
+    /// Who may register as an instance of it: it is a class, and governs them all.
+    #[serde(skip_serializing)]
+    instances: Option<InstancesManifest>,
     /// The domain it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     domain: Option<String>,
@@ -90,6 +93,36 @@ pub struct SubjectManifest {
     /// When it was last seen alive.
     #[serde(skip_serializing_if = "Option::is_none")]
     heartbeat_time: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct InstancesManifest {
+    /// Identities that may register: each exact, or a prefix that ends in `/`.
+    identities: Vec<String>,
+    /// How long a registration holds unless it is renewed; at most `10m`, which is the default.
+    lease: Option<String>,
+}
+
+impl InstancesManifest {
+    fn parse(&self) -> Result<Instances, Invalid> {
+        if self.identities.is_empty() {
+            let fix = "name who may register, such as `spiffe://acme.example/agent/support/`";
+            return Err(Invalid::new("identities", "is empty", fix));
+        }
+        let lease = match &self.lease {
+            None => INSTANCE_LEASE,
+            Some(text) => Span::parse(text).map_err(|error| error.under("lease"))?,
+        };
+        if lease <= Span::ZERO || lease > INSTANCE_LEASE {
+            let fix = "use a duration of at most `10m` (R31)";
+            return Err(Invalid::new("lease", "is out of range", fix));
+        }
+        Ok(Instances {
+            identities: each("identities", &self.identities, |text| Pattern::parse(text))?,
+            lease,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
@@ -375,11 +408,22 @@ impl SubjectManifest {
             fingerprint,
             combined,
             attributes: conform(from_json(&attributes), Type::Record(&SUBJECT))?,
+            instances: self
+                .instances
+                .as_ref()
+                .map(InstancesManifest::parse)
+                .transpose()
+                .map_err(at("instances"))?,
+            lease_expire_time: None,
         })
     }
 
     /// U3 and U4 of governance §6.2, and that principals are principals.
     fn check(&self) -> Result<(), Invalid> {
+        if self.instances.is_some() && self.class_id.is_some() {
+            let fix = "a class is an instance of none; remove one of the two";
+            return Err(Invalid::new("instances", "stands beside `class_id`", fix));
+        }
         if let Some(owner) = &self.owner {
             Principal::parse_human(&owner.principal).map_err(|e| e.under("owner.principal"))?;
         }

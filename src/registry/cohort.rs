@@ -1,14 +1,19 @@
 //! Sidecars of one scope: what they hold, and what changed lately.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use crate::{
-    domain::{Edit, Kind, Name},
+    domain::{Edit, Kind, Name, Selector, SubjectId},
     engine::{
         Change, Part, Shelf, Snapshot, Sum, part,
         planted::{Bug, planted},
     },
 };
+
+use crate::wire::sync::ALL_TOUCHED;
 
 use super::{scope::Scope, view::Objects};
 
@@ -34,6 +39,18 @@ pub struct Interval {
     pub edits: Vec<Edit>,
     /// The sum afterwards.
     pub sum: Sum,
+    /// Subjects that changed, or whose exceptions did, and that are fetched on demand.
+    pub touched: BTreeSet<Arc<str>>,
+}
+
+/// Ids of subjects; [`ALL_TOUCHED`] for all of them.
+pub(super) type Touched = BTreeSet<Arc<str>>;
+
+impl Interval {
+    fn weight(&self) -> usize {
+        let changes = self.edits.len().saturating_add(self.touched.len());
+        changes.saturating_add(1)
+    }
 }
 
 impl Cohort {
@@ -71,14 +88,14 @@ impl Cohort {
     }
 
     fn reaches(&self, name: &Name, snapshot: &Snapshot) -> bool {
-        if self.scope == Scope::All {
+        if self.scope.is_all() {
             return true;
         }
         match name.kind {
             Kind::Control | Kind::TierPolicy | Kind::Domain => true,
             Kind::Subject => snapshot
                 .subject(&name.id)
-                .is_some_and(|subject| self.scope.holds_subject(subject, snapshot)),
+                .is_some_and(|subject| self.scope.held.holds(subject, snapshot)),
             Kind::Exception => snapshot.exception(&name.id).is_some_and(|exception| {
                 self.scope
                     .holds_selector(&exception.scope.subjects, snapshot)
@@ -119,7 +136,7 @@ impl Cohort {
             | Change::RemoveControl(_)
             | Change::RemoveException(_) => false,
         });
-        if moves && self.scope != Scope::All {
+        if moves && !self.scope.is_all() {
             for stored in objects.values() {
                 let follows = matches!(stored.name.kind, Kind::Exception | Kind::Subject);
                 if !follows || edits.iter().any(|edit| edit.name == stored.name) {
@@ -142,6 +159,47 @@ impl Cohort {
         concerned
     }
 
+    /// Which subjects that are fetched on demand `changes` touch, from `before` to `after`.
+    pub(super) fn touched(
+        &self,
+        changes: &[Change],
+        before: &Snapshot,
+        after: &Snapshot,
+    ) -> Touched {
+        let mut touched = Touched::new();
+        if self.scope.demand.is_empty() {
+            return touched;
+        }
+        let mut add = |id: &str| {
+            let mut subjects = [before, after]
+                .into_iter()
+                .filter_map(|view| Some((view.subject(id)?, view)))
+                .peekable();
+            let may_know = subjects.peek().is_none()
+                || subjects.any(|(subject, view)| self.scope.demand.holds(subject, view));
+            if may_know {
+                touched.insert(id.into());
+            }
+        };
+        for change in changes {
+            match change {
+                Change::PutSubject(subject) => add(subject.id.as_str()),
+                Change::RemoveSubject(id) => add(id.as_str()),
+                Change::PutException(exception) => {
+                    let id = exception.id.as_str();
+                    named(before, id).chain(named(after, id)).for_each(&mut add);
+                }
+                Change::RemoveException(id) => named(before, id.as_str()).for_each(&mut add),
+                // Who belongs to a domain depends on all that are above it.
+                Change::PutDomain(_) | Change::RemoveDomain(_) => {
+                    return [ALL_TOUCHED.into()].into();
+                }
+                Change::PutTier(..) | Change::PutControl(_) | Change::RemoveControl(_) => {}
+            }
+        }
+        touched
+    }
+
     fn take(&mut self, edit: &Edit) {
         let old = match &edit.manifest {
             Some(manifest) => {
@@ -160,6 +218,17 @@ impl Cohort {
             self.sum.remove(&old);
         }
     }
+}
+
+/// The subjects that an exception names.
+fn named<'a>(view: &'a Snapshot, exception: &str) -> impl Iterator<Item = &'a str> {
+    let ids =
+        view.exception(exception)
+            .map_or(&[][..], |exception| match &exception.scope.subjects {
+                Selector::Ids(ids) => ids,
+                Selector::Classes(_) => &[],
+            });
+    ids.iter().map(SubjectId::as_str)
 }
 
 fn rank(name: &Name) -> u8 {
@@ -205,16 +274,13 @@ impl Window {
 
     /// Adds what changed next; the oldest goes when there is too much.
     pub fn push(&mut self, interval: Interval) {
-        self.kept = self
-            .kept
-            .saturating_add(interval.edits.len())
-            .saturating_add(1);
+        self.kept = self.kept.saturating_add(interval.weight());
         self.intervals.push_back(interval);
         while self.kept > self.most
             && let Some(old) = self.intervals.pop_front()
         {
             self.from = old.through;
-            self.kept = self.kept.saturating_sub(old.edits.len()).saturating_sub(1);
+            self.kept = self.kept.saturating_sub(old.weight());
         }
     }
 
@@ -241,8 +307,10 @@ impl Window {
         }
         let mut net: BTreeMap<&Name, &Edit> = BTreeMap::new();
         let (mut through, mut sum) = (revision, Sum::default());
+        let mut touched = Touched::new();
         for interval in rest {
             net.extend(interval.edits.iter().map(|edit| (&edit.name, edit)));
+            touched.extend(interval.touched.iter().cloned());
             (through, sum) = (interval.through, interval.sum);
         }
         Some(Interval {
@@ -250,6 +318,7 @@ impl Window {
             through,
             edits: net.into_values().cloned().collect(),
             sum,
+            touched,
         })
     }
 }
@@ -268,6 +337,7 @@ mod tests {
                 manifest: Some("{}".into()),
             }],
             sum: Sum::default(),
+            touched: Touched::new(),
         }
     }
 

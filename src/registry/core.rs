@@ -22,6 +22,7 @@ use crate::{
 
 use super::{
     cohort::{Cohort, Window},
+    instances::Instances,
     role::{EXPELLED, Role},
     scope::Scope,
     store::{Store, StoreError},
@@ -73,6 +74,7 @@ pub(super) struct Registry {
     writing: Arc<Turn<()>>,
     windows: Arc<Mutex<HashMap<Scope, Window>>>,
     attendance: Mutex<Attendance>,
+    pub(super) instances: Instances,
     /// Changes kept for sidecars that were away.
     kept: usize,
 }
@@ -112,6 +114,7 @@ impl Registry {
             store,
             signer,
             attendance: Mutex::new(Attendance::new(clock.elapsed())),
+            instances: Instances::default(),
             clock,
             view: Arc::default(),
             writing: Arc::default(),
@@ -121,7 +124,7 @@ impl Registry {
         registry.view.publish(Arc::new(view));
         registry.begin_attendance().await?;
         // The sidecars of a small registry all hold everything.
-        registry.cohort(&Scope::All).await?;
+        registry.cohort(&Scope::all()).await?;
         Ok(registry)
     }
 

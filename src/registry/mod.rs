@@ -6,6 +6,7 @@ mod authn;
 mod cohort;
 mod core;
 mod files;
+mod instances;
 mod pki;
 mod publication;
 mod role;

@@ -180,6 +180,7 @@ impl Publication {
                     .map_or(0, |m| m.len())
                     .saturating_add(64)
             })
+            .chain(interval.touched.iter().map(|id| id.len().saturating_add(4)))
             .sum();
         if size > MOST {
             return None;
@@ -193,6 +194,7 @@ impl Publication {
                 through: interval.through,
                 objects: interval.edits.iter().map(object_message).collect(),
                 sum: interval.sum.to_bytes().to_vec(),
+                touched: interval.touched.iter().map(ToString::to_string).collect(),
             };
             registry.signer.seal(Purpose::Delta, &statement)
         }))
@@ -202,7 +204,7 @@ impl Publication {
     /// later and is then never sent again.
     pub(super) fn removals(&self, registry: &Registry, view: &View, after: u64) -> Arc<v1::Signed> {
         let through = view.head.sequence;
-        self.removals.or((Scope::All, after), through, || {
+        self.removals.or((Scope::all(), after), through, || {
             let first = usize::try_from(after).unwrap_or(usize::MAX);
             let statement = v1::RemovalsStatement {
                 era: Some(era_message(view.beginning.era)),

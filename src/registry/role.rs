@@ -79,8 +79,11 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("/exeat.v1.FleetService/Grant", ADMIN),
     ("/exeat.v1.FleetService/Expel", ADMIN),
     ("/exeat.v1.FleetService/ListGrants", ADMIN),
+    ("/exeat.v1.FleetService/ListInstances", READ),
     ("/exeat.v1.SyncService/Watch", FOLLOW),
     ("/exeat.v1.SyncService/Attend", FOLLOW),
+    ("/exeat.v1.SyncService/Report", FOLLOW),
+    ("/exeat.v1.SyncService/Fetch", FOLLOW),
 ];
 
 /// Who may make a call; nobody, if it is not in the table.

@@ -1,10 +1,13 @@
 //! Everything the registry holds, at one revision: the fold of its log.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
-    domain::{Digest, Edit, Head, Kind, Name, Removal, Timestamp, Transaction},
-    engine::{Removed, Shelf, Snapshot, follow::Beginning},
+    domain::{Digest, Edit, Head, Kind, Name, Removal, Subject, Timestamp, Transaction},
+    engine::{Change, Removed, Shelf, Snapshot, follow::Beginning},
     manifest::change,
 };
 
@@ -34,6 +37,8 @@ pub(super) struct View {
     pub removals: Arc<Vec<Arc<Removal>>>,
     /// What sidecars hold, by scope.
     pub cohorts: BTreeMap<Scope, Arc<Cohort>>,
+    /// Subjects that are classes: others may register as their instances.
+    pub classes: Arc<BTreeSet<Arc<str>>>,
     /// Why nothing may be changed, if it may not.
     pub read_only: Option<Box<str>>,
 }
@@ -59,6 +64,7 @@ impl View {
             snapshot: Snapshot::empty(digest),
             removals: Arc::default(),
             cohorts: BTreeMap::new(),
+            classes: Arc::default(),
             read_only: None,
         };
         let mut changes = Vec::new();
@@ -73,6 +79,7 @@ impl View {
             }
             view.objects.put(stored.name.clone(), Arc::new(stored));
         }
+        view.note_classes(&changes);
         let digest = view.digest()?;
         let (snapshot, errors) = view.snapshot.taking(changes, digest, kept.head.revision);
         for error in errors {
@@ -89,6 +96,30 @@ impl View {
     fn digest(&self) -> Result<Digest, StoreError> {
         Digest::parse(&format!("revision:{}", self.head.revision))
             .map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    fn note_classes(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::PutSubject(subject) if subject.instances.is_some() => {
+                    Arc::make_mut(&mut self.classes).insert(subject.id.as_str().into());
+                }
+                Change::PutSubject(Subject { id, .. }) | Change::RemoveSubject(id)
+                    if self.classes.contains(id.as_str()) =>
+                {
+                    Arc::make_mut(&mut self.classes).remove(id.as_str());
+                }
+                Change::PutSubject(_)
+                | Change::RemoveSubject(_)
+                | Change::PutTier(..)
+                | Change::PutDomain(_)
+                | Change::PutControl(_)
+                | Change::PutException(_)
+                | Change::RemoveDomain(_)
+                | Change::RemoveControl(_)
+                | Change::RemoveException(_) => {}
+            }
+        }
     }
 
     fn remove(&mut self, removals: Vec<Removal>) {
@@ -135,6 +166,7 @@ impl View {
             };
             next.objects.put(edit.name.clone(), Arc::new(stored));
         }
+        next.note_classes(&changes);
         if let Some(last) = transaction.removals.last() {
             next.head.sequence = last.sequence;
             next.remove(transaction.removals.clone());
@@ -143,6 +175,7 @@ impl View {
         for (scope, cohort) in &mut next.cohorts {
             let cohort = Arc::make_mut(cohort);
             let edits = cohort.after(&transaction.edits, &changes, &next.objects, &next.snapshot);
+            let touched = cohort.touched(&changes, &self.snapshot, &next.snapshot);
             intervals.push((
                 scope.clone(),
                 Interval {
@@ -150,6 +183,7 @@ impl View {
                     through: transaction.revision,
                     edits,
                     sum: cohort.sum(),
+                    touched,
                 },
             ));
         }

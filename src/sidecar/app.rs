@@ -137,6 +137,8 @@ impl Bound {
             unix.as_ref(),
             operations.address(),
         );
+        let mut tasks = Tasks::new();
+        let stop = tasks.stopping();
         let published: Arc<Published<Loaded>> = Arc::default();
         let metrics = Metrics::new();
         let source = match &settings.origin {
@@ -156,14 +158,15 @@ impl Bound {
                     clock.clone(),
                     metrics.clone(),
                 ));
-                let following = Following::new((**registry).clone(), Arc::clone(&keeper))
+                let (following, wanted) = Following::new((**registry).clone(), Arc::clone(&keeper))
                     .map_err(Error::Data)?;
-                Source::Registry(keeper, Arc::new(following))
+                let following = Arc::new(following);
+                let fetching = Arc::clone(&following).fetch(wanted, stop.clone());
+                tasks.essential("fetching on demand", fetching);
+                Source::Registry(keeper, following)
             }
         };
         let decider = Arc::new(Decider::new(Arc::clone(&published), clock, metrics));
-        let mut tasks = Tasks::new();
-        let stop = tasks.stopping();
 
         let (reporter, health) = tonic_health::server::health_reporter();
         // Known before anything is served, so that no probe is told there is no such service.
@@ -171,6 +174,10 @@ impl Bound {
         let service = CheckService {
             decider: Arc::clone(&decider),
             identity: Arc::new(settings.identity.clone()),
+            following: match &source {
+                Source::Registry(_, following) => Some(Arc::clone(following)),
+                Source::Folder(_) => None,
+            },
         };
         let checks = Served::new(service)
             .max_decoding_message_size(MAX_MESSAGE)
@@ -238,6 +245,8 @@ impl Bound {
                 Source::Registry(_, following) => {
                     let attending = Arc::clone(&following).attend(stop.clone());
                     tasks.essential("attending the registry", attending);
+                    let reporting = Arc::clone(&following).report(stop.clone());
+                    tasks.essential("reporting to the registry", reporting);
                     tasks.essential("watching the registry", following.watch(stop.clone()));
                 }
             },

@@ -15,6 +15,7 @@ use crate::{
 
 use super::{
     decider::{Decider, Loaded},
+    follow::Following,
     identity::{Caller, caller},
     record::{spending, written},
 };
@@ -29,6 +30,8 @@ const DEADLINE: Span = Span::from_secs(1);
 pub(super) struct CheckService {
     pub(super) decider: Arc<Decider>,
     pub(super) identity: Arc<Identity>,
+    /// The registry, if one is followed.
+    pub(super) following: Option<Arc<Following>>,
 }
 
 impl CheckService {
@@ -50,6 +53,16 @@ impl CheckService {
         let arrived = loaded.at(arrived);
         let decided = self.decider.decide(&question, loaded, arrived);
         let loaded = decided.newer.as_deref().unwrap_or(loaded);
+        if let Some(following) = &self.following {
+            let (decision, snapshot) = (&decided.decision, &loaded.snapshot);
+            following
+                .demand
+                .note(&question, decision, snapshot, verified);
+            if verified {
+                let now = arrived.now.latest;
+                following.sightings.note(&question, decision, now);
+            }
+        }
         let stamp = Stamp {
             id: written(decided.id),
             time: arrived.now.latest,

@@ -64,6 +64,8 @@ struct Following {
     disk_faults: Family<FileLabels, Counter>,
     clock_steps: Counter,
     distrusted: Gauge,
+    fetched: Gauge,
+    fetches: Family<ResultLabels, Counter>,
 }
 
 impl Following {
@@ -112,6 +114,16 @@ impl Following {
             names::REGISTRY_DISTRUSTED,
             "Whether two histories of the registry were seen",
             self.distrusted.clone(),
+        );
+        registry.register(
+            names::ENTITIES_FETCHED,
+            "Subjects and resources that were fetched on demand and are held",
+            self.fetched.clone(),
+        );
+        registry.register(
+            names::ENTITY_FETCHES,
+            "Fetches on demand",
+            self.fetches.clone(),
         );
     }
 }
@@ -393,6 +405,17 @@ impl Metrics {
     /// Counts a clock that was set, or time that was lost.
     pub fn clock_step(&self) {
         self.inner.following.clock_steps.inc();
+    }
+
+    /// Counts a fetch on demand.
+    pub fn fetch(&self, result: &'static str) {
+        let fetches = &self.inner.following.fetches;
+        fetches.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Tells how many subjects and resources were fetched and are held.
+    pub fn fetched(&self, count: usize) {
+        self.inner.following.fetched.set(number(count as u64));
     }
 
     /// Tells how the registry is seen: how long ago everything was current, the removals in

@@ -32,6 +32,10 @@ pub const REGISTRY_CONTACT_AGE: &str = "exeat_registry_contact_age_seconds";
 pub const REGISTRY_REFUSED: &str = "exeat_registry_refused";
 /// Times everything was fetched anew, by reason.
 pub const REGISTRY_RESYNCS: &str = "exeat_registry_resyncs";
+/// Subjects and resources that were fetched on demand and are held.
+pub const ENTITIES_FETCHED: &str = "exeat_entities_fetched";
+/// Fetches on demand, by result.
+pub const ENTITY_FETCHES: &str = "exeat_entity_fetches";
 /// Removals in force.
 pub const REMOVALS_SEQUENCE: &str = "exeat_removals_sequence";
 /// Whether exceptions of a tier are honoured as far as the lease is concerned, by tier.

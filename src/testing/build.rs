@@ -96,6 +96,8 @@ pub fn subject(id: &str) -> Subject {
                 .map(|facet| (facet, digest(&format!("sha256:{facet}")))),
         ),
         combined: digest("sha256:all"),
+        instances: None,
+        lease_expire_time: None,
         attributes: parsed(catalogue::conform(
             attributes,
             catalogue::Type::Record(&catalogue::SUBJECT),

@@ -23,6 +23,8 @@ pub enum Purpose {
     Snapshot,
     /// What changed from one revision to another.
     Delta,
+    /// What was asked for by name.
+    Entities,
     /// The head, in answer to a nonce.
     Heartbeat,
     /// What was taken back.
@@ -33,10 +35,11 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Epoch,
         Self::Snapshot,
         Self::Delta,
+        Self::Entities,
         Self::Heartbeat,
         Self::Removals,
         Self::Key,
@@ -47,6 +50,7 @@ impl Purpose {
             Self::Epoch => b"exeat/v1/epoch\0",
             Self::Snapshot => b"exeat/v1/snapshot\0",
             Self::Delta => b"exeat/v1/delta\0",
+            Self::Entities => b"exeat/v1/entities\0",
             Self::Heartbeat => b"exeat/v1/heartbeat\0",
             Self::Removals => b"exeat/v1/removals\0",
             Self::Key => b"exeat/v1/key\0",

@@ -14,6 +14,9 @@ use crate::{
 
 use super::v1;
 
+/// In a delta's `touched`, in place of an id: everything that was fetched.
+pub const ALL_TOUCHED: &str = "*";
+
 /// A time as a message.
 pub fn stamp(time: Timestamp) -> Stamp {
     let micros = time.micros();

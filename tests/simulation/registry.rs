@@ -121,6 +121,7 @@ impl Registry {
             through: revision,
             edits,
             sum: sum(&self.log.objects),
+            touched: Default::default(),
         });
     }
 

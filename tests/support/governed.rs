@@ -292,12 +292,24 @@ impl Sidecar {
         token: &str,
         clock: Clock,
     ) -> Result<Self, String> {
+        let asserted = [("insecure_asserted_identity", "true")];
+        Self::start_with(data, registry, key, token, clock, &asserted).await
+    }
+
+    pub async fn start_with(
+        data: &Path,
+        registry: &str,
+        key: &str,
+        token: &str,
+        clock: Clock,
+        more: &[(&'static str, &str)],
+    ) -> Result<Self, String> {
         std::fs::create_dir_all(data).unwrap();
         let file = data.with_extension("token");
         std::fs::write(&file, token).unwrap();
         let text = |path: &Path| Some(path.display().to_string());
         let some = |text: &str| Some(text.to_owned());
-        let flags = [
+        let mut flags = vec![
             ("registry", some(registry)),
             ("registry_key", some(key)),
             ("registry_token_file", text(&file)),
@@ -305,9 +317,9 @@ impl Sidecar {
             ("listen", some("127.0.0.1:0")),
             ("operations", some("127.0.0.1:0")),
             ("unix", some("none")),
-            ("insecure_asserted_identity", some("true")),
             ("drain_timeout", some("1s")),
         ];
+        flags.extend(more.iter().map(|(key, value)| (*key, some(value))));
         let settings = config::Sidecar::load(None, &[], &flags).map_err(|e| e.to_string())?;
         let bound = sidecar::Bound::bind(settings, clock)
             .await
@@ -409,6 +421,26 @@ impl Sidecar {
             took.push(began.elapsed().as_secs_f64() * 1e3);
         }
         took
+    }
+
+    /// Asks with more said than who and what.
+    pub async fn ask_with(
+        &self,
+        change: impl FnOnce(&mut v1::CheckRequest),
+    ) -> Result<v1::Decision, Status> {
+        let mut request = v1::CheckRequest {
+            action: "plain".into(),
+            resource: Some(v1::Resource {
+                r#type: "thing".into(),
+                id: "t".into(),
+                properties: None,
+            }),
+            ..v1::CheckRequest::default()
+        };
+        change(&mut request);
+        let channel = self.channel().await.unwrap();
+        let answer = CheckServiceClient::new(channel).check(request).await?;
+        Ok(answer.into_inner().decision.unwrap())
     }
 
     async fn ask_over(

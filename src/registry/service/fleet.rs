@@ -157,9 +157,8 @@ impl Fleet {
         }
         let role = role(wanted)?;
         let parsed = Scope::parse(&scope).map_err(Fault::Invalid)?;
-        let empty = Scope::parse([""; 0]).map_err(Fault::Invalid)?;
-        if (role == Role::Sidecar) == (parsed == empty) {
-            let fix = "give sidecars `*`, `subject:ID` or `domain:ID`, and nobody else";
+        if (role == Role::Sidecar) == parsed.is_empty() {
+            let fix = "give sidecars `*`, `subject:ID` or `domain:ID`, also after `demand:`, and nobody else";
             return Err(Fault::Invalid(Invalid::new(
                 "scope",
                 "does not fit the role",
@@ -258,6 +257,23 @@ impl v1::fleet_service_server::FleetService for Fleet {
         request: Request<Received<v1::ExpelRequest>>,
     ) -> Result<Response<v1::ExpelResponse>, Status> {
         Ok(Response::new(self.expelled(request).await?))
+    }
+
+    async fn list_instances(
+        &self,
+        _: Request<Received<v1::ListInstancesRequest>>,
+    ) -> Result<Response<v1::ListInstancesResponse>, Status> {
+        let now = self.registry.clock.now().latest;
+        let live = self.registry.instances.live(now).into_iter();
+        let instances = live.map(|(id, instance)| v1::Instance {
+            id: id.to_string(),
+            class: instance.class.to_string(),
+            sidecar: instance.sidecar.into(),
+            lease_expire_time: Some(stamp(instance.expire)),
+        });
+        Ok(Response::new(v1::ListInstancesResponse {
+            instances: instances.collect(),
+        }))
     }
 
     async fn list_grants(

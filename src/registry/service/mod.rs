@@ -1,7 +1,9 @@
 //! The registry's gRPC services: thin, one file a service.
 
+mod fetch;
 mod fleet;
 mod objects;
+mod report;
 mod revocations;
 mod sync;
 

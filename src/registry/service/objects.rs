@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    domain::{Invalid, Kind, Name, SubjectId, Target},
+    domain::{Invalid, Kind, Name, Observed, SubjectId, Target},
     registry::{
-        core::Registry,
+        core::{Error, Registry},
         store::Stored,
         view::View,
         workflow::{Applied, Apply, Fate},
@@ -43,6 +43,17 @@ fn message(stored: &Stored, view: &View) -> v1::StoredObject {
         time: Some(stamp(stored.time)),
         principal: stored.principal.to_string(),
         standing: standing(&stored.name, view).to_owned(),
+    }
+}
+
+fn seen((observed, sidecar): (Observed, Box<str>)) -> v1::ObservedFacet {
+    v1::ObservedFacet {
+        subject: observed.subject.to_string(),
+        facet: observed.facet.name().to_owned(),
+        digest: observed.digest.to_string(),
+        first_time: Some(stamp(observed.first)),
+        last_time: Some(stamp(observed.last)),
+        sidecar: sidecar.into(),
     }
 }
 
@@ -131,7 +142,7 @@ impl ObjectCalls {
         })
     }
 
-    fn got(
+    async fn got(
         &self,
         request: Request<Received<v1::GetObjectRequest>>,
     ) -> Result<v1::GetObjectResponse, Fault> {
@@ -141,8 +152,15 @@ impl ObjectCalls {
         let stored = view
             .object(&name)
             .ok_or_else(|| Fault::NotFound(format!("there is no {name}")))?;
+        let observed = if name.kind == Kind::Subject {
+            let store = &self.0.store;
+            store.observed(&name.id).await.map_err(Error::Store)?
+        } else {
+            Vec::new()
+        };
         Ok(v1::GetObjectResponse {
             object: Some(message(stored, &view)),
+            observed: observed.into_iter().map(seen).collect(),
         })
     }
 
@@ -211,7 +229,7 @@ impl ObjectCalls {
             .store
             .history(&name, before, size.saturating_add(1))
             .await
-            .map_err(|error| Fault::from(crate::registry::core::Error::Store(error)))?;
+            .map_err(|error| Fault::from(Error::Store(error)))?;
         if found.is_empty() && page_token.is_empty() {
             return Err(Fault::NotFound(format!("there never was a {name}")));
         }
@@ -239,7 +257,7 @@ impl v1::object_service_server::ObjectService for ObjectCalls {
         &self,
         request: Request<Received<v1::GetObjectRequest>>,
     ) -> Result<Response<v1::GetObjectResponse>, Status> {
-        Ok(Response::new(self.got(request)?))
+        Ok(Response::new(self.got(request).await?))
     }
 
     async fn list_objects(

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-use super::opened;
+use super::{opened, report::Reporting};
 
 /// How often sidecars send a nonce, in milliseconds.
 const PING: u32 = 5_000;
@@ -271,7 +271,7 @@ fn given_back(trust: &Trust, ours: Era, signed: &v1::Signed) -> Result<Vec<Remov
 
 impl Sync {
     /// Whether a sidecar is still let in, with the scope it came with.
-    fn still(&self, name: &str, scope: &Scope) -> Result<(), Fault> {
+    pub(super) fn still(&self, name: &str, scope: &Scope) -> Result<(), Fault> {
         if self.guests.scope_of(name).as_deref() == Some(scope) {
             return Ok(());
         }
@@ -374,6 +374,38 @@ impl Sync {
 impl v1::sync_service_server::SyncService for Sync {
     type WatchStream = Messages<v1::WatchResponse>;
     type AttendStream = Messages<v1::AttendResponse>;
+    type ReportStream = Messages<v1::ReportResponse>;
+
+    async fn fetch(
+        &self,
+        request: Request<Received<v1::FetchRequest>>,
+    ) -> Result<Response<v1::FetchResponse>, Status> {
+        let (caller, message) = opened(request)?;
+        Ok(Response::new(self.fetched(&caller, message)?))
+    }
+
+    async fn report(
+        &self,
+        request: Request<Streaming<Received<v1::ReportRequest>>>,
+    ) -> Result<Response<Self::ReportStream>, Status> {
+        let (_, mut extensions, incoming) = request.into_parts();
+        let caller = extensions
+            .remove::<Caller>()
+            .ok_or_else(|| Fault::Unauthenticated("nobody vouches for the caller".into()))?;
+        let reporting = Reporting {
+            sync: self.clone(),
+            caller,
+            incoming,
+        };
+        let messages = stream::unfold(Some(reporting), |reporting| async {
+            let mut reporting = reporting?;
+            match reporting.next().await {
+                Ok(message) => Some((Ok(message?), Some(reporting))),
+                Err(fault) => Some((Err(fault.into()), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
 
     async fn watch(
         &self,

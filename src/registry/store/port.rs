@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    domain::{Era, Head, Name, Removal, Timestamp, Transaction},
+    domain::{Era, Head, Name, Observed, Removal, Timestamp, Transaction},
     engine::follow::Beginning,
 };
 
@@ -90,6 +90,9 @@ pub struct Access {
     pub token: Option<[u8; 32]>,
 }
 
+/// How many digests of one facet, as one sidecar saw them, are kept.
+pub(super) const OBSERVED: u32 = 16;
+
 /// A page of what was.
 pub type Past<T> = Result<Vec<T>, StoreError>;
 
@@ -114,6 +117,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn transactions(&self, after: u64, most: usize) -> Past<Transaction>;
     /// Begins an epoch at `base`, which is beyond the head.
     async fn begin(&self, beginning: &Beginning, time: Timestamp) -> Result<(), StoreError>;
+    /// Keeps what a sidecar saw; told twice, it is kept once. Of one facet a sidecar's latest
+    /// [`OBSERVED`] are kept.
+    async fn observe(&self, sidecar: &str, observed: &[Observed]) -> Result<(), StoreError>;
+    /// What sidecars saw of a subject, and which, latest first.
+    async fn observed(&self, subject: &str) -> Past<(Observed, Box<str>)>;
     /// Who may do what.
     async fn access(&self) -> Past<Access>;
     /// Lets somebody in.

@@ -12,18 +12,25 @@ use sqlx::{
 
 use crate::{
     domain::{
-        Act, Cause, Edit, Era, Head, Kind, LogId, Name, Removal, Target, Timestamp, Transaction,
+        Act, Cause, Digest, Edit, Era, Facet, Head, Kind, LogId, Name, Observed, Removal,
+        SubjectId, Target, Timestamp, Transaction,
     },
     engine::follow::Beginning,
 };
 
-use super::port::{Access, Kept, Past, Store, StoreError, Stored};
+use super::port::{Access, Kept, OBSERVED, Past, Store, StoreError, Stored};
 
 /// Each version's step from the one before, and the statement that notes it.
-const MIGRATIONS: &[(&str, &str)] = &[(
-    include_str!("migrations/0001.sql"),
-    "PRAGMA user_version = 1",
-)];
+const MIGRATIONS: &[(&str, &str)] = &[
+    (
+        include_str!("migrations/0001.sql"),
+        "PRAGMA user_version = 1",
+    ),
+    (
+        include_str!("migrations/0002.sql"),
+        "PRAGMA user_version = 2",
+    ),
+];
 
 /// A registry's file.
 #[derive(Clone, Debug)]
@@ -349,6 +356,50 @@ impl Store for Sqlite {
             .await?;
         work.commit().await?;
         Ok(())
+    }
+
+    async fn observe(&self, sidecar: &str, observed: &[Observed]) -> Result<(), StoreError> {
+        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for one in observed {
+            sqlx::query("INSERT INTO observed (subject, facet, digest, sidecar, first, last) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last)")
+                .bind(one.subject.as_str())
+                .bind(one.facet.name())
+                .bind(one.digest.as_str())
+                .bind(sidecar)
+                .bind(one.first.micros())
+                .bind(one.last.micros())
+                .execute(&mut *work)
+                .await?;
+            sqlx::query("DELETE FROM observed WHERE subject = ?1 AND facet = ?2 AND sidecar = ?3 AND digest NOT IN (SELECT digest FROM observed WHERE subject = ?1 AND facet = ?2 AND sidecar = ?3 ORDER BY last DESC, digest LIMIT ?4)")
+                .bind(one.subject.as_str())
+                .bind(one.facet.name())
+                .bind(sidecar)
+                .bind(OBSERVED)
+                .execute(&mut *work)
+                .await?;
+        }
+        work.commit().await?;
+        Ok(())
+    }
+
+    async fn observed(&self, subject: &str) -> Past<(Observed, Box<str>)> {
+        let rows = sqlx::query("SELECT subject, facet, digest, first, last, sidecar FROM observed WHERE subject = ? ORDER BY last DESC, facet, digest, sidecar")
+            .bind(subject)
+            .fetch_all(&self.readers)
+            .await?;
+        let observed_of = |row: &SqliteRow| {
+            let text = |at: usize| row.try_get::<String, _>(at);
+            let unread = |_| wrong("an observation that cannot be read");
+            let observed = Observed {
+                subject: SubjectId::parse(&text(0)?).map_err(unread)?,
+                facet: Facet::parse(&text(1)?).map_err(unread)?,
+                digest: Digest::parse(&text(2)?).map_err(unread)?,
+                first: Timestamp::from_micros(row.try_get(3)?),
+                last: Timestamp::from_micros(row.try_get(4)?),
+            };
+            Ok((observed, text(5)?.into()))
+        };
+        rows.iter().map(observed_of).collect()
     }
 
     async fn access(&self) -> Past<Access> {

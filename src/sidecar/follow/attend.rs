@@ -87,7 +87,8 @@ impl Following {
         );
         let mut next_ping = Instant::now();
         let mut unanswered = 0_u32;
-        let mut nacks = self.nacks.1.lock().await;
+        // A registry that was away knows nothing of what was wrong.
+        self.complaints.news.notify_one();
         loop {
             tokio::select! {
                 biased;
@@ -102,7 +103,12 @@ impl Following {
                         self.acknowledge(Vec::new(), &up).await?;
                     }
                 }
-                Some(nack) = nacks.recv() => send(&up, attend_request::Event::Nack(nack)).await?,
+                () = self.complaints.news.notified() => {
+                    let nacks: Vec<_> = self.complaints.known().values().cloned().collect();
+                    for nack in nacks {
+                        send(&up, attend_request::Event::Nack(nack)).await?;
+                    }
+                }
                 () = sleep_until(next_ping) => {
                     if unanswered >= MISSED {
                         return Err(format!("{unanswered} nonces were not answered"));

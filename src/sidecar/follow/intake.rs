@@ -1,11 +1,12 @@
 //! From statements of the registry to what decisions are made from: checked on the way in,
 //! whether they come from the network or from disk.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     domain::{
-        Control, ControlId, Digest, Edit, Era, Invalid, Kind, Name, Principal, Span, TierRules,
+        Control, ControlId, Digest, Edit, Era, Invalid, Kind, Name, Principal, Span, SubjectId,
+        TierRules,
     },
     engine::{Change, Part, Shelf, Snapshot, Sum, part},
     manifest::{change, tier_of},
@@ -17,9 +18,13 @@ use crate::{
     },
 };
 
+use super::entities::Fetched;
+
 /// Most chunks, and most bytes in all, of a snapshot (reliability §9.3).
 const MAX_CHUNKS: usize = 100_000;
 const MAX_BYTES: u64 = 2 << 30;
+/// The scope of who holds everything.
+const COMPLETE: &str = "*";
 
 /// Why something that came is not taken.
 #[derive(Debug)]
@@ -63,8 +68,13 @@ pub(super) struct Held {
     pub(super) era: Era,
     pub(super) revision: u64,
     pub(super) snapshot: Snapshot,
-    parts: Shelf<Name, Part>,
+    /// What is watched.
+    pub(super) parts: Shelf<Name, Part>,
     sum: Sum,
+    /// What was fetched on demand.
+    pub(super) fetched: Shelf<SubjectId, Arc<Fetched>>,
+    /// The sum of that.
+    pub(super) extra: Sum,
 }
 
 /// An object that could not be taken in.
@@ -81,6 +91,7 @@ pub(super) struct Arriving {
     next: u32,
     objects: Vec<Edit>,
     sum: Sum,
+    complete: bool,
 }
 
 impl Arriving {
@@ -90,7 +101,7 @@ impl Arriving {
         let v1::SnapshotStatement {
             era: of,
             revision,
-            scope: _,
+            scope,
             chunk_digests,
             bytes,
             sum: after,
@@ -111,6 +122,7 @@ impl Arriving {
             next: 0,
             objects: Vec::new(),
             sum: sum(&after)?,
+            complete: scope == COMPLETE,
         })
     }
 
@@ -148,9 +160,16 @@ impl Arriving {
         let held = Held {
             era: self.era,
             revision: 0,
-            snapshot: empty,
+            // What is not among everything is nowhere.
+            snapshot: if self.complete {
+                empty
+            } else {
+                empty.fetching()
+            },
             parts: Shelf::default(),
             sum: Sum::default(),
+            fetched: Shelf::default(),
+            extra: Sum::default(),
         };
         held.after(self.objects, self.revision, self.sum)
     }
@@ -162,7 +181,9 @@ pub(super) struct Delta {
     pub(super) era: Era,
     pub(super) after: u64,
     pub(super) through: u64,
-    objects: Vec<Edit>,
+    pub(super) objects: Vec<Edit>,
+    /// What holds no longer of what was fetched.
+    pub(super) touched: Vec<String>,
     sum: Sum,
 }
 
@@ -176,12 +197,14 @@ impl Delta {
             through,
             objects,
             sum: afterwards,
+            touched,
         } = statement;
         Ok(Self {
             era: era(of.as_ref())?,
             after,
             through,
             objects: objects.into_iter().map(edit).collect::<Result<_, _>>()?,
+            touched,
             sum: sum(&afterwards)?,
         })
     }
@@ -197,6 +220,13 @@ fn digest(sum: &Sum) -> Result<Digest, Invalid> {
 }
 
 impl Held {
+    /// The digest of everything held, wherever it came from.
+    pub(super) fn digest(&self) -> Result<Digest, Invalid> {
+        let mut all = self.sum;
+        all.merge(&self.extra);
+        digest(&all)
+    }
+
     fn after(mut self, edits: Vec<Edit>, revision: u64, sum: Sum) -> Result<(Self, Nacks), Wrong> {
         let mut nacks = Nacks::new();
         let mut changes = Vec::with_capacity(edits.len());
@@ -217,6 +247,11 @@ impl Held {
             };
             if let Some(old) = old {
                 self.sum.remove(&old);
+            } else if let Ok(id) = SubjectId::parse(&name.id)
+                && name.kind == Kind::Subject
+            {
+                // What is watched from now on is not what was fetched.
+                self.forget(&id, &mut changes);
             }
             match change(&edit) {
                 Ok(change) => changes.push(change),
@@ -230,7 +265,7 @@ impl Held {
         if self.sum != sum {
             return Err(Wrong::Sum);
         }
-        let (snapshot, errors) = self.snapshot.taking(changes, digest(&self.sum)?, revision);
+        let (snapshot, errors) = self.snapshot.taking(changes, self.digest()?, revision);
         for error in errors {
             let key = (error.source.kind, error.source.id.clone());
             // What is no object's fault leaves the whole in doubt.
@@ -252,7 +287,7 @@ impl Held {
     }
 }
 
-fn nack(name: &Name, revision: u64, reason: &str) -> v1::Nack {
+pub(super) fn nack(name: &Name, revision: u64, reason: &str) -> v1::Nack {
     let end = reason.floor_char_boundary(1 << 10);
     v1::Nack {
         kind: kind_message(name.kind),
@@ -263,7 +298,7 @@ fn nack(name: &Name, revision: u64, reason: &str) -> v1::Nack {
 }
 
 /// The edit that removes an object.
-fn gone(edit: &Edit) -> Edit {
+pub(super) fn gone(edit: &Edit) -> Edit {
     Edit {
         manifest: None,
         ..edit.clone()

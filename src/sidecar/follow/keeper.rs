@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::{
-    domain::{Era, Head, Lease, Removal, Span, Tier, TierRules},
+    domain::{Era, Head, Lease, Name, Now, Removal, Span, Tier, TierRules},
     engine::{
         Removed,
         follow::{
@@ -69,9 +69,13 @@ pub(in crate::sidecar) struct Keeper {
     pub(super) metrics: Metrics,
     pub(super) disk: Disk,
     inner: Mutex<Inner>,
-    /// One writer of the state at a time, one of the removals.
-    pub(super) persisting: tokio::sync::Mutex<()>,
+    /// One writer of the state at a time.
+    writing: tokio::sync::Mutex<()>,
 }
+
+/// The turn of who changes the state: from reading what is held to putting in force what comes of
+/// it.
+pub(super) type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -87,8 +91,9 @@ pub(super) struct Inner {
 
 /// What came of a delta.
 pub(super) enum Came {
-    /// It is held, and durable; whether a fresh snapshot is due, and what could not be taken.
-    Held(bool, Nacks),
+    /// It is held, and durable; whether a fresh snapshot is due, which objects it was about, and
+    /// which of them could not be taken.
+    Held(bool, Vec<Name>, Nacks),
     /// It was known.
     Known,
 }
@@ -102,6 +107,8 @@ pub(super) enum Broken {
     Wrong(Wrong),
     /// It cannot be kept.
     Disk(super::disk::Fault),
+    /// What it touches cannot be fetched anew.
+    Unfetched(String),
 }
 
 impl std::fmt::Display for Broken {
@@ -110,6 +117,7 @@ impl std::fmt::Display for Broken {
             Self::Resync(why) => write!(f, "it does not fit what is held: {}", why.name()),
             Self::Wrong(why) => why.fmt(f),
             Self::Disk(fault) => write!(f, "it cannot be kept: {fault}"),
+            Self::Unfetched(why) => write!(f, "what it touches cannot be fetched: {why}"),
         }
     }
 }
@@ -145,7 +153,7 @@ impl Keeper {
                 trust,
                 retired: Vec::new(),
             }),
-            persisting: tokio::sync::Mutex::new(()),
+            writing: tokio::sync::Mutex::new(()),
         };
         keeper.read_back();
         keeper
@@ -365,13 +373,30 @@ impl Keeper {
         inner.follower.delta(delta.era, delta.after, delta.through)
     }
 
+    /// Waits for the turn to change the state.
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        self.writing.lock().await
+    }
+
+    /// Puts in force what was fetched; it is not kept, as it can be fetched again.
+    pub(super) fn hold(&self, _: &Turn<'_>, held: Held) {
+        let mut inner = self.inner();
+        inner.held = Some(Arc::new(held));
+        self.publish_from(&mut inner);
+    }
+
+    /// The time, as the registry tells it.
+    pub(super) fn now(&self) -> Now {
+        self.contact().now(self.clock.now(), self.clock.elapsed())
+    }
+
     /// Takes in a new state, once `persist` has made it durable.
     pub(super) async fn take<T: Send + 'static>(
         self: &Arc<Self>,
+        _: &Turn<'_>,
         held: Held,
         persist: impl FnOnce(&Disk) -> Result<T, super::disk::Fault> + Send + 'static,
     ) -> Result<T, Broken> {
-        let _turn = self.persisting.lock().await;
         let revision = held.revision;
         let (mut persist, mut held, mut kept) = (Some(persist), Some(held), None);
         for step in delta_steps() {
@@ -451,6 +476,8 @@ impl Keeper {
             left.min(rules.max_staleness.saturating_sub(state))
                 .max(Span::ZERO)
         });
+        let fetched = held.as_ref().map_or(0, |held| held.fetched.len());
+        self.metrics.fetched(fetched);
         let sequence = self.exposed().sequence;
         self.metrics
             .follows(self.age(), sequence, left, self.distrusted());

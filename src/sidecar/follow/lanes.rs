@@ -1,6 +1,10 @@
 //! What the connections to the registry share. Each goes on whatever becomes of the others (S14).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     sync::{Notify, mpsc},
@@ -10,13 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Registry,
+    domain::Name,
     engine::follow::{Refused, Resync},
-    wire::{signed::random, v1},
+    wire::{signed::random, sync::kind_message, v1},
 };
 
 use super::{
+    demand::{Demand, Wanted},
     intake::{Nacks, Wrong},
     keeper::Keeper,
+    link::Client,
+    report::Sightings,
 };
 
 /// How long a chunk or the next message of a snapshot may take (reliability §4.6).
@@ -33,10 +41,41 @@ pub(in crate::sidecar) struct Following {
     pub(super) boot: [u8; 16],
     /// The epoch is known: everything can be asked for.
     pub(super) entered: Notify,
-    pub(super) nacks: (
-        mpsc::Sender<v1::Nack>,
-        tokio::sync::Mutex<mpsc::Receiver<v1::Nack>>,
-    ),
+    /// What could not be taken in, so that the registry's people hear of it at every greeting.
+    pub(super) complaints: Complaints,
+    /// Over which fetches go while the registry is watched.
+    pub(super) bulk: Mutex<Option<Client>>,
+    /// What callers ask about that is not here.
+    pub(in crate::sidecar) demand: Demand,
+    /// What callers saw.
+    pub(in crate::sidecar) sightings: Sightings,
+}
+
+/// Most complaints that are kept.
+const COMPLAINTS: usize = 256;
+
+/// What could not be taken in, by kind and id.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    known: Mutex<BTreeMap<(i32, String), v1::Nack>>,
+    pub(super) news: Notify,
+}
+
+impl Complaints {
+    pub(super) fn known(&self) -> MutexGuard<'_, BTreeMap<(i32, String), v1::Nack>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that fetches may use.
+#[derive(Debug)]
+pub(super) struct Loan<'a>(&'a Following);
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let Self(Following { bulk, .. }) = self;
+        *bulk.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// How long to wait before connecting again: longer each time, and never all at once.
@@ -72,15 +111,29 @@ impl Backoff {
 }
 
 impl Following {
-    pub(in crate::sidecar) fn new(registry: Registry, keeper: Arc<Keeper>) -> Result<Self, String> {
-        let (sender, receiver) = mpsc::channel(256);
-        Ok(Self {
+    /// Follows with what `keeper` holds; what is to be fetched comes out of the receiver.
+    pub(in crate::sidecar) fn new(
+        registry: Registry,
+        keeper: Arc<Keeper>,
+    ) -> Result<(Self, mpsc::Receiver<Wanted>), String> {
+        let (demand, wanted) = Demand::new(registry.entity_cache, keeper.clock.clone());
+        let following = Self {
             registry,
             keeper,
             boot: random()?,
             entered: Notify::new(),
-            nacks: (sender, tokio::sync::Mutex::new(receiver)),
-        })
+            complaints: Complaints::default(),
+            bulk: Mutex::default(),
+            demand,
+            sightings: Sightings::default(),
+        };
+        Ok((following, wanted))
+    }
+
+    /// Lends a connection to fetches, for as long as the loan is kept.
+    pub(super) fn lend(&self, client: Client) -> Loan<'_> {
+        *self.bulk.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+        Loan(self)
     }
 
     pub(super) fn refused(&self, refused: Refused) -> String {
@@ -109,16 +162,40 @@ impl Following {
         }
     }
 
+    /// Says what could not be taken in, here and to the registry.
     pub(super) fn complain(&self, nacks: Nacks) {
+        if nacks.is_empty() {
+            return;
+        }
+        let mut known = self.complaints.known();
         for nack in nacks {
             tracing::error!(
                 id = nack.id,
                 reason = nack.reason,
                 "an object cannot be taken in; it grants nothing"
             );
-            // A full queue holds enough for people to see what is wrong.
-            let _ = self.nacks.0.try_send(nack);
+            // Enough for people to see what is wrong.
+            if known.len() < COMPLAINTS {
+                known.insert((nack.kind, nack.id.clone()), nack);
+            }
         }
+        drop(known);
+        self.complaints.news.notify_one();
+    }
+
+    /// Objects that came anew: what was wrong with them before is no matter.
+    pub(super) fn settled(&self, names: Vec<Name>) {
+        let mut known = self.complaints.known();
+        if !known.is_empty() {
+            for name in names {
+                known.remove(&(kind_message(name.kind), name.id.to_string()));
+            }
+        }
+    }
+
+    /// Everything came anew.
+    pub(super) fn all_settled(&self) {
+        self.complaints.known().clear();
     }
 
     pub(super) fn resync(&self, resync: Resync) -> String {

@@ -1,12 +1,16 @@
 //! Following a registry: what is believed, kept on disk, and decided by.
 
 mod attend;
+mod demand;
 mod disk;
+mod entities;
+mod fetch;
 mod intake;
 mod keeper;
 mod lanes;
 mod link;
 mod recall;
+mod report;
 mod watch;
 
 pub(super) use disk::Disk;

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    domain::SubjectId,
     engine::follow::{Resync, Take},
     wire::{
         sync::era_message,
@@ -15,8 +16,8 @@ use crate::{
 
 use super::{
     disk::Draft,
-    intake::{Arriving, Delta, Wrong},
-    keeper::{Broken, Came},
+    intake::{Arriving, Delta, Held, Nacks, Wrong},
+    keeper::{Broken, Came, Turn},
     lanes::{Backoff, Following, SLOW, SOON, told},
     link::connect,
 };
@@ -79,6 +80,8 @@ impl Following {
             .map_err(|_| "no answer".to_owned())?;
         let mut events = answer.map_err(|status| told(&status))?.into_inner();
         keeper.metrics.connected("watch", true);
+        // Fetches go with the stream that tells when what they bring holds no longer.
+        let _fetching = self.lend(client);
         loop {
             let event = if transfer.arriving.is_some() {
                 // Who sends a snapshot is to get on with it.
@@ -146,7 +149,8 @@ impl Following {
             watch_response::Event::Delta(signed) => {
                 match self.delta(signed).await {
                     Ok(Came::Known) => Ok(false),
-                    Ok(Came::Held(due, nacks)) => {
+                    Ok(Came::Held(due, names, nacks)) => {
+                        self.settled(names);
                         self.complain(nacks);
                         if due {
                             transfer.anew = true;
@@ -163,6 +167,8 @@ impl Following {
                         Err(self.resync(Resync::Digest))
                     }
                     Err(Broken::Wrong(wrong)) => Err(self.wrong(&wrong)),
+                    // What is held stays in force, and the change comes again.
+                    Err(broken @ Broken::Unfetched(_)) => Err(broken.to_string()),
                     Err(Broken::Disk(fault)) => {
                         // What a failed write left behind is not appended to.
                         transfer.anew = true;
@@ -188,21 +194,27 @@ impl Following {
         // Until it is in force and kept, nothing that is held can be gone on from.
         transfer.anew = true;
         let keeper = &self.keeper;
+        let turn = keeper.turn().await;
         let made = tokio::task::spawn_blocking(move || arriving.finish())
             .await
             .map_err(|error| error.to_string())?;
         let (held, nacks) = made.map_err(|error| self.wrong(&error))?;
+        let (held, more) = self.refetched(&turn, held).await?;
         let revision = held.revision;
         let (controls, subjects, exceptions) = held.snapshot.counts();
         keeper
-            .take(held, move |disk| disk.replace(draft))
+            .take(&turn, held, move |disk| disk.replace(draft))
             .await
             .map_err(|broken| match broken {
                 Broken::Disk(fault) => self.unkept(&fault),
-                broken @ (Broken::Resync(_) | Broken::Wrong(_)) => broken.to_string(),
+                broken @ (Broken::Resync(_) | Broken::Wrong(_) | Broken::Unfetched(_)) => {
+                    broken.to_string()
+                }
             })?;
         *transfer = Transfer::default();
+        self.all_settled();
         self.complain(nacks);
+        self.complain(more);
         tracing::info!(
             revision,
             controls,
@@ -220,13 +232,50 @@ impl Following {
             Take::Known => return Ok(Came::Known),
             Take::Fresh => {}
         }
+        let turn = keeper.turn().await;
         let held = keeper.held().ok_or(Broken::Resync(Resync::Gap))?;
-        let (held, nacks) = tokio::task::spawn_blocking(move || delta.applied(&held))
-            .await
-            .map_err(|_| Broken::Wrong(Wrong::Sum))?
-            .map_err(Broken::Wrong)?;
-        let due = keeper.take(held, move |disk| disk.delta(&signed)).await?;
-        Ok(Came::Held(due, nacks))
+        let stale = held.stale(&delta.touched, &delta.objects, delta.through);
+        let arrived = self.afresh(&turn, &held, &stale, delta.through).await?;
+        let names = delta.objects.iter().map(|edit| edit.name.clone()).collect();
+        let (held, nacks) = tokio::task::spawn_blocking(move || {
+            let (held, mut nacks) = delta.applied(&held)?;
+            if arrived.is_empty() {
+                return Ok((held, nacks));
+            }
+            let (held, more) = held.taking(arrived)?;
+            nacks.extend(more);
+            Ok((held, nacks))
+        })
+        .await
+        .map_err(|_| Broken::Wrong(Wrong::Sum))?
+        .map_err(Broken::Wrong)?;
+        let due = keeper
+            .take(&turn, held, move |disk| disk.delta(&signed))
+            .await?;
+        Ok(Came::Held(due, names, nacks))
+    }
+
+    /// A new state with what had been fetched beside the one before, fetched anew. What cannot be
+    /// is fetched once somebody asks about it.
+    async fn refetched(&self, turn: &Turn<'_>, held: Held) -> Result<(Held, Nacks), String> {
+        let before = self.keeper.held();
+        let ids: Vec<SubjectId> = before
+            .iter()
+            .flat_map(|before| before.fetched.entries())
+            .map(|(id, _)| id.clone())
+            .collect();
+        let afresh = self.afresh(turn, &held, &ids, held.revision).await;
+        let arrived = afresh.unwrap_or_else(|broken| {
+            tracing::warn!(%broken, count = ids.len(), "what was fetched on demand is let go");
+            for id in &ids {
+                self.demand.forget(id);
+            }
+            Vec::new()
+        });
+        if arrived.is_empty() {
+            return Ok((held, Nacks::new()));
+        }
+        held.taking(arrived).map_err(|wrong| self.wrong(&wrong))
     }
 }
 

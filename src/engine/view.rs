@@ -1,0 +1,168 @@
+//! What a snapshot is asked.
+
+use std::sync::Arc;
+
+use crate::domain::{
+    ClassId, Control, Digest, Domain, DomainId, Exception, ExceptionId, Question, Subject,
+    SubjectId, Tier, TierRules, WhenUngoverned,
+};
+
+use super::{
+    index::{Entry, Grants},
+    removed::Removed,
+    snapshot::Snapshot,
+};
+
+impl Snapshot {
+    /// Whether what is not here may come once it was asked about.
+    pub fn fetches(&self) -> bool {
+        self.fetches
+    }
+
+    /// Whether any condition reads what is governed about the resource.
+    pub fn reads_resource(&self) -> bool {
+        self.rules.reads_resource
+    }
+
+    /// The domain and those it is part of, innermost first; ends in a circle as well.
+    pub(super) fn ancestry<'a>(&'a self, id: &'a DomainId) -> impl Iterator<Item = &'a Domain> {
+        let mut next = Some(id);
+        let limit = self.domains.len().saturating_add(1);
+        std::iter::from_fn(move || {
+            let domain = self.domains.get(next?)?;
+            next = domain.parent.as_ref();
+            Some(domain)
+        })
+        .take(limit)
+    }
+
+    pub(crate) fn when_ungoverned(&self, id: Option<&DomainId>) -> WhenUngoverned {
+        id.and_then(|id| self.ancestry(id).find_map(|domain| domain.when_ungoverned))
+            .unwrap_or(WhenUngoverned::Deny)
+    }
+
+    /// The digest of everything it was made from.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Its place in the order of changes.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The rules of `tier`.
+    pub fn tier(&self, tier: Tier) -> &TierRules {
+        let [low, moderate, high, incident] = &*self.tiers;
+        match tier {
+            Tier::Low => low,
+            Tier::Moderate => moderate,
+            Tier::High => high,
+            Tier::Incident => incident,
+        }
+    }
+
+    /// How many controls, subjects and exceptions it holds.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (
+            self.rules.all.len(),
+            self.subjects().count(),
+            self.grants.len(),
+        )
+    }
+
+    /// The controls, in the order of their ids.
+    pub fn controls(&self) -> impl Iterator<Item = &Arc<Control>> {
+        self.rules.all.iter().map(|rule| &rule.control)
+    }
+
+    /// The subjects, in no particular order.
+    pub fn subjects(&self) -> impl Iterator<Item = &Arc<Subject>> {
+        self.entries
+            .values()
+            .filter_map(|entry| entry.subject.as_ref())
+    }
+
+    /// The exceptions, in no particular order.
+    pub fn exceptions(&self) -> impl Iterator<Item = &Arc<Exception>> {
+        self.grants.values().map(|grant| &grant.exception)
+    }
+
+    /// The exception called `id`.
+    pub fn exception(&self, id: &str) -> Option<&Arc<Exception>> {
+        self.grants.get(id).map(|grant| &grant.exception)
+    }
+
+    /// The exceptions that name the subject called `id`, which need not be known.
+    pub fn exceptions_of(&self, id: &str) -> Vec<&Arc<Exception>> {
+        let mut exceptions: Vec<_> = self
+            .entries
+            .get(id)
+            .into_iter()
+            .flat_map(|entry| entry.grants.all())
+            .map(|grant| &grant.exception)
+            .collect();
+        // One grant stands under each of its controls.
+        exceptions.sort_by(|a, b| a.id.cmp(&b.id));
+        exceptions.dedup_by(|a, b| a.id == b.id);
+        exceptions
+    }
+
+    /// The domain and those it is part of, innermost first.
+    pub fn domains_above<'a>(&'a self, id: &'a DomainId) -> impl Iterator<Item = &'a Domain> {
+        self.ancestry(id)
+    }
+
+    /// The subject called `id`.
+    pub fn subject(&self, id: &str) -> Option<&Arc<Subject>> {
+        self.entries.get(id)?.subject.as_ref()
+    }
+
+    pub(crate) fn entry(&self, id: &SubjectId) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    /// The same snapshot, in which `id` has been used as often as it may.
+    #[must_use]
+    pub fn exhausting(&self, id: &ExceptionId) -> Self {
+        let mut next = self.clone();
+        next.exhausted.put(id.clone(), ());
+        next
+    }
+
+    /// The same snapshot, of which everything in `removed` is taken back.
+    #[must_use]
+    pub fn removing(&self, removed: Arc<Removed>) -> Self {
+        Self {
+            removed,
+            ..self.clone()
+        }
+    }
+
+    /// Everything that was taken back.
+    pub fn removed(&self) -> &Arc<Removed> {
+        &self.removed
+    }
+
+    /// Whether `exception` was taken back, for `subject`.
+    pub(crate) fn is_revoked(&self, exception: &Exception, subject: &Subject) -> bool {
+        let own = || [&exception.domain, &subject.domain].into_iter().flatten();
+        let above = own().flat_map(|id| self.ancestry(id));
+        let domains = own().chain(above.map(|domain| &domain.id));
+        self.removed.covers(exception, subject, domains)
+    }
+
+    pub(crate) fn is_exhausted(&self, id: &ExceptionId) -> bool {
+        !self.exhausted.is_empty() && self.exhausted.get(id).is_some()
+    }
+
+    pub(crate) fn class_grants(&self, class: &ClassId) -> Option<&Grants> {
+        self.classes.get(class).map(AsRef::as_ref)
+    }
+
+    /// What is governed about the question's resource: under its id, or for a tool its server's.
+    pub fn resource(&self, question: &Question) -> Option<&Arc<Subject>> {
+        let server = || self.subject(question.resource.tool()?.server?);
+        self.subject(&question.resource.id).or_else(server)
+    }
+}

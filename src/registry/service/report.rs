@@ -1,0 +1,88 @@
+//! What sidecars report: acknowledged once it is kept.
+
+use tonic::Streaming;
+
+use crate::{
+    domain::{Digest, Facet, Invalid, Observed, SubjectId},
+    registry::{authn::Caller, core::Error},
+    wire::{Fault, Received, sync::time, v1},
+};
+
+use super::Sync;
+
+/// Most observations in a message.
+const MOST: usize = 1_000;
+
+/// A sidecar that reports.
+pub(super) struct Reporting {
+    pub(super) sync: Sync,
+    pub(super) caller: Caller,
+    pub(super) incoming: Streaming<Received<v1::ReportRequest>>,
+}
+
+impl Reporting {
+    /// The next acknowledgement; nothing at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<v1::ReportResponse>, Fault> {
+        use futures_util::StreamExt;
+        let message = tokio::select! {
+            () = self.sync.stop.cancelled() => return Ok(None),
+            message = self.incoming.next() => message,
+        };
+        let Some(Ok(Received { message, .. })) = message else {
+            return Ok(None);
+        };
+        self.sync.still(&self.caller.identity, &self.caller.scope)?;
+        let v1::ReportRequest { sequence, observed } = message?;
+        if observed.len() > MOST {
+            let fix = format!("send {MOST} at a time");
+            let invalid = Invalid::new("observed", format!("has {} items", observed.len()), fix);
+            return Err(Fault::Invalid(invalid));
+        }
+        let observed = observed
+            .into_iter()
+            .enumerate()
+            .map(|(at, one)| {
+                read(one).map_err(|error| Fault::Invalid(error.under(&format!("observed[{at}]"))))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let view = self.sync.registry.view();
+        let (ours, others): (Vec<_>, Vec<_>) = observed.into_iter().partition(|observed| {
+            let id = observed.subject.as_str();
+            self.sync.may_speak_of(&self.caller.scope, id, &view)
+        });
+        if let Some(other) = others.first() {
+            tracing::warn!(sidecar = %self.caller.identity, subject = %other.subject, count = others.len(), "reports about subjects beyond its scope are not kept");
+        }
+        let store = &self.sync.registry.store;
+        store
+            .observe(&self.caller.identity, &ours)
+            .await
+            .map_err(Error::Store)?;
+        Ok(Some(v1::ReportResponse {
+            acknowledged: sequence,
+        }))
+    }
+}
+
+fn read(message: v1::ObservedFacet) -> Result<Observed, Invalid> {
+    let v1::ObservedFacet {
+        subject,
+        facet,
+        digest,
+        first_time,
+        last_time,
+        sidecar: _,
+    } = message;
+    let observed = Observed {
+        subject: SubjectId::parse(&subject).map_err(|error| error.under("subject"))?,
+        facet: Facet::parse(&facet).map_err(|error| error.under("facet"))?,
+        digest: Digest::parse(&digest).map_err(|error| error.under("digest"))?,
+        first: time("first_time", first_time)?,
+        last: time("last_time", last_time)?,
+    };
+    if observed.last < observed.first {
+        let fix = "send when it was first and last seen";
+        return Err(Invalid::new("last_time", "is before `first_time`", fix));
+    }
+    Ok(observed)
+}
