@@ -188,6 +188,8 @@ pub struct Control {
     pub vectors: Vec<Vector>,
     /// Where it is in its life.
     pub state: ControlState,
+    /// It stands in for a control that cannot be read here, and can never tell (S13).
+    pub stands_in: bool,
 }
 
 impl Control {
@@ -196,7 +198,8 @@ impl Control {
     #[must_use]
     pub fn indeterminate(&self) -> Self {
         Self {
-            failure_condition: "1 / 0 == 1".into(),
+            failure_condition: "true".into(),
+            stands_in: true,
             applies_to: Reach {
                 condition: None,
                 ..self.applies_to.clone()
@@ -205,7 +208,12 @@ impl Control {
             runtime: true,
             schedule: None,
             vectors: Vec::new(),
-            state: ControlState::Deprecated,
+            // What is in force needs vectors; nothing comes into force by standing in.
+            state: match self.state {
+                ControlState::Active => ControlState::Deprecated,
+                state
+                @ (ControlState::Draft | ControlState::Deprecated | ControlState::Retired) => state,
+            },
             ..self.clone()
         }
     }
@@ -218,7 +226,8 @@ impl Control {
             title: "cannot be read by this sidecar".into(),
             description: Box::default(),
             remediation: "bring the sidecar up to the registry's version".into(),
-            failure_condition: "1 / 0 == 1".into(),
+            failure_condition: "true".into(),
+            stands_in: true,
             applies_to: Reach::default(),
             params: Value::map([]),
             runtime: true,

@@ -134,6 +134,8 @@ pub enum TroubleKind {
     FacetIncomplete(Facet),
     /// Nothing is governed about the resource.
     ResourceUnknown,
+    /// The control cannot be read here.
+    NotRead,
 }
 
 impl TroubleKind {
@@ -151,6 +153,9 @@ impl TroubleKind {
             Self::FacetStale(facet) => format!("facet `{facet}` was observed too long ago"),
             Self::FacetIncomplete(facet) => format!("facet `{facet}` was not reported completely"),
             Self::ResourceUnknown => "nothing is governed about the resource".into(),
+            Self::NotRead => {
+                "the control cannot be read here; bring this program up to date".into()
+            }
         }
     }
 }

@@ -134,7 +134,8 @@ fn clauses(rule: &Rule, verdict: Verdict, frame: &Frame<'_>) -> Vec<Clause> {
         kind:
             kind @ (TroubleKind::FacetMissing(_)
             | TroubleKind::FacetStale(_)
-            | TroubleKind::FacetIncomplete(_)),
+            | TroubleKind::FacetIncomplete(_)
+            | TroubleKind::NotRead),
         ..
     }) = verdict
     {

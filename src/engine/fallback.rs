@@ -59,3 +59,44 @@ impl Snapshot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{Digest, Now, Reason},
+        engine::decide,
+        testing::{control, noon, question, subject},
+    };
+
+    #[test]
+    fn s13_a_control_that_cannot_be_compiled_cannot_tell_and_is_not_left_out() {
+        let digest = Digest::parse("sha256:0").unwrap();
+        let mut odd = control("CT-ODD", "true");
+        let good = odd.clone();
+        odd.failure_condition = "later()".into();
+        for before in [vec![], vec![Change::PutControl(good)]] {
+            let mut changes = vec![Change::PutSubject(subject("agent"))];
+            changes.extend(before);
+            let empty = Snapshot::empty(digest.clone());
+            let (snapshot, _) = empty.taking(changes, digest.clone(), 1);
+            let odd = vec![Change::PutControl(odd.clone())];
+            let (snapshot, errors) = snapshot.taking(odd, digest.clone(), 2);
+            assert_eq!(errors.len(), 1);
+            // One of which not even its reach can be read is held against everything.
+            let id = crate::domain::ControlId::parse("CT-WORSE").unwrap();
+            let owner = crate::domain::Principal::parse("service:registry").unwrap();
+            let worse = vec![Change::PutControl(Control::unreadable(id, 1, owner))];
+            let (all, errors) = snapshot.taking(worse, digest.clone(), 3);
+            assert_eq!(errors.len(), 0);
+            let decision = decide(&question("agent"), &all, Now::exactly(noon()));
+            assert!(decision.reasons.contains(&Reason::HardMandatory));
+            let decision = decide(&question("agent"), &snapshot, Now::exactly(noon()));
+            assert!(
+                decision.reasons.contains(&Reason::ControlError),
+                "{:?}",
+                decision.reasons
+            );
+        }
+    }
+}

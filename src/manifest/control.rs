@@ -335,6 +335,7 @@ impl ControlManifest {
                     pass: vector.expect == Expect::Pass,
                 })
             })?,
+            stands_in: false,
             state: match self.state {
                 StateName::Draft => ControlState::Draft,
                 StateName::Active => ControlState::Active,

@@ -42,6 +42,7 @@ pub fn control(id: &str, failure_condition: &str) -> Control {
         schedule: None,
         owner: parsed(Principal::parse("user:owner")),
         owner_role: "".into(),
+        stands_in: false,
         evidence: vec![EvidenceNeed {
             source: "a test".into(),
             facets: vec![],
