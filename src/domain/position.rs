@@ -42,7 +42,7 @@ impl fmt::Display for Era {
 }
 
 /// How far the log has come: the number of transactions, and of removals among them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Head {
     /// Transactions.
     pub revision: u64,

@@ -27,7 +27,7 @@ pub fn bound(lease: Span) -> Span {
 }
 
 /// One sidecar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Attendant {
     /// The last answer to a nonce, by the registry's elapsed time.
     answered: Span,
@@ -36,7 +36,7 @@ struct Attendant {
 }
 
 /// Who attends.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Attendance {
     attendants: BTreeMap<Box<str>, Attendant>,
     began: Span,

@@ -24,7 +24,7 @@ const FUTURE: Span = Span::from_hours(48);
 pub type Nonce = [u8; 16];
 
 /// What the registry says, signed, in answer to a nonce.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Heartbeat {
     /// Of which history it speaks.
     pub era: Era,
@@ -117,7 +117,7 @@ impl Resync {
 }
 
 /// The steps of taking something in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Write it and wait until it is durable.
     Persist,
@@ -149,14 +149,14 @@ pub fn removal_steps() -> [Step; 4] {
 }
 
 /// A heartbeat whose events have not all been taken in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     anchor: Span,
     head: Head,
 }
 
 /// Two lines between which the registry's time lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Bounds {
     /// It was no earlier than this, then.
     earliest: (Timestamp, Span),
@@ -165,7 +165,7 @@ struct Bounds {
 }
 
 /// How a decision sees the registry: published, and read at every decision.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Contact {
     removals: Option<Span>,
     state: Option<Span>,
@@ -222,7 +222,7 @@ fn drift(span: Span) -> i64 {
 }
 
 /// A follower of one registry.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Follower {
     era: Option<Era>,
     /// What decisions are made by.
