@@ -115,6 +115,8 @@ async fn attend(
             continue;
         };
         let mut down = answer.into_inner();
+        let mut spread = 0;
+        let mut owed: Option<Instant> = None;
         let mut pings = tokio::time::interval(Duration::from_secs(5));
         loop {
             let ping = |sequence| {
@@ -129,6 +131,13 @@ async fn attend(
             };
             tokio::select! {
                 _ = pings.tick() => drop(send(ping(sequence))),
+                () = tokio::time::sleep_until(owed.unwrap_or_else(Instant::now)), if owed.is_some() => {
+                    owed = None;
+                    send(attend_request::Event::Ping(v1::Ping {
+                        acknowledged: Some(v1::Head { revision: 0, sequence }),
+                        ..v1::Ping::default()
+                    }));
+                }
                 message = down.message() => match message {
                     Ok(Some(message)) => match message.event {
                         Some(attend_response::Event::Removals(signed)) => {
@@ -136,10 +145,12 @@ async fn attend(
                             let statement: v1::RemovalsStatement = exeat::wire::decoded(&signed.statement).unwrap();
                             sequence = statement.through;
                             heard.send((sequence, at)).unwrap_or_default();
-                            send(attend_request::Event::Ping(v1::Ping {
-                                acknowledged: Some(v1::Head { revision: 0, sequence }),
-                                ..v1::Ping::default()
-                            }));
+                            // As a sidecar does; that it has it on disk by then is not modelled.
+                            let dice = exeat::wire::signed::random::<8>().map_or(0, u64::from_be_bytes);
+                            owed = Some(at + Duration::from_micros(dice % (spread * 1_000 + 1)));
+                        }
+                        Some(attend_response::Event::Welcome(welcome)) => {
+                            spread = u64::from(welcome.acknowledge_ms);
                         }
                         Some(attend_response::Event::Heartbeat(_)) => {
                             live.send_modify(|count| *count += 1);

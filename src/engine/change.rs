@@ -32,6 +32,25 @@ pub enum Change {
     RemoveException(ExceptionId),
 }
 
+impl Change {
+    /// The same, of an object at `revision`.
+    #[must_use]
+    pub fn at_revision(mut self, revision: u64) -> Self {
+        match &mut self {
+            Self::PutControl(control) => control.revision = revision,
+            Self::PutException(exception) => exception.revision = revision,
+            Self::PutTier(..)
+            | Self::PutDomain(_)
+            | Self::PutSubject(_)
+            | Self::RemoveDomain(_)
+            | Self::RemoveControl(_)
+            | Self::RemoveSubject(_)
+            | Self::RemoveException(_) => {}
+        }
+        self
+    }
+}
+
 /// Which object an error is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {

@@ -174,8 +174,11 @@ pub(super) fn applies(rule: &Rule, question: &Question, frame: &Frame<'_>) -> bo
 
 /// What a control says: its evidence first, then its condition.
 pub(super) fn judge(rule: &Rule, subject: &Subject, frame: &Frame<'_>, now: Now) -> Verdict {
+    let trouble = |kind| Verdict::Indeterminate(Trouble { kind, at: 0 });
+    if rule.control.stands_in {
+        return trouble(TroubleKind::NotRead);
+    }
     for need in &rule.needs {
-        let trouble = |kind| Verdict::Indeterminate(Trouble { kind, at: 0 });
         let Some(state) = subject.facet(need.facet) else {
             return trouble(TroubleKind::FacetMissing(need.facet));
         };
@@ -428,7 +431,8 @@ fn conclude(asked: &Asked<'_>, passed: u32, mut failed: SmallVec<[ControlResult;
             } else {
                 Reason::ControlError
             });
-            retry |= asked.snapshot.fetches() && lacks_resource(result.verdict);
+            let awaits = asked.snapshot.fetches() && lacks_resource(result.verdict);
+            retry |= awaits || asked.snapshot.is_reading();
             for reason in naming().filter_map(|weighed| weighed.against?.reason()) {
                 retry |= matches!(
                     reason,

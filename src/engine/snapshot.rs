@@ -38,6 +38,7 @@ pub struct Snapshot {
     pub(super) exhausted: Shelf<ExceptionId, ()>,
     pub(super) removed: Arc<Removed>,
     pub(super) fetches: bool,
+    pub(super) reading: bool,
 }
 
 impl Snapshot {
@@ -55,6 +56,16 @@ impl Snapshot {
             exhausted: Shelf::default(),
             removed: Arc::default(),
             fetches: false,
+            reading: false,
+        }
+    }
+
+    /// The same snapshot, of one who still reads the exceptions.
+    #[must_use]
+    pub fn reading(self) -> Self {
+        Self {
+            reading: true,
+            ..self
         }
     }
 

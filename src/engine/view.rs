@@ -19,6 +19,11 @@ impl Snapshot {
         self.fetches
     }
 
+    /// Whether exceptions are still being read: whoever needs one is to ask again.
+    pub fn is_reading(&self) -> bool {
+        self.reading
+    }
+
     /// Whether any condition reads what is governed about the resource.
     pub fn reads_resource(&self) -> bool {
         self.rules.reads_resource

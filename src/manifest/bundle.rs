@@ -106,7 +106,7 @@ impl Bundle {
     /// # Errors
     ///
     /// Manifests that do not read the same as JSON, each with its place.
-    pub fn objects(&self) -> Result<Vec<(Name, String)>, Vec<Problem>> {
+    pub fn objects(&self) -> Result<Vec<(Name, String, Change)>, Vec<Problem>> {
         let (mut objects, mut problems) = (Vec::new(), Vec::new());
         for (source, spot) in &self.sources {
             let (Some(kind), Some(file)) = (Kind::parse(source.kind), self.files.get(spot.file))
@@ -114,10 +114,10 @@ impl Bundle {
                 continue;
             };
             match json::of_yaml(text_of(file, *spot)).and_then(|json| {
-                json::read_json(kind, 1, &json)?;
-                Ok(json)
+                let change = json::read_json(kind, 1, &json)?;
+                Ok((json, change))
             }) {
-                Ok(json) => objects.push((Name::new(kind, &source.id), json)),
+                Ok((json, change)) => objects.push((Name::new(kind, &source.id), json, change)),
                 Err(error) => problems.push(locate(
                     file,
                     *spot,
@@ -127,7 +127,7 @@ impl Bundle {
             }
         }
         if problems.is_empty() {
-            objects.sort();
+            objects.sort_by(|a, b| a.0.cmp(&b.0));
             Ok(objects)
         } else {
             Err(problems)

@@ -84,6 +84,13 @@ impl Guests {
         Ok(())
     }
 
+    /// How many sidecars are let in.
+    pub(super) fn sidecars(&self) -> usize {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let names = known.names.values();
+        names.filter(|caller| caller.role == Role::Sidecar).count()
+    }
+
     /// What a sidecar may hold now; nothing if it is not let in.
     pub(super) fn scope_of(&self, identity: &str) -> Option<Arc<Scope>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);

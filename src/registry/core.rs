@@ -10,7 +10,7 @@ use tokio::sync::Mutex as Turn;
 
 use crate::{
     domain::{Era, Head, LogId, Removal, Span, Tier, TierRules, Timestamp, Transaction},
-    engine::{Attendance, Receipt, Snapshot, follow::Beginning},
+    engine::{Attendance, Change, Receipt, Snapshot, follow::Beginning},
     runtime::{clock::Clock, publish::Published},
     wire::{
         decoded,
@@ -233,13 +233,14 @@ impl Registry {
             time: now.max(view.time),
         };
         let (drafted, answer) = draft(&view, blank)?;
-        let Some((transaction, snapshot)) = drafted else {
+        let Some(planned) = drafted else {
             return Ok(answer);
         };
         if let Some(why) = &view.read_only {
             return Err(Error::ReadOnly(why.clone()).into());
         }
-        let (next, intervals) = view.after(&transaction, &snapshot).map_err(Error::Store)?;
+        let (next, intervals) = view.after(&planned);
+        let transaction = planned.transaction;
         let (store, windows) = (Arc::clone(&self.store), Arc::clone(&self.windows));
         let published = Arc::clone(&self.view);
         // To its end, whatever becomes of the caller: what is committed is also seen.
@@ -342,7 +343,17 @@ impl Registry {
 
 /// What is to be committed, with the snapshot it makes, and the answer; nothing to commit where
 /// nothing changes.
-pub(super) type Drafted<T> = Result<(Option<(Transaction, Snapshot)>, T), Refused>;
+pub(super) type Drafted<T> = Result<(Option<Planned>, T), Refused>;
+
+/// A transaction with what it amounts to.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) transaction: Transaction,
+    /// Its edits, read.
+    pub(super) changes: Vec<Change>,
+    /// What they make.
+    pub(super) snapshot: Snapshot,
+}
 
 /// What a transaction begins from.
 #[derive(Clone, Copy, Debug)]

@@ -10,9 +10,10 @@ use std::{
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    domain::Head,
+    domain::{Edit, Head, Kind},
     engine::follow::{Heartbeat, Nonce},
     wire::{
+        encoded,
         signed::{Purpose, sha256},
         sync::{
             beginning_message, era_message, heartbeat_message, object_message, removal_message,
@@ -133,7 +134,12 @@ impl Publication {
             }
         }
         let edits = cohort.every(&view.objects, &view.snapshot);
-        let signed = |file: File, places: Vec<u64>, digests: Vec<Vec<u8>>| {
+        let signed = |Written {
+                          file,
+                          places,
+                          digests,
+                          first_exceptions,
+                      }: Written| {
             let statement = v1::SnapshotStatement {
                 era: Some(era_message(view.beginning.era)),
                 revision: view.head.revision,
@@ -142,6 +148,7 @@ impl Publication {
                 bytes: places.last().copied().unwrap_or(0),
                 sum: cohort.sum().to_bytes().to_vec(),
                 time: Some(stamp(view.time)),
+                first_exceptions,
             };
             let signed = registry.signer.seal(Purpose::Snapshot, &statement);
             Built {
@@ -154,11 +161,11 @@ impl Publication {
         };
         let failed =
             |error: std::io::Error| Error::Unfit(format!("a snapshot cannot be written: {error}"));
-        let (file, places, digests) = tokio::task::spawn_blocking(move || written(&edits))
+        let written = tokio::task::spawn_blocking(move || written(&edits))
             .await
             .map_err(|error| Error::Unfit(error.to_string()))?
             .map_err(failed)?;
-        let built = Arc::new(signed(file, places, digests));
+        let built = Arc::new(signed(written));
         known.insert(scope.clone(), Arc::clone(&built));
         Ok(built)
     }
@@ -222,43 +229,65 @@ impl Publication {
     }
 }
 
-type Written = (File, Vec<u64>, Vec<Vec<u8>>);
+/// A snapshot's chunks in a file.
+struct Written {
+    file: File,
+    places: Vec<u64>,
+    digests: Vec<Vec<u8>>,
+    first_exceptions: u32,
+}
 
-fn written(edits: &[crate::domain::Edit]) -> std::io::Result<Written> {
-    use crate::wire::encoded;
-    let file = tempfile::tempfile()?;
-    let (mut places, mut digests) = (vec![0_u64], Vec::new());
-    let mut list = v1::ObjectList::default();
-    let mut size = 0_usize;
-    let mut end = 0_u64;
-    let mut flush = |list: &mut v1::ObjectList, size: &mut usize| -> std::io::Result<()> {
+fn written(edits: &[Edit]) -> std::io::Result<Written> {
+    let (others, exceptions): (Vec<_>, Vec<_>) = edits
+        .iter()
+        .partition(|edit| edit.name.kind != Kind::Exception);
+    let mut written = Written {
+        file: tempfile::tempfile()?,
+        places: vec![0],
+        digests: Vec::new(),
+        first_exceptions: 0,
+    };
+    written.add(&others)?;
+    written.first_exceptions = u32::try_from(written.digests.len()).unwrap_or(u32::MAX);
+    written.add(&exceptions)?;
+    Ok(written)
+}
+
+impl Written {
+    /// Adds chunks with `edits`.
+    fn add(&mut self, edits: &[&Edit]) -> std::io::Result<()> {
+        let mut list = v1::ObjectList::default();
+        let mut size = 0_usize;
+        for edit in edits {
+            let object = object_message(edit);
+            let more = object
+                .manifest
+                .len()
+                .saturating_add(object.id.len())
+                .saturating_add(32);
+            if size.saturating_add(more) > CHUNK {
+                self.flush(&mut list)?;
+                size = 0;
+            }
+            size = size.saturating_add(more);
+            list.objects.push(object);
+        }
+        self.flush(&mut list)
+    }
+
+    fn flush(&mut self, list: &mut v1::ObjectList) -> std::io::Result<()> {
         if list.objects.is_empty() {
             return Ok(());
         }
         let content = encoded(list);
-        file.write_all_at(&content, end)?;
-        end = end.saturating_add(u64::try_from(content.len()).unwrap_or(u64::MAX));
-        places.push(end);
-        digests.push(sha256(&content).to_vec());
+        let end = self.places.last().copied().unwrap_or(0);
+        self.file.write_all_at(&content, end)?;
+        let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
+        self.places.push(end.saturating_add(length));
+        self.digests.push(sha256(&content).to_vec());
         list.objects.clear();
-        *size = 0;
         Ok(())
-    };
-    for edit in edits {
-        let object = object_message(edit);
-        let more = object
-            .manifest
-            .len()
-            .saturating_add(object.id.len())
-            .saturating_add(32);
-        if size.saturating_add(more) > CHUNK {
-            flush(&mut list, &mut size)?;
-        }
-        size = size.saturating_add(more);
-        list.objects.push(object);
     }
-    flush(&mut list, &mut size)?;
-    Ok((file, places, digests))
 }
 
 impl Registry {

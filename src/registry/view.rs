@@ -6,13 +6,14 @@ use std::{
 };
 
 use crate::{
-    domain::{Digest, Edit, Head, Kind, Name, Removal, Subject, Timestamp, Transaction},
+    domain::{Digest, Edit, Head, Kind, Name, Removal, Subject, Timestamp},
     engine::{Change, Removed, Shelf, Snapshot, follow::Beginning},
     manifest::change,
 };
 
 use super::{
     cohort::{Cohort, Interval},
+    core::Planned,
     scope::Scope,
     store::{Kept, StoreError, Stored},
 };
@@ -136,16 +137,13 @@ impl View {
         self.snapshot = self.snapshot.removing(Arc::new(removed));
     }
 
-    /// The view after `transaction`, whose edits make `snapshot`, and what changed for each scope.
-    ///
-    /// # Errors
-    ///
-    /// A transaction that cannot be understood.
-    pub(super) fn after(
-        &self,
-        transaction: &Transaction,
-        snapshot: &Snapshot,
-    ) -> Result<(Self, Vec<(Scope, Interval)>), StoreError> {
+    /// The view after a transaction, and what changed for each scope.
+    pub(super) fn after(&self, planned: &Planned) -> (Self, Vec<(Scope, Interval)>) {
+        let Planned {
+            transaction,
+            changes,
+            snapshot,
+        } = planned;
         let mut next = Self {
             snapshot: snapshot.removing(Arc::clone(self.snapshot.removed())),
             ..self.clone()
@@ -153,9 +151,7 @@ impl View {
         let after = self.head.revision;
         next.head.revision = transaction.revision;
         next.time = transaction.time;
-        let mut changes = Vec::with_capacity(transaction.edits.len());
         for edit in &transaction.edits {
-            changes.push(change(edit).map_err(|error| StoreError::Failed(error.to_string()))?);
             let stored = Stored {
                 name: edit.name.clone(),
                 revision: edit.revision,
@@ -166,7 +162,7 @@ impl View {
             };
             next.objects.put(edit.name.clone(), Arc::new(stored));
         }
-        next.note_classes(&changes);
+        next.note_classes(changes);
         if let Some(last) = transaction.removals.last() {
             next.head.sequence = last.sequence;
             next.remove(transaction.removals.clone());
@@ -174,8 +170,8 @@ impl View {
         let mut intervals = Vec::with_capacity(next.cohorts.len());
         for (scope, cohort) in &mut next.cohorts {
             let cohort = Arc::make_mut(cohort);
-            let edits = cohort.after(&transaction.edits, &changes, &next.objects, &next.snapshot);
-            let touched = cohort.touched(&changes, &self.snapshot, &next.snapshot);
+            let edits = cohort.after(&transaction.edits, changes, &next.objects, &next.snapshot);
+            let touched = cohort.touched(changes, &self.snapshot, &next.snapshot);
             intervals.push((
                 scope.clone(),
                 Interval {
@@ -187,7 +183,7 @@ impl View {
                 },
             ));
         }
-        Ok((next, intervals))
+        (next, intervals)
     }
 
     /// An object that is there.

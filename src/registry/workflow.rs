@@ -6,13 +6,13 @@ use crate::{
     domain::{
         Act, Cause, Digest, Edit, Invalid, Kind, Name, Removal, SubjectId, Target, Transaction,
     },
-    engine::{Receipt, Snapshot},
+    engine::{Change, Receipt, Snapshot},
     manifest::{Bundle, Problem, change},
 };
 
 use super::{
     authn::Caller,
-    core::{Draft, Error, Registry},
+    core::{Draft, Error, Planned, Registry},
     role::Role,
     view::View,
 };
@@ -106,11 +106,12 @@ impl Registry {
         apply: Apply,
     ) -> Result<(u64, Vec<Applied>), Refused> {
         let bundle = Bundle::read_files(apply.files.clone()).map_err(Refused::Problems)?;
-        let wanted: BTreeMap<Name, String> = bundle
-            .objects()
-            .map_err(Refused::Problems)?
-            .into_iter()
-            .collect();
+        let mut changes = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
+        for (name, json, change) in bundle.objects().map_err(Refused::Problems)? {
+            changes.insert(name.clone(), change);
+            wanted.insert(name, json);
+        }
         self.write(|view, draft| {
             expect(view, &apply.expected)?;
             let mut applied = Vec::with_capacity(wanted.len());
@@ -144,7 +145,14 @@ impl Registry {
                 })
                 .collect();
             permitted(caller, &edits)?;
-            let snapshot = checked(view, draft, &edits, &bundle)?;
+            let changes = edits
+                .iter()
+                .map(|edit| match changes.remove(&edit.name) {
+                    Some(known) => Ok(known.at_revision(edit.revision)),
+                    None => change(edit).map_err(Refused::Invalid),
+                })
+                .collect::<Result<Vec<_>, _>>()?;
+            let snapshot = checked(view, draft, &edits, &changes, &bundle)?;
             if apply.dry_run || edits.is_empty() {
                 return Ok((None, (view.head.revision, applied)));
             }
@@ -163,7 +171,12 @@ impl Registry {
                 edits,
                 removals: Vec::new(),
             };
-            Ok((Some((transaction, snapshot)), (draft.revision, applied)))
+            let planned = Planned {
+                transaction,
+                changes,
+                snapshot,
+            };
+            Ok((Some(planned), (draft.revision, applied)))
         })
         .await
     }
@@ -272,7 +285,7 @@ fn removing(
     principal: &str,
     action: &str,
     removals: Vec<Removal>,
-) -> Result<(Transaction, Snapshot), Refused> {
+) -> Result<Planned, Refused> {
     let transaction = Transaction {
         revision: draft.revision,
         time: draft.time,
@@ -284,7 +297,11 @@ fn removing(
     let (snapshot, _) = view
         .snapshot
         .taking(Vec::new(), digest(draft.revision)?, draft.revision);
-    Ok((transaction, snapshot))
+    Ok(Planned {
+        transaction,
+        changes: Vec::new(),
+        snapshot,
+    })
 }
 
 fn digest(revision: u64) -> Result<Digest, Refused> {
@@ -346,9 +363,9 @@ fn checked(
     view: &View,
     draft: Draft,
     edits: &[Edit],
+    changes: &[Change],
     bundle: &Bundle,
 ) -> Result<Snapshot, Refused> {
-    let mut changes = Vec::with_capacity(edits.len());
     let mut problems = Vec::new();
     for edit in edits {
         if edit.name.kind == Kind::Exception
@@ -361,15 +378,11 @@ fn checked(
                 "was revoked, and that is for good; ask for a new exception under another id",
             ));
         }
-        match change(edit) {
-            Ok(change) => changes.push(change),
-            Err(error) => problems.push(bundle.problem_with(&edit.name, &error.to_string())),
-        }
     }
     problems.extend(left_hanging(view, edits));
     match view
         .snapshot
-        .after(changes, digest(draft.revision)?, draft.revision)
+        .after(changes.to_vec(), digest(draft.revision)?, draft.revision)
     {
         Ok(snapshot) if problems.is_empty() => return Ok(snapshot),
         Ok(_) => {}

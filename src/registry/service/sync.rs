@@ -29,6 +29,8 @@ use super::{opened, report::Reporting};
 
 /// How often sidecars send a nonce, in milliseconds.
 const PING: u32 = 5_000;
+/// Acknowledgements of one removal in a millisecond.
+const ACKNOWLEDGEMENTS: usize = 20;
 /// Sidecars let in again a second, after a restart.
 const ARRIVALS: usize = 500;
 
@@ -351,6 +353,8 @@ impl Sync {
                 .saturating_mul(1_000),
             keys: self.registry.key_statements().await?,
             scope: caller.scope.to_string(),
+            acknowledge_ms: u32::try_from(self.guests.sidecars() / ACKNOWLEDGEMENTS)
+                .unwrap_or(u32::MAX),
         };
         Ok(Attending {
             sync: self.clone(),

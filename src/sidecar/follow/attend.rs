@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     keeper::{Batch, Broken},
-    lanes::{Backoff, Following, LATE, SLOW, told},
+    lanes::{Backoff, Following, LATE, SLOW, some_of, told},
     link::connect,
 };
 
@@ -86,6 +86,8 @@ impl Following {
             "attending"
         );
         let mut next_ping = Instant::now();
+        let spread = Duration::from_millis(u64::from(welcome.acknowledge_ms.min(1_000)));
+        let mut owed: Option<Instant> = None;
         let mut unanswered = 0_u32;
         // A registry that was away knows nothing of what was wrong.
         self.complaints.news.notify_one();
@@ -100,8 +102,12 @@ impl Following {
                         unanswered = 0;
                     } else {
                         // Whoever takes something back waits for this.
-                        self.acknowledge(Vec::new(), &up).await?;
+                        owed = owed.or_else(|| Some(Instant::now() + some_of(spread)));
                     }
+                }
+                () = sleep_until(owed.unwrap_or(next_ping)), if owed.is_some() => {
+                    owed = None;
+                    self.acknowledge(Vec::new(), &up).await?;
                 }
                 () = self.complaints.news.notified() => {
                     let nacks: Vec<_> = self.complaints.known().values().cloned().collect();
@@ -114,6 +120,7 @@ impl Following {
                         return Err(format!("{unanswered} nonces were not answered"));
                     }
                     unanswered = unanswered.saturating_add(1);
+                    owed = None;
                     self.ping(&up).await?;
                     // Several to a lease, however short the shortest is.
                     let often = self.keeper.shortest_lease() / LEASE_PINGS;

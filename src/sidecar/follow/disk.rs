@@ -45,6 +45,44 @@ pub(super) enum Frame {
     Key(v1::Signed),
 }
 
+/// A file's frames, one by one. What follows the last that can be told apart is a write that was
+/// cut, or damage.
+#[derive(Debug)]
+pub(super) struct Frames {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Frames {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// The next frame, and where it ends.
+    pub(super) fn next(&mut self) -> Option<(Frame, u64)> {
+        let (frame, taken) = parse(self.rest())?;
+        self.at = self.at.saturating_add(taken);
+        Some((frame, u64::try_from(self.at).unwrap_or(u64::MAX)))
+    }
+
+    /// Steps over a chunk without reading it; tells how many bytes it takes.
+    pub(super) fn skip_chunk(&mut self) -> Option<usize> {
+        let (kind, _, taken) = envelope(self.rest())?;
+        self.at = self.at.saturating_add(taken);
+        (kind == CHUNK).then_some(taken)
+    }
+
+    /// Begins again.
+    pub(super) fn rewind(&mut self) {
+        self.at = 0;
+    }
+
+    /// Whether something unreadable follows.
+    pub(super) fn is_cut(&self) -> bool {
+        !self.rest().is_empty()
+    }
+}
+
 /// Why the disk is of no use.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -192,9 +230,7 @@ impl Disk {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The frames of a file that can be told apart, and where each ends. What follows the last is
-    /// a write that was cut, or damage.
-    fn frames(&self, name: &str) -> Result<(Vec<(Frame, u64)>, bool), Fault> {
+    fn bytes(&self, name: &str) -> Result<Vec<u8>, Fault> {
         let mut bytes = Vec::new();
         match File::open(self.folder.join(name)) {
             Ok(file) => {
@@ -205,33 +241,43 @@ impl Disk {
                 }
                 let mut file = file;
                 file.read_to_end(&mut bytes).map_err(at("reading back"))?;
+                Ok(bytes)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((vec![], false)),
-            Err(error) => return Err(at("reading back")(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(bytes),
+            Err(error) => Err(at("reading back")(error)),
         }
-        let mut frames = Vec::new();
-        let (mut rest, mut end) = (bytes.as_slice(), 0_u64);
-        while let Some((frame, taken)) = parse(rest) {
-            end = end.saturating_add(u64::try_from(taken).unwrap_or(u64::MAX));
-            frames.push((frame, end));
-            rest = rest.get(taken..).unwrap_or_default();
-        }
-        Ok((frames, !rest.is_empty()))
     }
 
-    /// The snapshot and deltas, and whether something unreadable follows.
-    pub(super) fn state(&self) -> Result<(Vec<(Frame, u64)>, bool), Fault> {
-        self.frames("state")
+    /// The snapshot and deltas.
+    pub(super) fn state(&self) -> Result<Frames, Fault> {
+        Ok(Frames {
+            bytes: self.bytes("state")?,
+            at: 0,
+        })
     }
 
     /// The removals, and whether something unreadable follows.
     pub(super) fn removals(&self) -> Result<(Vec<(Frame, u64)>, bool), Fault> {
-        self.frames("removals")
+        self.all("removals")
+    }
+
+    /// The frames of a file that can be told apart, and where each ends; whether something
+    /// unreadable follows.
+    fn all(&self, name: &str) -> Result<(Vec<(Frame, u64)>, bool), Fault> {
+        let mut frames = Frames {
+            bytes: self.bytes(name)?,
+            at: 0,
+        };
+        let mut all = Vec::new();
+        while let Some(frame) = frames.next() {
+            all.push(frame);
+        }
+        Ok((all, frames.is_cut()))
     }
 
     /// The statements of key rotation.
     pub(super) fn keys(&self) -> Vec<v1::Signed> {
-        let frames = self.frames("trust").unwrap_or_default().0.into_iter();
+        let frames = self.all("trust").unwrap_or_default().0.into_iter();
         frames
             .filter_map(|(frame, _)| match frame {
                 Frame::Key(signed) => Some(signed),
@@ -426,16 +472,21 @@ fn resume(path: &Path, end: u64) -> io::Result<Journal> {
     })
 }
 
-/// The first frame of some bytes and how many it took.
-fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
+/// The first frame of some bytes, unread: its kind, its body, and how many bytes it takes.
+fn envelope(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (kind, rest) = rest.split_first()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     if length > MAX_FRAME {
         return None;
     }
-    let body = rest.get(..length)?;
-    let frame = match *kind {
+    Some((*kind, rest.get(..length)?, length.saturating_add(5)))
+}
+
+/// The first frame of some bytes and how many it took.
+fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let (kind, body, taken) = envelope(bytes)?;
+    let frame = match kind {
         SNAPSHOT => Frame::Snapshot(decoded(body).ok()?),
         CHUNK => Frame::Chunk(decoded(body).ok()?),
         DELTA => Frame::Delta(decoded(body).ok()?),
@@ -443,7 +494,7 @@ fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
         KEY => Frame::Key(decoded(body).ok()?),
         _ => return None,
     };
-    Some((frame, length.saturating_add(5)))
+    Some((frame, taken))
 }
 
 /// Bytes of a slot: turn, log, epoch, revision, sequence, digest.

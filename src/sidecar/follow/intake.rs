@@ -71,6 +71,8 @@ pub(super) struct Held {
     /// What is watched.
     pub(super) parts: Shelf<Name, Part>,
     sum: Sum,
+    /// Exceptions included; else it is a beginning, and can be decided by and not gone on from.
+    pub(super) whole: bool,
     /// What was fetched on demand.
     pub(super) fetched: Shelf<SubjectId, Arc<Fetched>>,
     /// The sum of that.
@@ -92,6 +94,8 @@ pub(super) struct Arriving {
     objects: Vec<Edit>,
     sum: Sum,
     complete: bool,
+    /// The first chunk with exceptions.
+    exceptions: u32,
 }
 
 impl Arriving {
@@ -106,6 +110,7 @@ impl Arriving {
             bytes,
             sum: after,
             time: _,
+            first_exceptions,
         } = statement;
         if chunk_digests.len() > MAX_CHUNKS || bytes > MAX_BYTES {
             return Err(Wrong::Invalid(Invalid::new(
@@ -123,6 +128,7 @@ impl Arriving {
             objects: Vec::new(),
             sum: sum(&after)?,
             complete: scope == COMPLETE,
+            exceptions: first_exceptions,
         })
     }
 
@@ -148,16 +154,46 @@ impl Arriving {
         let list: v1::ObjectList = decoded(&chunk.content)
             .map_err(|why| Invalid::new("content", format!("cannot be read: {why}"), ""))?;
         for message in list.objects {
-            self.objects.push(edit(message)?);
+            let edit = edit(message)?;
+            // Controls that came last would be missing from the beginning.
+            if (edit.name.kind == Kind::Exception) != (chunk.number >= self.exceptions) {
+                return Err(Wrong::Chunk);
+            }
+            self.objects.push(edit);
         }
         self.next = self.next.saturating_add(1);
         Ok(())
     }
 
-    /// Everything that came, put together.
-    pub(super) fn finish(self) -> Result<(Held, Nacks), Wrong> {
+    /// How many chunks come before the exceptions, and how many there are.
+    pub(super) fn chunks(&self) -> (u32, u32) {
+        let all = u32::try_from(self.digests.len()).unwrap_or(u32::MAX);
+        (self.exceptions.min(all), all)
+    }
+
+    /// What came before the exceptions, with what `deltas` made of it since.
+    pub(super) fn beginning(mut self, deltas: Vec<Delta>) -> Result<Held, Wrong> {
+        let mut revision = self.revision;
+        for delta in deltas {
+            if delta.era != self.era || delta.after != revision {
+                return Err(Wrong::Sum);
+            }
+            revision = delta.through;
+            self.objects.extend(delta.objects);
+        }
+        self.objects
+            .retain(|edit| edit.name.kind != Kind::Exception);
+        let mut held = self.empty()?;
+        held.whole = false;
+        held.snapshot = held.snapshot.reading();
+        let objects = std::mem::take(&mut self.objects);
+        let (held, _) = held.after(latest(objects), revision, None)?;
+        Ok(held)
+    }
+
+    fn empty(&self) -> Result<Held, Wrong> {
         let empty = Snapshot::empty(digest(&Sum::default())?);
-        let held = Held {
+        Ok(Held {
             era: self.era,
             revision: 0,
             // What is not among everything is nowhere.
@@ -168,10 +204,16 @@ impl Arriving {
             },
             parts: Shelf::default(),
             sum: Sum::default(),
+            whole: true,
             fetched: Shelf::default(),
             extra: Sum::default(),
-        };
-        held.after(self.objects, self.revision, self.sum)
+        })
+    }
+
+    /// Everything that came, put together.
+    pub(super) fn finish(mut self) -> Result<(Held, Nacks), Wrong> {
+        let objects = std::mem::take(&mut self.objects);
+        self.empty()?.after(objects, self.revision, Some(self.sum))
     }
 }
 
@@ -211,8 +253,25 @@ impl Delta {
 
     /// What is held afterwards.
     pub(super) fn applied(self, held: &Held) -> Result<(Held, Nacks), Wrong> {
-        held.clone().after(self.objects, self.through, self.sum)
+        held.clone()
+            .after(self.objects, self.through, Some(self.sum))
     }
+}
+
+/// Of several edits of one object the last.
+fn latest(edits: Vec<Edit>) -> Vec<Edit> {
+    let mut places: HashMap<Name, usize> = HashMap::new();
+    let mut latest: Vec<Edit> = Vec::with_capacity(edits.len());
+    for edit in edits {
+        let known = places.get(&edit.name).and_then(|at| latest.get_mut(*at));
+        if let Some(place) = known {
+            *place = edit;
+        } else {
+            places.insert(edit.name.clone(), latest.len());
+            latest.push(edit);
+        }
+    }
+    latest
 }
 
 fn digest(sum: &Sum) -> Result<Digest, Invalid> {
@@ -227,7 +286,13 @@ impl Held {
         digest(&all)
     }
 
-    fn after(mut self, edits: Vec<Edit>, revision: u64, sum: Sum) -> Result<(Self, Nacks), Wrong> {
+    /// What is held after `edits`, which make `sum` of it, if that can be told.
+    fn after(
+        mut self,
+        edits: Vec<Edit>,
+        revision: u64,
+        sum: Option<Sum>,
+    ) -> Result<(Self, Nacks), Wrong> {
         let mut nacks = Nacks::new();
         let mut changes = Vec::with_capacity(edits.len());
         let mut revisions = HashMap::new();
@@ -262,7 +327,7 @@ impl Held {
             }
             revisions.insert((name.kind.name(), name.id.to_string()), *revision);
         }
-        if self.sum != sum {
+        if sum.is_some_and(|sum| self.sum != sum) {
             return Err(Wrong::Sum);
         }
         let (snapshot, errors) = self.snapshot.taking(changes, self.digest()?, revision);

@@ -25,6 +25,7 @@ use crate::{
 use super::{
     disk::{Disk, Floor},
     intake::{Arriving, Delta, Held, Nacks, Wrong},
+    recall::Unread,
 };
 use crate::sidecar::decider::Loaded;
 
@@ -69,6 +70,8 @@ pub(in crate::sidecar) struct Keeper {
     pub(super) metrics: Metrics,
     pub(super) disk: Disk,
     inner: Mutex<Inner>,
+    /// What is on disk and not read yet.
+    pub(super) unread: Mutex<Option<Unread>>,
     /// One writer of the state at a time.
     writing: tokio::sync::Mutex<()>,
 }
@@ -153,6 +156,7 @@ impl Keeper {
                 trust,
                 retired: Vec::new(),
             }),
+            unread: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
         };
         keeper.read_back();
@@ -181,7 +185,7 @@ impl Keeper {
 
     /// What is held, if it can be followed on.
     pub(super) fn held(&self) -> Option<Arc<Held>> {
-        self.inner().held.clone()
+        self.inner().held.clone().filter(|held| held.whole)
     }
 
     /// Removals of earlier epochs than `era`, as they were signed, in parts that fit a message.

@@ -51,6 +51,12 @@ pub(in crate::sidecar) struct Following {
     pub(in crate::sidecar) sightings: Sightings,
 }
 
+/// A part of a time, at random.
+pub(super) fn some_of(most: Duration) -> Duration {
+    let dice = random::<4>().map_or(0, u32::from_be_bytes);
+    most.mul_f64(f64::from(dice) / f64::from(u32::MAX))
+}
+
 /// Most complaints that are kept.
 const COMPLAINTS: usize = 256;
 
@@ -95,11 +101,9 @@ impl Backoff {
 
     pub(super) async fn wait(&mut self, stop: &CancellationToken) {
         let most = self.next.max(self.spread);
-        let dice = random::<4>().map_or(0, u32::from_be_bytes);
-        let part = f64::from(dice) / f64::from(u32::MAX);
         tokio::select! {
             () = stop.cancelled() => {}
-            () = sleep(most.mul_f64(part)) => {}
+            () = sleep(some_of(most)) => {}
         }
         self.next = self.next.saturating_mul(2).min(LATE);
     }

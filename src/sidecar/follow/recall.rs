@@ -1,6 +1,6 @@
 //! Reading back what is on disk: what is proven there, and nothing older than what once was.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::{
     domain::{Era, Head},
@@ -9,10 +9,28 @@ use crate::{
 };
 
 use super::{
-    disk::Frame,
+    disk::{Frame, Frames},
     intake::{Arriving, Delta, Held, Wrong},
     keeper::{Batch, Keeper},
 };
+
+/// Bytes of exceptions from which on they are read after everything else.
+const MANY: usize = 1 << 20;
+
+/// A state of which the exceptions are still to be read.
+#[derive(Debug)]
+pub(super) struct Unread {
+    frames: Frames,
+    revision: u64,
+}
+
+/// What of a state is still to be done.
+enum Rest {
+    /// Everything is read: how many bytes of the file are proven, and of these the snapshot.
+    Read(u64, u64),
+    /// The exceptions are to be read.
+    Unread(Frames),
+}
 
 /// Removals, as they were signed with their epochs, and how far they reach in the last one.
 type Recalled = (Removed, Vec<(u64, v1::Signed)>, Option<(Era, u64)>);
@@ -23,7 +41,9 @@ impl Keeper {
         tracing::error!(what, %why, "what is on disk is not used; the registry will send it again");
     }
 
-    /// Reads the folder: whatever is proven there, and nothing that is older than it was.
+    /// Reads the folder: whatever is proven there, and nothing that is older than it was. Where there
+    /// are many exceptions they are left for [`Self::read_rest`]: none is honoured before the
+    /// registry was heard, and compliant calls do not wait for them.
     pub(super) fn read_back(&self) {
         let trust = self.trust();
         // Whatever else is damaged: removals are signed, and only remove.
@@ -43,24 +63,14 @@ impl Keeper {
         };
         let expected = floor.is_some_and(|floor| floor.head.revision > 0);
         let state = self.read_state(&trust, expected);
-        let mut inner = self.inner();
         let Some(floor) = floor else {
             if state.is_some() {
-                drop(inner);
                 self.damaged("floor", &"it is missing beside a state");
             }
             return;
         };
         let known = lane.filter(|(of, _)| *of == floor.era);
         let sequence = known.map_or(0, |(_, through)| through);
-        // Whatever is held later may not be older than this.
-        let behind = Follower::new(
-            Some(floor.era),
-            Head {
-                revision: floor.head.revision,
-                sequence,
-            },
-        );
         let fits = |held: &Held| {
             // The first removals of a new epoch may have come before its snapshot.
             held.era.log == floor.era.log
@@ -68,35 +78,83 @@ impl Keeper {
                 && held.revision >= floor.head.revision
                 && sequence >= floor.head.sequence
         };
+        // Whatever is held later may not be older than this.
+        let mut revision = floor.head.revision;
         match state {
-            Some((held, end, snapshot)) if fits(&held) => {
-                let at = Head {
-                    revision: held.revision,
-                    sequence,
-                };
-                inner.follower = Follower::new(Some(floor.era), at);
-                inner.held = Some(Arc::new(held));
-                drop(inner);
-                if let Err(fault) = self.disk.resume_state(end, snapshot) {
-                    self.damaged("state", &fault);
+            Some((held, rest)) if fits(&held) => {
+                revision = held.revision;
+                match rest {
+                    Rest::Unread(frames) => {
+                        let unread = Unread { frames, revision };
+                        *self.unread() = Some(unread);
+                    }
+                    Rest::Read(end, snapshot) => self.go_on_after(end, snapshot),
                 }
-                self.publish();
+                self.inner().held = Some(Arc::new(held));
                 tracing::info!(
-                    revision = at.revision,
+                    revision,
                     sequence,
                     "serving what was last known; exceptions wait for the registry"
                 );
             }
-            Some(_) => {
-                inner.follower = behind;
-                drop(inner);
-                self.damaged(
-                    "state",
-                    &"it is older than what this sidecar has already had in force",
-                );
-            }
-            None => inner.follower = behind,
+            Some(_) => self.damaged(
+                "state",
+                &"it is older than what this sidecar has already had in force",
+            ),
+            None => {}
         }
+        let at = Head { revision, sequence };
+        self.inner().follower = Follower::new(Some(floor.era), at);
+        self.publish();
+    }
+
+    /// Reads what [`Self::read_back`] left: the exceptions. Before that nothing can be gone on from.
+    pub(super) fn read_rest(&self) {
+        let Some(Unread { frames, revision }) = self.unread().take() else {
+            return;
+        };
+        let trust = self.trust();
+        let Some((held, end, snapshot)) = self.read_whole(&trust, frames, true) else {
+            return;
+        };
+        if held.revision != revision {
+            self.damaged(
+                "state",
+                &"its exceptions are of another revision than the rest",
+            );
+            return;
+        }
+        self.go_on_after(end, snapshot);
+        self.inner().held = Some(Arc::new(held));
+        self.publish();
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Option<Unread>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on writing the state where its proven part ends.
+    fn go_on_after(&self, end: u64, snapshot: u64) {
+        if let Err(fault) = self.disk.resume_state(end, snapshot) {
+            self.damaged("state", &fault);
+        }
+    }
+
+    fn read_state(&self, trust: &Trust, expected: bool) -> Option<(Held, Rest)> {
+        let mut frames = match self.disk.state() {
+            Ok(frames) => frames,
+            Err(fault) => {
+                self.damaged("state", &fault);
+                return None;
+            }
+        };
+        let beginning = beginning(trust, &mut frames);
+        frames.rewind();
+        if let Some(held) = beginning {
+            return Some((held, Rest::Unread(frames)));
+        }
+        let (held, end, snapshot) = self.read_whole(trust, frames, expected)?;
+        Some((held, Rest::Read(end, snapshot)))
     }
 
     /// The removals that are proven, and how far they reach in the last epoch they speak of.
@@ -148,20 +206,12 @@ impl Keeper {
     }
 
     /// The state that is proven, how many bytes of the file that is, and of these the snapshot.
-    fn read_state(&self, trust: &Trust, expected: bool) -> Option<(Held, u64, u64)> {
-        let (frames, cut) = match self.disk.state() {
-            Ok(read) => read,
-            Err(fault) => {
-                self.damaged("state", &fault);
-                return None;
-            }
-        };
-        if cut {
-            tracing::warn!(
-                "the last change was cut as it was written; the registry will send it again"
-            );
-        }
-        let mut frames = frames.into_iter();
+    fn read_whole(
+        &self,
+        trust: &Trust,
+        mut frames: Frames,
+        expected: bool,
+    ) -> Option<(Held, u64, u64)> {
         let Some((Frame::Snapshot(signed), _)) = frames.next() else {
             if expected {
                 self.damaged("state", &"it holds no snapshot");
@@ -189,7 +239,7 @@ impl Keeper {
             }
         };
         let mut end = snapshot;
-        for (frame, at) in frames {
+        while let Some((frame, at)) = frames.next() {
             let next = match &frame {
                 Frame::Delta(signed) => Delta::open(trust, signed).and_then(|delta| {
                     if delta.era == held.era && delta.after == held.revision {
@@ -211,6 +261,38 @@ impl Keeper {
                 }
             }
         }
+        if frames.is_cut() {
+            tracing::warn!(
+                "the last change was cut as it was written; the registry will send it again"
+            );
+        }
         Some((held, end, snapshot))
     }
+}
+
+/// Everything but the exceptions, if there are many of them and the file is in order so far.
+fn beginning(trust: &Trust, frames: &mut Frames) -> Option<Held> {
+    let (Frame::Snapshot(signed), _) = frames.next()? else {
+        return None;
+    };
+    let mut arriving = Arriving::begin(trust, &signed).ok()?;
+    let (first, all) = arriving.chunks();
+    while arriving.next() < first {
+        let (Frame::Chunk(chunk), _) = frames.next()? else {
+            return None;
+        };
+        arriving.chunk(&chunk).ok()?;
+    }
+    let mut skipped = 0_usize;
+    for _ in first..all {
+        skipped = skipped.saturating_add(frames.skip_chunk()?);
+    }
+    if skipped < MANY {
+        return None;
+    }
+    let mut deltas = Vec::new();
+    while let Some((Frame::Delta(signed), _)) = frames.next() {
+        deltas.push(Delta::open(trust, &signed).ok()?);
+    }
+    arriving.beginning(deltas).ok()
 }

@@ -31,6 +31,10 @@ impl Following {
         self: Arc<Self>,
         stop: CancellationToken,
     ) -> Result<(), String> {
+        let keeper = Arc::clone(&self.keeper);
+        tokio::task::spawn_blocking(move || keeper.read_rest())
+            .await
+            .map_err(|error| error.to_string())?;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = self.entered.notified() => {}
