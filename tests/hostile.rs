@@ -10,219 +10,39 @@
     unreachable_pub
 )]
 mod governed;
+#[path = "support/liar.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod liar;
 
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use exeat::{
     domain::{Era, LogId, Span},
     engine::{Sum, part},
-    manifest::Bundle,
     runtime::clock::Clock,
     wire::{
-        Received, encoded,
+        encoded,
         signed::{Purpose, Signer, sha256},
-        sync::{era_message, kind_message, stamp},
-        v1::{
-            self, attend_request, attend_response,
-            sync_service_server::{SyncService, SyncServiceServer},
-            watch_response,
-        },
+        sync::{era_message, stamp},
+        v1::{self, attend_response, watch_response},
     },
 };
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use governed::{Sidecar, control, noon, world};
+use liar::{Liar, Messages, Whole, era, signer};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
-use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 const EXCEPTED: &str = "ALLOW_BY_EXCEPTION OK";
 const OFF: &str = "EXC_LEASE_LAPSED";
 
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-type Watch = Box<dyn FnMut(usize, &v1::WatchRequest) -> Vec<v1::WatchResponse> + Send>;
-type Beat = Box<dyn FnMut(v1::HeartbeatStatement) -> v1::HeartbeatStatement + Send>;
-
-fn era() -> Era {
-    Era {
-        log: LogId([9; 16]),
-        epoch: 1,
-    }
-}
-
-/// A registry that says what a test wants it to.
-#[derive(Clone)]
-struct Liar {
-    signer: Arc<Signer>,
-    clock: Clock,
-    /// What is said to the n-th watcher, from 0; the stream then stays open.
-    watch: Arc<Mutex<Watch>>,
-    /// What becomes of an honest heartbeat.
-    beat: Arc<Mutex<Beat>>,
-    /// Whether a watch ends once everything is said.
-    ends: bool,
-    watches: Arc<Mutex<usize>>,
-    greetings: mpsc::UnboundedSender<u64>,
-    nacks: mpsc::UnboundedSender<(u64, v1::Nack)>,
-    /// Sent on each greeting, right after it.
-    first: Arc<Mutex<Vec<attend_response::Event>>>,
-}
-
-#[tonic::async_trait]
-impl SyncService for Liar {
-    type WatchStream = Messages<v1::WatchResponse>;
-    type AttendStream = Messages<v1::AttendResponse>;
-    type ReportStream = Messages<v1::ReportResponse>;
-
-    async fn watch(
-        &self,
-        request: Request<Received<v1::WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let request = request.into_inner().message.unwrap();
-        let turn = {
-            let mut turns = self.watches.lock().unwrap();
-            *turns += 1;
-            *turns - 1
-        };
-        let said = (self.watch.lock().unwrap())(turn, &request);
-        let said = stream::iter(said.into_iter().map(Ok));
-        Ok(Response::new(if self.ends && turn == 0 {
-            Box::pin(said)
-        } else {
-            Box::pin(said.chain(stream::pending()))
-        }))
-    }
-
-    async fn attend(
-        &self,
-        request: Request<Streaming<Received<v1::AttendRequest>>>,
-    ) -> Result<Response<Self::AttendStream>, Status> {
-        let mut incoming = request.into_inner();
-        let (down, messages) = mpsc::unbounded_channel();
-        let liar = self.clone();
-        let turn = u64::try_from(*self.watches.lock().unwrap()).unwrap();
-        #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
-        tokio::spawn(async move {
-            let say = |event| {
-                let message = v1::AttendResponse { event: Some(event) };
-                down.send(Ok(message)).unwrap_or_default();
-            };
-            while let Some(Ok(Received { message, .. })) = incoming.next().await {
-                match message.unwrap().event {
-                    Some(attend_request::Event::Hello(_)) => {
-                        let epoch = v1::EpochStatement {
-                            era: Some(era_message(era())),
-                            base: Some(v1::Head::default()),
-                        };
-                        say(attend_response::Event::Welcome(v1::Welcome {
-                            epoch: Some(liar.signer.seal(Purpose::Epoch, &epoch)),
-                            ping_ms: 100,
-                            ..v1::Welcome::default()
-                        }));
-                        liar.greetings.send(turn).unwrap_or_default();
-                        for event in liar.first.lock().unwrap().iter().cloned() {
-                            say(event);
-                        }
-                    }
-                    Some(attend_request::Event::Ping(ping)) if !ping.nonce.is_empty() => {
-                        let honest = v1::HeartbeatStatement {
-                            era: Some(era_message(era())),
-                            head: Some(v1::Head {
-                                revision: 1,
-                                sequence: 0,
-                            }),
-                            time: Some(stamp(liar.clock.now().latest)),
-                            nonce: ping.nonce,
-                        };
-                        let said = (liar.beat.lock().unwrap())(honest);
-                        let signed = liar.signer.seal(Purpose::Heartbeat, &said);
-                        say(attend_response::Event::Heartbeat(signed));
-                    }
-                    Some(attend_request::Event::Nack(nack)) => {
-                        liar.nacks.send((turn, nack)).unwrap_or_default();
-                    }
-                    _ => {}
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(
-            messages,
-        ))))
-    }
-
-    async fn report(
-        &self,
-        _: Request<Streaming<Received<v1::ReportRequest>>>,
-    ) -> Result<Response<Self::ReportStream>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn fetch(
-        &self,
-        _: Request<Received<v1::FetchRequest>>,
-    ) -> Result<Response<v1::FetchResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-/// A set of objects as a signed snapshot at revision 1, one object a chunk.
-struct Whole {
-    statement: v1::SnapshotStatement,
-    chunks: Vec<v1::Chunk>,
-}
-
-impl Whole {
-    fn of(text: &str) -> Self {
-        let bundle = Bundle::read_files([("w.yaml".to_owned(), text.to_owned())]).unwrap();
-        let mut objects = bundle.objects().unwrap();
-        objects.sort_by_key(|(name, ..)| (name.kind.name() == "Exception", name.clone()));
-        let (mut sum, mut chunks, mut first) = (Sum::default(), Vec::new(), 0);
-        for (number, (name, manifest, _)) in (0_u32..).zip(&objects) {
-            sum.add(&part(name.kind.number(), &name.id, 1, manifest));
-            first += u32::from(name.kind.name() != "Exception");
-            let list = v1::ObjectList {
-                objects: vec![v1::SyncObject {
-                    kind: kind_message(name.kind),
-                    id: name.id.to_string(),
-                    revision: 1,
-                    manifest: manifest.clone(),
-                }],
-            };
-            let content = encoded(&list);
-            chunks.push(v1::Chunk { number, content });
-        }
-        let statement = v1::SnapshotStatement {
-            era: Some(era_message(era())),
-            revision: 1,
-            scope: "*".into(),
-            chunk_digests: chunks
-                .iter()
-                .map(|chunk| sha256(&chunk.content).to_vec())
-                .collect(),
-            bytes: 1,
-            sum: sum.to_bytes().to_vec(),
-            time: None,
-            first_exceptions: first,
-        };
-        Self { statement, chunks }
-    }
-
-    fn events(&self, signer: &Signer) -> Vec<v1::WatchResponse> {
-        let signed = signer.seal(Purpose::Snapshot, &self.statement);
-        let chunks = self
-            .chunks
-            .iter()
-            .cloned()
-            .map(watch_response::Event::Chunk);
-        [watch_response::Event::Snapshot(signed)]
-            .into_iter()
-            .chain(chunks)
-            .map(|event| v1::WatchResponse { event: Some(event) })
-            .collect()
-    }
-}
+/// The snapshot a watcher holds a part of, and the chunk it misses.
+type Asked = (Vec<u8>, u32);
 
 struct Scene {
     sidecar: Sidecar,
@@ -238,31 +58,21 @@ impl Scene {
     /// A sidecar that follows a liar, who says what `watch` makes.
     async fn with(
         ends: bool,
-        watch: impl FnMut(usize, &v1::WatchRequest) -> Vec<v1::WatchResponse> + Send + 'static,
+        mut watch: impl FnMut(usize, &v1::WatchRequest) -> Vec<v1::WatchResponse> + Send + 'static,
     ) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let clock = Clock::manual(noon());
-        let signer = signer();
-        let (greetings, greeted) = mpsc::unbounded_channel();
-        let (nacks, nacked) = mpsc::unbounded_channel();
-        let liar = Liar {
-            signer: Arc::clone(&signer),
-            clock: clock.clone(),
-            watch: Arc::new(Mutex::new(Box::new(watch))),
-            beat: Arc::new(Mutex::new(Box::new(|honest| honest))),
-            ends,
-            watches: Arc::default(),
-            greetings,
-            nacks,
-            first: Arc::default(),
+        let said = move |turn, request: &v1::WatchRequest| -> Messages<v1::WatchResponse> {
+            let said = stream::iter(watch(turn, request).into_iter().map(Ok));
+            if ends && turn == 0 {
+                Box::pin(said)
+            } else {
+                Box::pin(said.chain(stream::pending()))
+            }
         };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let served = Server::builder()
-            .add_service(SyncServiceServer::new(liar.clone()).max_decoding_message_size(1 << 20))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
-        tokio::spawn(served);
+        let (liar, greeted, nacked) = Liar::new(clock.clone(), Box::new(said));
+        let address = liar.serve().await;
+        let signer = Arc::clone(&liar.signer);
         let key = signer.pin().to_string();
         let data = scratch.path().join("s");
         let sidecar = Sidecar::start(&data, &address, &key, "t", clock.clone())
@@ -303,10 +113,6 @@ impl Scene {
         }
         panic!("{wanted} is not in {page}");
     }
-}
-
-fn signer() -> Arc<Signer> {
-    Arc::new(Signer::of_seed(&[3; 32]).unwrap())
 }
 
 /// Everything is right: what the others differ from.
@@ -479,7 +285,7 @@ async fn a_transfer_that_was_cut_goes_on_where_it_was() {
     let signer = signer();
     let whole = Whole::of(&world());
     let digest = sha256(&signer.seal(Purpose::Snapshot, &whole.statement).statement).to_vec();
-    let asked: Arc<Mutex<Vec<(Vec<u8>, u32)>>> = Arc::default();
+    let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
     let heard = Arc::clone(&asked);
     let scene = Scene::with(true, move |turn, request| {
         heard
@@ -553,4 +359,60 @@ async fn what_cannot_be_taken_is_told_again_at_each_greeting() {
     scene.beats(|honest| honest);
     let (_, again) = scene.nacks.recv().await.unwrap();
     assert_eq!(again.id, "CT-ODD");
+}
+
+#[tokio::test]
+async fn s14_removals_come_while_a_snapshot_drips_and_the_drip_is_given_up() {
+    let signer = signer();
+    let whole = Whole::of(&world());
+    let removals = v1::RemovalsStatement {
+        era: Some(era_message(era())),
+        after: 0,
+        through: 1,
+        removals: vec![v1::Removal {
+            sequence: 1,
+            act: v1::RemovalAct::Revoke.into(),
+            target: Some(v1::Target {
+                target: Some(v1::target::Target::Exception("EX-1".into())),
+            }),
+            reason: "ADMIN".into(),
+            time: Some(stamp(noon())),
+            ..v1::Removal::default()
+        }],
+    };
+    let removals = signer.seal(Purpose::Removals, &removals);
+    let scene = Scene::with(false, move |turn, _| {
+        let events = whole.events(&signer);
+        // At first no more than a part of it.
+        if turn == 0 {
+            events[..2].to_vec()
+        } else {
+            events
+        }
+    })
+    .await;
+    *scene.liar.first.lock().unwrap() = vec![attend_response::Event::Removals(removals)];
+    // A heartbeat nobody understands ends the connection, and the next greeting tells.
+    scene.beats(|mut said| {
+        said.era = None;
+        said
+    });
+    scene.counted("exeat_removals_sequence 1").await;
+    assert_eq!(*scene.liar.watches.lock().unwrap(), 1, "the drip goes on");
+    scene.beats(|mut honest| {
+        honest.head = Some(v1::Head {
+            revision: 1,
+            sequence: 1,
+        });
+        honest
+    });
+    // Ten seconds without a chunk are too long.
+    for _ in 0..4_000 {
+        if *scene.liar.watches.lock().unwrap() > 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    scene.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+    assert_eq!(scene.sidecar.outcome("agent", "plain").await, "ALLOW OK");
 }
