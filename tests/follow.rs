@@ -669,3 +669,200 @@ async fn a_new_key_is_followed_on_the_old_ones_word() {
             .contains("CONTROL_FAILED")
     );
 }
+
+/// Waits until the registry says why it takes no changes.
+async fn read_only(client: &mut Client) -> String {
+    for _ in 0..2_000 {
+        let status = client
+            .fleet
+            .get_status(v1::GetStatusRequest {})
+            .await
+            .unwrap();
+        let why = status.into_inner().read_only;
+        if !why.is_empty() {
+            return why;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("it takes changes");
+}
+
+#[tokio::test]
+async fn s12_a_registry_that_has_become_another_is_noticed_even_when_it_is_further() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    let folder = both.scratch.path().join("r");
+    let path = folder.join("registry.db");
+    let listen = both.registry.address.clone();
+    both.registry.process.stop().await;
+    let old = std::fs::read(&path).unwrap();
+    let mut again = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
+        .await
+        .unwrap();
+    let mut client = again.client().await;
+    client
+        .apply(&control("CT-NEW", "fresh", "true"))
+        .await
+        .unwrap();
+    both.sidecar.until("agent", "fresh", "CONTROL_FAILED").await;
+    both.wire.cut();
+    drop(client);
+    again.process.stop().await;
+    for end in ["-wal", "-shm"] {
+        drop(std::fs::remove_file(format!("{}{end}", path.display())));
+    }
+    std::fs::write(&path, old).unwrap();
+    let back = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
+        .await
+        .unwrap();
+    // Other changes, and as many: numbers alone do not tell.
+    let mut client = back.client().await;
+    for id in ["CT-ONE", "CT-TWO"] {
+        client.apply(&control(id, "fresh", "false")).await.unwrap();
+    }
+    both.wire.mend();
+    let why = read_only(&mut client).await;
+    assert!(why.contains("another history"), "{why}");
+    let refused = client.apply(&control("CT-X", "x", "true")).await;
+    assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+}
+
+/// What the registry answers to a greeting.
+async fn greeted(registry: &Registry, token: &str, hello: v1::Hello) -> Result<(), tonic::Status> {
+    use exeat::wire::v1::{attend_request::Event, sync_service_client::SyncServiceClient};
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", registry.address))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let mut sync = SyncServiceClient::with_interceptor(channel, governed::Token::of(token));
+    let hello = v1::AttendRequest {
+        event: Some(Event::Hello(hello)),
+    };
+    let up = tokio_stream::iter([hello]);
+    let mut down = sync
+        .attend(tokio_stream::StreamExt::chain(
+            up,
+            tokio_stream::pending::<v1::AttendRequest>(),
+        ))
+        .await?
+        .into_inner();
+    down.message().await.map(drop)
+}
+
+async fn era(client: &mut Client) -> Option<v1::Era> {
+    let status = client.fleet.get_status(v1::GetStatusRequest {}).await;
+    status.unwrap().into_inner().era
+}
+
+#[tokio::test]
+async fn a8_a_claim_without_proof_stops_nobody() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    let token = both
+        .client
+        .let_in("service:liar", v1::Role::Sidecar, &["*"])
+        .await;
+    let hello = v1::Hello {
+        boot_nonce: vec![7; 16],
+        era: era(&mut both.client).await,
+        held: Some(v1::Head {
+            revision: 1 << 40,
+            sequence: 1 << 40,
+        }),
+        ..v1::Hello::default()
+    };
+    let refused = greeted(&both.registry, &token, hello).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    both.client.revoke("EX-1").await.unwrap();
+    both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+}
+
+#[tokio::test]
+async fn of_two_sidecars_with_one_identity_the_earlier_is_fenced() {
+    let mut both = Both::start().await;
+    let token = both
+        .client
+        .let_in("service:twin", v1::Role::Sidecar, &["*"])
+        .await;
+    let hello = |boot| v1::Hello {
+        boot_nonce: vec![boot; 16],
+        ..v1::Hello::default()
+    };
+    for boot in [1, 1, 2, 2] {
+        greeted(&both.registry, &token, hello(boot)).await.unwrap();
+    }
+    let refused = greeted(&both.registry, &token, hello(1)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted, "{refused:?}");
+    greeted(&both.registry, &token, hello(2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn everything_that_can_be_revoked_takes_its_exceptions_along() {
+    use v1::target::Target;
+    let credentials = "credentials:\n  - {id: key-1, kind: API_KEY, state: ACTIVE, store: SECRET_MANAGER, exposed: false}\n";
+    let mut text = governed::domain("lab") + &control("CT-PLAIN", "plain", "false");
+    for n in 1..=6 {
+        let owned = |text: String| text.replace("user:alice", &format!("user:owner{n}"));
+        let agent = format!("agent-{n}");
+        let metadata = subject(&agent, (n == 4).then_some("lab"));
+        text += &if n == 3 {
+            // Credentials are no part of what the exception is bound to.
+            metadata + credentials
+        } else {
+            metadata
+        };
+        text += &control(
+            &format!("CT-{n}"),
+            "risky",
+            &format!("subject.id == 'agent-{n}'"),
+        );
+        text += &owned(exception(&format!("EX-{n}"), &format!("CT-{n}"), &agent));
+    }
+    let mut both = Both::with(&text, &["*"]).await;
+    for n in 1..=6 {
+        both.sidecar
+            .until(&format!("agent-{n}"), "risky", EXCEPTED)
+            .await;
+    }
+    let targets = [
+        (1, Target::Exception("EX-1".into()), "EXC_REVOKED"),
+        (2, Target::Subject("agent-2".into()), "SUBJECT_RETIRED"),
+        (3, Target::Credential("key-1".into()), "EXC_REVOKED"),
+        (4, Target::Domain("lab".into()), "EXC_REVOKED"),
+        (5, Target::Control("CT-5".into()), "EXC_REVOKED"),
+        (6, Target::Principal("user:owner6".into()), "EXC_REVOKED"),
+    ];
+    for (n, target, outcome) in targets {
+        let agent = format!("agent-{n}");
+        assert!(
+            both.sidecar
+                .outcome(&agent, "risky")
+                .await
+                .starts_with(EXCEPTED)
+        );
+        let request = v1::RevokeRequest {
+            target: Some(v1::Target {
+                target: Some(target),
+            }),
+            ..v1::RevokeRequest::default()
+        };
+        let answer = both.client.revocations.revoke(request.clone()).await;
+        let sequence = answer
+            .unwrap()
+            .into_inner()
+            .receipt
+            .unwrap()
+            .removal
+            .unwrap()
+            .sequence;
+        both.sidecar.until(&agent, "risky", outcome).await;
+        let receipt = both.client.receipt(sequence, true).await;
+        assert_eq!(receipt.completion(), Completion::Complete);
+        // Once is enough.
+        let again = both.client.revocations.revoke(request).await;
+        let again = again.unwrap().into_inner().receipt.unwrap();
+        assert_eq!(again.removal.unwrap().sequence, sequence);
+    }
+    assert_eq!(both.sidecar.outcome("agent-1", "plain").await, "ALLOW OK");
+}

@@ -1,7 +1,7 @@
 //! The sidecars that are connected, as people want to see them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,6 +11,9 @@ use crate::{domain::Head, wire::v1};
 
 /// Most refusals kept for one sidecar.
 const NACKS: usize = 20;
+
+/// Most starts of one sidecar that are remembered.
+const FENCED: usize = 64;
 
 /// Everybody who ever attended since the start.
 #[derive(Debug, Default)]
@@ -33,6 +36,8 @@ pub(super) struct Attendant {
     pub version: String,
     /// What it could not take in.
     pub nacks: Vec<v1::Nack>,
+    /// Earlier starts under its name: they do not come back.
+    pub fenced: VecDeque<Vec<u8>>,
 }
 
 impl Attendants {
@@ -41,22 +46,40 @@ impl Attendants {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a connection. One that there was under the name is cut: of two sidecars with one
-    /// identity the newer counts.
-    pub(super) fn enter(&self, name: &str, attendant: Attendant) {
-        let boot = attendant.boot.clone();
-        let before = self.known().insert(name.into(), attendant);
-        if let Some(before) = before
-            && !before.connection.is_cancelled()
-        {
-            if before.boot != boot {
+    /// Notes a connection; one that there was under the name is cut. Of two sidecars with one
+    /// identity the one that started later counts, and the other is fenced: false for it.
+    pub(super) fn enter(&self, name: &str, attendant: Attendant) -> bool {
+        let mut known = self.known();
+        let Some(before) = known.get_mut(name) else {
+            known.insert(name.into(), attendant);
+            return true;
+        };
+        if before.fenced.contains(&attendant.boot) {
+            tracing::warn!(
+                sidecar = name,
+                "an earlier sidecar with this identity still runs; it is fenced"
+            );
+            return false;
+        }
+        let mut fenced = std::mem::take(&mut before.fenced);
+        if before.boot != attendant.boot {
+            if !before.connection.is_cancelled() {
                 tracing::warn!(
                     sidecar = name,
-                    "another sidecar with this identity has come; the one before is cut"
+                    "another sidecar with this identity has come; the one before is fenced"
                 );
             }
-            before.connection.cancel();
+            if fenced.len() >= FENCED {
+                fenced.pop_front();
+            }
+            fenced.push_back(std::mem::take(&mut before.boot));
         }
+        before.connection.cancel();
+        *before = Attendant {
+            fenced,
+            ..attendant
+        };
+        true
     }
 
     /// Notes what a sidecar has taken in.

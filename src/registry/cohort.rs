@@ -284,6 +284,14 @@ impl Window {
         }
     }
 
+    /// The sum of everything at a revision, if its change is still kept.
+    pub fn sum_at(&self, revision: u64) -> Option<Sum> {
+        let at = self
+            .intervals
+            .binary_search_by_key(&revision, |interval| interval.through);
+        Some(self.intervals.get(at.ok()?)?.sum)
+    }
+
     /// How many changes there were since `revision`; nothing if that is too long ago to tell.
     pub fn changes_since(&self, revision: u64) -> Option<usize> {
         (revision >= self.from).then(|| {

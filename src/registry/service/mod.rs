@@ -3,6 +3,7 @@
 mod fetch;
 mod fleet;
 mod objects;
+mod proof;
 mod report;
 mod revocations;
 mod sync;

@@ -25,7 +25,11 @@ use crate::{
     },
 };
 
-use super::{opened, report::Reporting};
+use super::{
+    opened,
+    proof::{Proven, proven},
+    report::Reporting,
+};
 
 /// How often sidecars send a nonce, in milliseconds.
 const PING: u32 = 5_000;
@@ -314,15 +318,39 @@ impl Sync {
                     caller.identity, theirs.log, ours.log
                 )));
             }
-            let beyond = theirs == ours
-                && (held.revision > view.head.revision || held.sequence > view.head.sequence);
-            if theirs.epoch > ours.epoch || beyond {
+            let trust = self.registry.trust().await?;
+            let proof = hello.proof.unwrap_or_default();
+            let lost = match proven(&proof, &caller, &trust, &view, &self.registry) {
+                Proven::Fits => None,
+                Proven::Beyond(of, head) => Some(format!(
+                    "`{}` holds {of} revision {} and removal {} in this registry's own words, and it has come to {ours} revision {} and removal {}",
+                    caller.identity,
+                    head.revision,
+                    head.sequence,
+                    view.head.revision,
+                    view.head.sequence
+                )),
+                Proven::Forked(head) => Some(format!(
+                    "`{}` holds another history in this registry's own words, at revision {} or removal {}",
+                    caller.identity, head.revision, head.sequence
+                )),
+            };
+            if let Some(what) = lost {
                 let why = format!(
-                    "`{}` holds {theirs} revision {}, and this registry has come to {ours} revision {}: it was restored from an older copy; run `exeat registry recover`",
-                    caller.identity, held.revision, view.head.revision
+                    "{what}: it was put back from an older copy; run `exeat registry recover`"
                 );
                 self.registry.stop_writing(why.clone()).await;
                 return Err(Fault::Precondition(why));
+            }
+            let beyond = theirs.epoch > ours.epoch
+                || (theirs == ours
+                    && (held.revision > view.head.revision || held.sequence > view.head.sequence));
+            if beyond {
+                // Whoever has no proof stops nobody else.
+                tracing::error!(sidecar = %caller.identity, revision = held.revision, sequence = held.sequence, "it says it holds more than this registry, and cannot prove it; if the registry was put back from an older copy, run `exeat registry recover`");
+                return Err(Fault::Precondition(
+                    "this sidecar says it holds more than the registry and cannot prove it".into(),
+                ));
             }
         }
         if let Some(why) = &view.read_only {
@@ -342,8 +370,13 @@ impl Sync {
             },
             version: hello.version.chars().take(64).collect(),
             nacks: Vec::new(),
+            fenced: VecDeque::new(),
         };
-        self.attendants.enter(&caller.identity, attendant);
+        if !self.attendants.enter(&caller.identity, attendant) {
+            return Err(Fault::Conflict(
+                "another sidecar with this identity has come since; give each an identity of its own".into(),
+            ));
+        }
         let crowd = self.attendants.known().len() / ARRIVALS;
         let welcome = v1::Welcome {
             epoch: Some(self.registry.epoch_statement(&view)),

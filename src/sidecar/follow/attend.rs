@@ -67,6 +67,7 @@ impl Following {
             era: era.map(era_message),
             held: Some(head_message(self.keeper.acknowledged())),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            proof: Some(self.keeper.proof()),
         };
         send(&up, attend_request::Event::Hello(hello)).await?;
         let answer = timeout(SLOW, client.attend(ReceiverStream::new(outgoing)))
@@ -190,7 +191,7 @@ impl Following {
                     .open(Purpose::Heartbeat, Some(&signed))
                     .map_err(|error| self.untrusted(&error))?;
                 let heartbeat = heartbeat(&statement).map_err(|error| error.to_string())?;
-                match keeper.hear(&heartbeat) {
+                match keeper.hear(&heartbeat, signed) {
                     // Late answers and replicas that lag are ordinary; the lease sees to them.
                     Ok(()) | Err(Refused::Unasked | Refused::Behind) => Ok(()),
                     Err(refused) => Err(self.refused(refused)),

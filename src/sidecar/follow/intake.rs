@@ -73,10 +73,26 @@ pub(super) struct Held {
     sum: Sum,
     /// Exceptions included; else it is a beginning, and can be decided by and not gone on from.
     pub(super) whole: bool,
+    /// The statement that made it what it is, unless that is large.
+    pub(super) proof: Option<Arc<Proof>>,
     /// What was fetched on demand.
     pub(super) fetched: Shelf<SubjectId, Arc<Fetched>>,
     /// The sum of that.
     pub(super) extra: Sum,
+}
+
+/// A statement about everything that is held.
+#[derive(Debug)]
+pub(super) enum Proof {
+    Snapshot(v1::Signed),
+    Delta(v1::Signed),
+}
+
+/// Largest statement that is kept as a proof.
+pub(super) const MAX_PROOF: usize = 32 << 10;
+
+fn small(signed: &v1::Signed, proof: impl FnOnce(v1::Signed) -> Proof) -> Option<Arc<Proof>> {
+    (signed.statement.len() <= MAX_PROOF).then(|| Arc::new(proof(signed.clone())))
 }
 
 /// An object that could not be taken in.
@@ -94,6 +110,7 @@ pub(super) struct Arriving {
     objects: Vec<Edit>,
     sum: Sum,
     complete: bool,
+    proof: Option<Arc<Proof>>,
     /// The first chunk with exceptions.
     exceptions: u32,
 }
@@ -128,6 +145,7 @@ impl Arriving {
             objects: Vec::new(),
             sum: sum(&after)?,
             complete: scope == COMPLETE,
+            proof: small(signed, Proof::Snapshot),
             exceptions: first_exceptions,
         })
     }
@@ -205,6 +223,7 @@ impl Arriving {
             parts: Shelf::default(),
             sum: Sum::default(),
             whole: true,
+            proof: self.proof.clone(),
             fetched: Shelf::default(),
             extra: Sum::default(),
         })
@@ -227,6 +246,7 @@ pub(super) struct Delta {
     /// What holds no longer of what was fetched.
     pub(super) touched: Vec<String>,
     sum: Sum,
+    proof: Option<Arc<Proof>>,
 }
 
 impl Delta {
@@ -248,13 +268,15 @@ impl Delta {
             objects: objects.into_iter().map(edit).collect::<Result<_, _>>()?,
             touched,
             sum: sum(&afterwards)?,
+            proof: small(signed, Proof::Delta),
         })
     }
 
     /// What is held afterwards.
     pub(super) fn applied(self, held: &Held) -> Result<(Held, Nacks), Wrong> {
-        held.clone()
-            .after(self.objects, self.through, Some(self.sum))
+        let mut held = held.clone();
+        held.proof = self.proof;
+        held.after(self.objects, self.through, Some(self.sum))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
 
 use super::{
     disk::{Disk, Floor},
-    intake::{Arriving, Delta, Held, Nacks, Wrong},
+    intake::{Arriving, Delta, Held, MAX_PROOF, Nacks, Proof, Wrong},
     recall::Unread,
 };
 use crate::sidecar::decider::Loaded;
@@ -88,6 +88,8 @@ pub(super) struct Inner {
     /// Removals as they were signed, with their epoch, to give back.
     pub(super) signed: Vec<(u64, v1::Signed)>,
     trust: Trust,
+    /// The last heartbeat that was believed, as it was signed.
+    heartbeat: Option<v1::Signed>,
     /// What was published before and decisions may still run on.
     retired: Vec<Weak<Loaded>>,
 }
@@ -154,6 +156,7 @@ impl Keeper {
                 removed: Arc::default(),
                 signed: Vec::new(),
                 trust,
+                heartbeat: None,
                 retired: Vec::new(),
             }),
             unread: Mutex::default(),
@@ -289,10 +292,32 @@ impl Keeper {
         }
     }
 
-    /// Hears a heartbeat.
-    pub(super) fn hear(&self, heartbeat: &Heartbeat) -> Result<(), Refused> {
+    /// The registry's own words about what is held.
+    pub(super) fn proof(&self) -> v1::HeldProof {
+        let inner = self.inner();
+        let removals = inner.signed.last().map(|(_, signed)| signed);
+        let mut proof = v1::HeldProof {
+            heartbeat: inner.heartbeat.clone(),
+            removals: removals
+                .filter(|signed| signed.statement.len() <= MAX_PROOF)
+                .cloned(),
+            ..v1::HeldProof::default()
+        };
+        match inner.held.as_ref().and_then(|held| held.proof.as_deref()) {
+            Some(Proof::Snapshot(signed)) => proof.snapshot = Some(signed.clone()),
+            Some(Proof::Delta(signed)) => proof.delta = Some(signed.clone()),
+            None => {}
+        }
+        proof
+    }
+
+    /// Hears a heartbeat, which was `signed` so.
+    pub(super) fn hear(&self, heartbeat: &Heartbeat, signed: v1::Signed) -> Result<(), Refused> {
         let mut inner = self.inner();
         let heard = inner.follower.hear(heartbeat, self.clock.elapsed());
+        if heard.is_ok() {
+            inner.heartbeat = Some(signed);
+        }
         self.publish_from(&mut inner);
         heard
     }
