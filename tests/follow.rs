@@ -866,3 +866,49 @@ async fn everything_that_can_be_revoked_takes_its_exceptions_along() {
     }
     assert_eq!(both.sidecar.outcome("agent-1", "plain").await, "ALLOW OK");
 }
+
+#[tokio::test]
+async fn new_certificates_are_used_without_a_restart_and_broken_ones_are_not() {
+    let scratch = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(noon());
+    let (data, other) = (scratch.path().join("r"), scratch.path().join("other"));
+    let made = registry::init(&data, "acme.example", &[], clock.clone())
+        .await
+        .unwrap();
+    let next = registry::init(&other, "acme.example", &[], clock.clone())
+        .await
+        .unwrap();
+    let registry = Registry::start(&data, clock.clone()).await;
+    let mut client = registry.client_tls(&made.ca).await;
+    let shakes = |ca: std::path::PathBuf| {
+        let address = registry.address.clone();
+        async move {
+            let pem = std::fs::read(ca).unwrap();
+            let tls = tonic::transport::ClientTlsConfig::new()
+                .ca_certificate(tonic::transport::Certificate::from_pem(pem));
+            tonic::transport::Endpoint::from_shared(format!("https://{address}"))
+                .unwrap()
+                .tls_config(tls)
+                .unwrap()
+                .connect()
+                .await
+                .is_ok()
+        }
+    };
+    assert!(shakes(made.ca.clone()).await && !shakes(next.ca.clone()).await);
+    std::fs::write(&made.registry.key, "no key").unwrap();
+    assert!(shakes(made.ca.clone()).await, "the old ones go on");
+    std::fs::copy(&next.registry.key, &made.registry.key).unwrap();
+    std::fs::copy(&next.registry.certificate, &made.registry.certificate).unwrap();
+    let mut shook = false;
+    for _ in 0..2_000 {
+        shook = shakes(next.ca.clone()).await;
+        if shook {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(shook && !shakes(made.ca.clone()).await);
+    // Who was connected stays so.
+    client.apply(&world()).await.unwrap();
+}

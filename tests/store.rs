@@ -1,0 +1,291 @@
+//! What every store does, whatever it is made of: one suite for the port, run over each.
+
+#[path = "support/memory.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod memory;
+
+use std::sync::Arc;
+
+use exeat::{
+    domain::{
+        Act, Cause, Digest, Edit, Era, Facet, Head, Kind, LogId, Name, Observed, Removal, Span,
+        SubjectId, Target, Transaction,
+    },
+    engine::follow::Beginning,
+    registry::{Access, Sqlite, Store, StoreError},
+    testing::noon,
+};
+use memory::Memory;
+
+fn era(epoch: u64) -> Era {
+    Era {
+        log: LogId([4; 16]),
+        epoch,
+    }
+}
+
+fn edit(kind: Kind, id: &str, revision: u64, manifest: Option<&str>) -> Edit {
+    Edit {
+        name: Name::new(kind, id),
+        revision,
+        manifest: manifest.map(Arc::from),
+    }
+}
+
+fn removal(sequence: u64, target: &str) -> Removal {
+    Removal {
+        sequence,
+        act: Act::Revoke,
+        target: Target::parse("exception", target).unwrap(),
+        cause: Cause::Admin,
+        note: "for a test".into(),
+        initiator: "user:dana".into(),
+        time: noon(),
+    }
+}
+
+fn transaction(revision: u64, edits: Vec<Edit>, removals: Vec<Removal>) -> Transaction {
+    Transaction {
+        revision,
+        time: noon() + Span::from_secs(i64::try_from(revision).unwrap()),
+        principal: "user:dana".into(),
+        action: "apply".into(),
+        edits,
+        removals,
+    }
+}
+
+/// A store that can be closed and opened again over what it kept.
+#[async_trait::async_trait]
+trait Kind_ {
+    async fn open(&self) -> Arc<dyn Store>;
+}
+
+struct Files(tempfile::TempDir);
+
+#[async_trait::async_trait]
+impl Kind_ for Files {
+    async fn open(&self) -> Arc<dyn Store> {
+        let path = self.0.path().join("registry.db");
+        Arc::new(Sqlite::open_file(&path).await.unwrap())
+    }
+}
+
+struct Memories(Memory);
+
+#[async_trait::async_trait]
+impl Kind_ for Memories {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(self.0.clone())
+    }
+}
+
+async fn suite(kind: &dyn Kind_) {
+    let store = kind.open().await;
+    // Born once; a second opening finds what is there.
+    let kept = store.open(era(1)).await.unwrap();
+    assert_eq!((kept.beginning.era, kept.head), (era(1), Head::default()));
+    let other = Era {
+        log: LogId([5; 16]),
+        epoch: 1,
+    };
+    assert_eq!(store.open(other).await.unwrap().beginning.era, era(1));
+    assert!(!kept.copied);
+
+    // Whole transactions, in order, and the state is their fold.
+    let first = transaction(
+        1,
+        vec![
+            edit(Kind::Control, "A-1", 1, Some("{\"a\":1}")),
+            edit(Kind::Subject, "agent", 1, Some("{}")),
+        ],
+        vec![],
+    );
+    store.commit(&first).await.unwrap();
+    let second = transaction(
+        2,
+        vec![edit(Kind::Control, "A-1", 2, None)],
+        vec![removal(1, "EX-1"), removal(2, "EX-2")],
+    );
+    store.commit(&second).await.unwrap();
+    let head = Head {
+        revision: 2,
+        sequence: 2,
+    };
+    assert_eq!(store.head().await.unwrap(), head);
+    assert_eq!(
+        store.transactions(0, 10).await.unwrap(),
+        [first.clone(), second.clone()]
+    );
+    assert_eq!(store.transactions(1, 10).await.unwrap(), [second.clone()]);
+    assert_eq!(store.transactions(0, 1).await.unwrap(), [first.clone()]);
+    let objects = store.objects().await.unwrap();
+    let told: Vec<_> = objects
+        .iter()
+        .map(|stored| {
+            (
+                stored.name.id.to_string(),
+                stored.revision,
+                stored.manifest.is_some(),
+                stored.log_revision,
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [("A-1".into(), 2, false, 2), ("agent".into(), 1, true, 1)]
+    );
+    assert_eq!(objects[1].time, first.time);
+    let history = store
+        .history(&Name::new(Kind::Control, "A-1"), u64::MAX >> 1, 10)
+        .await
+        .unwrap();
+    let told: Vec<_> = history.iter().map(|stored| stored.log_revision).collect();
+    assert_eq!(told, [2, 1], "newest first");
+    let earlier = store
+        .history(&Name::new(Kind::Control, "A-1"), 2, 10)
+        .await
+        .unwrap();
+    assert_eq!(earlier.len(), 1);
+    assert_eq!(store.removals(0).await.unwrap(), second.removals);
+    assert_eq!(store.removals(1).await.unwrap(), [removal(2, "EX-2")]);
+
+    // What does not follow on the head leaves no trace.
+    for revision in [1, 2, 4] {
+        let late = transaction(
+            revision,
+            vec![edit(Kind::Subject, "x", 1, Some("{}"))],
+            vec![],
+        );
+        assert_eq!(
+            store.commit(&late).await,
+            Err(StoreError::Conflict { head })
+        );
+    }
+    assert_eq!(store.objects().await.unwrap(), objects);
+
+    // Who is let in, and who is remembered as shut out.
+    let access = |identity: &str, role: &str| Access {
+        identity: identity.into(),
+        role: role.into(),
+        scope: "*".into(),
+        token: Some([9; 32]),
+    };
+    store.grant(&access("service:b", "sidecar")).await.unwrap();
+    store.grant(&access("service:a", "viewer")).await.unwrap();
+    store.grant(&access("service:a", "sidecar")).await.unwrap();
+    assert!(store.expel("service:b").await.unwrap());
+    assert!(!store.expel("service:b").await.unwrap());
+    assert!(!store.expel("nobody").await.unwrap());
+    let known: Vec<_> = store
+        .access()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|access| {
+            (
+                access.identity.to_string(),
+                access.role.to_string(),
+                access.token,
+            )
+        })
+        .collect();
+    assert_eq!(
+        known,
+        [
+            ("service:a".into(), "sidecar".into(), Some([9; 32])),
+            ("service:b".into(), "expelled".into(), None)
+        ]
+    );
+
+    // Statements of keys, in order.
+    store.keep_key(b"one").await.unwrap();
+    store.keep_key(b"two").await.unwrap();
+    assert_eq!(
+        store.keys().await.unwrap(),
+        [b"one".to_vec(), b"two".to_vec()]
+    );
+
+    // What was seen: told twice it is kept once, and of a facet the latest.
+    let seen = |digest: &str, second: i64| Observed {
+        subject: SubjectId::parse("agent").unwrap(),
+        facet: Facet::parse("tools").unwrap(),
+        digest: Digest::parse(digest).unwrap(),
+        first: noon() + Span::from_secs(second),
+        last: noon() + Span::from_secs(second),
+    };
+    store
+        .observe("s1", &[seen("sha256:a", 5), seen("sha256:b", 6)])
+        .await
+        .unwrap();
+    store
+        .observe("s1", &[seen("sha256:a", 4), seen("sha256:a", 7)])
+        .await
+        .unwrap();
+    let known = store.observed("agent").await.unwrap();
+    assert_eq!(known.len(), 2);
+    let (latest, by) = &known[0];
+    assert_eq!((latest.digest.as_str(), &**by), ("sha256:a", "s1"));
+    assert_eq!(
+        (latest.first, latest.last),
+        (seen("sha256:a", 4).first, seen("sha256:a", 7).last)
+    );
+    let many: Vec<_> = (0..40)
+        .map(|n| seen(&format!("sha256:{n}"), 100 + n))
+        .collect();
+    store.observe("s1", &many).await.unwrap();
+    let known = store.observed("agent").await.unwrap();
+    assert_eq!(known.len(), 16);
+    assert_eq!(known[0].0.digest.as_str(), "sha256:39");
+
+    // Everything is there after a restart.
+    drop(store);
+    let store = kind.open().await;
+    assert_eq!(store.open(other).await.unwrap().head, head);
+    assert_eq!(store.objects().await.unwrap(), objects);
+    assert_eq!(store.access().await.unwrap().len(), 2);
+
+    // A new epoch begins beyond the head, and the log goes on from there.
+    let beginning = Beginning {
+        era: era(2),
+        base: Head {
+            revision: 1_000,
+            sequence: 2,
+        },
+    };
+    let behind = Beginning {
+        base: Head {
+            revision: 2,
+            sequence: 2,
+        },
+        ..beginning
+    };
+    assert!(store.begin(&behind, noon()).await.is_err());
+    store
+        .begin(&beginning, noon() + Span::from_hours(1))
+        .await
+        .unwrap();
+    let kept = store.open(other).await.unwrap();
+    assert_eq!((kept.beginning, kept.head.revision), (beginning, 1_000));
+    assert!(store.commit(&transaction(3, vec![], vec![])).await.is_err());
+    store
+        .commit(&transaction(1_001, vec![], vec![]))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn sqlite_keeps_to_the_port() {
+    suite(&Files(tempfile::tempdir().unwrap())).await;
+}
+
+#[tokio::test]
+async fn the_store_of_simulations_keeps_to_the_port() {
+    suite(&Memories(Memory::default())).await;
+}

@@ -1,0 +1,228 @@
+//! A store in memory, for simulations: what is committed outlives whoever uses it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use exeat::{
+    domain::{Era, Head, Name, Observed, Removal, Timestamp, Transaction},
+    engine::follow::Beginning,
+    registry::{Access, Kept, Past, Store, StoreError, Stored},
+};
+
+#[derive(Debug, Default)]
+struct Held {
+    beginning: Option<Beginning>,
+    log: Vec<Transaction>,
+    access: BTreeMap<Box<str>, Access>,
+    keys: Vec<Vec<u8>>,
+    observed: BTreeMap<(String, String, String, String), Observed>,
+}
+
+impl Held {
+    fn head(&self) -> Head {
+        let base = self
+            .beginning
+            .map_or(Head::default(), |beginning| beginning.base);
+        Head {
+            revision: self
+                .log
+                .last()
+                .map_or(base.revision, |last| last.revision.max(base.revision)),
+            sequence: self
+                .log
+                .iter()
+                .flat_map(|transaction| &transaction.removals)
+                .map(|removal| removal.sequence)
+                .max()
+                .unwrap_or(0),
+        }
+    }
+
+    fn stored(&self) -> impl Iterator<Item = Stored> {
+        self.log.iter().flat_map(|transaction| {
+            transaction.edits.iter().map(|edit| Stored {
+                name: edit.name.clone(),
+                revision: edit.revision,
+                manifest: edit.manifest.clone(),
+                log_revision: transaction.revision,
+                time: transaction.time,
+                principal: transaction.principal.clone(),
+            })
+        })
+    }
+}
+
+/// Everything committed so far.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<Mutex<Held>>);
+
+impl Memory {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap()
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn open(&self, fresh: Era) -> Result<Kept, StoreError> {
+        let mut held = self.held();
+        let beginning = *held.beginning.get_or_insert(Beginning {
+            era: fresh,
+            base: Head::default(),
+        });
+        Ok(Kept {
+            beginning,
+            head: held.head(),
+            time: held
+                .log
+                .last()
+                .map_or(Timestamp::from_micros(0), |last| last.time),
+            copied: false,
+        })
+    }
+
+    async fn head(&self) -> Result<Head, StoreError> {
+        Ok(self.held().head())
+    }
+
+    async fn commit(&self, transaction: &Transaction) -> Result<(), StoreError> {
+        let mut held = self.held();
+        let head = held.head();
+        if head.revision + 1 != transaction.revision {
+            return Err(StoreError::Conflict { head });
+        }
+        held.log.push(transaction.clone());
+        Ok(())
+    }
+
+    async fn objects(&self) -> Past<Stored> {
+        let held = self.held();
+        let latest: BTreeMap<Name, Stored> = held
+            .stored()
+            .map(|stored| (stored.name.clone(), stored))
+            .collect();
+        Ok(latest.into_values().collect())
+    }
+
+    async fn removals(&self, after: u64) -> Past<Removal> {
+        let held = self.held();
+        let removals = held
+            .log
+            .iter()
+            .flat_map(|transaction| &transaction.removals);
+        Ok(removals
+            .filter(|removal| removal.sequence > after)
+            .cloned()
+            .collect())
+    }
+
+    async fn history(&self, name: &Name, before: u64, most: usize) -> Past<Stored> {
+        let mut past: Vec<_> = self
+            .held()
+            .stored()
+            .filter(|stored| stored.name == *name && stored.log_revision < before)
+            .collect();
+        past.reverse();
+        past.truncate(most);
+        Ok(past)
+    }
+
+    async fn transactions(&self, after: u64, most: usize) -> Past<Transaction> {
+        let held = self.held();
+        let later = held
+            .log
+            .iter()
+            .filter(|transaction| transaction.revision > after);
+        Ok(later.take(most).cloned().collect())
+    }
+
+    async fn begin(&self, beginning: &Beginning, _: Timestamp) -> Result<(), StoreError> {
+        let mut held = self.held();
+        let head = held.head();
+        if head.revision >= beginning.base.revision || head.sequence > beginning.base.sequence {
+            return Err(StoreError::Conflict { head });
+        }
+        held.beginning = Some(*beginning);
+        Ok(())
+    }
+
+    async fn observe(&self, sidecar: &str, observed: &[Observed]) -> Result<(), StoreError> {
+        let mut held = self.held();
+        for one in observed {
+            let place = (
+                one.subject.to_string(),
+                one.facet.name().to_owned(),
+                sidecar.to_owned(),
+            );
+            let key = (
+                place.0.clone(),
+                place.1.clone(),
+                place.2.clone(),
+                one.digest.to_string(),
+            );
+            let known = held.observed.entry(key).or_insert_with(|| one.clone());
+            known.first = known.first.min(one.first);
+            known.last = known.last.max(one.last);
+            let mut of: Vec<_> = held
+                .observed
+                .iter()
+                .filter(|((a, b, c, _), _)| (a, b, c) == (&place.0, &place.1, &place.2))
+                .map(|(key, known)| (known.last, key.clone()))
+                .collect();
+            of.sort();
+            of.reverse();
+            for (_, key) in of.into_iter().skip(16) {
+                held.observed.remove(&key);
+            }
+        }
+        Ok(())
+    }
+
+    async fn observed(&self, subject: &str) -> Past<(Observed, Box<str>)> {
+        let held = self.held();
+        let mut known: Vec<(Observed, Box<str>)> = held
+            .observed
+            .iter()
+            .filter(|((of, ..), _)| of == subject)
+            .map(|((_, _, sidecar, _), known)| (known.clone(), sidecar.as_str().into()))
+            .collect();
+        known.sort_by_key(|(known, _)| std::cmp::Reverse(known.last));
+        Ok(known)
+    }
+
+    async fn access(&self) -> Past<Access> {
+        Ok(self.held().access.values().cloned().collect())
+    }
+
+    async fn grant(&self, access: &Access) -> Result<(), StoreError> {
+        self.held()
+            .access
+            .insert(access.identity.clone(), access.clone());
+        Ok(())
+    }
+
+    async fn expel(&self, identity: &str) -> Result<bool, StoreError> {
+        let mut held = self.held();
+        let known = held
+            .access
+            .get_mut(identity)
+            .filter(|known| &*known.role != "expelled");
+        Ok(known.is_some_and(|known| {
+            known.role = "expelled".into();
+            known.token = None;
+            true
+        }))
+    }
+
+    async fn keys(&self) -> Past<Vec<u8>> {
+        Ok(self.held().keys.clone())
+    }
+
+    async fn keep_key(&self, statement: &[u8]) -> Result<(), StoreError> {
+        self.held().keys.push(statement.to_vec());
+        Ok(())
+    }
+}
