@@ -2,7 +2,8 @@
 //!
 //! Both servers are processes of their own, pinned to the first core and asked in turns by a client
 //! on the second. Closed loop at 1, 8 and 64 in flight; open loop at a fixed rate, each answer timed
-//! from when it was due. Only the ratios mean anything.
+//! from when it was due. Only the ratios mean anything. Once more with the sidecar following a
+//! registry, which is a third process.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -10,6 +11,18 @@
     clippy::cast_precision_loss,
     reason = "a bench measures, prints and may fail"
 )]
+
+#[path = "../tests/support/governed.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub
+)]
+mod governed;
 
 use std::{
     convert::Infallible,
@@ -171,6 +184,91 @@ fn answer() -> v1::CheckResponse {
     }
 }
 
+/// The same world as manifests, for a registry.
+fn manifests() -> String {
+    let condition = "subject.risk_tier == 'NONE' || subject.environment != 'prod' || now < subject.metadata_update_time";
+    let mut text = String::new();
+    for n in 0..100 {
+        let action = if n < 10 { "tools/call" } else { "other" };
+        text += &governed::control(&format!("BEN-{n}"), action, condition);
+    }
+    let now = Clock::system().now().latest;
+    let until = (now + governed::seconds(86_400)).to_string();
+    let one = governed::exception_until("EX-@", "BEN-99", "agent-@", &until)
+        .replace("2026-11-22T11:00:00Z", &now.to_string());
+    for n in 0..10_000 {
+        let id = if n == 7 {
+            SUBJECT.to_owned()
+        } else {
+            format!("agent-{n}")
+        };
+        text += &governed::subject(&id, None).replace(
+            "facets:",
+            "metadata_update_time: \"2026-11-01T00:00:00Z\"\nfacets:",
+        );
+        text += &one
+            .replace("EX-@", &format!("EX-{n}"))
+            .replace("agent-@", &id);
+    }
+    text
+}
+
+/// Where the followed registry is, and what the sidecar needs to follow it.
+const FOLLOWED: &str = "EXEAT_BENCH_REGISTRY";
+
+struct Followed {
+    registry: Child,
+    _scratch: tempfile::TempDir,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let _ = self.registry.kill();
+        let _ = self.registry.wait();
+    }
+}
+
+/// Starts a registry with the world in it; the settings of who follows it.
+async fn followed() -> (Followed, String) {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let (data, log) = (scratch.path().join("r"), scratch.path().join("log"));
+    let log = fs::File::create(log).expect("a file");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let registry = Command::new(env!("CARGO_BIN_EXE_exeat"))
+        .args(["registry", "--data", &data.display().to_string()])
+        .args(["--listen", &address, "--log", "warn"])
+        .stdout(log.try_clone().expect("a file"))
+        .stderr(log)
+        .spawn()
+        .expect("a registry");
+    let followed = Followed {
+        registry,
+        _scratch: scratch,
+    };
+    let mut client = loop {
+        let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
+        if let Ok(token) = fs::read_to_string(data.join("admin.token"))
+            && let Ok(channel) = endpoint.connect().await
+        {
+            break governed::Client::over(channel, &token);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    client.apply(&manifests()).await.expect("applied");
+    let token = client
+        .let_in("service:bench", v1::Role::Sidecar, &["*"])
+        .await;
+    let file = followed._scratch.path().join("token");
+    fs::write(&file, token).expect("written");
+    let status = client.fleet.get_status(v1::GetStatusRequest {}).await;
+    let key = status.expect("a status").into_inner().key_pin;
+    let data = followed._scratch.path().join("s");
+    let settings = format!("{address}\n{key}\n{}\n{}", file.display(), data.display());
+    (followed, settings)
+}
+
 async fn serve(what: &str) {
     if what == "empty" {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -186,13 +284,20 @@ async fn serve(what: &str) {
             .expect("served");
         return;
     }
-    let flags = [
-        ("bundle", Some("unused".to_owned())),
-        ("subject", Some(SUBJECT.into())),
+    let mut flags = vec![
+        ("subject", Some(SUBJECT.to_owned())),
         ("listen", Some("127.0.0.1:0".into())),
         ("operations", Some("127.0.0.1:0".into())),
         ("unix", Some("none".into())),
     ];
+    let settings = env::vars().find(|(name, _)| name == FOLLOWED);
+    let keys = ["registry", "registry_key", "registry_token_file", "data"];
+    if let (true, Some((_, settings))) = (what == "following", settings) {
+        let values = settings.lines().map(|value| Some(value.to_owned()));
+        flags.extend(keys.into_iter().zip(values));
+    } else {
+        flags.push(("bundle", Some("unused".into())));
+    }
     let bound = Bound::bind(
         config::Sidecar::load(None, &[], &flags).expect("settings"),
         Clock::system(),
@@ -200,6 +305,10 @@ async fn serve(what: &str) {
     .await
     .expect("bound");
     println!("{}", bound.address());
+    if what == "following" {
+        bound.run(std::future::pending()).await.expect("served");
+        return;
+    }
     let world = if what == "all" {
         world(1_000, 1_000)
     } else {
@@ -218,9 +327,10 @@ struct Peer {
 }
 
 impl Peer {
-    async fn start(name: &'static str) -> Self {
+    async fn start(name: &'static str, followed: &str) -> Self {
         let mut child = Command::new(env::current_exe().expect("a path"))
             .args(["--serve", name])
+            .env(FOLLOWED, followed)
             .stdout(Stdio::piped())
             .spawn()
             .expect("a server");
@@ -433,8 +543,11 @@ fn tell(load: &str, exeat: &[Figures], empty: &[Figures]) {
     );
 }
 
-async fn compare(name: &'static str) {
-    let (mut exeat, mut empty) = (Peer::start(name).await, Peer::start("empty").await);
+async fn compare(name: &'static str, followed: &str) {
+    let (mut exeat, mut empty) = (
+        Peer::start(name, followed).await,
+        Peer::start("empty", "").await,
+    );
     println!(
         "memory before load: exeat {:.1} MiB, empty {:.1} MiB",
         exeat.used().1,
@@ -488,9 +601,13 @@ fn main() {
             Some(what) => serve(what).await,
             None => {
                 println!("100 controls, 10 applicable, 10,000 exceptions, metrics on");
-                compare("exeat").await;
+                compare("exeat", "").await;
+                println!("the same, following a registry");
+                let (registry, settings) = followed().await;
+                compare("following", &settings).await;
+                drop(registry);
                 println!("1,000 controls, all applicable, 10,000 exceptions");
-                compare("all").await;
+                compare("all", "").await;
             }
         }
     });

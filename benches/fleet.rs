@@ -13,18 +13,39 @@
     unreachable_pub
 )]
 mod governed;
+#[path = "../tests/support/liar.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod liar;
 
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use exeat::{
+    engine::{Sum, part},
     runtime::clock::Clock,
-    wire::v1::{self, attend_request, attend_response, sync_service_client::SyncServiceClient},
+    wire::{
+        signed::Purpose,
+        sync::era_message,
+        v1::{
+            self, attend_request, attend_response, sync_service_client::SyncServiceClient,
+            watch_response,
+        },
+    },
 };
+use futures_util::StreamExt as _;
 use governed::{Client, Registry, control, exception_until, subject};
 use tokio::{
     sync::{mpsc, watch},
@@ -358,7 +379,122 @@ async fn bench() {
     println!("metadata changes taken by the registry meanwhile: {rate:.0} a second");
     checks.abort();
     drop(registry);
+    poured(&scratch, &world).await;
     cold_start(&scratch, &world, &until, &now.to_string()).await;
+}
+
+/// A decision's latency while 10,000 metadata changes a second arrive: signed as the registry signs
+/// them, a hundred to a change, and made beforehand.
+async fn poured(scratch: &tempfile::TempDir, world: &str) {
+    const CHANGES: u64 = 500;
+    const EACH: u64 = 100;
+    let clock = Clock::system();
+    let whole = liar::Whole::of(world);
+    let signer = liar::signer();
+    let bundle =
+        exeat::manifest::Bundle::read_files([("a.yaml".to_owned(), subject("agent-@", None))])
+            .unwrap();
+    let manifest = bundle.objects().unwrap()[0].1.clone();
+    let mut sum = Sum::from_slice(&whole.statement.sum).unwrap();
+    let mut deltas = Vec::new();
+    for change in 0..CHANGES {
+        let mut objects = Vec::new();
+        for n in 0..EACH {
+            let (id, revision) = (format!("agent-{n}"), change + 1);
+            let text = |revision: u64| {
+                let minute = format!("11:{:02}:00", revision % 60);
+                manifest
+                    .replace("agent-@", &id)
+                    .replace("11:59:00", &minute)
+            };
+            if change > 0 {
+                sum.remove(&part(2, &id, change, &text(change)));
+            }
+            sum.add(&part(2, &id, revision, &text(revision)));
+            objects.push(v1::SyncObject {
+                kind: v1::ObjectKind::Subject.into(),
+                id: id.clone(),
+                revision,
+                manifest: text(revision),
+            });
+        }
+        let statement = v1::DeltaStatement {
+            era: Some(era_message(liar::era())),
+            scope: "*".into(),
+            after: change + 1,
+            through: change + 2,
+            objects,
+            sum: sum.to_bytes().to_vec(),
+            touched: Vec::new(),
+        };
+        deltas.push(signer.seal(Purpose::Delta, &statement));
+    }
+    let told = Arc::new(AtomicU64::new(1));
+    let (going, mut go) = watch::channel(false);
+    let events = whole.events(&signer);
+    let counted = Arc::clone(&told);
+    let said = move |_, _: &v1::WatchRequest| -> liar::Messages<v1::WatchResponse> {
+        let (deltas, counted, mut go) = (deltas.clone(), Arc::clone(&counted), go.clone());
+        let ticks = tokio::time::Duration::from_micros(1_000_000 * EACH / 10_000);
+        let first = futures_util::stream::iter(events.clone().into_iter().map(Ok));
+        let rest = async move {
+            go.wait_for(|go| *go).await.unwrap();
+            let began = Instant::now();
+            futures_util::stream::iter((0_u32..).zip(deltas)).then(move |(n, signed)| {
+                let counted = Arc::clone(&counted);
+                async move {
+                    tokio::time::sleep_until(began + ticks * n).await;
+                    counted.store(u64::from(n) + 2, Ordering::SeqCst);
+                    Ok(v1::WatchResponse {
+                        event: Some(watch_response::Event::Delta(signed)),
+                    })
+                }
+            })
+        };
+        let rest = futures_util::stream::once(rest).flatten();
+        Box::pin(first.chain(rest).chain(futures_util::stream::pending()))
+    };
+    go.mark_unchanged();
+    let (feed, _greeted, _nacked) = liar::Liar::new(clock.clone(), Box::new(said));
+    *feed.beat.lock().unwrap() = Box::new(move |mut said| {
+        said.head = Some(v1::Head {
+            revision: told.load(Ordering::SeqCst),
+            sequence: 0,
+        });
+        said
+    });
+    let address = feed.serve().await;
+    let key = signer.pin().to_string();
+    let data = scratch.path().join("poured");
+    let sidecar = governed::Sidecar::start(&data, &address, &key, "t", clock)
+        .await
+        .unwrap();
+    sidecar.until("agent", "plain", "ALLOW").await;
+    let mut quiet = sidecar.ask_often_for("agent", "plain", 2_000).await;
+    going.send_replace(true);
+    let mut busy = sidecar.ask_often_for("agent", "plain", 4_500).await;
+    for (name, times) in [
+        ("quiet", &mut quiet),
+        ("10,000 changes a second arrive", &mut busy),
+    ] {
+        times.sort_by(f64::total_cmp);
+        println!(
+            "Check while {name}: p50 {:.3} ms, p99 {:.3} ms",
+            quantile(times, 0.5),
+            quantile(times, 0.99)
+        );
+    }
+    let began = Instant::now();
+    sidecar.until("agent-1", "plain", "ALLOW").await;
+    let page = sidecar.page("/metrics").await;
+    let line = page
+        .lines()
+        .find(|line| line.starts_with("exeat_snapshot_revision "));
+    println!(
+        "  {} of {CHANGES} in force, {:.2} s after the last was due",
+        line.unwrap_or("nothing"),
+        began.elapsed().as_secs_f64()
+    );
 }
 
 /// From exec to the first correct answer with 100,000 exceptions on disk and no registry.

@@ -626,24 +626,20 @@ impl World {
                     self.seen.refused += 1;
                     return;
                 };
+                if other {
+                    self.told[at] = 0;
+                }
                 if other && before.is_some() {
-                    let signed = self.sidecars[at].signed.clone();
                     self.sidecars[at].jobs = Default::default();
+                }
+                // At each greeting: nothing says that an earlier one arrived.
+                let signed = self.sidecars[at].signed.clone();
+                if beginning.era.epoch > 1 && !signed.is_empty() {
                     if let Some(arrives) = self.up(at, 0) {
                         self.at(arrives, Event::GiveBack(at, signed));
                     } else {
-                        // A connection that was cut is made anew, and greeted again.
+                        // What does not arrive ends the connection, and the next one greets again.
                         self.sidecars[at].connected = false;
-                    }
-                    self.told[at] = 0;
-                } else if other {
-                    self.told[at] = 0;
-                }
-                // As long as the registry lacks something it is told again.
-                if !other && beginning.era.epoch > 1 {
-                    let signed = self.sidecars[at].signed.clone();
-                    if let Some(arrives) = self.up(at, 0) {
-                        self.at(arrives, Event::GiveBack(at, signed));
                     }
                 }
                 self.ask_for_state(at, false);
