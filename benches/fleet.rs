@@ -379,13 +379,13 @@ async fn bench() {
     println!("metadata changes taken by the registry meanwhile: {rate:.0} a second");
     checks.abort();
     drop(registry);
-    poured(&scratch, &world).await;
+    while_changes_arrive(&scratch, &world).await;
     cold_start(&scratch, &world, &until, &now.to_string()).await;
 }
 
 /// A decision's latency while 10,000 metadata changes a second arrive: signed as the registry signs
 /// them, a hundred to a change, and made beforehand.
-async fn poured(scratch: &tempfile::TempDir, world: &str) {
+async fn while_changes_arrive(scratch: &tempfile::TempDir, world: &str) {
     const CHANGES: u64 = 500;
     const EACH: u64 = 100;
     let clock = Clock::system();
@@ -426,16 +426,17 @@ async fn poured(scratch: &tempfile::TempDir, world: &str) {
             objects,
             sum: sum.to_bytes().to_vec(),
             touched: Vec::new(),
+            classes_changed: false,
         };
         deltas.push(signer.seal(Purpose::Delta, &statement));
     }
     let told = Arc::new(AtomicU64::new(1));
-    let (going, mut go) = watch::channel(false);
+    let (going, go) = watch::channel(false);
     let events = whole.events(&signer);
     let counted = Arc::clone(&told);
     let said = move |_, _: &v1::WatchRequest| -> liar::Messages<v1::WatchResponse> {
         let (deltas, counted, mut go) = (deltas.clone(), Arc::clone(&counted), go.clone());
-        let ticks = tokio::time::Duration::from_micros(1_000_000 * EACH / 10_000);
+        let ticks = Duration::from_micros(1_000_000 * EACH / 10_000);
         let first = futures_util::stream::iter(events.clone().into_iter().map(Ok));
         let rest = async move {
             go.wait_for(|go| *go).await.unwrap();
@@ -454,7 +455,6 @@ async fn poured(scratch: &tempfile::TempDir, world: &str) {
         let rest = futures_util::stream::once(rest).flatten();
         Box::pin(first.chain(rest).chain(futures_util::stream::pending()))
     };
-    go.mark_unchanged();
     let (feed, _greeted, _nacked) = liar::Liar::new(clock.clone(), Box::new(said));
     *feed.beat.lock().unwrap() = Box::new(move |mut said| {
         said.head = Some(v1::Head {

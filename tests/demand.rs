@@ -190,12 +190,12 @@ async fn s9_nothing_beyond_the_scope_can_be_fetched() {
         [
             (EntityStanding::Governed, 1),
             (EntityStanding::Governed, 2),
-            (EntityStanding::Withheld, 0),
+            (EntityStanding::Absent, 0),
             (EntityStanding::Absent, 0)
         ]
     );
     let told = world.fetched(&["subject:agent"], &ids).await;
-    assert_eq!(of(&told)[1], (EntityStanding::Withheld, 0));
+    assert_eq!(of(&told)[1], (EntityStanding::Absent, 0));
     let told = world.fetched(&["demand:*"], &ids).await;
     assert_eq!(of(&told)[2], (EntityStanding::Governed, 2));
 }
@@ -466,7 +466,7 @@ async fn r31_who_has_not_proven_who_it_is_is_no_instance() {
         [EntityStanding::Absent, EntityStanding::Instance]
     );
     let told = world.fetched(&["domain:office"], &[(INSTANCE, true)]).await;
-    assert_eq!(told[0].standing(), EntityStanding::Withheld);
+    assert_eq!(told[0].standing(), EntityStanding::Absent);
     let told = world
         .fetched(&["*"], &[("spiffe://acme.example/other/a-1", true)])
         .await;
@@ -507,4 +507,144 @@ async fn r9_what_a_caller_sees_to_differ_is_reported_and_kept_beside_what_is_gov
     // What is governed is what it was (U5).
     assert_eq!(sidecar.outcome("helper", "plain").await, "ALLOW OK");
     sidecar.process.stop().await;
+}
+
+#[tokio::test]
+async fn d1_an_exception_that_two_shared_is_gone_for_both_once_it_names_neither() {
+    let both = exception("EX-S", "CT-RISKY", "helper")
+        .replace("ids: [\"helper\"]", "ids: [\"helper\", \"helper2\"]");
+    let text = lab().replace(&exception("EX-2", "CT-RISKY", "helper"), "")
+        + &subject("helper2", Some("lab"))
+        + &both;
+    let mut world = World::of(&text).await;
+    let scope = ["subject:agent", "demand:domain:lab"];
+    let sidecar = world.sidecar("s1", &scope, &[ASSERTED]).await;
+    sidecar.until("helper", "risky", EXCEPTED).await;
+    sidecar.until("helper2", "risky", EXCEPTED).await;
+    let moved = both.replace("[\"helper\", \"helper2\"]", "[\"stranger\"]")
+        + &control("CT-NEW", "new", "false");
+    world.client.apply(&moved).await.unwrap();
+    sidecar.until("helper", "new", "ALLOW OK").await;
+    for agent in ["helper", "helper2"] {
+        assert_eq!(
+            sidecar.outcome(agent, "risky").await,
+            "DENY CONTROL_FAILED",
+            "{agent}"
+        );
+    }
+    // And back to one of them alone.
+    let back = both.replace("[\"helper\", \"helper2\"]", "[\"helper2\"]");
+    world.client.apply(&back).await.unwrap();
+    sidecar.until("helper2", "risky", EXCEPTED).await;
+    assert_eq!(
+        sidecar.outcome("helper", "risky").await,
+        "DENY CONTROL_FAILED"
+    );
+}
+
+#[tokio::test]
+async fn r31_a_renewed_registration_is_in_force() {
+    let mut world = World::of(&classes()).await;
+    let bound = [("subject", INSTANCE)];
+    let sidecar = world.sidecar("s1", &["domain:lab"], &bound).await;
+    sidecar.until(INSTANCE, "risky", EXCEPTED).await;
+    for _ in 0..3 {
+        // Past the half of a lease it is renewed, and then it outlives the one before.
+        world.clock.advance(seconds(130));
+        let edge =
+            exeat::domain::Timestamp::from_micros(world.clock.now().latest.micros()) + seconds(200);
+        let mut until = 0;
+        for _ in 0..2_000 {
+            sidecar.outcome(INSTANCE, "plain").await;
+            let decision = sidecar.ask(INSTANCE, "risky").await.unwrap();
+            until = decision.valid_until.map_or(0, |time| time.seconds);
+            if until > edge.micros() / 1_000_000 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert!(until > edge.micros() / 1_000_000, "{until}");
+        sidecar.until(INSTANCE, "risky", EXCEPTED).await;
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_worked_out_a_scope_anew_is_no_other_registry() {
+    let mut world = World::of(&lab()).await;
+    let sidecar = world.sidecar("s1", &["domain:lab"], &[ASSERTED]).await;
+    sidecar.until("helper", "risky", EXCEPTED).await;
+    let tighter = "---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: LOW\nmax_duration: 2d\n";
+    world
+        .client
+        .apply(&(tighter.to_owned() + &control("CT-NEW", "new", "false")))
+        .await
+        .unwrap();
+    sidecar.until("helper", "new", "ALLOW OK").await;
+    let address = world.registry.address.clone();
+    world.registry.process.stop().await;
+    let data = world.data("registry");
+    world.registry = Registry::start_at(&data, world.clock.clone(), &address, &[])
+        .await
+        .unwrap();
+    world.client = world.registry.client().await;
+    let again = control("CT-AGAIN", "again", "false");
+    world.client.apply(&again).await.unwrap();
+    sidecar.until("helper", "again", "ALLOW OK").await;
+    let status = world.client.fleet.get_status(v1::GetStatusRequest {}).await;
+    assert_eq!(status.unwrap().into_inner().read_only, "");
+}
+
+#[tokio::test]
+async fn s9_exceptions_for_classes_beyond_the_scope_are_not_sent() {
+    let text = classes()
+        + &subject("clerk", Some("office"))
+        + &exception("EX-OFFICE", "CT-RISKY", "clerk")
+            .replace("ids: [\"clerk\"]", "class_ids: [clerk]");
+    let mut world = World::of(&text).await;
+    let scope = ["subject:agent", "demand:subject:helper"];
+    let sidecar = world.sidecar("s1", &scope, &[ASSERTED]).await;
+    sidecar.until("agent", "plain", "ALLOW OK").await;
+    let state = std::fs::read(world.data("s1").join("state")).unwrap();
+    let holds = |text: &str| state.windows(text.len()).any(|w| w == text.as_bytes());
+    assert!(holds("CT-PLAIN") && !holds("EX-OFFICE") && !holds("EX-C"));
+}
+
+#[tokio::test]
+async fn an_exception_that_is_watched_no_longer_stays_with_who_was_fetched() {
+    let text = lab().replace(&exception("EX-2", "CT-RISKY", "helper"), "")
+        + &exception("EX-S", "CT-RISKY", "helper")
+            .replace("ids: [\"helper\"]", "ids: [\"helper\", \"agent\"]");
+    let mut world = World::of(&text).await;
+    let scope = ["domain:lab", "demand:subject:agent"];
+    let sidecar = world.sidecar("s1", &scope, &[ASSERTED]).await;
+    sidecar.until("helper", "risky", EXCEPTED).await;
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    world
+        .client
+        .apply(&subject("helper", Some("office")))
+        .await
+        .unwrap();
+    sidecar.until("helper", "plain", "SUBJECT_UNKNOWN").await;
+    assert_eq!(sidecar.outcome("agent", "risky").await, EXCEPTED);
+}
+
+#[tokio::test]
+async fn r31_a_class_that_means_an_instance_more_exactly_takes_it_over() {
+    let narrow = |state: &str| {
+        subject("narrow", Some("lab")).replace("ACTIVE", state)
+            + "instances: {identities: [\"spiffe://acme.example/agent/a-1\"]}\n"
+    };
+    let mut world = World::of(&classes()).await;
+    let bound = [("subject", INSTANCE)];
+    let sidecar = world.sidecar("s1", &["domain:lab"], &bound).await;
+    sidecar.until(INSTANCE, "plain", "ALLOW OK").await;
+    world.client.apply(&narrow("RETIRED")).await.unwrap();
+    sidecar.until(INSTANCE, "plain", "SUBJECT_RETIRED").await;
+    world.client.apply(&narrow("ACTIVE")).await.unwrap();
+    sidecar.until(INSTANCE, "plain", "ALLOW OK").await;
+    assert_eq!(
+        sidecar.outcome(INSTANCE, "risky").await,
+        "DENY CONTROL_FAILED",
+        "the exception is for the other class"
+    );
 }

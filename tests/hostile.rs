@@ -209,6 +209,7 @@ async fn a_change_of_another_history_or_with_another_outcome_is_not_taken() {
                 // What was before: the removal of a control cannot come to that.
                 sum: whole.statement.sum.clone(),
                 touched: Vec::new(),
+                classes_changed: false,
             };
             if turn == 1 {
                 let log = LogId([8; 16]);

@@ -123,8 +123,14 @@ async fn suite(kind: &dyn Kind_) {
         store.transactions(0, 10).await.unwrap(),
         [first.clone(), second.clone()]
     );
-    assert_eq!(store.transactions(1, 10).await.unwrap(), [second.clone()]);
-    assert_eq!(store.transactions(0, 1).await.unwrap(), [first.clone()]);
+    assert_eq!(
+        store.transactions(1, 10).await.unwrap(),
+        std::slice::from_ref(&second)
+    );
+    assert_eq!(
+        store.transactions(0, 1).await.unwrap(),
+        std::slice::from_ref(&first)
+    );
     let objects = store.objects().await.unwrap();
     let told: Vec<_> = objects
         .iter()

@@ -98,6 +98,20 @@ impl Attendance {
         }
     }
 
+    /// Counts what was answered to `sidecar` as owed to another of that name, which takes in nothing
+    /// any more.
+    pub fn set_apart(&mut self, sidecar: &str) {
+        let Some(attendant) = self.attendants.remove(sidecar) else {
+            return;
+        };
+        let apart = Attendant {
+            drained: 0,
+            ..attendant
+        };
+        self.attendants
+            .insert(format!("{sidecar} (fenced)").into(), apart);
+    }
+
     /// When `sidecar` was last answered, and which removals it has taken in.
     pub fn of(&self, sidecar: &str) -> Option<(Span, u64)> {
         let Attendant { answered, drained } = self.attendants.get(sidecar)?;
@@ -181,6 +195,20 @@ mod tests {
         );
         let later = attendance.receipt(7, Some(at(60)), until);
         assert!(later.outstanding.is_empty() && later.complete(until));
+    }
+
+    #[test]
+    fn what_a_fenced_sidecar_is_owed_is_waited_out() {
+        let at = Span::from_secs;
+        let mut attendance = Attendance::new(at(0));
+        attendance.answer("a", at(100));
+        attendance.set_apart("a");
+        attendance.answer("a", at(101));
+        attendance.drained("a", 7);
+        let receipt = attendance.receipt(7, Some(at(60)), at(102));
+        assert_eq!(receipt.acknowledged, ["a".into()]);
+        assert_eq!(receipt.outstanding.len(), 1, "the other of that name");
+        assert!(!receipt.complete(at(102)) && receipt.complete(at(164)));
     }
 
     #[test]

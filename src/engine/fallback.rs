@@ -48,8 +48,7 @@ impl Snapshot {
                 let (id, owner) = (control.id.clone(), control.owner.clone());
                 let bare = Control::unreadable(id, control.revision, owner);
                 if self.put_control(*control).is_err() {
-                    // Made of nothing that could be refused, but for one control too many; then
-                    // the one before it goes on, which is no weaker than none.
+                    // Made of nothing that could be refused.
                     let _ = self.put_control(bare);
                 }
             }

@@ -171,28 +171,6 @@ impl Bound {
         }
         let mut tasks = Tasks::new();
         let stop = tasks.stopping();
-        let attendants = Arc::new(Attendants::default());
-        let sync = Sync {
-            registry: Arc::clone(&registry),
-            publication: Arc::new(Publication::default()),
-            attendants: Arc::clone(&attendants),
-            guests: Arc::clone(&guests),
-            stop: stop.clone(),
-        };
-        let fleet = Fleet {
-            registry: Arc::clone(&registry),
-            attendants,
-            guests: Arc::clone(&guests),
-        };
-        let objects = ObjectServiceServer::new(ObjectCalls(Arc::clone(&registry)))
-            .max_decoding_message_size(MAX_APPLY)
-            .max_encoding_message_size(MAX_APPLY);
-        let revocations = RevocationServiceServer::new(Revocations(Arc::clone(&registry)))
-            .max_decoding_message_size(MAX_MESSAGE);
-        let fleet = FleetServiceServer::new(fleet).max_decoding_message_size(MAX_MESSAGE);
-        let sync = SyncServiceServer::new(sync)
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_APPLY);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter
             .set_service_status("", tonic_health::ServingStatus::Serving)
@@ -203,13 +181,10 @@ impl Bound {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let failed = |error: tonic_reflection::server::Error| Error::Failed(error.to_string());
-        let grpc = Routes::new(health)
+        let grpc = services(&registry, &guests, &stop)
+            .add_service(health)
             .add_service(reflection().build_v1().map_err(failed)?)
-            .add_service(reflection().build_v1alpha().map_err(failed)?)
-            .add_service(Guarded::new(objects, &guests))
-            .add_service(Guarded::new(revocations, &guests))
-            .add_service(Guarded::new(fleet, &guests))
-            .add_service(Guarded::new(sync, &guests));
+            .add_service(reflection().build_v1alpha().map_err(failed)?);
         let pages = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(|| async { "ok\n" }));
@@ -230,6 +205,55 @@ impl Bound {
             End::Failed { task, why } => Err(Error::Failed(format!("{task}: {why}"))),
         }
     }
+}
+
+/// The services of a registry, each behind its guard.
+fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationToken) -> Routes {
+    let attendants = Arc::new(Attendants::default());
+    let sync = Sync {
+        registry: Arc::clone(registry),
+        publication: Arc::new(Publication::default()),
+        attendants: Arc::clone(&attendants),
+        guests: Arc::clone(guests),
+        stop: stop.clone(),
+    };
+    let fleet = Fleet {
+        registry: Arc::clone(registry),
+        attendants,
+        guests: Arc::clone(guests),
+    };
+    let objects = ObjectServiceServer::new(ObjectCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_APPLY)
+        .max_encoding_message_size(MAX_APPLY);
+    let revocations = RevocationServiceServer::new(Revocations(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE);
+    let fleet = FleetServiceServer::new(fleet).max_decoding_message_size(MAX_MESSAGE);
+    let sync = SyncServiceServer::new(sync)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_APPLY);
+    Routes::new(Guarded::new(objects, guests))
+        .add_service(Guarded::new(revocations, guests))
+        .add_service(Guarded::new(fleet, guests))
+        .add_service(Guarded::new(sync, guests))
+}
+
+/// The services of a registry over any store, for simulations.
+///
+/// # Errors
+///
+/// A store that cannot be taken up.
+#[cfg(any(test, feature = "testing"))]
+pub async fn simulated(
+    store: Arc<dyn Store>,
+    signer: Signer,
+    clock: Clock,
+    kept: usize,
+) -> Result<Routes, Error> {
+    let registry = Arc::new(Registry::open(store, signer, clock, kept).await?);
+    let guests = Arc::new(Guests::default());
+    let access = registry.store.access().await.map_err(core::Error::Store)?;
+    guests.read(&access).map_err(core::Error::Store)?;
+    Ok(services(&registry, &guests, &CancellationToken::new()))
 }
 
 /// How often it is looked up who is let in: another process may have issued a certificate.

@@ -40,6 +40,17 @@ pub(super) struct Attendant {
     pub fenced: VecDeque<Vec<u8>>,
 }
 
+/// How a sidecar came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entered {
+    /// Nobody else was there under its name.
+    Alone,
+    /// Another was, which is fenced from now on.
+    Fencing,
+    /// It is fenced itself.
+    Fenced,
+}
+
 impl Attendants {
     /// Everybody, by name.
     pub(super) fn known(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Attendant>> {
@@ -47,23 +58,25 @@ impl Attendants {
     }
 
     /// Notes a connection; one that there was under the name is cut. Of two sidecars with one
-    /// identity the one that started later counts, and the other is fenced: false for it.
-    pub(super) fn enter(&self, name: &str, attendant: Attendant) -> bool {
+    /// identity the one that started later counts, and the other is fenced.
+    pub(super) fn enter(&self, name: &str, attendant: Attendant) -> Entered {
         let mut known = self.known();
         let Some(before) = known.get_mut(name) else {
             known.insert(name.into(), attendant);
-            return true;
+            return Entered::Alone;
         };
         if before.fenced.contains(&attendant.boot) {
             tracing::warn!(
                 sidecar = name,
                 "an earlier sidecar with this identity still runs; it is fenced"
             );
-            return false;
+            return Entered::Fenced;
         }
+        let mut entered = Entered::Alone;
         let mut fenced = std::mem::take(&mut before.fenced);
         if before.boot != attendant.boot {
             if !before.connection.is_cancelled() {
+                entered = Entered::Fencing;
                 tracing::warn!(
                     sidecar = name,
                     "another sidecar with this identity has come; the one before is fenced"
@@ -79,7 +92,7 @@ impl Attendants {
             fenced,
             ..attendant
         };
-        true
+        entered
     }
 
     /// Notes what a sidecar has taken in.

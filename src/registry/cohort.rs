@@ -41,6 +41,8 @@ pub struct Interval {
     pub sum: Sum,
     /// Subjects that changed, or whose exceptions did, and that are fetched on demand.
     pub touched: BTreeSet<Arc<str>>,
+    /// Whether a class changed, or who may be an instance of one.
+    pub classes: bool,
 }
 
 /// Ids of subjects; [`ALL_TOUCHED`] for all of them.
@@ -171,12 +173,10 @@ impl Cohort {
             return touched;
         }
         let mut add = |id: &str| {
-            let mut subjects = [before, after]
-                .into_iter()
-                .filter_map(|view| Some((view.subject(id)?, view)))
-                .peekable();
-            let may_know = subjects.peek().is_none()
-                || subjects.any(|(subject, view)| self.scope.demand.holds(subject, view));
+            let may_know = [before, after].into_iter().any(|view| {
+                let subject = view.subject(id);
+                subject.is_some_and(|subject| self.scope.demand.holds(subject, view))
+            });
             if may_know {
                 touched.insert(id.into());
             }
@@ -316,9 +316,11 @@ impl Window {
         let mut net: BTreeMap<&Name, &Edit> = BTreeMap::new();
         let (mut through, mut sum) = (revision, Sum::default());
         let mut touched = Touched::new();
+        let mut classes = false;
         for interval in rest {
             net.extend(interval.edits.iter().map(|edit| (&edit.name, edit)));
             touched.extend(interval.touched.iter().cloned());
+            classes |= interval.classes;
             (through, sum) = (interval.through, interval.sum);
         }
         Some(Interval {
@@ -327,6 +329,7 @@ impl Window {
             edits: net.into_values().cloned().collect(),
             sum,
             touched,
+            classes,
         })
     }
 }
@@ -346,6 +349,7 @@ mod tests {
             }],
             sum: Sum::default(),
             touched: Touched::new(),
+            classes: false,
         }
     }
 

@@ -11,7 +11,10 @@ use tokio::sync::Mutex as Turn;
 use crate::{
     domain::{Era, Head, LogId, Removal, Span, Tier, TierRules, Timestamp, Transaction},
     engine::{Attendance, Change, Receipt, Snapshot, follow::Beginning},
-    runtime::{clock::Clock, publish::Published},
+    runtime::{
+        clock::Clock,
+        publish::{Changes, Published},
+    },
     wire::{
         decoded,
         signed::{Pin, Purpose, Signer, Trust, random},
@@ -135,7 +138,7 @@ impl Registry {
     }
 
     /// Signals each change of [`Self::view`].
-    pub(super) fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+    pub(super) fn changes(&self) -> Changes {
         self.view.changes()
     }
 
@@ -265,17 +268,22 @@ impl Registry {
         Ok(answer)
     }
 
-    /// Stops changes: a sidecar holds more than this registry does.
-    pub(super) async fn stop_writing(&self, why: String) {
+    /// Stops changes if `lost` says why, of what is committed and published; tells what it said.
+    pub(super) async fn stop_writing_if(
+        &self,
+        lost: impl FnOnce(&View) -> Option<String>,
+    ) -> Option<String> {
+        // Whoever came between a commit and its publication is looked at again after it.
         let _turn = self.writing.lock().await;
         let view = self.view();
-        if view.read_only.is_some() {
-            return;
+        let why = lost(&view)?;
+        if view.read_only.is_none() {
+            tracing::error!(why, "read-only from now on");
+            let mut next = (*view).clone();
+            next.read_only = Some(why.clone().into());
+            self.view.publish(Arc::new(next));
         }
-        tracing::error!(why, "read-only from now on");
-        let mut next = (*view).clone();
-        next.read_only = Some(why.into());
-        self.view.publish(Arc::new(next));
+        Some(why)
     }
 
     /// Begins a new epoch, beyond `seen` and everything known, and writes again.

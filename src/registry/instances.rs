@@ -9,12 +9,15 @@ use std::{
 };
 
 use crate::{
-    domain::{ClassId, Instances as Permitted, Subject, SubjectId, Timestamp},
+    domain::{ClassId, Instances as Permitted, Span, Subject, SubjectId, Timestamp},
     engine::Snapshot,
 };
 
-/// Most instances at a time.
+/// Most instances at a time, and of one sidecar.
 const MOST: usize = 100_000;
+const EACH: usize = 10_000;
+/// How often those that are over are looked for.
+const SWEEP: Span = Span::from_secs(1);
 
 /// One registered instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +33,35 @@ pub(super) struct Instance {
 /// Everybody who is registered.
 #[derive(Debug, Default)]
 pub(super) struct Instances {
-    known: Mutex<BTreeMap<SubjectId, Instance>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    instances: BTreeMap<SubjectId, Instance>,
+    /// How many each sidecar vouches for.
+    counts: BTreeMap<Box<str>, usize>,
+    swept: Option<Timestamp>,
+}
+
+impl Known {
+    /// Forgets those that are over; at most once a second, as there may be many.
+    fn sweep(&mut self, now: Timestamp) {
+        if self.swept.is_some_and(|swept| now - swept < SWEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        self.instances.retain(|_, instance| instance.expire > now);
+        self.counts.clear();
+        for instance in self.instances.values() {
+            let count = self.counts.entry(instance.sidecar.clone()).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
 }
 
 impl Instances {
-    fn known(&self) -> MutexGuard<'_, BTreeMap<SubjectId, Instance>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -49,10 +76,15 @@ impl Instances {
     ) -> Option<Timestamp> {
         let (class, permitted) = class;
         let mut known = self.known();
-        if known.len() >= MOST && !known.contains_key(id) {
-            known.retain(|_, instance| instance.expire > now);
-            if known.len() >= MOST {
-                tracing::error!(most = MOST, "no more instances are registered");
+        let full = |known: &Known| {
+            let own = known.counts.get(sidecar).copied().unwrap_or(0);
+            known.instances.len() >= MOST || own >= EACH
+        };
+        let new = !known.instances.contains_key(id);
+        if new && full(&known) {
+            known.sweep(now);
+            if full(&known) {
+                tracing::error!(sidecar, most = EACH, "no more instances are registered");
                 return None;
             }
         }
@@ -62,7 +94,9 @@ impl Instances {
             sidecar: sidecar.into(),
             expire,
         };
-        if known.insert(id.clone(), instance).is_none() {
+        if known.instances.insert(id.clone(), instance).is_none() {
+            let count = known.counts.entry(sidecar.into()).or_default();
+            *count = count.saturating_add(1);
             tracing::info!(instance = %id, class = %class.id, sidecar, "registered");
         }
         Some(expire)
@@ -71,14 +105,17 @@ impl Instances {
     /// Those that are registered now; the others are forgotten.
     pub(super) fn live(&self, now: Timestamp) -> BTreeMap<SubjectId, Instance> {
         let mut known = self.known();
-        known.retain(|_, instance| instance.expire > now);
-        known.clone()
+        known.sweep(now);
+        let live = known.instances.iter();
+        live.filter(|(_, instance)| instance.expire > now)
+            .map(|(id, instance)| (id.clone(), instance.clone()))
+            .collect()
     }
 
     /// Whether `id` is registered now, and for which class.
     pub(super) fn class_of(&self, id: &str, now: Timestamp) -> Option<ClassId> {
         let known = self.known();
-        let instance = known.get(id)?;
+        let instance = known.instances.get(id)?;
         (instance.expire > now).then(|| instance.class.clone())
     }
 }
@@ -115,7 +152,7 @@ pub(super) fn class_of<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Pattern, Span};
+    use crate::domain::Pattern;
     use crate::engine::Change;
     use crate::testing::{noon, subject};
 

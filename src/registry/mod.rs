@@ -16,6 +16,8 @@ mod store;
 mod view;
 mod workflow;
 
+#[cfg(any(test, feature = "testing"))]
+pub use app::simulated;
 pub use app::{Bound, Made, backup, init, issue, recover, rotate};
 pub use cohort::{Interval, Window};
 pub use pki::Issued;

@@ -12,6 +12,7 @@ use tokio::sync::Mutex as Turn;
 use crate::{
     domain::{Edit, Head, Kind},
     engine::follow::{Heartbeat, Nonce},
+    runtime::simulated::aside,
     wire::{
         encoded,
         signed::{Purpose, sha256},
@@ -161,9 +162,9 @@ impl Publication {
         };
         let failed =
             |error: std::io::Error| Error::Unfit(format!("a snapshot cannot be written: {error}"));
-        let written = tokio::task::spawn_blocking(move || written(&edits))
+        let written = aside(move || written(&edits))
             .await
-            .map_err(|error| Error::Unfit(error.to_string()))?
+            .map_err(Error::Unfit)?
             .map_err(failed)?;
         let built = Arc::new(signed(written));
         known.insert(scope.clone(), Arc::clone(&built));
@@ -202,6 +203,7 @@ impl Publication {
                 objects: interval.edits.iter().map(object_message).collect(),
                 sum: interval.sum.to_bytes().to_vec(),
                 touched: interval.touched.iter().map(ToString::to_string).collect(),
+                classes_changed: interval.classes,
             };
             registry.signer.seal(Purpose::Delta, &statement)
         }))

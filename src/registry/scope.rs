@@ -161,9 +161,8 @@ impl Scope {
                 Some(subject) => self.held.holds(subject, view),
                 None => self.held.names(id),
             }),
-            Selector::Classes(_) if !self.demand.is_empty() => true,
             Selector::Classes(classes) => {
-                let held = |subject: &Subject| self.held.holds(subject, view);
+                let held = |subject: &Subject| self.may_know(subject, view);
                 let itself = |id: &str| view.subject(id).is_some_and(|class| held(class));
                 classes.iter().any(|class| itself(class.as_str()))
                     || view.subjects().any(|subject| {

@@ -167,6 +167,20 @@ impl View {
             next.head.sequence = last.sequence;
             next.remove(transaction.removals.clone());
         }
+        let classes = changes.iter().any(|change| match change {
+            Change::PutSubject(Subject { id, .. }) | Change::RemoveSubject(id) => {
+                [&self.classes, &next.classes]
+                    .into_iter()
+                    .any(|classes| classes.contains(id.as_str()))
+            }
+            Change::PutTier(..)
+            | Change::PutDomain(_)
+            | Change::PutControl(_)
+            | Change::PutException(_)
+            | Change::RemoveDomain(_)
+            | Change::RemoveControl(_)
+            | Change::RemoveException(_) => false,
+        });
         let mut intervals = Vec::with_capacity(next.cohorts.len());
         for (scope, cohort) in &mut next.cohorts {
             let cohort = Arc::make_mut(cohort);
@@ -180,6 +194,7 @@ impl View {
                     edits,
                     sum: cohort.sum(),
                     touched,
+                    classes,
                 },
             ));
         }

@@ -5,5 +5,6 @@ pub mod listen;
 pub mod publish;
 pub mod ring;
 pub mod serve;
+pub mod simulated;
 pub mod tasks;
 pub mod tls;

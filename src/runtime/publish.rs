@@ -1,22 +1,36 @@
 //! One writer, many readers: an immutable value that is swapped, and a signal that it was.
 
-use std::sync::Arc;
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use arc_swap::{ArcSwapOption, Guard};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// A value that is published, not shared.
 #[derive(Debug)]
 pub struct Published<T> {
     value: ArcSwapOption<T>,
-    changes: watch::Sender<u64>,
+    signal: Arc<Signal>,
+}
+
+/// How many values were published; whoever waits is woken in the order of asking, so that a
+/// simulation's trace is its seed's.
+#[derive(Debug, Default)]
+struct Signal {
+    count: AtomicU64,
+    news: Notify,
 }
 
 impl<T> Default for Published<T> {
     fn default() -> Self {
         Self {
             value: ArcSwapOption::empty(),
-            changes: watch::Sender::new(0),
+            signal: Arc::default(),
         }
     }
 }
@@ -25,8 +39,8 @@ impl<T> Published<T> {
     /// Replaces the value; readers that loaded the old one keep it to the end of their work.
     pub fn publish(&self, value: Arc<T>) {
         self.value.store(Some(value));
-        self.changes
-            .send_modify(|count| *count = count.saturating_add(1));
+        self.signal.count.fetch_add(1, Ordering::SeqCst);
+        self.signal.news.notify_waiters();
     }
 
     /// The value now, cheaply; nothing before the first was published.
@@ -39,8 +53,36 @@ impl<T> Published<T> {
         self.value.load_full()
     }
 
-    /// Counts the values published; changes with each.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// Tells when a value is published from now on.
+    pub fn changes(&self) -> Changes {
+        Changes {
+            seen: self.signal.count.load(Ordering::SeqCst),
+            signal: Arc::clone(&self.signal),
+        }
+    }
+}
+
+/// Waits for values to be published.
+#[derive(Debug)]
+pub struct Changes {
+    signal: Arc<Signal>,
+    seen: u64,
+}
+
+impl Changes {
+    /// Returns once something was published since the last time; several count as one. Nothing is
+    /// missed if the wait is given up.
+    pub async fn changed(&mut self) {
+        loop {
+            let mut news = pin!(self.signal.news.notified());
+            // Woken also by what is published between the look and the wait.
+            news.as_mut().enable();
+            let count = self.signal.count.load(Ordering::SeqCst);
+            if count != self.seen {
+                self.seen = count;
+                return;
+            }
+            news.await;
+        }
     }
 }

@@ -287,7 +287,7 @@ async fn report(
         }
         tokio::select! {
             () = stop.cancelled() => break,
-            next = changes.changed() => next.map_err(|error| error.to_string())?,
+            () = changes.changed() => {}
         }
     }
     set_health(&reporter, tonic_health::ServingStatus::NotServing).await;

@@ -9,7 +9,11 @@ mod follow;
 mod identity;
 mod operations;
 mod record;
+#[cfg(any(test, feature = "testing"))]
+mod simulated;
 mod uses;
 
 pub use app::Bound;
 pub use record::DecisionLine;
+#[cfg(any(test, feature = "testing"))]
+pub use simulated::Simulated;

@@ -177,8 +177,38 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// A system without a source of them.
 pub fn random<const N: usize>() -> Result<[u8; N], String> {
     let mut bytes = [0; N];
+    #[cfg(any(test, feature = "testing"))]
+    if drawn(&mut bytes) {
+        return Ok(bytes);
+    }
     rand::fill(&mut bytes).map_err(|_| "the system has no random numbers".to_owned())?;
     Ok(bytes)
+}
+
+#[cfg(any(test, feature = "testing"))]
+thread_local! {
+    static SEED: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on this thread's random bytes are drawn from a seed, for simulations; or they are not.
+#[cfg(any(test, feature = "testing"))]
+pub fn seed_random(seed: Option<u64>) {
+    SEED.set(seed.map(|seed| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1));
+}
+
+#[cfg(any(test, feature = "testing"))]
+fn drawn(bytes: &mut [u8]) -> bool {
+    let Some(mut seed) = SEED.get() else {
+        return false;
+    };
+    for byte in bytes {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        *byte = seed.to_be_bytes()[0];
+    }
+    SEED.set(Some(seed));
+    true
 }
 
 /// A private key.

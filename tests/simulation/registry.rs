@@ -122,6 +122,7 @@ impl Registry {
             edits,
             sum: sum(&self.log.objects),
             touched: Default::default(),
+            classes: false,
         });
     }
 

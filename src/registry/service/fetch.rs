@@ -47,6 +47,7 @@ impl Sync {
             era: Some(era_message(ours)),
             revision: view.head.revision,
             entities,
+            scope: caller.scope.to_string(),
         };
         let signer = &self.registry.signer;
         Ok(v1::FetchResponse {
@@ -70,7 +71,7 @@ impl Sync {
         };
         if let Some(governed) = view.snapshot.subject(&id) {
             if !caller.scope.may_know(governed, &view.snapshot) {
-                return Ok(answer(EntityStanding::Withheld));
+                return Ok(answer(EntityStanding::Absent));
             }
             return Ok(v1::Entity {
                 objects: objects(view, governed),
@@ -82,7 +83,7 @@ impl Sync {
             return Ok(answer(EntityStanding::Absent));
         };
         if !caller.scope.may_know(class, &view.snapshot) {
-            return Ok(answer(EntityStanding::Withheld));
+            return Ok(answer(EntityStanding::Absent));
         }
         let (true, Some(stored)) = (attested, stored(view, class.id.as_str())) else {
             return Ok(answer(EntityStanding::Absent));
@@ -109,15 +110,24 @@ impl Sync {
         })
     }
 
-    /// Whether a sidecar may speak of the subject: it may know it, or the class it is an instance of.
-    pub(super) fn may_speak_of(&self, scope: &Scope, id: &str, view: &View) -> bool {
+    /// Under which subject a sidecar's words about `id` are kept: itself, or the class it is an
+    /// instance of; nothing if the sidecar may know neither.
+    pub(super) fn kept_under(
+        &self,
+        scope: &Scope,
+        id: &SubjectId,
+        view: &View,
+    ) -> Option<SubjectId> {
         let now = self.registry.clock.now().latest;
-        let class = || self.registry.instances.class_of(id, now);
         let known = |id: &str| {
-            let subject = view.snapshot.subject(id);
-            subject.is_some_and(|subject| scope.may_know(subject, &view.snapshot))
+            let subject = view.snapshot.subject(id)?;
+            let may = scope.may_know(subject, &view.snapshot);
+            may.then(|| subject.id.clone())
         };
-        known(id) || class().is_some_and(|class| known(class.as_str()))
+        known(id.as_str()).or_else(|| {
+            let class = self.registry.instances.class_of(id.as_str(), now)?;
+            known(class.as_str())
+        })
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
 
 use super::Sync;
 
-/// Most observations in a message.
-const MOST: usize = 1_000;
+/// Most observations in a message: revocations wait for the same writer.
+const MOST: usize = 100;
 
 /// A sidecar that reports.
 pub(super) struct Reporting {
@@ -25,6 +25,7 @@ impl Reporting {
     pub(super) async fn next(&mut self) -> Result<Option<v1::ReportResponse>, Fault> {
         use futures_util::StreamExt;
         let message = tokio::select! {
+            biased;
             () = self.sync.stop.cancelled() => return Ok(None),
             message = self.incoming.next() => message,
         };
@@ -46,12 +47,20 @@ impl Reporting {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let view = self.sync.registry.view();
-        let (ours, others): (Vec<_>, Vec<_>) = observed.into_iter().partition(|observed| {
-            let id = observed.subject.as_str();
-            self.sync.may_speak_of(&self.caller.scope, id, &view)
-        });
-        if let Some(other) = others.first() {
-            tracing::warn!(sidecar = %self.caller.identity, subject = %other.subject, count = others.len(), "reports about subjects beyond its scope are not kept");
+        let told = observed.len();
+        let ours: Vec<Observed> = observed
+            .into_iter()
+            .filter_map(|observed| {
+                let scope = &self.caller.scope;
+                let subject = self.sync.kept_under(scope, &observed.subject, &view)?;
+                Some(Observed {
+                    subject,
+                    ..observed
+                })
+            })
+            .collect();
+        if ours.len() < told {
+            tracing::warn!(sidecar = %self.caller.identity, count = told.saturating_sub(ours.len()), "reports about subjects beyond its scope are not kept");
         }
         let store = &self.sync.registry.store;
         store

@@ -3,20 +3,21 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     domain::{Era, Head, Invalid, Removal},
     registry::{
-        attendants::{Attendant, Attendants},
+        attendants::{Attendant, Attendants, Entered},
         authn::{Caller, Guests},
         cohort::Window,
         core::Registry,
         publication::{Built, Publication},
         scope::Scope,
+        view::View,
     },
+    runtime::publish::Changes,
     wire::{
         Fault, Received,
         signed::{Purpose, Trust},
@@ -58,7 +59,7 @@ struct Watcher {
     era: Era,
     at: At,
     at_least: u64,
-    changes: watch::Receiver<u64>,
+    changes: Changes,
 }
 
 enum At {
@@ -130,8 +131,9 @@ impl Watcher {
                         continue;
                     }
                     tokio::select! {
+                        biased;
                         () = self.sync.stop.cancelled() => return Ok(None),
-                        changed = self.changes.changed() => if changed.is_err() { return Ok(None) },
+                        () = self.changes.changed() => {}
                     }
                 }
             }
@@ -147,7 +149,7 @@ struct Attending {
     era: Era,
     sent: u64,
     incoming: Streaming<Received<v1::AttendRequest>>,
-    changes: watch::Receiver<u64>,
+    changes: Changes,
     connection: CancellationToken,
     waiting: VecDeque<v1::AttendResponse>,
 }
@@ -193,11 +195,12 @@ impl Attending {
                 return Ok(Some(message));
             }
             tokio::select! {
+                biased;
                 () = self.sync.stop.cancelled() => return Ok(None),
                 () = self.connection.cancelled() => {
                     return Err(Fault::Conflict("another sidecar with this identity has come".into()));
                 }
-                changed = self.changes.changed() => if changed.is_err() { return Ok(None) },
+                () = self.changes.changed() => {}
                 message = self.incoming.next() => match message {
                     None | Some(Err(_)) => return Ok(None),
                     Some(Ok(Received { message, .. })) => self.hear(message?).await?,
@@ -320,26 +323,29 @@ impl Sync {
             }
             let trust = self.registry.trust().await?;
             let proof = hello.proof.unwrap_or_default();
-            let lost = match proven(&proof, &caller, &trust, &view, &self.registry) {
-                Proven::Fits => None,
-                Proven::Beyond(of, head) => Some(format!(
-                    "`{}` holds {of} revision {} and removal {} in this registry's own words, and it has come to {ours} revision {} and removal {}",
-                    caller.identity,
-                    head.revision,
-                    head.sequence,
-                    view.head.revision,
-                    view.head.sequence
-                )),
-                Proven::Forked(head) => Some(format!(
-                    "`{}` holds another history in this registry's own words, at revision {} or removal {}",
-                    caller.identity, head.revision, head.sequence
-                )),
-            };
-            if let Some(what) = lost {
-                let why = format!(
+            let lost = |view: &View| {
+                let what = match proven(&proof, &caller, &trust, view, &self.registry) {
+                    Proven::Fits => return None,
+                    Proven::Beyond(of, at) => format!(
+                        "`{}` holds {of} revision {} and removal {} in this registry's own words, and it has come to {ours} revision {} and removal {}",
+                        caller.identity,
+                        at.revision,
+                        at.sequence,
+                        view.head.revision,
+                        view.head.sequence
+                    ),
+                    Proven::Forked(at) => format!(
+                        "`{}` holds another history in this registry's own words, at revision {} or removal {}",
+                        caller.identity, at.revision, at.sequence
+                    ),
+                };
+                Some(format!(
                     "{what}: it was put back from an older copy; run `exeat registry recover`"
-                );
-                self.registry.stop_writing(why.clone()).await;
+                ))
+            };
+            if lost(&view).is_some()
+                && let Some(why) = self.registry.stop_writing_if(lost).await
+            {
                 return Err(Fault::Precondition(why));
             }
             let beyond = theirs.epoch > ours.epoch
@@ -358,6 +364,11 @@ impl Sync {
                 "the registry is read-only: {why}"
             )));
         }
+        if hello.boot_nonce.len() != 16 {
+            let fix = "send sixteen random bytes, made at the start";
+            let invalid = Invalid::new("hello.boot_nonce", "is not sixteen bytes", fix);
+            return Err(Fault::Invalid(invalid));
+        }
         let connection = CancellationToken::new();
         let attendant = Attendant {
             connection: connection.clone(),
@@ -372,10 +383,15 @@ impl Sync {
             nacks: Vec::new(),
             fenced: VecDeque::new(),
         };
-        if !self.attendants.enter(&caller.identity, attendant) {
-            return Err(Fault::Conflict(
-                "another sidecar with this identity has come since; give each an identity of its own".into(),
-            ));
+        match self.attendants.enter(&caller.identity, attendant) {
+            Entered::Alone => {}
+            // Its lease may still run, and it hears of nothing any more.
+            Entered::Fencing => self.registry.attendance().set_apart(&caller.identity),
+            Entered::Fenced => {
+                return Err(Fault::Conflict(
+                    "another sidecar with this identity has come since; give each an identity of its own".into(),
+                ));
+            }
         }
         let crowd = self.attendants.known().len() / ARRIVALS;
         let welcome = v1::Welcome {

@@ -41,6 +41,7 @@ impl Following {
         let mut said = String::new();
         while !stop.is_cancelled() {
             let ended = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 ended = self.attend_once(&mut backoff) => ended,
             };
@@ -94,7 +95,7 @@ impl Following {
         self.complaints.news.notify_one();
         loop {
             tokio::select! {
-                biased;
+               biased;
                 event = next(&mut down, LATE.saturating_mul(6)) => {
                     let Some(event) = event? else { return Ok(()) };
                     let heartbeat = matches!(event, attend_response::Event::Heartbeat(_));

@@ -10,10 +10,12 @@ use moka::{notification::RemovalCause, sync::Cache};
 use tokio::sync::mpsc;
 
 use crate::{
-    domain::{Decision, Question, Reason, Span, SubjectId},
+    domain::{Decision, Kind, Question, Reason, Span, SubjectId},
     engine::Snapshot,
     runtime::clock::Clock,
 };
+
+use super::intake::Delta;
 
 /// Most that wait to be fetched; who asks beyond that asks again.
 const WAITING: usize = 1_024;
@@ -97,14 +99,14 @@ impl Demand {
             return;
         }
         if any {
-            self.used(&question.subject);
+            self.used(&question.subject, attested);
         }
         if !snapshot.fetches() || !snapshot.reads_resource() {
             return;
         }
         if let Some(resource) = snapshot.resource(question) {
             if any {
-                self.used(&resource.id);
+                self.used(&resource.id, false);
             }
             return;
         }
@@ -117,9 +119,31 @@ impl Demand {
         }
     }
 
-    fn used(&self, id: &SubjectId) {
-        if let Some(known) = self.known.get(id) {
+    /// Whoever has proof and asks keeps its registration alive; being asked about does not.
+    fn used(&self, id: &SubjectId, proven: bool) {
+        if let Some(known) = self.known.get(id)
+            && proven
+        {
             known.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Where nothing was governed there may be something now.
+    pub(super) fn news(&self, delta: &Delta) {
+        if !self.any.load(Ordering::Relaxed) {
+            return;
+        }
+        let edits = delta.objects.iter();
+        let subjects = edits.filter(|edit| edit.name.kind == Kind::Subject);
+        let ids = subjects.map(|edit| &*edit.name.id);
+        for id in ids.chain(delta.touched.iter().map(String::as_str)) {
+            let nothing = self
+                .known
+                .get(id)
+                .is_some_and(|known| known.nothing.is_some());
+            if nothing {
+                self.known.invalidate(id);
+            }
         }
     }
 
@@ -173,9 +197,11 @@ impl Demand {
     /// What had to go for want of room, since this was last asked.
     pub(super) fn evicted(&self) -> Vec<SubjectId> {
         self.known.run_pending_tasks();
-        let mut out = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = {
+            let mut out = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *out)
+        };
         // What came again in the meantime stays.
-        let mut gone = std::mem::take(&mut *out);
         gone.retain(|id| !self.known.contains_key(id));
         gone
     }

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-use super::intake::{Held, Nacks, Wrong, gone, nack};
+use super::intake::{Delta, Held, Nacks, Wrong, gone, nack};
 
 /// What a fetch brought.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ impl Arrived {
     pub(super) fn open(
         trust: &Trust,
         held: &Held,
+        wanted: &BTreeSet<&str>,
         asked: Timestamp,
         signed: Option<&v1::Signed>,
     ) -> Result<(u64, Vec<Self>), Wrong> {
@@ -42,9 +43,15 @@ impl Arrived {
             era: of,
             revision,
             entities,
+            scope,
         } = statement;
-        if era(of.as_ref())? != held.era {
-            return Err(Wrong::Sum);
+        let told: BTreeSet<&str> = entities.iter().map(|entity| entity.id.as_str()).collect();
+        let fits = era(of.as_ref())? == held.era
+            && *scope == *held.scope
+            && told == *wanted
+            && told.len() == entities.len();
+        if !fits {
+            return Err(Wrong::Answer);
         }
         let arrived = entities.into_iter().map(|entity| {
             let standing = entity.standing();
@@ -57,10 +64,9 @@ impl Arrived {
             let lease = match standing {
                 // Without an end it is none.
                 EntityStanding::Instance => Some(time("lease_expire_time", lease_expire_time)?),
-                EntityStanding::Governed
-                | EntityStanding::Unspecified
-                | EntityStanding::Absent
-                | EntityStanding::Withheld => None,
+                EntityStanding::Governed | EntityStanding::Unspecified | EntityStanding::Absent => {
+                    None
+                }
             };
             Ok(Self {
                 id: SubjectId::parse(&id)?,
@@ -98,95 +104,129 @@ pub(super) struct Fetched {
     pub(super) lease: Option<Timestamp>,
     /// How long before that it is to be renewed.
     pub(super) renew: Span,
+    /// It is newer than everything else that is held: its exceptions wait until that has come.
+    early: bool,
     parts: Vec<(Name, Part)>,
 }
 
 impl Held {
-    /// What was fetched and holds no longer once `touched` and `edits` are in force.
-    pub(super) fn stale(&self, touched: &[String], edits: &[Edit], through: u64) -> Vec<SubjectId> {
+    /// What was fetched and holds no longer once `delta` is in force.
+    pub(super) fn stale(&self, delta: &Delta) -> Vec<SubjectId> {
         if self.fetched.is_empty() {
             return Vec::new();
         }
-        let subjects = edits.iter().filter(|edit| edit.name.kind == Kind::Subject);
-        let changed: BTreeSet<&str> = touched
-            .iter()
-            .map(String::as_str)
-            .chain(subjects.map(|edit| &*edit.name.id))
-            .collect();
-        let all = changed.contains(ALL_TOUCHED);
-        if changed.is_empty() {
-            return Vec::new();
+        let mut changed: BTreeSet<&str> = delta.touched.iter().map(String::as_str).collect();
+        for edit in &delta.objects {
+            match edit.name.kind {
+                Kind::Subject => drop(changed.insert(&edit.name.id)),
+                // One that is watched no longer may still be due to somebody who was fetched.
+                Kind::Exception => changed.extend(self.named(&edit.name.id)),
+                Kind::Control | Kind::TierPolicy | Kind::Domain => {}
+            }
         }
+        let all = changed.contains(ALL_TOUCHED);
         self.fetched
             .entries()
             .filter(|(id, fetched)| {
                 let class = fetched.class.as_ref();
-                fetched.revision < through
-                    && (all
-                        || changed.contains(id.as_str())
-                        || class.is_some_and(|class| changed.contains(class.as_str())))
+                fetched.early
+                    || all
+                    || (delta.classes && fetched.lease.is_some())
+                    || changed.contains(id.as_str())
+                    || class.is_some_and(|class| changed.contains(class.as_str()))
             })
             .map(|(id, _)| id.clone())
             .collect()
     }
 
+    /// The subjects that an exception names.
+    fn named(&self, exception: &str) -> impl Iterator<Item = &str> {
+        let exception = self.snapshot.exception(exception);
+        let ids = exception.map_or(&[][..], |exception| match &exception.scope.subjects {
+            Selector::Ids(ids) => ids,
+            Selector::Classes(_) => &[],
+        });
+        ids.iter().map(SubjectId::as_str)
+    }
+
     /// The same, with what was fetched in the place of what was fetched of it before.
     pub(super) fn taking(mut self, arrived: Vec<Arrived>) -> Result<(Self, Nacks), Wrong> {
         let (mut changes, mut nacks) = (Vec::new(), Nacks::new());
-        for Arrived {
+        // All that was, before any of what is: two of them may share an exception.
+        for one in &arrived {
+            self.forget(&one.id, &mut changes);
+        }
+        for one in arrived {
+            if one.governed && !self.holds(Kind::Subject, one.id.as_str()) {
+                self.take_one(one, &mut changes, &mut nacks);
+            }
+        }
+        let (snapshot, errors) = self.snapshot.taking(changes, self.digest()?, self.revision);
+        self.snapshot = snapshot;
+        for error in errors {
+            // What is no object's fault leaves the whole in doubt.
+            if Kind::parse(error.source.kind).is_none() {
+                return Err(Wrong::Invalid(error.invalid));
+            }
+            tracing::debug!(%error, "a fetched object does not fit what is held; it grants nothing");
+            if error.source.kind == Kind::Subject.name()
+                && let Ok(id) = SubjectId::parse(&error.source.id)
+            {
+                // It is fetched once more when somebody asks about it.
+                self = self.forgetting(&[id])?;
+            }
+        }
+        Ok((self, nacks))
+    }
+
+    fn take_one(&mut self, one: Arrived, changes: &mut Vec<Change>, nacks: &mut Nacks) {
+        let Arrived {
             id,
-            governed,
+            governed: _,
             revision,
             asked,
             objects,
             lease,
-        } in arrived
-        {
-            self.forget(&id, &mut changes);
-            if !governed || self.holds(Kind::Subject, id.as_str()) {
+        } = one;
+        // What is newer than everything else that is held brings no authority: the controls that
+        // go with it may still be on their way (D2).
+        let early = revision > self.revision;
+        let mut fetched = Fetched {
+            revision,
+            class: None,
+            lease,
+            renew: lease.map_or(Span::ZERO, |end| {
+                Span::from_micros((end - asked).micros() / 2)
+            }),
+            early,
+            parts: Vec::with_capacity(objects.len()),
+        };
+        for object in &objects {
+            let name = &object.name;
+            let Some(manifest) = &object.manifest else {
+                continue;
+            };
+            if self.holds(name.kind, &name.id) || (early && name.kind == Kind::Exception) {
                 continue;
             }
-            let mut fetched = Fetched {
-                revision,
-                class: None,
-                lease,
-                renew: lease.map_or(Span::ZERO, |end| {
-                    Span::from_micros((end - asked).micros() / 2)
-                }),
-                parts: Vec::with_capacity(objects.len()),
-            };
-            for object in &objects {
-                let name = &object.name;
-                let (Some(manifest), false) = (&object.manifest, self.holds(name.kind, &name.id))
-                else {
-                    continue;
-                };
-                let part = part(name.kind.number(), &name.id, object.revision, manifest);
-                self.extra.add(&part);
-                fetched.parts.push((name.clone(), part));
-                match change(object) {
-                    Ok(Change::PutSubject(mut subject)) if subject.id == id => {
-                        subject.lease_expire_time = lease;
-                        fetched.class = lease.and(subject.class.clone());
-                        changes.push(Change::PutSubject(subject));
-                    }
-                    Ok(granted @ Change::PutException(_)) => changes.push(granted),
-                    Ok(_) => nacks.push(nack(name, object.revision, "was not asked for")),
-                    Err(error) => {
-                        nacks.push(nack(name, object.revision, &error.to_string()));
-                        changes.extend(change(&gone(object)).ok());
-                    }
+            let part = part(name.kind.number(), &name.id, object.revision, manifest);
+            self.extra.add(&part);
+            fetched.parts.push((name.clone(), part));
+            match change(object) {
+                Ok(Change::PutSubject(mut subject)) if subject.id == id => {
+                    subject.lease_expire_time = lease;
+                    fetched.class = lease.and(subject.class.clone());
+                    changes.push(Change::PutSubject(subject));
+                }
+                Ok(granted @ Change::PutException(_)) => changes.push(granted),
+                Ok(_) => nacks.push(nack(name, object.revision, "was not asked for")),
+                Err(error) => {
+                    nacks.push(nack(name, object.revision, &error.to_string()));
+                    changes.extend(change(&gone(object)).ok());
                 }
             }
-            self.fetched.put(id, Arc::new(fetched));
         }
-        let (snapshot, errors) = self.snapshot.taking(changes, self.digest()?, self.revision);
-        for error in errors {
-            // What refers to something newer comes again with the change that brings that.
-            tracing::debug!(%error, "a fetched object does not fit what is held; it grants nothing");
-        }
-        self.snapshot = snapshot;
-        Ok((self, nacks))
+        self.fetched.put(id, Arc::new(fetched));
     }
 
     /// The same without what was fetched under `ids`.
@@ -215,13 +255,11 @@ impl Held {
             if self.holds(name.kind, &name.id) {
                 continue;
             }
-            let shared = || {
-                let exception = self.snapshot.exception(&name.id);
-                exception.is_some_and(|exception| match &exception.scope.subjects {
-                    Selector::Ids(ids) => ids.iter().any(|id| self.fetched.get(id).is_some()),
-                    Selector::Classes(_) => false,
-                })
+            let fetched_for = |id: &str| {
+                let other = self.fetched.get(id);
+                other.is_some_and(|other| other.parts.iter().any(|(part, _)| part == name))
             };
+            let shared = || self.named(&name.id).any(fetched_for);
             if name.kind == Kind::Exception && shared() {
                 continue;
             }

@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
-    task::spawn_blocking,
     time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{Span, SubjectId},
+    runtime::simulated::aside,
     wire::{sync::era_message, v1},
 };
 
@@ -19,7 +19,7 @@ use super::{
     demand::Wanted,
     entities::Arrived,
     intake::Held,
-    keeper::{Broken, Turn},
+    keeper::Turn,
     lanes::{Following, told},
 };
 
@@ -32,6 +32,13 @@ const AGAIN: u32 = 10;
 /// How often is looked for what is no longer worth keeping, and what is to be renewed.
 const TIDY: Duration = Duration::from_secs(1);
 
+/// What came in the place of what a change made stale, and what did not.
+#[derive(Debug, Default)]
+pub(super) struct Afresh {
+    pub(super) arrived: Vec<Arrived>,
+    pub(super) gone: Vec<SubjectId>,
+}
+
 impl Following {
     /// Fetches what is wanted until told to stop.
     pub(in crate::sidecar) async fn fetch(
@@ -43,6 +50,7 @@ impl Following {
         loop {
             let mut batch = BTreeSet::new();
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(()),
                 Some(first) = wanted.recv() => {
                     batch.insert(first);
@@ -90,10 +98,8 @@ impl Following {
                 continue;
             }
             self.note(batch, &arrived);
-            let taken = spawn_blocking(move || (*held).clone().taking(arrived)).await;
-            let (held, nacks) = taken
-                .map_err(|error| error.to_string())?
-                .map_err(|wrong| self.wrong(&wrong))?;
+            let taken = aside(move || (*held).clone().taking(arrived)).await?;
+            let (held, nacks) = taken.map_err(|wrong| self.wrong(&wrong))?;
             self.keeper.hold(&turn, held);
             self.complain(nacks);
             return Ok(());
@@ -101,33 +107,49 @@ impl Following {
         Err("changes overtake it".into())
     }
 
-    /// What is fetched in the place of what a change makes stale, no older than that change.
+    /// What is fetched in the place of what a change makes stale, no older than that change; what
+    /// cannot be is let go, and fetched once somebody asks about it: changes wait for nothing.
     pub(super) async fn afresh(
         &self,
         _: &Turn<'_>,
         held: &Held,
-        stale: &[SubjectId],
+        stale: Vec<SubjectId>,
         through: u64,
-    ) -> Result<Vec<Arrived>, Broken> {
+    ) -> Afresh {
+        let mut afresh = Afresh::default();
         let wanted: Vec<Wanted> = stale
-            .iter()
+            .into_iter()
             .map(|id| Wanted {
-                id: id.clone(),
-                attested: self.demand.attested(id),
+                attested: self.demand.attested(&id),
+                id,
             })
             .collect();
-        let mut all = Vec::with_capacity(wanted.len());
         for batch in wanted.chunks(MOST) {
-            let (revision, arrived) = self.ask(held, batch).await.map_err(Broken::Unfetched)?;
-            if revision < through {
-                return Err(Broken::Unfetched(
-                    "the answer is older than the change".into(),
-                ));
+            let answer = if afresh.gone.is_empty() {
+                self.ask(held, batch).await
+            } else {
+                Err("an earlier one failed".into())
+            };
+            match answer {
+                Ok((revision, arrived)) if revision >= through => {
+                    self.note(batch, &arrived);
+                    afresh.arrived.extend(arrived);
+                }
+                Ok(_) | Err(_) => {
+                    for Wanted { id, .. } in batch {
+                        self.demand.forget(id);
+                        afresh.gone.push(id.clone());
+                    }
+                }
             }
-            self.note(batch, &arrived);
-            all.extend(arrived);
         }
-        Ok(all)
+        if !afresh.gone.is_empty() {
+            tracing::warn!(
+                count = afresh.gone.len(),
+                "what was fetched on demand has changed and cannot be fetched again; it is let go"
+            );
+        }
+        afresh
     }
 
     async fn ask(&self, held: &Held, batch: &[Wanted]) -> Result<(u64, Vec<Arrived>), String> {
@@ -150,7 +172,8 @@ impl Following {
             .map_err(|status| told(&status))?
             .into_inner();
         let trust = self.keeper.trust();
-        Arrived::open(&trust.live(), held, asked, answer.entities.as_ref())
+        let ids = batch.iter().map(|wanted| wanted.id.as_str()).collect();
+        Arrived::open(&trust.live(), held, &ids, asked, answer.entities.as_ref())
             .map_err(|wrong| self.wrong(&wrong))
     }
 
@@ -173,7 +196,7 @@ impl Following {
         for (id, fetched) in held.fetched.entries() {
             let Some(lease) = fetched.lease else { continue };
             let left = lease - now.latest;
-            if left > fetched.renew {
+            if left > fetched.renew || again.len() >= MOST {
                 continue;
             }
             if self.demand.was_used(id) {
@@ -195,7 +218,6 @@ impl Following {
                 self.keeper.hold(&turn, held);
             }
         }
-        again.truncate(MOST);
         again
     }
 }

@@ -37,6 +37,8 @@ pub(super) enum Wrong {
     Chunk,
     /// What came out is not what should have.
     Sum,
+    /// An answer to another question.
+    Answer,
 }
 
 impl std::fmt::Display for Wrong {
@@ -45,6 +47,7 @@ impl std::fmt::Display for Wrong {
             Self::Untrusted(error) => error.fmt(f),
             Self::Invalid(error) => error.fmt(f),
             Self::Chunk => f.write_str("a chunk is not the one that was announced"),
+            Self::Answer => f.write_str("an answer is not to what was asked"),
             Self::Sum => f.write_str("what came out is not what the registry says comes out"),
         }
     }
@@ -66,6 +69,8 @@ impl From<Invalid> for Wrong {
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) era: Era,
+    /// For which it was made; what is made for another does not belong to it.
+    pub(super) scope: Arc<str>,
     pub(super) revision: u64,
     pub(super) snapshot: Snapshot,
     /// What is watched.
@@ -109,7 +114,7 @@ pub(super) struct Arriving {
     next: u32,
     objects: Vec<Edit>,
     sum: Sum,
-    complete: bool,
+    scope: Arc<str>,
     proof: Option<Arc<Proof>>,
     /// The first chunk with exceptions.
     exceptions: u32,
@@ -144,7 +149,7 @@ impl Arriving {
             next: 0,
             objects: Vec::new(),
             sum: sum(&after)?,
-            complete: scope == COMPLETE,
+            scope: scope.into(),
             proof: small(signed, Proof::Snapshot),
             exceptions: first_exceptions,
         })
@@ -193,7 +198,7 @@ impl Arriving {
     pub(super) fn beginning(mut self, deltas: Vec<Delta>) -> Result<Held, Wrong> {
         let mut revision = self.revision;
         for delta in deltas {
-            if delta.era != self.era || delta.after != revision {
+            if delta.era != self.era || *delta.scope != *self.scope || delta.after != revision {
                 return Err(Wrong::Sum);
             }
             revision = delta.through;
@@ -214,8 +219,9 @@ impl Arriving {
         Ok(Held {
             era: self.era,
             revision: 0,
+            scope: Arc::clone(&self.scope),
             // What is not among everything is nowhere.
-            snapshot: if self.complete {
+            snapshot: if *self.scope == *COMPLETE {
                 empty
             } else {
                 empty.fetching()
@@ -245,6 +251,9 @@ pub(super) struct Delta {
     pub(super) objects: Vec<Edit>,
     /// What holds no longer of what was fetched.
     pub(super) touched: Vec<String>,
+    /// Nor of any instance.
+    pub(super) classes: bool,
+    scope: String,
     sum: Sum,
     proof: Option<Arc<Proof>>,
 }
@@ -254,12 +263,13 @@ impl Delta {
         let statement: v1::DeltaStatement = trust.open(Purpose::Delta, Some(signed))?;
         let v1::DeltaStatement {
             era: of,
-            scope: _,
+            scope,
             after,
             through,
             objects,
             sum: afterwards,
             touched,
+            classes_changed,
         } = statement;
         Ok(Self {
             era: era(of.as_ref())?,
@@ -267,6 +277,8 @@ impl Delta {
             through,
             objects: objects.into_iter().map(edit).collect::<Result<_, _>>()?,
             touched,
+            classes: classes_changed,
+            scope,
             sum: sum(&afterwards)?,
             proof: small(signed, Proof::Delta),
         })
@@ -274,6 +286,9 @@ impl Delta {
 
     /// What is held afterwards.
     pub(super) fn applied(self, held: &Held) -> Result<(Held, Nacks), Wrong> {
+        if *self.scope != *held.scope {
+            return Err(Wrong::Sum);
+        }
         let mut held = held.clone();
         held.proof = self.proof;
         held.after(self.objects, self.through, Some(self.sum))

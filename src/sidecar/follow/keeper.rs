@@ -13,7 +13,7 @@ use crate::{
             delta_steps, removal_steps,
         },
     },
-    runtime::{clock::Clock, publish::Published},
+    runtime::{clock::Clock, publish::Published, simulated::aside},
     telemetry::Metrics,
     wire::{
         signed::{Purpose, Trust},
@@ -90,6 +90,8 @@ pub(super) struct Inner {
     trust: Trust,
     /// The last heartbeat that was believed, as it was signed.
     heartbeat: Option<v1::Signed>,
+    /// What was last published.
+    shown: Option<Arc<Held>>,
     /// What was published before and decisions may still run on.
     retired: Vec<Weak<Loaded>>,
 }
@@ -112,8 +114,6 @@ pub(super) enum Broken {
     Wrong(Wrong),
     /// It cannot be kept.
     Disk(super::disk::Fault),
-    /// What it touches cannot be fetched anew.
-    Unfetched(String),
 }
 
 impl std::fmt::Display for Broken {
@@ -122,7 +122,6 @@ impl std::fmt::Display for Broken {
             Self::Resync(why) => write!(f, "it does not fit what is held: {}", why.name()),
             Self::Wrong(why) => why.fmt(f),
             Self::Disk(fault) => write!(f, "it cannot be kept: {fault}"),
-            Self::Unfetched(why) => write!(f, "what it touches cannot be fetched: {why}"),
         }
     }
 }
@@ -157,6 +156,7 @@ impl Keeper {
                 signed: Vec::new(),
                 trust,
                 heartbeat: None,
+                shown: None,
                 retired: Vec::new(),
             }),
             unread: Mutex::default(),
@@ -231,16 +231,20 @@ impl Keeper {
     fn publish_from(&self, inner: &mut Inner) {
         let Some(held) = &inner.held else { return };
         let before = self.published.get();
-        let (removed, revision) = (&inner.removed, held.revision);
-        let same = before.as_ref().filter(|before| {
-            before.snapshot.revision() == revision
-                && before.snapshot.digest() == held.snapshot.digest()
-                && Arc::ptr_eq(before.snapshot.removed(), removed)
-        });
+        let removed = &inner.removed;
+        // What is fetched may change without a new revision or digest: a lease alone is renewed.
+        let held_before = inner
+            .shown
+            .as_ref()
+            .is_some_and(|shown| Arc::ptr_eq(shown, held));
+        let same = before
+            .as_ref()
+            .filter(|before| held_before && Arc::ptr_eq(before.snapshot.removed(), removed));
         let snapshot = match same {
             Some(before) => Arc::clone(&before.snapshot),
             None => Arc::new(held.snapshot.removing(Arc::clone(removed))),
         };
+        inner.shown = Some(Arc::clone(held));
         let contact = inner.follower.contact();
         let confirmed = contact.anchor().unwrap_or_else(|| {
             before
@@ -358,12 +362,12 @@ impl Keeper {
                 Step::Persist => {
                     let keeper = Arc::clone(self);
                     let message = signed.clone();
-                    let kept = tokio::task::spawn_blocking(move || {
+                    let kept = aside(move || {
                         keeper.disk.removed(&message)?;
                         keeper.raise(|floor| floor.head.sequence = batch.through)
                     })
                     .await;
-                    kept.unwrap_or_else(|error| Err(lost(&error)))
+                    kept.unwrap_or_else(|error| Err(lost(error)))
                         .map_err(Broken::Disk)?;
                     let epoch = batch.era.epoch;
                     self.inner().signed.push((epoch, signed.clone()));
@@ -435,13 +439,13 @@ impl Keeper {
                         continue;
                     };
                     let keeper = Arc::clone(self);
-                    let done = tokio::task::spawn_blocking(move || {
+                    let done = aside(move || {
                         let kept = persist(&keeper.disk)?;
                         keeper.raise(|floor| floor.head.revision = revision)?;
                         Ok(kept)
                     })
                     .await;
-                    let done = done.unwrap_or_else(|error| Err(lost(&error)));
+                    let done = done.unwrap_or_else(|error| Err(lost(error)));
                     kept = Some(done.map_err(Broken::Disk)?);
                 }
                 Step::Expose => {
@@ -519,9 +523,9 @@ impl Keeper {
     }
 }
 
-fn lost(error: &tokio::task::JoinError) -> super::disk::Fault {
+fn lost(error: String) -> super::disk::Fault {
     super::disk::Fault {
         what: "writing",
-        error: std::io::Error::other(error.to_string()),
+        error: std::io::Error::other(error),
     }
 }

@@ -102,6 +102,7 @@ impl Backoff {
     pub(super) async fn wait(&mut self, stop: &CancellationToken) {
         let most = self.next.max(self.spread);
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = sleep(some_of(most)) => {}
         }
@@ -159,7 +160,7 @@ impl Following {
     pub(super) fn wrong(&self, wrong: &Wrong) -> String {
         match wrong {
             Wrong::Untrusted(error) => self.untrusted(error),
-            Wrong::Invalid(_) | Wrong::Chunk | Wrong::Sum => {
+            Wrong::Invalid(_) | Wrong::Chunk | Wrong::Sum | Wrong::Answer => {
                 self.keeper.metrics.refused("unreadable");
                 wrong.to_string()
             }

@@ -1,5 +1,7 @@
 //! A connection to the registry.
 
+#[cfg(any(test, feature = "testing"))]
+use std::sync::Arc;
 use std::{path::Path, time::Duration};
 
 use tonic::{
@@ -70,6 +72,17 @@ pub(super) async fn connect(registry: &Registry) -> Result<Client, String> {
         }
         None => None,
     };
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(dial) = crate::runtime::simulated::dial() {
+        let connector = tower::service_fn(move |uri| {
+            let dial = Arc::clone(&dial);
+            async move { dial(uri).await.map(hyper_util::rt::TokioIo::new) }
+        });
+        let channel = endpoint.connect_with_connector(connector).await;
+        let channel = channel.map_err(|error| error.to_string())?;
+        return Ok(SyncServiceClient::with_interceptor(channel, Token(token))
+            .max_decoding_message_size(MAX_MESSAGE));
+    }
     let channel = endpoint.connect().await.map_err(|error| {
         let source = std::error::Error::source(&error);
         source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))

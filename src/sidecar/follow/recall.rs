@@ -277,6 +277,10 @@ fn beginning(trust: &Trust, frames: &mut Frames) -> Option<Held> {
     };
     let mut arriving = Arriving::begin(trust, &signed).ok()?;
     let (first, all) = arriving.chunks();
+    if first == 0 {
+        // Exceptions are from controls: something is missing.
+        return None;
+    }
     while arriving.next() < first {
         let (Frame::Chunk(chunk), _) = frames.next()? else {
             return None;

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Decision, Digest, Facet, Question, SubjectId, Timestamp},
+    domain::{Decision, Digest, Facet, Question, Span, SubjectId, Timestamp},
     wire::{sync::stamp, v1},
 };
 
@@ -26,21 +26,34 @@ use super::{
 
 /// Most that wait to be reported; what is seen beyond that is reported once it is seen again.
 const WAITING: usize = 1_000;
+/// Most in one message.
+const MOST: usize = 100;
 /// How long is waited for more before a report is sent.
 const GATHER: Duration = Duration::from_secs(1);
 
+/// How often the same is reported again while it is seen.
+const AGAIN: Span = Span::from_secs(60);
+
 type Seen = (SubjectId, Facet, Digest);
 
-/// What was seen and is not reported yet, with when it was first and last.
+/// When something was seen, and reported.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    first: Timestamp,
+    last: Timestamp,
+    told: Option<Timestamp>,
+}
+
+/// What was seen, and what of it is to be reported.
 #[derive(Debug, Default)]
 pub(in crate::sidecar) struct Sightings {
-    waiting: Mutex<BTreeMap<Seen, (Timestamp, Timestamp)>>,
+    seen: Mutex<BTreeMap<Seen, Times>>,
     news: Notify,
 }
 
 impl Sightings {
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<Seen, (Timestamp, Timestamp)>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<Seen, Times>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what a caller who has proven who it is saw to differ, at `now`.
@@ -53,28 +66,56 @@ impl Sightings {
         if decision.drift.is_empty() {
             return;
         }
-        let mut waiting = self.waiting();
+        let mut seen = self.seen();
+        let mut news = false;
         for facet in &decision.drift {
             let Some(digest) = question.observed.get(*facet) else {
                 continue;
             };
-            let seen = (question.subject.clone(), *facet, digest.clone());
-            if waiting.len() < WAITING || waiting.contains_key(&seen) {
-                let (first, last) = waiting.entry(seen).or_insert((now, now));
-                (*first, *last) = ((*first).min(now), (*last).max(now));
+            let what = (question.subject.clone(), *facet, digest.clone());
+            if seen.len() >= WAITING && !seen.contains_key(&what) {
+                // What was told may be told again.
+                seen.retain(|_, times| times.told.is_none());
+                if seen.len() >= WAITING {
+                    continue;
+                }
             }
+            let times = seen.entry(what).or_insert(Times {
+                first: now,
+                last: now,
+                told: None,
+            });
+            times.last = times.last.max(now);
+            if times.told.is_some_and(|told| now - told >= AGAIN) {
+                times.told = None;
+            }
+            news |= times.told.is_none();
         }
-        drop(waiting);
-        self.news.notify_one();
+        drop(seen);
+        if news {
+            self.news.notify_one();
+        }
     }
 
-    /// What was reported is no longer waiting, unless it was seen again since.
-    fn reported(&self, told: &[(Seen, (Timestamp, Timestamp))]) {
-        let mut waiting = self.waiting();
-        for (seen, times) in told {
-            if waiting.get(seen) == Some(times) {
-                waiting.remove(seen);
+    /// What is to be reported, at most as much as a message holds.
+    fn due(&self) -> Vec<(Seen, Times)> {
+        let seen = self.seen();
+        let due = seen.iter().filter(|(_, times)| times.told.is_none());
+        due.take(MOST)
+            .map(|(what, times)| (what.clone(), *times))
+            .collect()
+    }
+
+    /// Notes that it was reported.
+    fn reported(&self, told: &[(Seen, Times)]) {
+        let mut seen = self.seen();
+        for (what, times) in told {
+            if let Some(known) = seen.get_mut(what) {
+                known.told = Some(times.last);
             }
+        }
+        if seen.values().any(|times| times.told.is_none()) {
+            self.news.notify_one();
         }
     }
 }
@@ -89,10 +130,12 @@ impl Following {
         let mut said = String::new();
         while !stop.is_cancelled() {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = self.sightings.news.notified() => {}
             }
             let ended = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 ended = self.report_once(&mut backoff) => ended,
             };
@@ -119,13 +162,7 @@ impl Following {
         self.keeper.metrics.connected("report", true);
         for sequence in 1_u64.. {
             sleep(GATHER).await;
-            let told_now: Vec<_> = {
-                let waiting = self.sightings.waiting();
-                waiting
-                    .iter()
-                    .map(|(seen, times)| (seen.clone(), *times))
-                    .collect()
-            };
+            let told_now = self.sightings.due();
             if !told_now.is_empty() {
                 let request = v1::ReportRequest {
                     sequence,
@@ -144,6 +181,7 @@ impl Following {
                 backoff.worked(SOON);
             }
             tokio::select! {
+                biased;
                 () = self.sightings.news.notified() => {}
                 ended = down.message() => {
                     ended.map_err(|status| told(&status))?;
@@ -155,15 +193,13 @@ impl Following {
     }
 }
 
-fn message(
-    ((subject, facet, digest), (first, last)): &(Seen, (Timestamp, Timestamp)),
-) -> v1::ObservedFacet {
+fn message(((subject, facet, digest), times): &(Seen, Times)) -> v1::ObservedFacet {
     v1::ObservedFacet {
         subject: subject.to_string(),
         facet: facet.name().to_owned(),
         digest: digest.to_string(),
-        first_time: Some(stamp(*first)),
-        last_time: Some(stamp(*last)),
+        first_time: Some(stamp(times.first)),
+        last_time: Some(stamp(times.last)),
         sidecar: String::new(),
     }
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::SubjectId,
     engine::follow::{Resync, Take},
+    runtime::simulated::aside,
     wire::{
         sync::era_message,
         v1::{self, watch_response},
@@ -16,6 +17,7 @@ use crate::{
 
 use super::{
     disk::Draft,
+    fetch::Afresh,
     intake::{Arriving, Delta, Held, Nacks, Wrong},
     keeper::{Broken, Came, Turn},
     lanes::{Backoff, Following, SLOW, SOON, told},
@@ -32,10 +34,9 @@ impl Following {
         stop: CancellationToken,
     ) -> Result<(), String> {
         let keeper = Arc::clone(&self.keeper);
-        tokio::task::spawn_blocking(move || keeper.read_rest())
-            .await
-            .map_err(|error| error.to_string())?;
+        aside(move || keeper.read_rest()).await?;
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(()),
             () = self.entered.notified() => {}
         }
@@ -44,6 +45,7 @@ impl Following {
         let mut transfer = Transfer::default();
         while !stop.is_cancelled() {
             let ended = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 ended = self.watch_once(&mut backoff, &mut transfer) => ended,
             };
@@ -171,8 +173,6 @@ impl Following {
                         Err(self.resync(Resync::Digest))
                     }
                     Err(Broken::Wrong(wrong)) => Err(self.wrong(&wrong)),
-                    // What is held stays in force, and the change comes again.
-                    Err(broken @ Broken::Unfetched(_)) => Err(broken.to_string()),
                     Err(Broken::Disk(fault)) => {
                         // What a failed write left behind is not appended to.
                         transfer.anew = true;
@@ -199,9 +199,7 @@ impl Following {
         transfer.anew = true;
         let keeper = &self.keeper;
         let turn = keeper.turn().await;
-        let made = tokio::task::spawn_blocking(move || arriving.finish())
-            .await
-            .map_err(|error| error.to_string())?;
+        let made = aside(move || arriving.finish()).await?;
         let (held, nacks) = made.map_err(|error| self.wrong(&error))?;
         let (held, more) = self.refetched(&turn, held).await?;
         let revision = held.revision;
@@ -211,9 +209,7 @@ impl Following {
             .await
             .map_err(|broken| match broken {
                 Broken::Disk(fault) => self.unkept(&fault),
-                broken @ (Broken::Resync(_) | Broken::Wrong(_) | Broken::Unfetched(_)) => {
-                    broken.to_string()
-                }
+                broken @ (Broken::Resync(_) | Broken::Wrong(_)) => broken.to_string(),
             })?;
         *transfer = Transfer::default();
         self.all_settled();
@@ -238,15 +234,16 @@ impl Following {
         }
         let turn = keeper.turn().await;
         let held = keeper.held().ok_or(Broken::Resync(Resync::Gap))?;
-        let stale = held.stale(&delta.touched, &delta.objects, delta.through);
-        let arrived = self.afresh(&turn, &held, &stale, delta.through).await?;
+        let stale = held.stale(&delta);
+        self.demand.news(&delta);
+        let Afresh { arrived, gone } = self.afresh(&turn, &held, stale, delta.through).await;
         let names = delta.objects.iter().map(|edit| edit.name.clone()).collect();
-        let (held, nacks) = tokio::task::spawn_blocking(move || {
+        let (held, nacks) = aside(move || {
             let (held, mut nacks) = delta.applied(&held)?;
-            if arrived.is_empty() {
+            if arrived.is_empty() && gone.is_empty() {
                 return Ok((held, nacks));
             }
-            let (held, more) = held.taking(arrived)?;
+            let (held, more) = held.forgetting(&gone)?.taking(arrived)?;
             nacks.extend(more);
             Ok((held, nacks))
         })
@@ -268,17 +265,7 @@ impl Following {
             .flat_map(|before| before.fetched.entries())
             .map(|(id, _)| id.clone())
             .collect();
-        let afresh = self.afresh(turn, &held, &ids, held.revision).await;
-        let arrived = afresh.unwrap_or_else(|broken| {
-            tracing::warn!(%broken, count = ids.len(), "what was fetched on demand is let go");
-            for id in &ids {
-                self.demand.forget(id);
-            }
-            Vec::new()
-        });
-        if arrived.is_empty() {
-            return Ok((held, Nacks::new()));
-        }
+        let Afresh { arrived, .. } = self.afresh(turn, &held, ids, held.revision).await;
         held.taking(arrived).map_err(|wrong| self.wrong(&wrong))
     }
 }
