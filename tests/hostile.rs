@@ -51,7 +51,8 @@ struct Scene {
     liar: Liar,
     greetings: mpsc::UnboundedReceiver<u64>,
     nacks: mpsc::UnboundedReceiver<(u64, v1::Nack)>,
-    _scratch: tempfile::TempDir,
+    scratch: tempfile::TempDir,
+    address: String,
 }
 
 impl Scene {
@@ -85,7 +86,8 @@ impl Scene {
             liar,
             greetings: greeted,
             nacks: nacked,
-            _scratch: scratch,
+            scratch,
+            address,
         }
     }
 
@@ -94,6 +96,17 @@ impl Scene {
         beat: impl FnMut(v1::HeartbeatStatement) -> v1::HeartbeatStatement + Send + 'static,
     ) {
         *self.liar.beat.lock().unwrap() = Box::new(beat);
+    }
+
+    /// Starts the sidecar anew, after something was done to its data.
+    async fn restart(&mut self, between: impl FnOnce(&std::path::Path)) {
+        self.sidecar.process.stop().await;
+        let data = self.scratch.path().join("s");
+        between(&data);
+        let key = self.signer.pin().to_string();
+        self.sidecar = Sidecar::start(&data, &self.address, &key, "t", self.clock.clone())
+            .await
+            .unwrap();
     }
 
     /// Waits until the sidecar has counted a refusal.
@@ -416,4 +429,33 @@ async fn s14_removals_come_while_a_snapshot_drips_and_the_drip_is_given_up() {
     }
     scene.sidecar.until("agent", "risky", "EXC_REVOKED").await;
     assert_eq!(scene.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+}
+
+#[tokio::test]
+async fn s12_two_histories_are_remembered_over_a_restart_until_an_operator_acts() {
+    let signer = signer();
+    let whole = Whole::of(&world());
+    let mut scene = Scene::with(false, move |_, _| whole.events(&signer)).await;
+    scene.sidecar.until("agent", "risky", EXCEPTED).await;
+    // Less than before, at a later time.
+    let later = noon() + Span::from_secs(1);
+    scene.beats(move |mut said| {
+        said.head = Some(v1::Head::default());
+        said.time = Some(stamp(later));
+        said
+    });
+    scene.refused("forked").await;
+    scene.sidecar.until("agent", "risky", OFF).await;
+    scene.beats(|honest| honest);
+    scene
+        .restart(|data| assert!(data.join("distrust").exists()))
+        .await;
+    scene.counted("exeat_registry_distrusted 1").await;
+    scene.refused("distrusted").await;
+    assert!(scene.sidecar.outcome("agent", "risky").await.contains(OFF));
+    assert_eq!(scene.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    scene
+        .restart(|data| std::fs::remove_file(data.join("distrust")).unwrap())
+        .await;
+    scene.sidecar.until("agent", "risky", EXCEPTED).await;
 }

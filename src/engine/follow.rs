@@ -274,6 +274,12 @@ impl Follower {
         self.distrusted
     }
 
+    /// Takes the registry to have told two histories, as it was seen before.
+    pub fn distrust(&mut self) {
+        self.distrusted = true;
+        self.forget_contact();
+    }
+
     /// Notes that `nonce` is sent at `elapsed`, when wall time is `wall`. False if the clock was
     /// set since the last look, or time was lost: then nothing heard before counts (T4).
     pub fn ask(&mut self, nonce: Nonce, elapsed: Span, wall: Timestamp) -> bool {
@@ -383,8 +389,7 @@ impl Follower {
             if heartbeat.time <= time {
                 return Err(Refused::Behind);
             }
-            self.distrusted = true;
-            self.forget_contact();
+            self.distrust();
             return Err(Refused::Forked);
         }
         if heartbeat.head.revision < self.exposed.revision

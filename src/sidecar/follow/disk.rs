@@ -8,6 +8,8 @@
 //! * `floor`: how far this sidecar ever was, in two places written in turn. Whatever is older, or
 //!   lacks removals that were known, is refused (S1).
 //! * `trust`: statements of key rotation.
+//! * `distrust`: two heartbeats that contradict each other; while it is there no exception is
+//!   honoured (S12).
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -34,6 +36,7 @@ const CHUNK: u8 = 2;
 const DELTA: u8 = 3;
 const REMOVALS: u8 = 4;
 const KEY: u8 = 5;
+const HEARTBEAT: u8 = 6;
 
 /// What a file holds, frame by frame.
 #[derive(Debug)]
@@ -289,13 +292,30 @@ impl Disk {
     /// Keeps the statements of key rotation.
     pub(super) fn keep_keys(&self, keys: &[v1::Signed]) -> Result<(), Fault> {
         let bytes: Vec<u8> = keys.iter().flat_map(|key| frame(KEY, key)).collect();
-        let path = self.folder.join("trust.new");
-        let mut file = create(&path).map_err(at("trust"))?;
-        file.write_all(&bytes)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&path, self.folder.join("trust")))
-            .and_then(|()| self.sync_folder())
-            .map_err(at("trust"))
+        self.put("trust", &bytes).map_err(at("trust"))
+    }
+
+    /// Keeps two heartbeats that contradict each other.
+    pub(super) fn keep_proof(&self, heartbeats: &[v1::Signed]) -> Result<(), Fault> {
+        let frames = heartbeats.iter().flat_map(|beat| frame(HEARTBEAT, beat));
+        let bytes: Vec<u8> = frames.collect();
+        self.put("distrust", &bytes).map_err(at("distrust"))
+    }
+
+    /// Whether the registry was seen to tell two histories. What is in the file is for people: that
+    /// it is there is enough.
+    pub(super) fn distrusts(&self) -> bool {
+        self.folder.join("distrust").try_exists().unwrap_or(true)
+    }
+
+    /// Puts a whole file in the place of another.
+    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.folder.join(format!("{name}.new"));
+        let mut file = create(&path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&path, self.folder.join(name))?;
+        self.sync_folder()
     }
 
     fn sync_folder(&self) -> io::Result<()> {

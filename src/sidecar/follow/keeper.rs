@@ -163,6 +163,13 @@ impl Keeper {
             writing: tokio::sync::Mutex::new(()),
         };
         keeper.read_back();
+        if keeper.disk.distrusts() {
+            tracing::error!(
+                "DISTRUST: the registry once told two histories; no exception is honoured until an operator has looked at it and removed the file `distrust` from this sidecar's data"
+            );
+            keeper.inner().follower.distrust();
+            keeper.publish();
+        }
         keeper
     }
 
@@ -319,8 +326,16 @@ impl Keeper {
     pub(super) fn hear(&self, heartbeat: &Heartbeat, signed: v1::Signed) -> Result<(), Refused> {
         let mut inner = self.inner();
         let heard = inner.follower.hear(heartbeat, self.clock.elapsed());
-        if heard.is_ok() {
-            inner.heartbeat = Some(signed);
+        match heard {
+            Ok(()) => inner.heartbeat = Some(signed),
+            Err(Refused::Forked) => {
+                // Both are kept: together they prove it.
+                let both: Vec<_> = inner.heartbeat.iter().cloned().chain([signed]).collect();
+                if let Err(fault) = self.disk.keep_proof(&both) {
+                    self.damaged("distrust", &fault);
+                }
+            }
+            Err(_) => {}
         }
         self.publish_from(&mut inner);
         heard

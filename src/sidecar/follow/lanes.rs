@@ -145,7 +145,7 @@ impl Following {
         self.keeper.metrics.refused(refused.name());
         if refused == Refused::Forked {
             tracing::error!(
-                "DISTRUST: the registry has told two histories; no exception is honoured until an operator looks at it and starts this sidecar anew"
+                "DISTRUST: the registry has told two histories; no exception is honoured until an operator has looked at it, removed the file `distrust` from this sidecar's data and started it anew"
             );
         }
         format!("the registry is not believed: {}", refused.name())
