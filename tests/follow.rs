@@ -141,6 +141,13 @@ impl Both {
     /// Kills the sidecar, does something to its data, and starts it anew.
     async fn restart(&mut self, between: impl FnOnce(&Path)) {
         self.sidecar.process.kill().await;
+        // A write that was under way ends in a thread of its own, and holds the folder until then.
+        let lock = std::fs::File::open(self.data().join("lock")).unwrap();
+        tokio::task::spawn_blocking(move || {
+            rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        })
+        .await
+        .unwrap();
         between(&self.data());
         self.sidecar = Sidecar::start(
             &self.data(),

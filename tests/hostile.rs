@@ -448,7 +448,7 @@ async fn s12_two_histories_are_remembered_over_a_restart_until_an_operator_acts(
     scene.sidecar.until("agent", "risky", OFF).await;
     scene.beats(|honest| honest);
     scene
-        .restart(|data| assert!(data.join("distrust").exists()))
+        .restart(|data| assert!(data.join("distrust").try_exists().unwrap()))
         .await;
     scene.counted("exeat_registry_distrusted 1").await;
     scene.refused("distrusted").await;

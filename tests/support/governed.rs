@@ -128,7 +128,14 @@ impl Process {
         let running = run(stopped);
         Self {
             stop: Some(stop),
-            served: tokio::spawn(async move { running.await.map_err(|error| error.to_string()) }),
+            served: tokio::spawn(async move {
+                let ended = running.await.map_err(|error| error.to_string());
+                // Seen where a test then fails for another reason.
+                if let Err(why) = &ended {
+                    eprintln!("a process ended: {why}");
+                }
+                ended
+            }),
         }
     }
 

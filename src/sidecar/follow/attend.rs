@@ -79,6 +79,7 @@ impl Following {
             return Err("the registry does not greet".into());
         };
         self.welcomed(&welcome, &up).await?;
+        self.keeper.settle();
         let ping = Duration::from_millis(u64::from(welcome.ping_ms.clamp(100, 60_000)));
         backoff.worked(Duration::from_millis(u64::from(welcome.jitter_ms)));
         self.keeper.metrics.connected("attend", true);
@@ -110,6 +111,9 @@ impl Following {
                 () = sleep_until(owed.unwrap_or(next_ping)), if owed.is_some() => {
                     owed = None;
                     self.acknowledge(Vec::new(), &up).await?;
+                }
+                () = self.again.notified() => {
+                    return Err("a change did not come to what it should; greeting again".into());
                 }
                 () = self.complaints.news.notified() => {
                     let nacks: Vec<_> = self.complaints.known().values().cloned().collect();

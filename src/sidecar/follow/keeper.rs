@@ -90,6 +90,9 @@ pub(super) struct Inner {
     trust: Trust,
     /// The last heartbeat that was believed, as it was signed.
     heartbeat: Option<v1::Signed>,
+    /// What proved the state before one that came out differently, until the registry was greeted
+    /// with it.
+    disputed: Option<Arc<Proof>>,
     /// What was last published.
     shown: Option<Arc<Held>>,
     /// What was published before and decisions may still run on.
@@ -156,6 +159,7 @@ impl Keeper {
                 signed: Vec::new(),
                 trust,
                 heartbeat: None,
+                disputed: None,
                 shown: None,
                 retired: Vec::new(),
             }),
@@ -314,12 +318,28 @@ impl Keeper {
                 .cloned(),
             ..v1::HeldProof::default()
         };
-        match inner.held.as_ref().and_then(|held| held.proof.as_deref()) {
+        let held = inner.held.as_ref().and_then(|held| held.proof.as_deref());
+        match inner.disputed.as_deref().or(held) {
             Some(Proof::Snapshot(signed)) => proof.snapshot = Some(signed.clone()),
             Some(Proof::Delta(signed)) => proof.delta = Some(signed.clone()),
             None => {}
         }
         proof
+    }
+
+    /// A change did not come to what the registry says it comes to. Whatever replaces what is held,
+    /// the registry is to see what it once said about it: there may be two histories.
+    pub(super) fn dispute(&self) {
+        let mut inner = self.inner();
+        let proof = inner.held.as_ref().and_then(|held| held.proof.clone());
+        if inner.disputed.is_none() {
+            inner.disputed = proof;
+        }
+    }
+
+    /// The registry has seen it, and found nothing wrong.
+    pub(super) fn settle(&self) {
+        self.inner().disputed = None;
     }
 
     /// Hears a heartbeat, which was `signed` so.

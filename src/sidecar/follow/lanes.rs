@@ -41,6 +41,8 @@ pub(in crate::sidecar) struct Following {
     pub(super) boot: [u8; 16],
     /// The epoch is known: everything can be asked for.
     pub(super) entered: Notify,
+    /// The registry is to be greeted again.
+    pub(super) again: Notify,
     /// What could not be taken in, so that the registry's people hear of it at every greeting.
     pub(super) complaints: Complaints,
     /// Over which fetches go while the registry is watched.
@@ -127,6 +129,7 @@ impl Following {
             keeper,
             boot: random()?,
             entered: Notify::new(),
+            again: Notify::new(),
             complaints: Complaints::default(),
             bulk: Mutex::default(),
             demand,

@@ -170,6 +170,8 @@ impl Following {
                     }
                     Err(Broken::Wrong(Wrong::Sum)) => {
                         transfer.anew = true;
+                        keeper.dispute();
+                        self.again.notify_one();
                         Err(self.resync(Resync::Digest))
                     }
                     Err(Broken::Wrong(wrong)) => Err(self.wrong(&wrong)),
