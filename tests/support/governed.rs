@@ -132,7 +132,7 @@ impl Process {
                 let ended = running.await.map_err(|error| error.to_string());
                 // Seen where a test then fails for another reason.
                 if let Err(why) = &ended {
-                    eprintln!("a process ended: {why}");
+                    println!("a process ended: {why}");
                 }
                 ended
             }),
