@@ -453,19 +453,7 @@ async fn a_registry_that_lost_what_a_sidecar_holds_stops_writing() {
         .await
         .unwrap();
     let mut client = back.client().await;
-    let mut why = String::new();
-    for _ in 0..2_000 {
-        let status = client
-            .fleet
-            .get_status(v1::GetStatusRequest {})
-            .await
-            .unwrap();
-        why = status.into_inner().read_only;
-        if !why.is_empty() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let why = read_only(&mut client).await;
     assert!(why.contains("exeat registry recover"), "{why}");
     assert_eq!(both.sidecar.outcome("agent", "plain").await, "ALLOW OK");
 }

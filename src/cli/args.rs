@@ -119,6 +119,9 @@ pub struct Sidecar {
     /// Folder for what was last known of the registry.
     #[arg(long, value_name = "DIR")]
     pub data: Option<String>,
+    /// Most that subjects and resources fetched on demand may take [16MiB].
+    #[arg(long, value_name = "BYTES")]
+    pub entity_cache: Option<String>,
     /// A file with settings.
     #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
     pub config: Option<PathBuf>,

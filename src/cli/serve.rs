@@ -27,6 +27,7 @@ pub(super) async fn sidecar(args: Sidecar, clock: Clock) -> Result<Exit, Exit> {
         ("registry_certificate", args.registry_certificate),
         ("registry_certificate_key", args.registry_certificate_key),
         ("data", args.data),
+        ("entity_cache", args.entity_cache),
         ("listen", args.listen),
         ("unix", args.unix),
         ("operations", args.operations),

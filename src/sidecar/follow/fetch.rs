@@ -52,6 +52,8 @@ impl Following {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                // Before what callers ask for: whoever asks without end does not let leases lapse.
+                _ = tidy.tick() => batch.extend(self.tidied().await),
                 Some(first) = wanted.recv() => {
                     batch.insert(first);
                     while batch.len() < MOST && let Ok(next) = wanted.try_recv() {
@@ -62,7 +64,6 @@ impl Following {
                     let here = |id: &SubjectId| held.as_ref().is_some_and(|held| held.fetched.get(id).is_some());
                     batch.retain(|wanted| !here(&wanted.id) && !self.demand.is_nothing(wanted));
                 }
-                _ = tidy.tick() => batch.extend(self.tidied().await),
             }
             if batch.is_empty() {
                 continue;
