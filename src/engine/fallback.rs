@@ -63,9 +63,9 @@ impl Snapshot {
 mod tests {
     use super::*;
     use crate::{
-        domain::{Digest, Now, Reason},
-        engine::decide,
-        testing::{control, noon, question, subject},
+        domain::{Act, Cause, Digest, Domain, DomainId, Now, Principal, Reason, Removal, Target},
+        engine::{Removed, decide},
+        testing::{control, exception, noon, question, snapshot, subject},
     };
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
             assert_eq!(errors.len(), 1);
             // One of which not even its reach can be read is held against everything.
             let id = crate::domain::ControlId::parse("CT-WORSE").unwrap();
-            let owner = crate::domain::Principal::parse("service:registry").unwrap();
+            let owner = Principal::parse("service:registry").unwrap();
             let worse = vec![Change::PutControl(Control::unreadable(id, 1, owner))];
             let (all, errors) = snapshot.taking(worse, digest.clone(), 3);
             assert_eq!(errors.len(), 0);
@@ -97,5 +97,54 @@ mod tests {
                 decision.reasons
             );
         }
+    }
+
+    #[test]
+    fn s13_below_a_domain_that_cannot_be_read_nothing_is_honoured_once_a_domain_is_taken_back() {
+        let owner = || Principal::parse("user:owner").unwrap();
+        let id = |id: &str| DomainId::parse(id).unwrap();
+        let domain = |name, parent: Option<&str>| Domain {
+            id: id(name),
+            parent: parent.map(id),
+            display_name: name.into(),
+            owner: owner(),
+            when_ungoverned: None,
+            vocabulary: vec![],
+        };
+        let removed = |name| {
+            let mut removed = Removed::default();
+            let removal = Removal {
+                sequence: 1,
+                act: Act::Revoke,
+                target: Target::Domain(id(name)),
+                cause: Cause::Admin,
+                note: "".into(),
+                initiator: "user:a".into(),
+                time: noon(),
+            };
+            removed.add(1, &removal);
+            Arc::new(removed)
+        };
+        let mut agent = subject("agent");
+        agent.domain = Some(id("team"));
+        let world = snapshot(vec![
+            Change::PutDomain(domain("org", None)),
+            Change::PutDomain(domain("team", Some("org"))),
+            Change::PutDomain(domain("other", None)),
+            Change::PutControl(control("CT-A", "true")),
+            Change::PutSubject(agent),
+            Change::PutException(exception("EX-1", &["CT-A"], "agent")),
+        ]);
+        let allowed = |world: &Snapshot| {
+            decide(&question("agent"), world, Now::exactly(noon())).outcome
+                == crate::domain::Outcome::AllowByException
+        };
+        assert!(allowed(&world) && allowed(&world.removing(removed("other"))));
+        assert!(!allowed(&world.removing(removed("org"))));
+        // That the team is part of what was taken back is no longer known.
+        let gone = vec![Change::RemoveDomain(id("team"))];
+        let digest = Digest::parse("sha256:0").unwrap();
+        let (unread, _) = world.taking(gone, digest, 2);
+        assert!(!allowed(&unread.removing(removed("org"))));
     }
 }

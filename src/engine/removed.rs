@@ -108,6 +108,11 @@ impl Removed {
         }
     }
 
+    /// Whether any domain was revoked.
+    pub(super) fn has_domains(&self) -> bool {
+        !self.domains.is_empty()
+    }
+
     /// Whether `exception` may no longer be honoured for `subject`; `domains` are those that the
     /// two belong to, with all they are part of.
     pub(super) fn covers<'a>(

@@ -154,7 +154,16 @@ impl Snapshot {
         let own = || [&exception.domain, &subject.domain].into_iter().flatten();
         let above = own().flat_map(|id| self.ancestry(id));
         let domains = own().chain(above.map(|domain| &domain.id));
-        self.removed.covers(exception, subject, domains)
+        // What is above one that cannot be read may have been taken back (S13).
+        let untold = self.removed.has_domains() && own().any(|id| !self.is_rooted(id));
+        untold || self.removed.covers(exception, subject, domains)
+    }
+
+    /// Whether everything that the domain is part of is known, up to the top.
+    fn is_rooted(&self, id: &DomainId) -> bool {
+        self.ancestry(id)
+            .last()
+            .is_some_and(|top| top.parent.is_none())
     }
 
     pub(crate) fn is_exhausted(&self, id: &ExceptionId) -> bool {
