@@ -16,7 +16,9 @@ use exeat::{
     runtime::clock::Clock,
     wire::v1::{self, ChangeKind, ObjectKind},
 };
-use governed::{Client, Registry, control, exception, files, noon, seconds, subject, world};
+use governed::{
+    Client, Registry, control, domain, exception, files, noon, seconds, subject, world,
+};
 use tonic::{Code, transport::Endpoint};
 
 async fn started() -> (tempfile::TempDir, Clock, Registry, Client) {
@@ -471,4 +473,26 @@ async fn a_backup_is_read_only_until_recovered() {
     let done = client.apply(&control("CT-9", "x", "true")).await.unwrap();
     assert_eq!(done.revision, 1_000_002);
     recovered.process.stop().await;
+}
+
+#[tokio::test]
+async fn a_domain_that_others_name_is_not_removed() {
+    let (_scratch, _clock, _registry, mut client) = started().await;
+    let held = domain("team") + &domain("spare") + &subject("held", Some("team"));
+    client.apply(&held).await.unwrap();
+    let prune = |text: String| v1::ApplyRequest {
+        files: files(&text),
+        prune: true,
+        ..v1::ApplyRequest::default()
+    };
+    let refused = client.objects.apply(prune(domain("spare"))).await;
+    let refused = refused.unwrap_err();
+    assert!(
+        refused
+            .message()
+            .contains("Domain team cannot be removed: Subject held names it"),
+        "{}",
+        refused.message()
+    );
+    client.objects.apply(prune(domain("team"))).await.unwrap();
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     domain::{
-        Act, Cause, Digest, Edit, Invalid, Kind, Name, Removal, SubjectId, Target, Transaction,
+        Act, Cause, Digest, DomainId, Edit, Invalid, Kind, Name, Removal, SubjectId, Target,
+        Transaction,
     },
     engine::{Change, Receipt, Snapshot},
     manifest::{Bundle, Problem, change},
@@ -379,49 +380,65 @@ fn checked(
             ));
         }
     }
-    problems.extend(left_hanging(view, edits));
-    match view
-        .snapshot
-        .after(changes.to_vec(), digest(draft.revision)?, draft.revision)
-    {
-        Ok(snapshot) if problems.is_empty() => return Ok(snapshot),
-        Ok(_) => {}
-        Err(errors) => problems.extend(errors.iter().map(|error| bundle.problem(error))),
+    let (snapshot, errors) =
+        view.snapshot
+            .taking(changes.to_vec(), digest(draft.revision)?, draft.revision);
+    problems.extend(errors.iter().map(|error| bundle.problem(error)));
+    problems.extend(left_hanging(&snapshot, edits));
+    if problems.is_empty() {
+        return Ok(snapshot);
     }
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     Err(Refused::Problems(problems))
 }
 
-/// Exceptions that would name a control that is no more.
-fn left_hanging(view: &View, edits: &[Edit]) -> Vec<Problem> {
+/// What would name a control or a domain that is no more.
+fn left_hanging(after: &Snapshot, edits: &[Edit]) -> Vec<Problem> {
     let gone = |kind: Kind, id: &str| {
         edits
             .iter()
             .any(|edit| edit.name.kind == kind && edit.manifest.is_none() && &*edit.name.id == id)
     };
-    if !edits
-        .iter()
-        .any(|edit| edit.manifest.is_none() && edit.name.kind == Kind::Control)
-    {
-        return Vec::new();
-    }
-    view.snapshot
-        .exceptions()
-        .filter(|exception| !gone(Kind::Exception, exception.id.as_str()))
-        .filter_map(|exception| {
-            let control = exception
-                .controls
-                .iter()
-                .find(|id| gone(Kind::Control, id.as_str()))?;
-            Some(Problem::whole(
-                "",
-                format!(
-                    "Control {control} cannot be removed: Exception {} names it; remove or revoke that first",
-                    exception.id
-                ),
+    let any = |kind: Kind| {
+        let mut gone = edits.iter().filter(|edit| edit.manifest.is_none());
+        gone.any(|edit| edit.name.kind == kind)
+    };
+    let hangs = |what: &str, id: &str, by: &str, from: &str| {
+        Problem::whole(
+            "",
+            format!(
+                "{what} {id} cannot be removed: {by} {from} names it; remove or change that first"
+            ),
+        )
+    };
+    let mut problems = Vec::new();
+    if any(Kind::Control) {
+        problems.extend(after.exceptions().filter_map(|exception| {
+            let mut named = exception.controls.iter().map(|id| id.as_str());
+            let control = named.find(|id| gone(Kind::Control, id))?;
+            Some(hangs(
+                "Control",
+                control,
+                "Exception",
+                exception.id.as_str(),
             ))
-        })
-        .collect()
+        }));
+    }
+    if any(Kind::Domain) {
+        let named = |domain: &Option<DomainId>| {
+            let domain = domain.as_ref()?;
+            gone(Kind::Domain, domain.as_str()).then(|| domain.to_string())
+        };
+        problems.extend(after.subjects().filter_map(|subject| {
+            let domain = named(&subject.domain)?;
+            Some(hangs("Domain", &domain, "Subject", subject.id.as_str()))
+        }));
+        problems.extend(after.exceptions().filter_map(|exception| {
+            let domain = named(&exception.domain)?;
+            Some(hangs("Domain", &domain, "Exception", exception.id.as_str()))
+        }));
+    }
+    problems
 }
 
 /// Many may grant, one may take back (V2).
