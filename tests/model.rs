@@ -267,7 +267,7 @@ impl Model for Protocol {
                 world.restarted = true;
                 world.attendance = Attendance::new(world.time());
                 for name in NAMES {
-                    world.attendance.expect(name);
+                    world.attendance.expect(name, true);
                 }
             }
         }

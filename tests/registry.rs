@@ -476,6 +476,29 @@ async fn a_backup_is_read_only_until_recovered() {
 }
 
 #[tokio::test]
+async fn a_freeze_does_not_wait_for_a_sidecar_that_never_came() {
+    let (scratch, clock, mut registry, mut client) = started().await;
+    client.apply(&world()).await.unwrap();
+    client
+        .let_in("service:never", v1::Role::Sidecar, &["*"])
+        .await;
+    drop(client);
+    registry.process.stop().await;
+    let again = Registry::start(scratch.path(), clock.clone()).await;
+    let mut client = again.client().await;
+    let freeze = v1::FreezeRequest {
+        subject: "agent".into(),
+        note: String::new(),
+    };
+    let answer = client.revocations.freeze(freeze).await.unwrap();
+    let receipt = answer.into_inner().receipt.unwrap();
+    assert_eq!(receipt.completion(), v1::Completion::Complete);
+    // An exception it might hold all the same, as a copy does not know who came since.
+    let receipt = client.revoke("EX-1").await.unwrap();
+    assert_eq!(receipt.outstanding.len(), 1);
+}
+
+#[tokio::test]
 async fn a_domain_that_others_name_is_not_removed() {
     let (_scratch, _clock, _registry, mut client) = started().await;
     let held = domain("team") + &domain("spare") + &subject("held", Some("team"));

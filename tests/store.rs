@@ -210,6 +210,11 @@ async fn suite(kind: &dyn Kind_) {
         ]
     );
 
+    // Who attended, however often.
+    store.attend("service:b").await.unwrap();
+    store.attend("service:b").await.unwrap();
+    assert_eq!(store.attended().await.unwrap(), ["service:b".into()]);
+
     // Statements of keys, in order.
     store.keep_key(b"one").await.unwrap();
     store.keep_key(b"two").await.unwrap();
@@ -279,6 +284,9 @@ async fn suite(kind: &dyn Kind_) {
         .unwrap();
     let kept = store.open(other).await.unwrap();
     assert_eq!((kept.beginning, kept.head.revision), (beginning, 1_000));
+    // A copy does not know who attended since.
+    let both = ["service:a".into(), "service:b".into()];
+    assert_eq!(store.attended().await.unwrap(), both);
     assert!(store.commit(&transaction(3, vec![], vec![])).await.is_err());
     store
         .commit(&transaction(1_001, vec![], vec![]))

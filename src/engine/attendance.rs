@@ -33,6 +33,8 @@ struct Attendant {
     answered: Span,
     /// Removals it has taken in for good.
     drained: u64,
+    /// Whether it ever came; else it holds nothing, unless the store forgot.
+    came: bool,
 }
 
 /// Who attends.
@@ -74,9 +76,15 @@ impl Attendance {
 
     /// Takes `sidecar` to have been answered right before the start: what earlier processes
     /// promised is not known, so everybody who may follow counts until one lease has passed.
-    pub fn expect(&mut self, sidecar: &str) {
+    /// Who is not known to have come is not waited for without end.
+    pub fn expect(&mut self, sidecar: &str, came: bool) {
         if !planted(Bug::NoGrace) {
-            self.answer(sidecar, self.began);
+            let attendant = Attendant {
+                answered: self.began,
+                drained: 0,
+                came,
+            };
+            self.attendants.insert(sidecar.into(), attendant);
         }
     }
 
@@ -86,8 +94,10 @@ impl Attendance {
         let attendant = self.attendants.entry(sidecar.into()).or_insert(Attendant {
             answered: elapsed,
             drained: 0,
+            came: true,
         });
         attendant.answered = attendant.answered.max(elapsed);
+        attendant.came = true;
     }
 
     /// Notes that `sidecar` has taken in the removals up to `sequence`. A sidecar that begins
@@ -112,9 +122,16 @@ impl Attendance {
             .insert(format!("{sidecar} (fenced)").into(), apart);
     }
 
+    /// Whether `sidecar` is known to have come.
+    pub fn came(&self, sidecar: &str) -> bool {
+        self.attendants.get(sidecar).is_some_and(|known| known.came)
+    }
+
     /// When `sidecar` was last answered, and which removals it has taken in.
     pub fn of(&self, sidecar: &str) -> Option<(Span, u64)> {
-        let Attendant { answered, drained } = self.attendants.get(sidecar)?;
+        let Attendant {
+            answered, drained, ..
+        } = self.attendants.get(sidecar)?;
         Some((*answered, *drained))
     }
 
@@ -137,6 +154,9 @@ impl Attendance {
         for (name, attendant) in &self.attendants {
             if attendant.drained >= sequence {
                 receipt.acknowledged.push(name.clone());
+                continue;
+            }
+            if lease.is_none() && !attendant.came {
                 continue;
             }
             let until = lease.map(|lease| after(attendant.answered, lease));
@@ -215,9 +235,18 @@ mod tests {
     fn after_a_restart_one_lease_is_waited_out() {
         let at = Span::from_secs;
         let mut attendance = Attendance::new(at(50));
-        attendance.expect("a");
+        attendance.expect("a", false);
         let receipt = attendance.receipt(1, Some(at(60)), at(51));
         assert!(!receipt.complete(at(110)) && receipt.complete(at(114)));
+        // What no lease bounds is waited for only by who is known to have come.
+        let frozen = |attendance: &Attendance| attendance.receipt(1, None, at(51)).complete(at(51));
+        assert!(frozen(&attendance));
+        attendance.expect("b", true);
+        assert!(!frozen(&attendance));
+        attendance.drained("b", 1);
+        assert!(frozen(&attendance));
+        attendance.answer("a", at(51));
+        assert!(!frozen(&attendance));
         let nobody = Attendance::new(at(50)).receipt(1, Some(at(60)), at(51));
         assert!(nobody.complete(at(51)), "nobody may follow");
     }

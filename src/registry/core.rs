@@ -321,14 +321,24 @@ impl Registry {
         Ok(beginning)
     }
 
+    /// Notes that a sidecar attends, for good, before it is told anything.
+    pub(super) async fn attends(&self, sidecar: &str) -> Result<(), Error> {
+        if !self.attendance().came(sidecar) {
+            self.store.attend(sidecar).await?;
+        }
+        Ok(())
+    }
+
     /// Begins to count who attends, with everybody who may follow, or might until lately.
     async fn begin_attendance(&self) -> Result<(), Error> {
+        let attended = self.store.attended().await?;
         let access = self.store.access().await?;
         let mut attendance = Attendance::new(self.clock.elapsed());
         for access in access {
             let follows = [Role::Sidecar.name(), EXPELLED].contains(&&*access.role);
             if follows && !access.scope.is_empty() {
-                attendance.expect(&access.identity);
+                let came = attended.binary_search(&access.identity).is_ok();
+                attendance.expect(&access.identity, came);
             }
         }
         *self.attendance() = attendance;

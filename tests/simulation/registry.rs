@@ -131,7 +131,7 @@ impl Registry {
         self.up = true;
         self.attendance = Attendance::new(elapsed);
         for sidecar in 0..self.sidecars {
-            self.attendance.expect(&format!("s{sidecar}"));
+            self.attendance.expect(&format!("s{sidecar}"), true);
         }
         self.window = Window::new(self.log.head.revision).keeping(self.kept);
         self.stale_head = self.log.head;

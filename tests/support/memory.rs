@@ -1,7 +1,7 @@
 //! A store in memory, for simulations: what is committed outlives whoever uses it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -17,6 +17,7 @@ struct Held {
     beginning: Option<Beginning>,
     log: Vec<Transaction>,
     access: BTreeMap<Box<str>, Access>,
+    attended: BTreeSet<Box<str>>,
     keys: Vec<Vec<u8>>,
     observed: BTreeMap<(String, String, String, String), Observed>,
 }
@@ -146,6 +147,8 @@ impl Store for Memory {
             return Err(StoreError::Conflict { head });
         }
         held.beginning = Some(*beginning);
+        let everybody: Vec<_> = held.access.keys().cloned().collect();
+        held.attended.extend(everybody);
         Ok(())
     }
 
@@ -215,6 +218,15 @@ impl Store for Memory {
             known.token = None;
             true
         }))
+    }
+
+    async fn attend(&self, identity: &str) -> Result<(), StoreError> {
+        self.held().attended.insert(identity.into());
+        Ok(())
+    }
+
+    async fn attended(&self) -> Past<Box<str>> {
+        Ok(self.held().attended.iter().cloned().collect())
     }
 
     async fn keys(&self) -> Past<Vec<u8>> {

@@ -369,6 +369,7 @@ impl Sync {
             let invalid = Invalid::new("hello.boot_nonce", "is not sixteen bytes", fix);
             return Err(Fault::Invalid(invalid));
         }
+        self.registry.attends(&caller.identity).await?;
         let connection = CancellationToken::new();
         let attendant = Attendant {
             connection: connection.clone(),

@@ -128,6 +128,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn grant(&self, access: &Access) -> Result<(), StoreError>;
     /// Shuts somebody out, who is remembered as expelled; tells whether they were in.
     async fn expel(&self, identity: &str) -> Result<bool, StoreError>;
+    /// Notes that a sidecar attends, before it is told anything.
+    async fn attend(&self, identity: &str) -> Result<(), StoreError>;
+    /// Sidecars that ever attended, by name; of a copy that went on, everybody let in.
+    async fn attended(&self) -> Past<Box<str>>;
     /// Statements of key rotation, oldest first.
     async fn keys(&self) -> Past<Vec<u8>>;
     /// Keeps a statement of key rotation.

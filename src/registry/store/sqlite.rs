@@ -30,6 +30,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("migrations/0002.sql"),
         "PRAGMA user_version = 2",
     ),
+    (
+        include_str!("migrations/0003.sql"),
+        "PRAGMA user_version = 3",
+    ),
 ];
 
 /// A registry's file.
@@ -354,6 +358,10 @@ impl Store for Sqlite {
             .bind(time.micros())
             .execute(&mut *work)
             .await?;
+        // Who attended since the copy was made is not known.
+        sqlx::query("INSERT INTO attended (identity) SELECT identity FROM access WHERE true ON CONFLICT DO NOTHING")
+            .execute(&mut *work)
+            .await?;
         work.commit().await?;
         Ok(())
     }
@@ -437,6 +445,22 @@ impl Store for Sqlite {
             .execute(&self.writer)
             .await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    async fn attend(&self, identity: &str) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO attended (identity) VALUES (?) ON CONFLICT DO NOTHING")
+            .bind(identity)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    async fn attended(&self) -> Past<Box<str>> {
+        let names: Vec<String> =
+            sqlx::query_scalar("SELECT identity FROM attended ORDER BY identity")
+                .fetch_all(&self.readers)
+                .await?;
+        Ok(names.into_iter().map(Into::into).collect())
     }
 
     async fn keys(&self) -> Past<Vec<u8>> {
