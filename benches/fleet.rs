@@ -33,26 +33,24 @@ use std::{
     time::Duration,
 };
 
+use bytes::{BufMut as _, Bytes, BytesMut};
 use exeat::{
     engine::{Sum, part},
     runtime::clock::Clock,
     wire::{
         signed::Purpose,
         sync::era_message,
-        v1::{
-            self, attend_request, attend_response, sync_service_client::SyncServiceClient,
-            watch_response,
-        },
+        v1::{self, attend_request, attend_response, watch_response},
     },
 };
 use futures_util::StreamExt as _;
 use governed::{Client, Registry, control, exception_until, subject};
 use tokio::{
+    net::TcpStream,
     sync::{mpsc, watch},
     time::Instant,
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{service::Interceptor as _, transport::Endpoint};
+use tonic::transport::Endpoint;
 
 const EXE: &str = env!("CARGO_BIN_EXE_exeat");
 
@@ -102,7 +100,43 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[at]
 }
 
-/// One stream that attends: pings, acknowledges, and tells when removals come.
+/// What comes down a stream and goes up it: gRPC on bare HTTP/2, one task a sidecar, so that what is
+/// measured is the registry and not a thousand clients that share its cores.
+struct Stream {
+    up: h2::SendStream<Bytes>,
+    down: h2::RecvStream,
+    read: BytesMut,
+}
+
+impl Stream {
+    fn send(&mut self, event: attend_request::Event) {
+        let message = exeat::wire::encoded(&v1::AttendRequest { event: Some(event) });
+        let mut frame = BytesMut::with_capacity(message.len() + 5);
+        frame.put_u8(0);
+        frame.put_u32(u32::try_from(message.len()).unwrap());
+        frame.put_slice(&message);
+        self.up.send_data(frame.freeze(), false).unwrap_or_default();
+    }
+
+    /// The next message; nothing once the stream is over.
+    async fn next(&mut self) -> Option<v1::AttendResponse> {
+        loop {
+            if let Some(length) = self.read.get(1..5) {
+                let length = u32::from_be_bytes(length.try_into().unwrap());
+                let end = 5 + usize::try_from(length).unwrap();
+                if self.read.len() >= end {
+                    let frame = self.read.split_to(end);
+                    return exeat::wire::decoded(&frame[5..]).ok();
+                }
+            }
+            let data = self.down.data().await?.ok()?;
+            self.down.flow_control().release_capacity(data.len()).ok()?;
+            self.read.extend_from_slice(&data);
+        }
+    }
+}
+
+/// One sidecar that attends: pings, acknowledges, and tells when removals come; again and again.
 async fn attend(
     address: String,
     token: String,
@@ -111,78 +145,84 @@ async fn attend(
 ) {
     let mut sequence = 0;
     loop {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .unwrap()
-            .tcp_nodelay(true);
-        let Ok(channel) = endpoint.connect().await else {
+        let Ok(socket) = TcpStream::connect(&address).await else {
             // Spread, as a sidecar's are.
-            let dice: u64 = exeat::wire::signed::random::<8>().map_or(0, u64::from_be_bytes);
-            tokio::time::sleep(Duration::from_millis(50 + dice % 200)).await;
+            tokio::time::sleep(Duration::from_millis(50 + dice() % 200)).await;
             continue;
         };
-        let mut bearer = governed::Token::of(&token);
-        let mut client =
-            SyncServiceClient::with_interceptor(channel, move |request| bearer.call(request));
-        let (up, outgoing) = mpsc::channel(16);
-        let send = |event| {
-            let message = v1::AttendRequest { event: Some(event) };
-            up.try_send(message).is_ok()
-        };
-        send(attend_request::Event::Hello(v1::Hello {
-            boot_nonce: vec![1; 16],
-            ..v1::Hello::default()
-        }));
-        let Ok(answer) = client.attend(ReceiverStream::new(outgoing)).await else {
+        socket.set_nodelay(true).unwrap();
+        let Ok((mut calls, connection)) = h2::client::handshake(socket).await else {
             continue;
         };
-        let mut down = answer.into_inner();
-        let mut spread = 0;
-        let mut owed: Option<Instant> = None;
-        let mut pings = tokio::time::interval(Duration::from_secs(5));
-        loop {
-            let ping = |sequence| {
-                attend_request::Event::Ping(v1::Ping {
-                    nonce: vec![7; 16],
-                    acknowledged: Some(v1::Head {
-                        revision: 0,
-                        sequence,
-                    }),
-                    ..v1::Ping::default()
-                })
+        let request = http::Request::post(format!("http://{address}/exeat.v1.SyncService/Attend"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {token}"))
+            .body(())
+            .unwrap();
+        let attending = async {
+            let (answer, up) = calls.send_request(request, false).ok()?;
+            let hello = v1::Hello {
+                boot_nonce: vec![1; 16],
+                ..v1::Hello::default()
             };
-            tokio::select! {
-                _ = pings.tick() => drop(send(ping(sequence))),
-                () = tokio::time::sleep_until(owed.unwrap_or_else(Instant::now)), if owed.is_some() => {
-                    owed = None;
-                    send(attend_request::Event::Ping(v1::Ping {
-                        acknowledged: Some(v1::Head { revision: 0, sequence }),
-                        ..v1::Ping::default()
-                    }));
-                }
-                message = down.message() => match message {
-                    Ok(Some(message)) => match message.event {
-                        Some(attend_response::Event::Removals(signed)) => {
+            let mut stream = Stream {
+                up,
+                down: {
+                    // The registry answers once it is asked something.
+                    answer.await.ok()?.into_body()
+                },
+                read: BytesMut::new(),
+            };
+            stream.send(attend_request::Event::Hello(hello));
+            let mut spread = 0;
+            let (mut ping_at, mut owed_at) = (Instant::now(), None);
+            loop {
+                let due = owed_at.map_or(ping_at, |owed: Instant| owed.min(ping_at));
+                tokio::select! {
+                    biased;
+                    message = stream.next() => match message?.event? {
+                        attend_response::Event::Removals(signed) => {
                             let at = Instant::now();
-                            let statement: v1::RemovalsStatement = exeat::wire::decoded(&signed.statement).unwrap();
+                            let statement: v1::RemovalsStatement =
+                                exeat::wire::decoded(&signed.statement).unwrap();
                             sequence = statement.through;
-                            heard.send((sequence, at)).unwrap_or_default();
+                            heard.send((sequence, at)).ok()?;
                             // As a sidecar does; that it has it on disk by then is not modelled.
-                            let dice = exeat::wire::signed::random::<8>().map_or(0, u64::from_be_bytes);
-                            owed = Some(at + Duration::from_micros(dice % (spread * 1_000 + 1)));
+                            let half = spread * 500;
+                            owed_at = Some(at + Duration::from_micros(half + dice() % (half + 1)));
                         }
-                        Some(attend_response::Event::Welcome(welcome)) => {
+                        attend_response::Event::Welcome(welcome) => {
                             spread = u64::from(welcome.acknowledge_ms);
                         }
-                        Some(attend_response::Event::Heartbeat(_)) => {
+                        attend_response::Event::Heartbeat(_) => {
                             live.send_modify(|count| *count += 1);
                         }
-                        _ => {}
                     },
-                    _ => break,
-                },
+                    () = tokio::time::sleep_until(due) => {
+                        let mut ping = v1::Ping {
+                            acknowledged: Some(v1::Head { revision: 0, sequence }),
+                            ..v1::Ping::default()
+                        };
+                        if due == ping_at {
+                            ping.nonce = vec![7; 16];
+                            ping_at += Duration::from_secs(5);
+                        }
+                        owed_at = None;
+                        stream.send(attend_request::Event::Ping(ping));
+                    }
+                }
             }
+        };
+        tokio::select! {
+            _ = connection => {}
+            _ = async { let over: Option<()> = attending.await; over } => {}
         }
     }
+}
+
+fn dice() -> u64 {
+    exeat::wire::signed::random::<8>().map_or(0, u64::from_be_bytes)
 }
 
 fn main() {

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt, stream};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -34,10 +34,14 @@ use super::{
 
 /// How often sidecars send a nonce, in milliseconds.
 const PING: u32 = 5_000;
-/// Acknowledgements of one removal in a millisecond.
-const ACKNOWLEDGEMENTS: usize = 20;
+/// Acknowledgements of one removal in a millisecond, half of which nobody acknowledges in.
+const ACKNOWLEDGEMENTS: usize = 10;
 /// Sidecars let in again a second, after a restart.
 const ARRIVALS: usize = 500;
+
+/// Waited for as long as the stream lives: made anew for each message, a thousand streams would
+/// stand in line for one lock.
+type Ended = Pin<Box<WaitForCancellationFutureOwned>>;
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -60,6 +64,7 @@ struct Watcher {
     at: At,
     at_least: u64,
     changes: Changes,
+    stopping: Ended,
 }
 
 enum At {
@@ -132,7 +137,7 @@ impl Watcher {
                     }
                     tokio::select! {
                         biased;
-                        () = self.sync.stop.cancelled() => return Ok(None),
+                        () = &mut self.stopping => return Ok(None),
                         () = self.changes.changed() => {}
                     }
                 }
@@ -151,6 +156,7 @@ struct Attending {
     incoming: Streaming<Received<v1::AttendRequest>>,
     changes: Changes,
     connection: CancellationToken,
+    ended: Ended,
     waiting: VecDeque<v1::AttendResponse>,
 }
 
@@ -196,8 +202,10 @@ impl Attending {
             }
             tokio::select! {
                 biased;
-                () = self.sync.stop.cancelled() => return Ok(None),
-                () = self.connection.cancelled() => {
+                () = &mut self.ended => {
+                    if self.sync.stop.is_cancelled() {
+                        return Ok(None);
+                    }
                     return Err(Fault::Conflict("another sidecar with this identity has come".into()));
                 }
                 () = self.changes.changed() => {}
@@ -370,7 +378,7 @@ impl Sync {
             return Err(Fault::Invalid(invalid));
         }
         self.registry.attends(&caller.identity).await?;
-        let connection = CancellationToken::new();
+        let connection = self.stop.child_token();
         let attendant = Attendant {
             connection: connection.clone(),
             boot: hello.boot_nonce,
@@ -418,6 +426,7 @@ impl Sync {
             },
             incoming,
             changes,
+            ended: Box::pin(connection.clone().cancelled_owned()),
             connection,
             waiting: VecDeque::from([down(attend_response::Event::Welcome(welcome))]),
         })
@@ -502,6 +511,7 @@ impl v1::sync_service_server::SyncService for Sync {
                 At::Nothing(cut.then_some((snapshot_digest, next_chunk)))
             },
             changes,
+            stopping: Box::pin(self.stop.clone().cancelled_owned()),
         };
         let messages = stream::unfold(Some(watcher), |watcher| async {
             let mut watcher = watcher?;

@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     keeper::{Batch, Broken},
-    lanes::{Backoff, Following, LATE, SLOW, some_of, told},
+    lanes::{Backoff, Following, LATE, SLOW, half_or_more, told},
     link::connect,
 };
 
@@ -104,8 +104,9 @@ impl Following {
                     if heartbeat {
                         unanswered = 0;
                     } else {
-                        // Whoever takes something back waits for this.
-                        owed = owed.or_else(|| Some(Instant::now() + some_of(spread)));
+                        // Whoever takes something back waits for this; until others have heard
+                        // of it too, the registry has better to do.
+                        owed = owed.or_else(|| Some(Instant::now() + half_or_more(spread)));
                     }
                 }
                 () = sleep_until(owed.unwrap_or(next_ping)), if owed.is_some() => {

@@ -54,9 +54,15 @@ pub(in crate::sidecar) struct Following {
 }
 
 /// A part of a time, at random.
-pub(super) fn some_of(most: Duration) -> Duration {
+fn some_of(most: Duration) -> Duration {
     let dice = random::<4>().map_or(0, u32::from_be_bytes);
     most.mul_f64(f64::from(dice) / f64::from(u32::MAX))
+}
+
+/// Between half of a time and all of it, at random.
+pub(super) fn half_or_more(most: Duration) -> Duration {
+    let half = most / 2;
+    half + some_of(half)
 }
 
 /// Most complaints that are kept.
