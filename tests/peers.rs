@@ -406,6 +406,7 @@ fn make(dice: &mut Dice) -> Made {
         owner: exeat::domain::Principal::parse("user:o").unwrap(),
         when_ungoverned: ungoverned,
         vocabulary: vec![],
+        approvers: vec![],
     }));
     for id in SUBJECTS.iter().take(2) {
         let (mut subject, json) = make_subject(dice, id);

@@ -305,7 +305,7 @@ pub struct Init {
 /// `exeat schema`.
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// Control, Subject, Exception, `TierPolicy`, Domain or Test.
+    /// Control, Subject, Exception, `TierPolicy`, Domain, Person, Group, Request or Test.
     pub kind: String,
 }
 

@@ -32,7 +32,7 @@ pub(super) fn kind_of(text: &str) -> Result<Kind, Exit> {
         })
         .ok_or_else(|| {
             Exit::Usage(format!(
-                "`{text}` is no kind; use control, subject, exception, tierpolicy or domain"
+                "`{text}` is no kind; use control, subject, exception, tierpolicy, domain, person, group or case"
             ))
         })
 }
@@ -54,7 +54,7 @@ fn short(time: Timestamp) -> String {
     }
 }
 
-fn files(paths: &[std::path::PathBuf]) -> Result<Vec<v1::ManifestFile>, Exit> {
+pub(super) fn files(paths: &[std::path::PathBuf]) -> Result<Vec<v1::ManifestFile>, Exit> {
     let mut files = Vec::new();
     let file = |name: &str, content: String| v1::ManifestFile {
         name: name.to_owned(),

@@ -132,6 +132,9 @@ pub(super) fn init(args: &Init, clock: &Clock, screen: &mut Screen) -> Result<Ex
         (".exeat/schema/exception.v1.json", Kind::Exception),
         (".exeat/schema/tierpolicy.v1.json", Kind::TierPolicy),
         (".exeat/schema/domain.v1.json", Kind::Domain),
+        (".exeat/schema/person.v1.json", Kind::Person),
+        (".exeat/schema/group.v1.json", Kind::Group),
+        (".exeat/schema/request.v1.json", Kind::Case),
     ] {
         files.push((name, format!("{:#}\n", schema(kind))));
     }

@@ -6,6 +6,7 @@ mod client;
 mod decisions;
 mod demo;
 mod dev;
+mod exceptions;
 mod fleet;
 mod govern;
 mod init;

@@ -12,7 +12,8 @@ use tonic::{
 use crate::{
     config::{default_data, environment},
     wire::v1::{
-        fleet_service_client::FleetServiceClient, object_service_client::ObjectServiceClient,
+        exception_service_client::ExceptionServiceClient, fleet_service_client::FleetServiceClient,
+        object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
     },
 };
@@ -43,6 +44,7 @@ pub(super) struct Registry {
     pub(super) objects: ObjectServiceClient<Connection>,
     pub(super) revocations: RevocationServiceClient<Connection>,
     pub(super) fleet: FleetServiceClient<Connection>,
+    pub(super) exceptions: ExceptionServiceClient<Connection>,
 }
 
 impl Registry {
@@ -84,12 +86,15 @@ impl Registry {
         let token = Token(value);
         let with = |token: &Token| (channel.clone(), token.clone());
         let ((one, a), (two, b), (three, c)) = (with(&token), with(&token), with(&token));
+        let (four, d) = with(&token);
         Ok(Self {
             objects: ObjectServiceClient::with_interceptor(one, a)
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
             revocations: RevocationServiceClient::with_interceptor(two, b),
             fleet: FleetServiceClient::with_interceptor(three, c)
+                .max_decoding_message_size(MAX_MESSAGE),
+            exceptions: ExceptionServiceClient::with_interceptor(four, d)
                 .max_decoding_message_size(MAX_MESSAGE),
         })
     }

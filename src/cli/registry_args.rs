@@ -146,7 +146,7 @@ pub struct Apply {
 /// `exeat get`.
 #[derive(Debug, Args)]
 pub struct Get {
-    /// Control, Subject, Exception, `TierPolicy` or Domain.
+    /// Control, Subject, Exception, `TierPolicy`, Domain, Person, Group or Case.
     pub kind: String,
     /// One object; all, if left out.
     pub id: Option<String>,
@@ -163,7 +163,7 @@ pub struct Get {
 /// `exeat show` and `exeat history`.
 #[derive(Debug, Args)]
 pub struct One {
-    /// Control, Subject, Exception, `TierPolicy` or Domain.
+    /// Control, Subject, Exception, `TierPolicy`, Domain, Person, Group or Case.
     pub kind: String,
     /// The object.
     pub id: String,
@@ -196,6 +196,65 @@ pub struct Manner {
 /// `exeat exception`.
 #[derive(Debug, Subcommand)]
 pub enum Exception {
+    /// Ask for an exception; its tier and who decides are computed.
+    Request {
+        /// A manifest of kind Request, or `-` for standard input.
+        #[arg(short = 'f', long = "file", value_name = "PATH")]
+        file: PathBuf,
+        /// Say on which terms it would be decided, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// Hand in anew what is not decided yet; its votes are void.
+    Amend {
+        /// The exception.
+        id: String,
+        /// Another manifest; left out, as it was asked for.
+        #[arg(short = 'f', long = "file", value_name = "PATH")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// List exceptions on their way, newest first.
+    List {
+        /// Only those in a state, such as PENDING.
+        #[arg(long, value_name = "STATE", default_value = "")]
+        state: String,
+        /// Only those that wait for your decision.
+        #[arg(long)]
+        waiting_for_me: bool,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// Show one with everything that is to be decided about.
+    Show {
+        /// The exception.
+        id: String,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// Approve one; or, once it was granted, say that it still holds.
+    Approve {
+        #[command(flatten)]
+        decides: Decides,
+    },
+    /// Deny one.
+    Deny {
+        #[command(flatten)]
+        decides: Decides,
+    },
+    /// Withdraw a request, or close an exception that is no longer needed.
+    Close {
+        /// The exception.
+        id: String,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Take an exception back, for good.
     Revoke {
         /// The exception.
@@ -203,6 +262,34 @@ pub enum Exception {
         #[command(flatten)]
         manner: Manner,
     },
+}
+
+/// How an answer is printed, and where the registry is.
+#[derive(Debug, Args)]
+pub struct Told {
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// A decision.
+#[derive(Debug, Args)]
+pub struct Decides {
+    /// The exception.
+    pub id: String,
+    /// The digest you saw with `show`; a decision is about that and nothing else.
+    #[arg(long)]
+    pub digest: String,
+    /// Why, in at least ten characters.
+    #[arg(long)]
+    pub comment: String,
+    /// Evidence that you looked at, by id; may be given again.
+    #[arg(long, value_name = "ID")]
+    pub reviewed: Vec<String>,
+    #[command(flatten)]
+    pub told: Told,
 }
 
 /// `exeat revoke`.

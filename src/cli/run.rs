@@ -5,8 +5,8 @@ use std::fmt;
 use crate::runtime::clock::Clock;
 
 use super::{
-    args::{Cli, Colour, Command, ExceptionCommand, Revoke},
-    ask, decisions, demo, dev, fleet, govern, init, lint,
+    args::{Cli, Colour, Command},
+    ask, decisions, demo, dev, exceptions, fleet, govern, init, lint,
     screen::Screen,
     serve, takeback, test,
 };
@@ -89,14 +89,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Get(args) => govern::get(args, &mut screen).await,
         Command::Show(args) => govern::show(args, &mut screen).await,
         Command::History(args) => govern::history(args, &mut screen).await,
-        Command::Exception(ExceptionCommand::Revoke { id, manner }) => {
-            let revoke = Revoke {
-                kind: "exception".into(),
-                id,
-                manner,
-            };
-            takeback::revoke(revoke, &mut screen).await
-        }
+        Command::Exception(command) => exceptions::exception(command, &mut screen).await,
         Command::Revoke(args) => takeback::revoke(args, &mut screen).await,
         Command::Agent(command) => takeback::agent(command, &mut screen).await,
         Command::Access(command) => fleet::access(command, &mut screen).await,

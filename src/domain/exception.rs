@@ -72,6 +72,24 @@ impl ExceptionState {
         Self::Closed,
     ];
 
+    /// The state called `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    /// Whether nothing leads out of it (T16).
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Draft | Self::Pending | Self::Approved | Self::Suspended => false,
+            Self::Denied
+            | Self::Withdrawn
+            | Self::Lapsed
+            | Self::Expired
+            | Self::Revoked
+            | Self::Closed => true,
+        }
+    }
+
     /// The name as written in manifests.
     pub fn name(self) -> &'static str {
         match self {
@@ -110,7 +128,7 @@ pub struct Justification {
 
 impl Justification {
     /// Whether it says enough (E4).
-    fn check(&self) -> Result<(), Invalid> {
+    pub(super) fn check(&self) -> Result<(), Invalid> {
         for (field, text, least) in [
             ("business_need", &self.business_need, 40),
             ("risk_statement", &self.risk_statement, 40),

@@ -89,6 +89,11 @@ identifier!(
     printable
 );
 identifier!(
+    /// A group's id: its issuer and its number there, or a name of ours.
+    GroupId,
+    printable
+);
+identifier!(
     /// A content digest with its algorithm in front, such as `sha256:9c1e…`.
     Digest,
     |text| {

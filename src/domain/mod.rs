@@ -2,6 +2,8 @@
 //!
 //! Plain values whose constructors refuse what may not exist. No IO, no clock, no async.
 
+mod approval;
+mod case;
 mod control;
 mod decision;
 mod exception;
@@ -10,6 +12,7 @@ mod id;
 mod invalid;
 mod object;
 mod observed;
+mod person;
 mod place;
 mod position;
 mod question;
@@ -20,6 +23,8 @@ mod tier;
 mod time;
 mod value;
 
+pub use approval::{ApprovalRules, ApproverRole, AutoBudget, OnChange, Stage};
+pub use case::{Ballot, Case, Granted, Request, Seat, Terms, TierInput, Vote, Window};
 pub use control::{
     Control, ControlState, Enforcement, EvidenceNeed, FrameworkRef, OnError, Reach, Schedule,
     Severity, Vector, Verdict,
@@ -31,11 +36,12 @@ pub use decision::{
 pub use exception::{Deviation, Evidence, Exception, ExceptionState, Justification, UsageLimits};
 pub use facet::{Completeness, Facet, FacetState, Fingerprint};
 pub use id::{
-    ClassId, ControlId, Digest, DomainId, ExceptionId, Principal, PrincipalKind, SubjectId,
+    ClassId, ControlId, Digest, DomainId, ExceptionId, GroupId, Principal, PrincipalKind, SubjectId,
 };
 pub use invalid::Invalid;
 pub use object::{Edit, Kind, Name, Transaction};
 pub use observed::Observed;
+pub use person::{Group, Member, Person};
 pub use place::{Domain, WhenUngoverned};
 pub use position::{Era, Head, LogId};
 pub use question::{Question, Resource, Tool};

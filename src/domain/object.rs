@@ -17,17 +17,47 @@ pub enum Kind {
     TierPolicy,
     /// A team, region or product line.
     Domain,
+    /// Somebody who may own, ask and decide.
+    Person,
+    /// Some people.
+    Group,
+    /// An exception on its way; comes about by requests and votes.
+    Case,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Control,
         Self::Subject,
         Self::Exception,
         Self::TierPolicy,
         Self::Domain,
+        Self::Person,
+        Self::Group,
+        Self::Case,
     ];
+
+    /// Those that are applied as manifests.
+    pub const APPLIED: [Self; 7] = [
+        Self::Control,
+        Self::Subject,
+        Self::Exception,
+        Self::TierPolicy,
+        Self::Domain,
+        Self::Person,
+        Self::Group,
+    ];
+
+    /// Whether decisions are made from it; what they are not made from stays at the registry.
+    pub fn decides(self) -> bool {
+        match self {
+            Self::Control | Self::Subject | Self::Exception | Self::TierPolicy | Self::Domain => {
+                true
+            }
+            Self::Person | Self::Group | Self::Case => false,
+        }
+    }
 
     /// The kind's name.
     pub fn name(self) -> &'static str {
@@ -37,6 +67,9 @@ impl Kind {
             Self::Exception => "Exception",
             Self::TierPolicy => "TierPolicy",
             Self::Domain => "Domain",
+            Self::Person => "Person",
+            Self::Group => "Group",
+            Self::Case => "Case",
         }
     }
 
@@ -55,6 +88,9 @@ impl Kind {
             Self::Exception => 3,
             Self::TierPolicy => 4,
             Self::Domain => 5,
+            Self::Person => 6,
+            Self::Group => 7,
+            Self::Case => 8,
         }
     }
 

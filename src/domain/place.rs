@@ -1,6 +1,6 @@
 //! Domains: teams, regions or product lines with rules of their own.
 
-use super::{Deviation, DomainId, Principal};
+use super::{ApproverRole, Deviation, DomainId, GroupId, Principal};
 
 /// What is answered when no control applies to a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,4 +26,6 @@ pub struct Domain {
     pub when_ungoverned: Option<WhenUngoverned>,
     /// Local words for kinds of deviation.
     pub vocabulary: Vec<(Box<str>, Deviation)>,
+    /// Who decides about exceptions here and below, unless something below says otherwise.
+    pub approvers: Vec<(ApproverRole, GroupId)>,
 }

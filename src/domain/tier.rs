@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Dimension, Facet, Invalid, Span};
+use super::{ApprovalRules, Dimension, Facet, Invalid, Span};
 
 /// How much an exception risks; INCIDENT is a track of its own beside the three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +20,21 @@ pub enum Tier {
 impl Tier {
     /// Every tier, in order.
     pub const ALL: [Self; 4] = [Self::Low, Self::Moderate, Self::High, Self::Incident];
+
+    /// The next higher of LOW, MODERATE and HIGH; the same where there is none.
+    #[must_use]
+    pub fn higher(self) -> Self {
+        match self {
+            Self::Low => Self::Moderate,
+            Self::Moderate | Self::High => Self::High,
+            Self::Incident => Self::Incident,
+        }
+    }
+
+    /// The tier called `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tier| tier.name() == name)
+    }
 
     /// The tier's name as written in manifests.
     pub fn name(self) -> &'static str {
@@ -78,6 +93,8 @@ pub struct TierRules {
     pub observed_required: bool,
     /// How old a governed facet may be and still stand in for an observed one.
     pub facet_max_age: Span,
+    /// How exceptions come about, and end.
+    pub approval: ApprovalRules,
 }
 
 impl TierRules {
@@ -104,6 +121,7 @@ impl TierRules {
             usage_required: false,
             observed_required: false,
             facet_max_age: Span::from_days(7),
+            approval: ApprovalRules::standard(tier),
         };
         match tier {
             Tier::Low => base,
@@ -228,6 +246,13 @@ impl TierRules {
                     "a policy may only tighten",
                 ));
             }
+        }
+        if let Some(field) = ceiling.approval.loosened_by(&self.approval) {
+            return Err(Invalid::new(
+                field,
+                format!("is looser than tier {tier} is"),
+                "a policy may only tighten",
+            ));
         }
         Ok(self)
     }

@@ -80,6 +80,31 @@ impl Type {
     }
 }
 
+/// What stands at a path of names below `value`, a subject's attributes.
+pub fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+    let mut shape = &SUBJECT;
+    let mut found = value;
+    for (depth, name) in path.iter().enumerate() {
+        found = field(found, shape, name)?;
+        if depth.saturating_add(1) < path.len() {
+            let place = shape.place(name)?;
+            let Record(inner) = shape.fields.get(place)?.kind else {
+                return None;
+            };
+            shape = inner;
+        }
+    }
+    Some(found)
+}
+
+/// The field called `name` of a record of `shape`.
+pub fn field<'a>(value: &'a Value, shape: &Shape, name: &str) -> Option<&'a Value> {
+    match value {
+        Value::Record(fields) => fields.get(shape.place(name)?)?.as_ref(),
+        _ => None,
+    }
+}
+
 macro_rules! shape {
     ($(#[$doc:meta])* $id:ident, $name:literal, { $($field:ident: $kind:expr,)* }) => {
         $(#[$doc])*

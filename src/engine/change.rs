@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::domain::{
-    Control, ControlId, Domain, DomainId, Exception, ExceptionId, Invalid, Subject, SubjectId,
-    Tier, TierRules,
+    Control, ControlId, Domain, DomainId, Exception, ExceptionId, Group, GroupId, Invalid, Person,
+    Principal, Subject, SubjectId, Tier, TierRules,
 };
 
 use super::condition::Fault;
@@ -22,6 +22,14 @@ pub enum Change {
     PutSubject(Subject),
     /// An exception is this from now on.
     PutException(Exception),
+    /// A person is this from now on.
+    PutPerson(Person),
+    /// A group is this from now on.
+    PutGroup(Group),
+    /// There is no such person any more.
+    RemovePerson(Principal),
+    /// There is no such group any more.
+    RemoveGroup(GroupId),
     /// There is no such domain any more.
     RemoveDomain(DomainId),
     /// There is no such control any more.
@@ -42,6 +50,10 @@ impl Change {
             Self::PutTier(..)
             | Self::PutDomain(_)
             | Self::PutSubject(_)
+            | Self::PutPerson(_)
+            | Self::PutGroup(_)
+            | Self::RemovePerson(_)
+            | Self::RemoveGroup(_)
             | Self::RemoveDomain(_)
             | Self::RemoveControl(_)
             | Self::RemoveSubject(_)
@@ -120,6 +132,10 @@ pub(super) fn source_of(change: &Change) -> Source {
         Change::RemoveSubject(id) => ("Subject", id.as_str()),
         Change::PutException(exception) => ("Exception", exception.id.as_str()),
         Change::RemoveException(id) => ("Exception", id.as_str()),
+        Change::PutPerson(person) => ("Person", person.id.as_str()),
+        Change::RemovePerson(id) => ("Person", id.as_str()),
+        Change::PutGroup(group) => ("Group", group.id.as_str()),
+        Change::RemoveGroup(id) => ("Group", id.as_str()),
     };
     Source {
         kind,

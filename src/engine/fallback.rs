@@ -27,6 +27,10 @@ pub(super) fn fallback(change: &Change) -> Fallback {
         Change::PutSubject(subject) => Fallback::Subject(subject.id.clone()),
         Change::PutException(exception) => Fallback::Exception(exception.id.clone()),
         Change::PutDomain(_)
+        | Change::PutPerson(_)
+        | Change::PutGroup(_)
+        | Change::RemovePerson(_)
+        | Change::RemoveGroup(_)
         | Change::RemoveDomain(_)
         | Change::RemoveControl(_)
         | Change::RemoveSubject(_)
@@ -110,6 +114,7 @@ mod tests {
             owner: owner(),
             when_ungoverned: None,
             vocabulary: vec![],
+            approvers: vec![],
         };
         let removed = |name| {
             let mut removed = Removed::default();

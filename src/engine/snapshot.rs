@@ -10,6 +10,7 @@ use crate::domain::{
 };
 
 use super::{
+    Directory,
     change::{Change, Refusal, SnapshotError, Source, source_of},
     condition::{Condition, Roots, compile, on_deep_stack},
     fallback::fallback,
@@ -35,6 +36,7 @@ pub struct Snapshot {
     pub(super) grants: Shelf<ExceptionId, Arc<Grant>>,
     pub(super) tiers: Arc<[TierRules; 4]>,
     pub(super) domains: Arc<HashMap<DomainId, Domain>>,
+    pub(super) directory: Arc<Directory>,
     pub(super) exhausted: Shelf<ExceptionId, ()>,
     pub(super) removed: Arc<Removed>,
     pub(super) fetches: bool,
@@ -53,6 +55,7 @@ impl Snapshot {
             grants: Shelf::default(),
             tiers: Arc::new(Tier::ALL.map(TierRules::standard)),
             domains: Arc::default(),
+            directory: Arc::default(),
             exhausted: Shelf::default(),
             removed: Arc::default(),
             fetches: false,
@@ -117,6 +120,10 @@ impl Snapshot {
             Change::PutTier(..)
             | Change::PutDomain(_)
             | Change::PutSubject(_)
+            | Change::PutPerson(_)
+            | Change::PutGroup(_)
+            | Change::RemovePerson(_)
+            | Change::RemoveGroup(_)
             | Change::RemoveDomain(_)
             | Change::RemoveControl(_)
             | Change::RemoveSubject(_)
@@ -147,7 +154,11 @@ impl Snapshot {
     fn apply(&mut self, mut changes: Vec<Change>) -> Vec<SnapshotError> {
         // What others refer to comes first.
         changes.sort_by_key(|change| match change {
-            Change::PutTier(..) => 0_u8,
+            Change::PutTier(..)
+            | Change::PutPerson(_)
+            | Change::PutGroup(_)
+            | Change::RemovePerson(_)
+            | Change::RemoveGroup(_) => 0_u8,
             Change::PutDomain(_) | Change::RemoveDomain(_) => 1,
             Change::PutControl(_) | Change::RemoveControl(_) => 2,
             Change::PutSubject(_) | Change::RemoveSubject(_) => 3,
@@ -166,6 +177,24 @@ impl Snapshot {
                 }
                 Change::RemoveDomain(id) => {
                     Arc::make_mut(&mut self.domains).remove(&id);
+                    Ok(())
+                }
+                Change::PutPerson(person) => {
+                    let directory = Arc::make_mut(&mut self.directory);
+                    directory.people.insert(person.id.clone(), person);
+                    Ok(())
+                }
+                Change::RemovePerson(id) => {
+                    Arc::make_mut(&mut self.directory).people.remove(&id);
+                    Ok(())
+                }
+                Change::PutGroup(group) => {
+                    let directory = Arc::make_mut(&mut self.directory);
+                    directory.groups.insert(group.id.clone(), group);
+                    Ok(())
+                }
+                Change::RemoveGroup(id) => {
+                    Arc::make_mut(&mut self.directory).groups.remove(&id);
                     Ok(())
                 }
                 Change::PutControl(control) => {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    ClassId, Control, Digest, Domain, DomainId, Exception, ExceptionId, Question, Subject,
-    SubjectId, Tier, TierRules, WhenUngoverned,
+    ClassId, Control, Digest, Domain, DomainId, Exception, ExceptionId, Question, Selector,
+    Subject, SubjectId, Target, Tier, TierRules, WhenUngoverned,
 };
 
 use super::{
+    Directory,
     index::{Entry, Grants},
     removed::Removed,
     snapshot::Snapshot,
@@ -30,8 +31,11 @@ impl Snapshot {
     }
 
     /// The domain and those it is part of, innermost first; ends in a circle as well.
-    pub(super) fn ancestry<'a>(&'a self, id: &'a DomainId) -> impl Iterator<Item = &'a Domain> {
-        let mut next = Some(id);
+    pub(super) fn ancestry<'a>(
+        &'a self,
+        id: &DomainId,
+    ) -> impl Iterator<Item = &'a Domain> + use<'a> {
+        let mut next = self.domains.get_key_value(id).map(|(id, _)| id);
         let limit = self.domains.len().saturating_add(1);
         std::iter::from_fn(move || {
             let domain = self.domains.get(next?)?;
@@ -114,7 +118,10 @@ impl Snapshot {
     }
 
     /// The domain and those it is part of, innermost first.
-    pub fn domains_above<'a>(&'a self, id: &'a DomainId) -> impl Iterator<Item = &'a Domain> {
+    pub fn domains_above<'a>(
+        &'a self,
+        id: &DomainId,
+    ) -> impl Iterator<Item = &'a Domain> + use<'a> {
         self.ancestry(id)
     }
 
@@ -144,6 +151,11 @@ impl Snapshot {
         }
     }
 
+    /// Who people are.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// Everything that was taken back.
     pub fn removed(&self) -> &Arc<Removed> {
         &self.removed
@@ -157,6 +169,25 @@ impl Snapshot {
         // What is above one that cannot be read may have been taken back (S13).
         let untold = self.removed.has_domains() && own().any(|id| !self.is_rooted(id));
         untold || self.removed.covers(exception, subject, domains)
+    }
+
+    /// Whether the exception called `id`, or what it is for, was taken back.
+    pub fn takes_back(&self, id: &str) -> bool {
+        let Some(exception) = self.exception(id) else {
+            return false;
+        };
+        let subjects = match &exception.scope.subjects {
+            Selector::Ids(ids) => ids.iter().map(SubjectId::as_str).collect::<Vec<_>>(),
+            Selector::Classes(ids) => ids.iter().map(ClassId::as_str).collect(),
+        };
+        let mut known = subjects.into_iter().filter_map(|id| self.subject(id));
+        self.takes_back_itself(&exception.id)
+            || known.any(|subject| self.is_revoked(exception, subject))
+    }
+
+    /// Whether the exception was taken back by its id.
+    pub fn takes_back_itself(&self, id: &ExceptionId) -> bool {
+        self.removed.revokes(&Target::Exception(id.clone()))
     }
 
     /// Whether everything that the domain is part of is known, up to the top.

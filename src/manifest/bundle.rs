@@ -14,8 +14,8 @@ use crate::{
 };
 
 use super::{
-    ControlManifest, DomainManifest, ExceptionManifest, Places, Problem, SubjectManifest,
-    TierPolicyManifest, document,
+    ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, PersonManifest, Places,
+    Problem, SubjectManifest, TierPolicyManifest, document,
     fingerprint::{digest_of, written},
     json, options,
 };
@@ -359,6 +359,10 @@ impl Bundle {
                     }
                     Change::PutTier(..)
                     | Change::PutDomain(_)
+                    | Change::PutPerson(_)
+                    | Change::PutGroup(_)
+                    | Change::RemovePerson(_)
+                    | Change::RemoveGroup(_)
                     | Change::RemoveDomain(_)
                     | Change::RemoveControl(_)
                     | Change::RemoveSubject(_)
@@ -519,6 +523,18 @@ fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {
         Kind::Domain => {
             let (source, domain) = read!(DomainManifest, id);
             (source, Change::PutDomain(domain))
+        }
+        Kind::Person => {
+            let (source, person) = read!(PersonManifest, id);
+            (source, Change::PutPerson(person))
+        }
+        Kind::Group => {
+            let (source, group) = read!(GroupManifest, id);
+            (source, Change::PutGroup(group))
+        }
+        Kind::Case => {
+            let message = "`Case` is not applied; ask with `exeat exception request`";
+            return Err(locate(file, spot, "kind", message.into()));
         }
         Kind::TierPolicy => {
             let manifest: TierPolicyManifest = serde_saphyr::from_str_with_options(text, options())

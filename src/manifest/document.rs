@@ -76,9 +76,9 @@ pub(super) fn kind(
             ));
         }
     }
-    let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    let names: Vec<_> = Kind::APPLIED.iter().map(|kind| kind.name()).collect();
     match header.kind.as_deref() {
-        Some(name) => Kind::ALL
+        Some(name) => Kind::APPLIED
             .into_iter()
             .find(|kind| kind.name() == name)
             .ok_or_else(|| {

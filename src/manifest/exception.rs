@@ -105,7 +105,7 @@ impl DeviationName {
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct JustificationManifest {
+pub(super) struct JustificationManifest {
     /// What the business needs it for.
     #[schemars(length(min = 40))]
     business_need: String,
@@ -121,7 +121,7 @@ struct JustificationManifest {
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ScopeManifest {
+pub(super) struct ScopeManifest {
     /// For whom: `ids` or `class_ids`.
     subject_selector: SelectorManifest,
     /// Actions by name, or [ANY].
@@ -153,16 +153,16 @@ struct SelectorManifest {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct LimitsManifest {
+pub(super) struct LimitsManifest {
     /// In all.
-    max_uses: Option<u64>,
+    pub(super) max_uses: Option<u64>,
     /// In any hour.
-    max_uses_per_hour: Option<u32>,
+    pub(super) max_uses_per_hour: Option<u32>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct EvidenceManifest {
+pub(super) struct EvidenceManifest {
     evidence_id: String,
     digest: String,
     /// Whether the exception stands and falls with it.
@@ -203,23 +203,12 @@ impl ExceptionManifest {
                 Digest::parse(digest).map_err(under)?,
             ));
         }
-        let JustificationManifest {
-            business_need,
-            risk_statement,
-            remediation_plan,
-            ticket_ref,
-        } = &self.justification;
         Ok(Exception {
             id: ExceptionId::parse(&self.id).map_err(at("id"))?,
             revision: self.revision,
             controls: each("control_ids", &self.control_ids, |id| ControlId::parse(id))?,
             deviation: self.deviation_type.parse(),
-            justification: Some(Box::new(Justification {
-                business_need: business_need.as_str().into(),
-                risk_statement: risk_statement.as_str().into(),
-                remediation_plan: remediation_plan.as_str().into(),
-                ticket_ref: ticket_ref.as_str().into(),
-            })),
+            justification: Some(Box::new(self.justification.parse())),
             scope: self.scope.parse().map_err(at("scope"))?,
             bound: Fingerprint::new(bound),
             compensating_conditions: self
@@ -283,8 +272,19 @@ impl ExceptionManifest {
     }
 }
 
+impl JustificationManifest {
+    pub(super) fn parse(&self) -> Justification {
+        Justification {
+            business_need: self.business_need.as_str().into(),
+            risk_statement: self.risk_statement.as_str().into(),
+            remediation_plan: self.remediation_plan.as_str().into(),
+            ticket_ref: self.ticket_ref.as_str().into(),
+        }
+    }
+}
+
 impl ScopeManifest {
-    fn parse(&self) -> Result<Scope, Invalid> {
+    pub(super) fn parse(&self) -> Result<Scope, Invalid> {
         let listed = |path: &'static str, texts: &[String]| {
             set(Some(texts), name).map_err(|e| e.under(path))
         };
@@ -324,7 +324,7 @@ impl ScopeManifest {
 }
 
 impl EvidenceManifest {
-    fn parse(&self) -> Result<Evidence, Invalid> {
+    pub(super) fn parse(&self) -> Result<Evidence, Invalid> {
         Ok(Evidence {
             id: name(&self.evidence_id).map_err(|e| e.under("evidence_id"))?,
             digest: Digest::parse(&self.digest).map_err(|e| e.under("digest"))?,

@@ -1,13 +1,16 @@
 //! Manifests as canonical JSON: what the registry stores and sends.
 
 use crate::{
-    domain::{ControlId, DomainId, Edit, ExceptionId, Invalid, Kind, SubjectId, Tier, TierRules},
+    domain::{
+        ControlId, DomainId, Edit, ExceptionId, GroupId, Invalid, Kind, Principal, SubjectId, Tier,
+        TierRules,
+    },
     engine::Change,
 };
 
 use super::{
-    ControlManifest, DomainManifest, ExceptionManifest, SubjectManifest, TierPolicyManifest,
-    fingerprint::canonical, options,
+    ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, PersonManifest,
+    SubjectManifest, TierPolicyManifest, fingerprint::canonical, options,
 };
 
 /// A manifest written as YAML, as canonical JSON; the revision is the registry's to give.
@@ -61,11 +64,20 @@ pub fn read_json(kind: Kind, revision: u64, json: &str) -> Result<Change, Invali
             Change::PutException(exception)
         }
         Kind::Domain => Change::PutDomain(read!(DomainManifest)),
+        Kind::Person => Change::PutPerson(read!(PersonManifest)),
+        Kind::Group => Change::PutGroup(read!(GroupManifest)),
+        Kind::Case => return Err(no_manifest()),
         Kind::TierPolicy => {
             let (tier, rules) = read!(TierPolicyManifest);
             Change::PutTier(tier, rules)
         }
     })
+}
+
+/// Cases come about by requests and votes, and change nothing but what they grant.
+fn no_manifest() -> Invalid {
+    let fix = "ask with `exeat exception request`";
+    Invalid::new("kind", "`Case` is not applied", fix)
 }
 
 /// The manifest of an instance: its class's, under its own id.
@@ -99,6 +111,9 @@ pub fn change(edit: &Edit) -> Result<Change, Invalid> {
         Kind::Subject => Change::RemoveSubject(SubjectId::parse(id)?),
         Kind::Exception => Change::RemoveException(ExceptionId::parse(id)?),
         Kind::Domain => Change::RemoveDomain(DomainId::parse(id)?),
+        Kind::Person => Change::RemovePerson(Principal::parse(id)?),
+        Kind::Group => Change::RemoveGroup(GroupId::parse(id)?),
+        Kind::Case => return Err(no_manifest()),
         Kind::TierPolicy => {
             // Without a policy a tier has its standard rules.
             let tier = tier_of(id)?;

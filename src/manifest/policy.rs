@@ -1,13 +1,13 @@
 //! `kind: TierPolicy` and `kind: Domain`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU8};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::{
-    Dimension, Domain, DomainId, Facet, Invalid, Principal, Span, StaleMode, Tier, TierRules,
-    WhenUngoverned,
+    ApprovalRules, ApproverRole, AutoBudget, Dimension, Domain, DomainId, Facet, GroupId, Invalid,
+    OnChange, Principal, Span, Stage, StaleMode, Tier, TierRules, WhenUngoverned,
 };
 
 use super::{
@@ -56,6 +56,69 @@ pub struct TierPolicyManifest {
     observed_required: Option<bool>,
     /// How old a governed facet may be and still stand in for an observed one.
     facet_max_age: Option<String>,
+    /// Who decides; left out, as the tier has it.
+    approval_stages: Option<Vec<StageManifest>>,
+    /// How much is approved without a person; only where nobody has to decide.
+    auto_budget: Option<BudgetManifest>,
+    /// How long a decision may take.
+    approval_deadline: Option<String>,
+    /// How many times an exception may be renewed within the tier.
+    max_renewals: Option<u32>,
+    /// Most of any 365 days that a subject may be excepted from a control, in percent.
+    max_coverage_percent: Option<u8>,
+    /// Whether every vote names the required evidence as reviewed.
+    review_evidence: Option<bool>,
+    /// What becomes of an exception whose context has changed.
+    on_context_change: Option<ChangeName>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct StageManifest {
+    /// In which capacity.
+    role: RoleName,
+    /// How many persons; at least one.
+    #[schemars(range(min = 1))]
+    quorum: u8,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+enum RoleName {
+    ControlOwner,
+    RiskOfficer,
+    DomainOwner,
+    OnCall,
+}
+
+impl RoleName {
+    fn parse(self) -> ApproverRole {
+        match self {
+            Self::ControlOwner => ApproverRole::ControlOwner,
+            Self::RiskOfficer => ApproverRole::RiskOfficer,
+            Self::DomainOwner => ApproverRole::DomainOwner,
+            Self::OnCall => ApproverRole::OnCall,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "as they are written")]
+struct BudgetManifest {
+    /// Exceptions in force for one owner.
+    per_owner: u32,
+    /// Exceptions in force for one subject.
+    per_subject: u32,
+    /// Exceptions from one control within 30 days.
+    per_control: u32,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum ChangeName {
+    Suspend,
+    Revoke,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -161,7 +224,46 @@ impl TierPolicyManifest {
             Some(DeliveryName::BestEffort) => rules.usage_required = false,
             None => {}
         }
+        self.approval(&mut rules.approval)?;
         Ok((tier, rules.checked(tier)?))
+    }
+}
+
+impl TierPolicyManifest {
+    fn approval(&self, rules: &mut ApprovalRules) -> Result<(), Invalid> {
+        if let Some(stages) = &self.approval_stages {
+            rules.stages = each("approval_stages", stages, |stage| {
+                let quorum = NonZeroU8::new(stage.quorum).ok_or_else(|| {
+                    Invalid::new("quorum", "is 0", "a quorum of nobody approves everything")
+                })?;
+                Ok(Stage {
+                    role: stage.role.parse(),
+                    quorum,
+                })
+            })?;
+            // Whom a person decides for, nobody approves automatically.
+            rules.auto = rules.auto.filter(|_| rules.stages.is_empty());
+        }
+        if let Some(budget) = self.auto_budget {
+            rules.auto = Some(AutoBudget {
+                per_owner: budget.per_owner,
+                per_subject: budget.per_subject,
+                per_control: budget.per_control,
+            });
+        }
+        if let Some(text) = &self.approval_deadline {
+            let deadline = Span::parse(text).map_err(|e| e.under("approval_deadline"))?;
+            rules.deadline = Some(deadline);
+        }
+        rules.max_renewals = self.max_renewals.unwrap_or(rules.max_renewals);
+        rules.max_coverage = self.max_coverage_percent.unwrap_or(rules.max_coverage);
+        rules.review_evidence = self.review_evidence.unwrap_or(rules.review_evidence);
+        match self.on_context_change {
+            Some(ChangeName::Suspend) => rules.on_change = OnChange::Suspend,
+            Some(ChangeName::Revoke) => rules.on_change = OnChange::Revoke,
+            None => {}
+        }
+        Ok(())
     }
 }
 
@@ -189,6 +291,9 @@ pub struct DomainManifest {
     /// Local words for kinds of deviation.
     #[serde(default)]
     vocabulary: BTreeMap<String, DeviationName>,
+    /// Who decides about exceptions here and below: a group's id by role.
+    #[serde(default)]
+    approver_groups: BTreeMap<RoleName, String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -225,6 +330,12 @@ impl DomainManifest {
                 .iter()
                 .map(|(word, deviation)| (word.as_str().into(), deviation.parse()))
                 .collect(),
+            approvers: self
+                .approver_groups
+                .iter()
+                .map(|(role, group)| Ok((role.parse(), GroupId::parse(group)?)))
+                .collect::<Result<_, Invalid>>()
+                .map_err(|e| e.under("approver_groups"))?,
         })
     }
 }

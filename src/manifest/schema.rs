@@ -5,7 +5,8 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use crate::domain::Kind;
 
 use super::{
-    ControlManifest, DomainManifest, ExceptionManifest, SubjectManifest, TierPolicyManifest,
+    ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, PersonManifest,
+    RequestManifest, SubjectManifest, TierPolicyManifest,
 };
 
 /// The schema of manifests of `kind`.
@@ -16,6 +17,10 @@ pub fn schema(kind: Kind) -> serde_json::Value {
         Kind::Exception => schema_of::<ExceptionManifest>(),
         Kind::TierPolicy => schema_of::<TierPolicyManifest>(),
         Kind::Domain => schema_of::<DomainManifest>(),
+        Kind::Person => schema_of::<PersonManifest>(),
+        Kind::Group => schema_of::<GroupManifest>(),
+        // What a case is asked for with.
+        Kind::Case => schema_of::<RequestManifest>(),
     }
 }
 

@@ -25,8 +25,8 @@ use crate::{
         encoded,
         signed::Signer,
         v1::{
-            self, fleet_service_server::FleetServiceServer,
-            object_service_server::ObjectServiceServer,
+            self, exception_service_server::ExceptionServiceServer,
+            fleet_service_server::FleetServiceServer, object_service_server::ObjectServiceServer,
             revocation_service_server::RevocationServiceServer,
             sync_service_server::SyncServiceServer,
         },
@@ -42,8 +42,9 @@ use super::{
     publication::Publication,
     role::Role,
     scope::Scope,
-    service::{Fleet, ObjectCalls, Revocations, Sync, token},
+    service::{Exceptions, Fleet, ObjectCalls, Revocations, Sync, token},
     store::{Access, Sqlite, Store},
+    sweep::sweeps,
 };
 
 /// Largest request: a bundle of manifests.
@@ -189,6 +190,7 @@ impl Bound {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(|| async { "ok\n" }));
         let services = Routes::from(grpc.into_axum_router().merge(pages));
+        tasks.essential("lifecycle", sweeps(Arc::clone(&registry), stop.clone()));
         tasks.essential("access", look(Arc::clone(&registry), guests, stop.clone()));
         tasks.essential(
             "registry",
@@ -227,12 +229,15 @@ fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationT
         .max_encoding_message_size(MAX_APPLY);
     let revocations = RevocationServiceServer::new(Revocations(Arc::clone(registry)))
         .max_decoding_message_size(MAX_MESSAGE);
+    let exceptions = ExceptionServiceServer::new(Exceptions::new(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE);
     let fleet = FleetServiceServer::new(fleet).max_decoding_message_size(MAX_MESSAGE);
     let sync = SyncServiceServer::new(sync)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_APPLY);
     Routes::new(Guarded::new(objects, guests))
         .add_service(Guarded::new(revocations, guests))
+        .add_service(Guarded::new(exceptions, guests))
         .add_service(Guarded::new(fleet, guests))
         .add_service(Guarded::new(sync, guests))
 }

@@ -90,10 +90,14 @@ impl Cohort {
     }
 
     fn reaches(&self, name: &Name, snapshot: &Snapshot) -> bool {
+        if !name.kind.decides() {
+            return false;
+        }
         if self.scope.is_all() {
             return true;
         }
         match name.kind {
+            Kind::Person | Kind::Group | Kind::Case => false,
             Kind::Control | Kind::TierPolicy | Kind::Domain => true,
             Kind::Subject => snapshot
                 .subject(&name.id)
@@ -135,6 +139,10 @@ impl Cohort {
             Change::PutTier(..)
             | Change::PutControl(_)
             | Change::PutException(_)
+            | Change::PutPerson(_)
+            | Change::PutGroup(_)
+            | Change::RemovePerson(_)
+            | Change::RemoveGroup(_)
             | Change::RemoveControl(_)
             | Change::RemoveException(_) => false,
         });
@@ -194,7 +202,13 @@ impl Cohort {
                 Change::PutDomain(_) | Change::RemoveDomain(_) => {
                     return [ALL_TOUCHED.into()].into();
                 }
-                Change::PutTier(..) | Change::PutControl(_) | Change::RemoveControl(_) => {}
+                Change::PutTier(..)
+                | Change::PutControl(_)
+                | Change::RemoveControl(_)
+                | Change::PutPerson(_)
+                | Change::PutGroup(_)
+                | Change::RemovePerson(_)
+                | Change::RemoveGroup(_) => {}
             }
         }
         touched
@@ -238,6 +252,7 @@ fn rank(name: &Name) -> u8 {
         Kind::Control => 2,
         Kind::Subject => 3,
         Kind::Exception => 4,
+        Kind::Person | Kind::Group | Kind::Case => 5,
     }
 }
 

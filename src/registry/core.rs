@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    domain::{Era, Head, LogId, Removal, Span, Tier, TierRules, Timestamp, Transaction},
+    domain::{Case, Era, Head, LogId, Removal, Span, Tier, TierRules, Timestamp, Transaction},
     engine::{Attendance, Change, Receipt, Snapshot, follow::Beginning},
     runtime::{
         clock::Clock,
@@ -371,6 +371,8 @@ pub(super) struct Planned {
     pub(super) changes: Vec<Change>,
     /// What they make.
     pub(super) snapshot: Snapshot,
+    /// Cases among its edits.
+    pub(super) cases: Vec<Arc<Case>>,
 }
 
 /// What a transaction begins from.

@@ -3,6 +3,7 @@
 mod app;
 mod attendants;
 mod authn;
+mod cases;
 mod cohort;
 mod core;
 mod files;
@@ -13,6 +14,7 @@ mod role;
 mod scope;
 mod service;
 mod store;
+mod sweep;
 mod view;
 mod workflow;
 

@@ -65,6 +65,14 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("/exeat.v1.ObjectService/GetObject", READ),
     ("/exeat.v1.ObjectService/ListObjects", READ),
     ("/exeat.v1.ObjectService/ListHistory", READ),
+    ("/exeat.v1.ExceptionService/RequestException", READ),
+    ("/exeat.v1.ExceptionService/GetCase", READ),
+    ("/exeat.v1.ExceptionService/ListCases", READ),
+    (
+        "/exeat.v1.ExceptionService/Decide",
+        &[Role::Admin, Role::Approver],
+    ),
+    ("/exeat.v1.ExceptionService/GiveUp", READ),
     // Owners take back as viewers; the command looks closer.
     ("/exeat.v1.RevocationService/Revoke", READ),
     (

@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    domain::{Digest, Edit, Head, Kind, Name, Removal, Subject, Timestamp},
-    engine::{Change, Removed, Shelf, Snapshot, follow::Beginning},
-    manifest::change,
+    domain::{Digest, Edit, ExceptionId, Head, Invalid, Kind, Name, Removal, Subject, Timestamp},
+    engine::{Cases, Change, Removed, Shelf, Snapshot, follow::Beginning},
+    manifest::{change, read_case},
 };
 
 use super::{
@@ -38,6 +38,8 @@ pub(super) struct View {
     pub removals: Arc<Vec<Arc<Removal>>>,
     /// What sidecars hold, by scope.
     pub cohorts: BTreeMap<Scope, Arc<Cohort>>,
+    /// Exceptions on their way, and those that came to an end.
+    pub cases: Cases,
     /// Subjects that are classes: others may register as their instances.
     pub classes: Arc<BTreeSet<Arc<str>>>,
     /// Why nothing may be changed, if it may not.
@@ -65,12 +67,16 @@ impl View {
             snapshot: Snapshot::empty(digest),
             removals: Arc::default(),
             cohorts: BTreeMap::new(),
+            cases: Cases::default(),
             classes: Arc::default(),
             read_only: None,
         };
         let mut changes = Vec::new();
         for stored in stored {
-            if stored.manifest.is_some() {
+            if stored.name.kind == Kind::Case {
+                view.note_case(&stored.name, stored.manifest.as_deref())
+                    .map_err(|e| failed(format!("{}: {e}", stored.name)))?;
+            } else if stored.manifest.is_some() {
                 let edit = Edit {
                     name: stored.name.clone(),
                     revision: stored.revision,
@@ -99,6 +105,16 @@ impl View {
             .map_err(|error| StoreError::Failed(error.to_string()))
     }
 
+    fn note_case(&mut self, name: &Name, record: Option<&str>) -> Result<(), Invalid> {
+        if let Some(record) = record {
+            let case = read_case(record)?;
+            self.cases.put(case.id.clone(), Arc::new(case));
+        } else {
+            self.cases.take(&ExceptionId::parse(&name.id)?);
+        }
+        Ok(())
+    }
+
     fn note_classes(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
@@ -116,6 +132,10 @@ impl View {
                 | Change::PutDomain(_)
                 | Change::PutControl(_)
                 | Change::PutException(_)
+                | Change::PutPerson(_)
+                | Change::PutGroup(_)
+                | Change::RemovePerson(_)
+                | Change::RemoveGroup(_)
                 | Change::RemoveDomain(_)
                 | Change::RemoveControl(_)
                 | Change::RemoveException(_) => {}
@@ -143,6 +163,7 @@ impl View {
             transaction,
             changes,
             snapshot,
+            cases,
         } = planned;
         let mut next = Self {
             snapshot: snapshot.removing(Arc::clone(self.snapshot.removed())),
@@ -162,6 +183,9 @@ impl View {
             };
             next.objects.put(edit.name.clone(), Arc::new(stored));
         }
+        for case in cases {
+            next.cases.put(case.id.clone(), Arc::clone(case));
+        }
         next.note_classes(changes);
         if let Some(last) = transaction.removals.last() {
             next.head.sequence = last.sequence;
@@ -177,6 +201,10 @@ impl View {
             | Change::PutDomain(_)
             | Change::PutControl(_)
             | Change::PutException(_)
+            | Change::PutPerson(_)
+            | Change::PutGroup(_)
+            | Change::RemovePerson(_)
+            | Change::RemoveGroup(_)
             | Change::RemoveDomain(_)
             | Change::RemoveControl(_)
             | Change::RemoveException(_) => false,

@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     domain::{
-        Act, Cause, Digest, DomainId, Edit, Invalid, Kind, Name, Removal, SubjectId, Target,
-        Transaction,
+        Act, Cause, ControlId, Digest, DomainId, Edit, ExceptionId, Invalid, Kind, Name, Removal,
+        SubjectId, Target, Transaction,
     },
-    engine::{Change, Receipt, Snapshot},
+    engine::{
+        Change, Receipt, Snapshot,
+        lifecycle::{Event, step},
+    },
     manifest::{Bundle, Problem, change},
 };
 
 use super::{
     authn::Caller,
+    cases,
     core::{Draft, Error, Planned, Registry},
     role::Role,
     view::View,
@@ -33,6 +37,8 @@ pub enum Refused {
     NotFound(String),
     /// It is not as the caller expects it to be.
     Conflict(String),
+    /// It is not in a state in which that can be done.
+    Precondition(String),
 }
 
 impl From<Error> for Refused {
@@ -176,6 +182,7 @@ impl Registry {
                 transaction,
                 changes,
                 snapshot,
+                cases: Vec::new(),
             };
             Ok((Some(planned), (draft.revision, applied)))
         })
@@ -213,8 +220,11 @@ impl Registry {
                     Act::Freeze => "freeze",
                     Act::Thaw => "thaw",
                 };
-                let drafted =
+                let mut drafted =
                     removing(view, draft, &caller.identity, action, vec![removal.clone()])?;
+                if let (Act::Revoke, Target::Exception(id)) = (takes.act, &takes.target) {
+                    with_case(view, draft, id, &takes, &mut drafted)?;
+                }
                 Ok((Some(drafted), removal))
             })
             .await?;
@@ -261,6 +271,25 @@ impl Registry {
     }
 }
 
+/// Notes in the exception's case that it is taken back, in the same transaction (T13).
+fn with_case(
+    view: &View,
+    draft: Draft,
+    id: &ExceptionId,
+    takes: &Takes,
+    drafted: &mut Planned,
+) -> Result<(), Refused> {
+    let Some(case) = view.cases.get(id.as_str()) else {
+        return Ok(());
+    };
+    let event = Event::Revoke(takes.cause.name().into());
+    // One that is over already is taken back all the same.
+    if let Ok(next) = step(case, event, draft.time, |_| true) {
+        cases::put(view, draft, vec![next], drafted)?;
+    }
+    Ok(())
+}
+
 /// Whether a removal among those given back is one this registry lost. A thaw is none: it adds
 /// authority, like grants. A freeze is only where nothing later is known about the subject.
 fn missing(view: &View, removal: &Removal, given: &[Removal]) -> bool {
@@ -302,10 +331,11 @@ fn removing(
         transaction,
         changes: Vec::new(),
         snapshot,
+        cases: Vec::new(),
     })
 }
 
-fn digest(revision: u64) -> Result<Digest, Refused> {
+pub(super) fn digest(revision: u64) -> Result<Digest, Refused> {
     Digest::parse(&format!("revision:{revision}")).map_err(Refused::Invalid)
 }
 
@@ -414,7 +444,7 @@ fn left_hanging(after: &Snapshot, edits: &[Edit]) -> Vec<Problem> {
     let mut problems = Vec::new();
     if any(Kind::Control) {
         problems.extend(after.exceptions().filter_map(|exception| {
-            let mut named = exception.controls.iter().map(|id| id.as_str());
+            let mut named = exception.controls.iter().map(ControlId::as_str);
             let control = named.find(|id| gone(Kind::Control, id))?;
             Some(hangs(
                 "Control",

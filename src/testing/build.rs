@@ -2,10 +2,11 @@
 
 use crate::{
     domain::{
-        Completeness, Control, ControlId, ControlState, Deviation, Digest, Enforcement,
+        Case, Completeness, Control, ControlId, ControlState, Deviation, Digest, Enforcement,
         EvidenceNeed, Exception, ExceptionId, ExceptionState, Facet, FacetState, Fingerprint,
-        Justification, Lifecycle, OnError, Principal, Question, Reach, Resource, Scope, Selector,
-        Sensitivity, Set, Severity, Span, Subject, SubjectId, Tier, Timestamp, UsageLimits, Value,
+        Justification, Lifecycle, OnError, Principal, Question, Reach, Request, Resource, Scope,
+        Selector, Sensitivity, Set, Severity, Span, Subject, SubjectId, Tier, Timestamp,
+        UsageLimits, Value, Window,
     },
     engine::{Change, Snapshot, catalogue},
 };
@@ -190,5 +191,58 @@ pub fn snapshot(changes: Vec<Change>) -> Snapshot {
                 .collect::<Vec<_>>()
                 .join("\n")
         ),
+    }
+}
+
+/// What `agent:asker` asks for on behalf of `user:asker`: an hour's waiver of `controls` for
+/// `subject`, from the approval on.
+pub fn request(controls: &[&str], subject: &str) -> Request {
+    let Exception {
+        controls,
+        deviation,
+        justification,
+        scope,
+        owner,
+        ..
+    } = exception("EX-0", controls, subject);
+    Request {
+        controls,
+        deviation,
+        justification: justification.map_or_else(
+            || parsed(Err(crate::domain::Invalid::new("", "is missing", ""))),
+            |justification| *justification,
+        ),
+        scope,
+        compensating_conditions: vec![],
+        usage_limits: UsageLimits::default(),
+        bound_facets: vec![],
+        window: Window::OnApproval {
+            duration: Span::from_hours(1),
+        },
+        owner,
+        on_behalf_of: Some(parsed(Principal::parse("user:asker"))),
+        domain: None,
+        evidence: vec![],
+        incident: None,
+        defect: None,
+        renews: None,
+        preemptive: false,
+        text: "{}".into(),
+    }
+}
+
+/// A draft of that request.
+pub fn case(id: &str, controls: &[&str], subject: &str) -> Case {
+    Case {
+        id: parsed(ExceptionId::parse(id)),
+        requester: parsed(Principal::parse("agent:asker")),
+        request: request(controls, subject),
+        state: ExceptionState::Draft,
+        reason: "being written".into(),
+        since: noon(),
+        created: noon(),
+        terms: None,
+        votes: vec![],
+        granted: None,
     }
 }

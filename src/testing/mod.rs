@@ -2,4 +2,4 @@
 
 mod build;
 
-pub use build::{control, exception, noon, question, snapshot, subject};
+pub use build::{case, control, exception, noon, question, request, snapshot, subject};

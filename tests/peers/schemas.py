@@ -30,7 +30,7 @@ def main(exeat):
         jsonschema.Draft7Validator.check_schema(made)
         return jsonschema.Draft7Validator(made)
 
-    schemas = {kind: schema(kind) for kind in ("Control", "Subject", "Exception", "TierPolicy", "Domain", "Test")}
+    schemas = {kind: schema(kind) for kind in ("Control", "Subject", "Exception", "TierPolicy", "Domain", "Person", "Group", "Request", "Test")}
     root = pathlib.Path(__file__).resolve().parents[2]
     seen = dict.fromkeys(schemas, 0)
     for path in sorted([*root.glob("examples/**/*.yaml"), *root.glob("tests/cases/*.yaml")]):
@@ -44,7 +44,7 @@ def main(exeat):
             wrong["no_such_field"] = 1
             assert not schemas[kind].is_valid(wrong), (path, "unknown fields are refused")
             seen[kind] += 1
-    assert all(seen[kind] for kind in ("Control", "Subject", "Exception", "TierPolicy", "Domain", "Test")), seen
+    assert all(seen[kind] for kind in ("Control", "Subject", "Exception", "TierPolicy", "Domain", "Person", "Group", "Request", "Test")), seen
     print("validated", seen)
 
 

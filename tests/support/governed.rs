@@ -10,7 +10,8 @@ use exeat::{
     runtime::clock::Clock,
     sidecar,
     wire::v1::{
-        self, check_service_client::CheckServiceClient, fleet_service_client::FleetServiceClient,
+        self, check_service_client::CheckServiceClient,
+        exception_service_client::ExceptionServiceClient, fleet_service_client::FleetServiceClient,
         object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
     },
@@ -229,6 +230,7 @@ pub struct Client {
     pub objects: ObjectServiceClient<Connection>,
     pub revocations: RevocationServiceClient<Connection>,
     pub fleet: FleetServiceClient<Connection>,
+    pub exceptions: ExceptionServiceClient<Connection>,
 }
 
 impl Client {
@@ -237,7 +239,8 @@ impl Client {
         Self {
             objects: ObjectServiceClient::with_interceptor(channel.clone(), token.clone()),
             revocations: RevocationServiceClient::with_interceptor(channel.clone(), token.clone()),
-            fleet: FleetServiceClient::with_interceptor(channel, token),
+            fleet: FleetServiceClient::with_interceptor(channel.clone(), token.clone()),
+            exceptions: ExceptionServiceClient::with_interceptor(channel, token),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The registry's gRPC services: thin, one file a service.
 
+mod exceptions;
 mod fetch;
 mod fleet;
 mod objects;
@@ -8,6 +9,7 @@ mod report;
 mod revocations;
 mod sync;
 
+pub(super) use exceptions::Exceptions;
 pub(super) use fleet::{Fleet, token};
 pub(super) use objects::ObjectCalls;
 pub(super) use revocations::Revocations;
@@ -48,6 +50,7 @@ impl From<Refused> for Fault {
             Refused::Forbidden(why) => Self::Forbidden(why),
             Refused::NotFound(why) => Self::NotFound(why),
             Refused::Conflict(why) => Self::Conflict(why),
+            Refused::Precondition(why) => Self::Precondition(why),
         }
     }
 }

@@ -121,7 +121,12 @@ impl Held {
                 Kind::Subject => drop(changed.insert(&edit.name.id)),
                 // One that is watched no longer may still be due to somebody who was fetched.
                 Kind::Exception => changed.extend(self.named(&edit.name.id)),
-                Kind::Control | Kind::TierPolicy | Kind::Domain => {}
+                Kind::Control
+                | Kind::TierPolicy
+                | Kind::Domain
+                | Kind::Person
+                | Kind::Group
+                | Kind::Case => {}
             }
         }
         let all = changed.contains(ALL_TOUCHED);

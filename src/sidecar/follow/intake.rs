@@ -427,6 +427,11 @@ fn unreadable(edit: &Edit) -> Option<Change> {
             rules.lease_ttl = Span::ZERO;
             Some(Change::PutTier(tier, rules))
         }
-        Kind::Subject | Kind::Exception | Kind::Domain => change(&gone(edit)).ok(),
+        Kind::Subject
+        | Kind::Exception
+        | Kind::Domain
+        | Kind::Person
+        | Kind::Group
+        | Kind::Case => change(&gone(edit)).ok(),
     }
 }

@@ -1,0 +1,290 @@
+//! `exeat exception`: ask, look, decide.
+
+use std::path::PathBuf;
+
+use serde_json::{Value as Json, json};
+
+use crate::wire::v1;
+
+use super::{
+    args::Output,
+    govern::{files, shown},
+    reach::{Registry, refused},
+    registry_args::{Decides, Exception, Revoke, Told},
+    run::Exit,
+    screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
+    takeback,
+};
+
+pub(super) async fn exception(command: Exception, screen: &mut Screen) -> Result<Exit, Exit> {
+    match command {
+        Exception::Request {
+            file,
+            dry_run,
+            told,
+        } => {
+            let request = v1::RequestExceptionRequest {
+                file: Some(one(file)?),
+                id: String::new(),
+                dry_run,
+            };
+            ask(request, &told, screen).await
+        }
+        Exception::Amend { id, file, told } => {
+            let request = v1::RequestExceptionRequest {
+                file: file.map(one).transpose()?,
+                id,
+                dry_run: false,
+            };
+            ask(request, &told, screen).await
+        }
+        Exception::List {
+            state,
+            waiting_for_me,
+            told,
+        } => list(state, waiting_for_me, &told, screen).await,
+        Exception::Show { id, told } => {
+            let mut registry = Registry::connect(&told.reach).await?;
+            let answer = registry
+                .exceptions
+                .get_case(v1::GetCaseRequest { id })
+                .await;
+            let answer = answer.map_err(|status| refused(&status))?.into_inner();
+            show(answer.case, &told, screen)
+        }
+        Exception::Approve { decides } => decide(decides, true, screen).await,
+        Exception::Deny { decides } => decide(decides, false, screen).await,
+        Exception::Close { id, reason, told } => {
+            let mut registry = Registry::connect(&told.reach).await?;
+            let request = v1::GiveUpRequest { id, reason };
+            let answer = registry.exceptions.give_up(request).await;
+            let answer = answer.map_err(|status| refused(&status))?.into_inner();
+            show(answer.case, &told, screen)
+        }
+        Exception::Revoke { id, manner } => {
+            let revoke = Revoke {
+                kind: "exception".into(),
+                id,
+                manner,
+            };
+            takeback::revoke(revoke, screen).await
+        }
+    }
+}
+
+/// The one file at a path.
+fn one(path: PathBuf) -> Result<v1::ManifestFile, Exit> {
+    let shown = path.display().to_string();
+    let mut found = files(&[path])?;
+    match (found.pop(), found.is_empty()) {
+        (Some(file), true) => Ok(file),
+        _ => Err(Exit::Usage(format!(
+            "{shown}: name one file with one request"
+        ))),
+    }
+}
+
+async fn ask(
+    request: v1::RequestExceptionRequest,
+    told: &Told,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    let mut registry = Registry::connect(&told.reach).await?;
+    let answer = registry.exceptions.request_exception(request).await;
+    let answer = answer.map_err(|status| refused(&status))?.into_inner();
+    show(answer.case, told, screen)
+}
+
+async fn decide(decides: Decides, approve: bool, screen: &mut Screen) -> Result<Exit, Exit> {
+    let Decides {
+        id,
+        digest,
+        comment,
+        reviewed,
+        told,
+    } = decides;
+    let mut registry = Registry::connect(&told.reach).await?;
+    let request = v1::DecideRequest {
+        id,
+        approve,
+        comment,
+        digest,
+        reviewed_evidence: reviewed,
+    };
+    let answer = registry.exceptions.decide(request).await;
+    let answer = answer.map_err(|status| refused(&status))?.into_inner();
+    show(answer.case, &told, screen)
+}
+
+async fn list(
+    state: String,
+    waiting_for_me: bool,
+    told: &Told,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    let mut registry = Registry::connect(&told.reach).await?;
+    let mut page_token = String::new();
+    let mut any = false;
+    loop {
+        let request = v1::ListCasesRequest {
+            state: state.clone(),
+            waiting_for_me,
+            page_size: 1_000,
+            page_token,
+        };
+        let answer = registry.exceptions.list_cases(request).await;
+        let answer = answer.map_err(|status| refused(&status))?.into_inner();
+        for case in &answer.cases {
+            any = true;
+            screen.say(&if told.output == Output::Json {
+                json(case).to_string()
+            } else {
+                format!(
+                    "{:<12} {} {:<9} {:<24} {}",
+                    case.id,
+                    state_text(&case.state),
+                    case.tier,
+                    case.control_ids.join(","),
+                    styled(DIM, &line(case))
+                )
+            })?;
+        }
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    if !any && told.output == Output::Table {
+        screen.say("no exceptions")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn state_text(state: &str) -> String {
+    let padded = format!("{state:<9}");
+    match state {
+        "APPROVED" => styled(GOOD, &padded),
+        "SUSPENDED" | "DENIED" | "REVOKED" => styled(BAD, &padded),
+        _ => padded,
+    }
+}
+
+/// What is next, in a line.
+fn line(case: &v1::Case) -> String {
+    if !case.open_seats.is_empty() && case.state == "PENDING" {
+        return format!("waits for {}", case.open_seats.join(", "));
+    }
+    match (case.state.as_str(), case.expire_time) {
+        ("APPROVED", Some(end)) => format!("until {}", shown(Some(end))),
+        _ => case.reason.clone(),
+    }
+}
+
+fn record(case: &v1::Case) -> Json {
+    serde_json::from_str(&case.record).unwrap_or_default()
+}
+
+fn json(case: &v1::Case) -> Json {
+    json!({
+        "apiVersion": "exeat/v1",
+        "kind": "Case",
+        "openSeats": case.open_seats,
+        "digest": case.digest,
+        "case": record(case),
+    })
+}
+
+/// Everything somebody has to see before they decide.
+fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> Result<Exit, Exit> {
+    let nothing = || Exit::Unexpected("the answer holds no case".into());
+    let case = case.ok_or_else(nothing)?;
+    if told.output == Output::Json {
+        screen.say(&json(&case).to_string())?;
+        return Ok(Exit::Done);
+    }
+    let record = record(&case);
+    let request = record.get("request").cloned().unwrap_or_default();
+    let at = |value: &Json, path: &str| {
+        let found = value.pointer(path).cloned().unwrap_or_default();
+        match found {
+            Json::String(text) => text,
+            Json::Null => "-".into(),
+            other => other.to_string(),
+        }
+    };
+    screen.say(&format!(
+        "{}  {}  {}  {}",
+        styled(BOLD, &case.id),
+        state_text(&case.state).trim_end(),
+        case.tier,
+        styled(DIM, &case.reason)
+    ))?;
+    let rows = [
+        ("controls", case.control_ids.join(", ")),
+        ("subjects", at(&request, "/scope/subject_selector")),
+        ("actions", at(&request, "/scope/actions")),
+        ("resources", at(&request, "/scope/resources")),
+        ("environments", at(&request, "/scope/environments")),
+        ("purposes", at(&request, "/scope/purposes")),
+        ("need", at(&request, "/justification/business_need")),
+        ("risk", at(&request, "/justification/risk_statement")),
+        ("plan", at(&request, "/justification/remediation_plan")),
+        ("ticket", at(&request, "/justification/ticket_ref")),
+        ("window", at(&request, "/window")),
+        ("evidence", at(&request, "/evidence")),
+        ("asked by", case.requester.clone()),
+        ("owner", case.owner.clone()),
+        ("renewals", at(&record, "/terms/renewal_count")),
+        ("bound to", at(&record, "/terms/bound")),
+    ];
+    for (name, value) in rows {
+        if value != "-" && !value.is_empty() {
+            screen.say(&format!("  {name:<13}{value}"))?;
+        }
+    }
+    for input in list_of(&record, "/terms/inputs") {
+        screen.say(&format!(
+            "  {:<13}{} {}",
+            at(input, "/tier"),
+            at(input, "/what"),
+            styled(DIM, &at(input, "/value"))
+        ))?;
+    }
+    for vote in list_of(&record, "/votes") {
+        let verdict = if vote.get("approves") == Some(&Json::Bool(true)) {
+            styled(GOOD, "approves")
+        } else {
+            styled(BAD, "denies")
+        };
+        screen.say(&format!(
+            "  {verdict}  {} as {}: {} {}",
+            at(vote, "/approver"),
+            at(vote, "/role"),
+            at(vote, "/comment"),
+            styled(DIM, &at(vote, "/time"))
+        ))?;
+    }
+    if let Some(end) = case.expire_time {
+        let from = shown(case.effective_time);
+        screen.say(&format!("  holds        {from} until {}", shown(Some(end))))?;
+    }
+    if let Some(next) = case.next_revalidation_time {
+        screen.say(&format!("  look again   before {}", shown(Some(next))))?;
+    }
+    if !case.open_seats.is_empty() {
+        let until = case.deadline.filter(|_| case.state == "PENDING");
+        let until = until.map_or(String::new(), |at| format!(" until {}", shown(Some(at))));
+        let waits = case.open_seats.join(", ");
+        screen.say(&format!("  waits for    {waits}{until}"))?;
+        screen.say(&format!("  digest       {}", case.digest))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn list_of<'a>(value: &'a Json, path: &str) -> impl Iterator<Item = &'a Json> {
+    value
+        .pointer(path)
+        .and_then(Json::as_array)
+        .into_iter()
+        .flatten()
+}

@@ -1,0 +1,58 @@
+//! Who people are, and which groups they are in.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::domain::{Group, GroupId, Member, Person, Principal};
+
+/// People and groups.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    pub(super) people: HashMap<Principal, Person>,
+    pub(super) groups: HashMap<GroupId, Group>,
+}
+
+impl Directory {
+    /// Whether `who` is known and still with us; who is not known is not.
+    pub fn is_active(&self, who: &Principal) -> bool {
+        self.people.get(who).is_some_and(|person| person.active)
+    }
+
+    /// Which person acts as `who`: the same text for all identities of one.
+    pub fn person<'a>(&'a self, who: &'a Principal) -> &'a str {
+        let known = self.people.get(who);
+        known
+            .and_then(|person| person.person_id.as_deref())
+            .unwrap_or(who.as_str())
+    }
+
+    /// The same, of who is called so.
+    pub fn person_called<'a>(&'a self, who: &'a str) -> &'a str {
+        let known = Principal::parse(who).ok();
+        let known = known.and_then(|who| self.people.get(&who));
+        known
+            .and_then(|person| person.person_id.as_deref())
+            .unwrap_or(who)
+    }
+
+    /// The group called `id`.
+    pub fn group(&self, id: &str) -> Option<&Group> {
+        self.groups.get(id)
+    }
+
+    /// Everybody in a group, directly or through others.
+    pub fn members<'a>(&'a self, id: &'a GroupId) -> BTreeSet<&'a Principal> {
+        let (mut seen, mut open) = (BTreeSet::from([id]), vec![id]);
+        let mut members = BTreeSet::new();
+        while let Some(id) = open.pop() {
+            let known = self.groups.get(id).into_iter();
+            for member in known.flat_map(|group| &group.members) {
+                match member {
+                    Member::Person(who) => drop(members.insert(who)),
+                    Member::Group(id) if seen.insert(id) => open.push(id),
+                    Member::Group(_) => {}
+                }
+            }
+        }
+        members
+    }
+}

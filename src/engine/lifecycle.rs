@@ -1,0 +1,379 @@
+//! Where an exception goes from where it is: the transitions T1–T16 of governance §7.2, and no
+//! others.
+//!
+//! Pure: a case and an event in, the case afterwards out. Whoever runs it looks up what the world
+//! says (terms, who holds which role) and keeps the result.
+
+use std::fmt;
+
+use crate::domain::{
+    Ballot, Case, Digest, ExceptionState, Granted, Seat, Span, Terms, Timestamp, Vote, Window,
+};
+
+/// Shortest comment of a vote.
+const COMMENT: usize = 10;
+
+/// Something that happens to a case.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The requester hands it in, on these terms (T2; T5 where nobody has to decide).
+    Submit(Terms),
+    /// Somebody decides, on the terms as they are now (T3, T5, T6; T11 of one that was granted).
+    Vote(Vote, Terms),
+    /// What was asked for, or what it was bound to, is no longer the same (T4).
+    Outdate(Box<str>),
+    /// The requester or owner takes it back (T7).
+    Withdraw,
+    /// Nobody decided in time (T8).
+    Lapse,
+    /// Something stands against it until it is looked at again (T10).
+    Suspend(Box<str>),
+    /// What stood against it does so no more (T12).
+    Resume(Box<str>),
+    /// It is taken back (T13).
+    Revoke(Box<str>),
+    /// Its end has come (T14).
+    Expire,
+    /// It is no longer needed (T15).
+    Close(Box<str>),
+}
+
+impl Event {
+    /// Every event's name.
+    pub const NAMES: [&'static str; 10] = [
+        "submit", "vote", "outdate", "withdraw", "lapse", "suspend", "resume", "revoke", "expire",
+        "close",
+    ];
+
+    /// The event's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Submit(_) => "submit",
+            Self::Vote(..) => "vote",
+            Self::Outdate(_) => "outdate",
+            Self::Withdraw => "withdraw",
+            Self::Lapse => "lapse",
+            Self::Suspend(_) => "suspend",
+            Self::Resume(_) => "resume",
+            Self::Revoke(_) => "revoke",
+            Self::Expire => "expire",
+            Self::Close(_) => "close",
+        }
+    }
+}
+
+/// Why an event does not happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No transition leads out of the state with it.
+    Illegal {
+        /// The state.
+        state: ExceptionState,
+        /// The event's name.
+        event: &'static str,
+    },
+    /// The terms are not those that the vote is bound to.
+    Outdated,
+    /// A guard stands against it.
+    Guard(String),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Illegal { state, event } => {
+                write!(f, "an exception that is {state} does not {event}")
+            }
+            Self::Outdated => f.write_str(
+                "what was approved is no longer what would be granted; look at it again",
+            ),
+            Self::Guard(why) => f.write_str(why),
+        }
+    }
+}
+
+fn guard(fits: bool, why: impl FnOnce() -> String) -> Result<(), Refused> {
+    if fits {
+        Ok(())
+    } else {
+        Err(Refused::Guard(why()))
+    }
+}
+
+/// The case after `event`, at `now`. `holds` says whether who cast a vote still may (A3): who does
+/// not, does not count.
+///
+/// # Errors
+///
+/// A transition that does not exist, or a guard of one that does.
+pub fn step(
+    case: &Case,
+    event: Event,
+    now: Timestamp,
+    holds: impl Fn(&Vote) -> bool,
+) -> Result<Case, Refused> {
+    use ExceptionState::{
+        Approved, Closed, Draft, Expired, Lapsed, Pending, Revoked, Suspended, Withdrawn,
+    };
+    let name = event.name();
+    let to = |state, reason: &str| Case {
+        state,
+        reason: reason.into(),
+        since: now,
+        ..case.clone()
+    };
+    match (case.state, event) {
+        (Draft, Event::Submit(terms)) => submitted(case, terms, now),
+        (Pending, Event::Vote(vote, terms)) => {
+            let stored = case.terms.as_ref();
+            if stored.is_none_or(|stored| stored.digest != terms.digest) {
+                return Err(Refused::Outdated);
+            }
+            let in_time = |terms: &Terms| terms.deadline.is_none_or(|deadline| now < deadline);
+            guard(stored.is_some_and(in_time), || {
+                "the time to decide is over".into()
+            })?;
+            voted(case, vote, Ballot::Initial, now, holds)
+        }
+        (Approved | Suspended, Event::Vote(vote, terms)) => {
+            guard(vote.approves, || {
+                "it was granted; take it back with `exeat exception revoke`".into()
+            })?;
+            let mut case = case.clone();
+            // What it is bound to from now on is what it is like now.
+            case.terms = Some(terms);
+            voted(&case, vote, Ballot::Revalidation, now, holds)
+        }
+        (Pending, Event::Outdate(reason)) => Ok(Case {
+            terms: None,
+            ..to(Draft, &reason)
+        }),
+        (Pending, Event::Withdraw) => Ok(to(Withdrawn, "withdrawn")),
+        (Pending, Event::Lapse) => Ok(to(Lapsed, "not decided in time")),
+        (Approved, Event::Suspend(reason)) => Ok(to(Suspended, &reason)),
+        (Suspended, Event::Resume(reason)) => Ok(to(Approved, &reason)),
+        (Approved | Suspended, Event::Revoke(reason)) => Ok(to(Revoked, &reason)),
+        (Approved | Suspended, Event::Expire) => {
+            let over = |granted: Granted| now >= granted.expire;
+            guard(case.granted.is_some_and(over), || {
+                "its end has not come".into()
+            })?;
+            Ok(to(Expired, "its end has come"))
+        }
+        (Approved | Suspended, Event::Close(reason)) => Ok(to(Closed, &reason)),
+        (state, _) => Err(Refused::Illegal { state, event: name }),
+    }
+}
+
+/// T2, and T5 where nobody has to decide.
+fn submitted(case: &Case, mut terms: Terms, now: Timestamp) -> Result<Case, Refused> {
+    if let Window::Fixed { start, duration } = case.request.window {
+        let end = start + duration;
+        guard(end > now, || "its window is over".into())?;
+        terms.deadline = Some(terms.deadline.map_or(end, |deadline| deadline.min(end)));
+    }
+    let automatic = terms.seats.is_empty();
+    let case = Case {
+        terms: Some(terms),
+        state: ExceptionState::Pending,
+        reason: "submitted".into(),
+        since: now,
+        ..case.clone()
+    };
+    if automatic {
+        granted(&case, "approved automatically", now)
+    } else {
+        Ok(case)
+    }
+}
+
+/// T5: opens the window.
+fn granted(case: &Case, reason: &str, now: Timestamp) -> Result<Case, Refused> {
+    let (start, mut expire) = case.request.window.ends(now);
+    let terms = case.terms.as_ref();
+    // It does not outlive what it rests on.
+    if let Some(latest) = terms.and_then(|terms| terms.latest) {
+        expire = expire.min(latest);
+    }
+    // Approval moves no window, and opens none in the past.
+    let effective = start.max(now);
+    guard(expire > effective, || {
+        "nothing would be left of its window".into()
+    })?;
+    let interval = terms.and_then(|terms| terms.revalidation);
+    Ok(Case {
+        state: ExceptionState::Approved,
+        reason: reason.into(),
+        since: now,
+        granted: Some(Granted {
+            effective,
+            expire,
+            next_revalidation: next(interval, effective, expire),
+        }),
+        ..case.clone()
+    })
+}
+
+fn next(interval: Option<Span>, from: Timestamp, expire: Timestamp) -> Option<Timestamp> {
+    let next = from + interval?;
+    (next < expire).then_some(next)
+}
+
+/// T3, T5, T6 and T11.
+fn voted(
+    case: &Case,
+    vote: Vote,
+    ballot: Ballot,
+    now: Timestamp,
+    holds: impl Fn(&Vote) -> bool,
+) -> Result<Case, Refused> {
+    let Some(terms) = &case.terms else {
+        return Err(Refused::Outdated);
+    };
+    if vote.digest != terms.digest {
+        return Err(Refused::Outdated);
+    }
+    guard(vote.ballot == ballot, || "it is another ballot".into())?;
+    guard(vote.comment.trim().chars().count() >= COMMENT, || {
+        format!("`comment` is shorter than {COMMENT} characters; say why")
+    })?;
+    let since = match ballot {
+        Ballot::Initial => terms.submitted,
+        Ballot::Revalidation => case.since,
+    };
+    let mut counted = counted(case, &terms.digest, ballot, since);
+    guard(!counted.any(|known| known.person == vote.person), || {
+        format!(
+            "{} has decided already; one person counts once",
+            vote.approver
+        )
+    })?;
+    drop(counted);
+    if vote.approves && terms.review_evidence {
+        let required = case.request.evidence.iter().filter(|item| item.required);
+        for item in required {
+            let seen = |(id, digest): &(Box<str>, Digest)| *id == item.id && *digest == item.digest;
+            guard(vote.reviewed.iter().any(seen), || {
+                format!(
+                    "evidence `{}` was not reviewed; look at it and name it as reviewed",
+                    item.id
+                )
+            })?;
+        }
+    }
+    let mut next_case = case.clone();
+    let denies = !vote.approves;
+    next_case.votes.push(vote);
+    if denies {
+        return Ok(Case {
+            state: ExceptionState::Denied,
+            reason: "denied".into(),
+            since: now,
+            ..next_case
+        });
+    }
+    if open_seats(&next_case, ballot, since, &holds)
+        .next()
+        .is_some()
+    {
+        return Ok(next_case);
+    }
+    match ballot {
+        Ballot::Initial => granted(&next_case, "approved", now),
+        Ballot::Revalidation => {
+            let interval = terms.revalidation;
+            let mut next_case = Case {
+                state: ExceptionState::Approved,
+                reason: "revalidated".into(),
+                since: now,
+                ..next_case
+            };
+            if let Some(granted) = &mut next_case.granted {
+                guard(now < granted.expire, || "its end has come".into())?;
+                // Revalidation extends nothing.
+                granted.next_revalidation = next(interval, now, granted.expire);
+            }
+            Ok(next_case)
+        }
+    }
+}
+
+/// The votes that count: for what it is now, and cast since it came to be so.
+fn counted<'a>(
+    case: &'a Case,
+    digest: &'a Digest,
+    ballot: Ballot,
+    since: Timestamp,
+) -> impl Iterator<Item = &'a Vote> {
+    case.votes.iter().filter(move |vote| {
+        vote.ballot == ballot && vote.digest == *digest && vote.approves && vote.time >= since
+    })
+}
+
+/// The seats that are not filled by votes whose casters still may.
+fn open_seats<'a>(
+    case: &'a Case,
+    ballot: Ballot,
+    since: Timestamp,
+    holds: &'a impl Fn(&Vote) -> bool,
+) -> impl Iterator<Item = &'a Seat> {
+    let terms = case.terms.iter();
+    terms.flat_map(move |terms| {
+        terms.seats.iter().filter(move |seat| {
+            let fills = |vote: &&Vote| {
+                (vote.role, &vote.domain) == (seat.stage.role, &seat.domain) && holds(vote)
+            };
+            let votes = counted(case, &terms.digest, ballot, since).filter(fills);
+            votes.count() < usize::from(seat.stage.quorum.get())
+        })
+    })
+}
+
+/// The seats that are still to be filled, of a case that is to be decided, or looked at again.
+pub fn open<'a>(case: &'a Case, holds: &'a impl Fn(&Vote) -> bool) -> Vec<&'a Seat> {
+    match case.state {
+        ExceptionState::Pending => {
+            let since = case
+                .terms
+                .as_ref()
+                .map_or(case.since, |terms| terms.submitted);
+            open_seats(case, Ballot::Initial, since, holds).collect()
+        }
+        ExceptionState::Approved | ExceptionState::Suspended => {
+            open_seats(case, Ballot::Revalidation, case.since, holds).collect()
+        }
+        ExceptionState::Draft
+        | ExceptionState::Denied
+        | ExceptionState::Withdrawn
+        | ExceptionState::Lapsed
+        | ExceptionState::Expired
+        | ExceptionState::Revoked
+        | ExceptionState::Closed => Vec::new(),
+    }
+}
+
+/// What the clock alone demands of a case, and when the clock next demands something.
+pub fn due(case: &Case, now: Timestamp) -> (Option<Event>, Option<Timestamp>) {
+    let at = |event: fn() -> Event, time: Option<Timestamp>| match time {
+        Some(time) if time <= now => (Some(event()), None),
+        later => (None, later),
+    };
+    match (case.state, &case.terms, case.granted) {
+        (ExceptionState::Pending, Some(terms), _) => at(|| Event::Lapse, terms.deadline),
+        (ExceptionState::Approved | ExceptionState::Suspended, _, Some(granted)) => {
+            let over = at(|| Event::Expire, Some(granted.expire));
+            if over.0.is_some() || case.state == ExceptionState::Suspended {
+                return over;
+            }
+            let revalidate = at(
+                || Event::Suspend("revalidation is overdue".into()),
+                granted.next_revalidation,
+            );
+            match revalidate {
+                (None, None) => over,
+                sooner => sooner,
+            }
+        }
+        _ => (None, None),
+    }
+}

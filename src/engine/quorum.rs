@@ -1,0 +1,165 @@
+//! Who may decide about an exception: distinct persons, and never those it is for (A1–A3).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::{ApproverRole, DomainId, Principal, PrincipalKind, Request, Seat, Tier};
+
+use super::{Directory, Snapshot, catalogue};
+
+/// The persons who may fill the seats of one request.
+#[derive(Debug)]
+pub struct Electorate<'a> {
+    snapshot: &'a Snapshot,
+    request: &'a Request,
+    barred: BTreeSet<&'a str>,
+}
+
+impl<'a> Electorate<'a> {
+    /// For what `requester` asks in `request`, at `tier`.
+    pub fn new(
+        snapshot: &'a Snapshot,
+        requester: &'a Principal,
+        request: &'a Request,
+        tier: Tier,
+    ) -> Self {
+        let directory = snapshot.directory();
+        let behalf = request.on_behalf_of.as_ref();
+        let mut barred: BTreeSet<&str> = [requester, &request.owner]
+            .into_iter()
+            .chain(behalf)
+            .map(|who| directory.person(who))
+            .collect();
+        if tier == Tier::High {
+            let owners = super::terms::scoped(snapshot, request)
+                .filter_map(|subject| catalogue::at(&subject.attributes, &["owner", "principal"]))
+                .filter_map(|owner| owner.as_str())
+                .map(|owner| directory.person_called(owner));
+            barred.extend(owners);
+        }
+        Self {
+            snapshot,
+            request,
+            barred,
+        }
+    }
+
+    fn directory(&self) -> &'a Directory {
+        self.snapshot.directory()
+    }
+
+    /// Whether `who` may fill `seat`.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn admit(&self, who: &Principal, seat: &Seat) -> Result<(), String> {
+        if who.kind() != PrincipalKind::Human {
+            return Err(format!("`{who}` is no person, and only people decide"));
+        }
+        if !self.directory().is_active(who) {
+            return Err(format!(
+                "`{who}` is not an active person of the directory; apply a Person manifest"
+            ));
+        }
+        if self.barred.contains(self.directory().person(who)) {
+            return Err(format!(
+                "`{who}` asked for it, answers for it or owns what it is for, and does not decide about it"
+            ));
+        }
+        if self.holds(who, seat) {
+            return Ok(());
+        }
+        let domain = seat.domain.as_ref().map_or("no domain", DomainId::as_str);
+        Err(format!("`{who}` is not {} for {domain}", seat.stage.role))
+    }
+
+    /// Whether `who` has the seat's role.
+    fn holds(&self, who: &Principal, seat: &Seat) -> bool {
+        self.holders(seat).contains(who)
+    }
+
+    fn holders(&self, seat: &Seat) -> BTreeSet<&'a Principal> {
+        let above = seat.domain.iter();
+        let mut domains = above.flat_map(|id| self.snapshot.domains_above(id));
+        let role = seat.stage.role;
+        let named = |domain: &&'a crate::domain::Domain| {
+            domain.approvers.iter().any(|(known, _)| *known == role)
+        };
+        let mut holders = BTreeSet::new();
+        if role == ApproverRole::DomainOwner {
+            holders.extend(domains.next().map(|domain| &domain.owner));
+            return holders;
+        }
+        // The nearest domain that says who has it says it for all below.
+        let groups = domains.find(named).into_iter().flat_map(|domain| {
+            let of = domain.approvers.iter();
+            of.filter(|(known, _)| *known == role)
+                .map(|(_, group)| group)
+        });
+        for group in groups {
+            holders.extend(self.directory().members(group));
+        }
+        if role == ApproverRole::ControlOwner {
+            holders.extend(self.owner_of_all());
+        }
+        holders
+    }
+
+    /// Who owns every control that is deviated from.
+    fn owner_of_all(&self) -> Option<&'a Principal> {
+        let mut owners = self.request.controls.iter().map(|id| {
+            let mut known = self.snapshot.controls();
+            known
+                .find(|control| control.id == *id)
+                .map(|control| &control.owner)
+        });
+        let first = owners.next()??;
+        owners.all(|owner| owner == Some(first)).then_some(first)
+    }
+
+    /// The persons who could fill a seat.
+    pub fn persons(&self, seat: &Seat) -> BTreeSet<&'a str> {
+        let holders = self.holders(seat).into_iter();
+        holders
+            .filter(|who| self.admit(who, seat).is_ok())
+            .map(|who| self.directory().person(who))
+            .collect()
+    }
+}
+
+/// Whether distinct persons can fill all seats, each with as many as it wants (E: quorum).
+pub fn satisfiable(seats: &[(u8, BTreeSet<&str>)]) -> bool {
+    // One place a person: augmenting paths over a handful of seats.
+    let places: Vec<&BTreeSet<&str>> = seats
+        .iter()
+        .flat_map(|(quorum, persons)| std::iter::repeat_n(persons, usize::from(*quorum)))
+        .collect();
+    let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
+    (0..places.len()).all(|place| seated(place, &places, &mut taken, &mut BTreeSet::new()))
+}
+
+fn seated<'a>(
+    place: usize,
+    places: &[&BTreeSet<&'a str>],
+    taken: &mut BTreeMap<&'a str, usize>,
+    asked: &mut BTreeSet<&'a str>,
+) -> bool {
+    let Some(persons) = places.get(place) else {
+        return false;
+    };
+    for person in *persons {
+        if !asked.insert(person) {
+            continue;
+        }
+        let free = match taken.get(person).copied() {
+            None => true,
+            // Whoever sits there may sit elsewhere.
+            Some(other) => seated(other, places, taken, asked),
+        };
+        if free {
+            taken.insert(person, place);
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,415 @@
+//! Cases as the registry keeps them: canonical JSON, written and read here alone.
+
+use std::{collections::BTreeMap, num::NonZeroU8};
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use crate::domain::{
+    ApproverRole, Ballot, Case, ControlId, Digest, DomainId, ExceptionId, ExceptionState, Facet,
+    Fingerprint, Granted, Invalid, OnChange, Principal, Seat, Span, Stage, Terms, Tier, TierInput,
+    Timestamp, Vote,
+};
+
+use super::{
+    fingerprint::{canonical, digest},
+    request,
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseRecord {
+    id: String,
+    requester: String,
+    request: Json,
+    state: String,
+    reason: String,
+    since: String,
+    created: String,
+    terms: Option<TermsRecord>,
+    votes: Vec<VoteRecord>,
+    granted: Option<GrantedRecord>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TermsRecord {
+    digest: String,
+    submitted: String,
+    tier: String,
+    inputs: Vec<InputRecord>,
+    seats: Vec<SeatRecord>,
+    review_evidence: bool,
+    deadline: Option<String>,
+    controls: BTreeMap<String, u64>,
+    bound: BTreeMap<String, String>,
+    revalidation: Option<i64>,
+    on_change: String,
+    lineage: String,
+    renewal_count: u32,
+    latest: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputRecord {
+    what: String,
+    value: String,
+    tier: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeatRecord {
+    role: String,
+    quorum: u8,
+    domain: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VoteRecord {
+    approver: String,
+    person: String,
+    role: String,
+    domain: Option<String>,
+    approves: bool,
+    comment: String,
+    reviewed: BTreeMap<String, String>,
+    digest: String,
+    time: String,
+    viewed: Option<String>,
+    ballot: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GrantedRecord {
+    effective: String,
+    expire: String,
+    next_revalidation: Option<String>,
+}
+
+fn unknown(what: &str, text: &str) -> Invalid {
+    Invalid::new(what, format!("`{text}` is not known"), "")
+}
+
+fn time(text: &str) -> Result<Timestamp, Invalid> {
+    Timestamp::parse(text)
+}
+
+fn some_time(text: Option<&String>) -> Result<Option<Timestamp>, Invalid> {
+    text.map(|text| time(text)).transpose()
+}
+
+fn some_domain(text: Option<&String>) -> Result<Option<DomainId>, Invalid> {
+    text.map(|text| DomainId::parse(text)).transpose()
+}
+
+fn role(text: &str) -> Result<ApproverRole, Invalid> {
+    ApproverRole::parse(text).ok_or_else(|| unknown("role", text))
+}
+
+fn tier(text: &str) -> Result<Tier, Invalid> {
+    Tier::parse(text).ok_or_else(|| unknown("tier", text))
+}
+
+/// A case as it was kept.
+///
+/// # Errors
+///
+/// What cannot be read.
+pub fn read_case(text: &str) -> Result<Case, Invalid> {
+    let record: CaseRecord = serde_json::from_str(text)
+        .map_err(|error| Invalid::new("", format!("is no case: {error}"), ""))?;
+    let mut request = String::new();
+    canonical(&record.request, &mut request);
+    Ok(Case {
+        id: ExceptionId::parse(&record.id)?,
+        requester: Principal::parse(&record.requester)?,
+        request: request::of_json(&request)?,
+        state: ExceptionState::parse(&record.state)
+            .ok_or_else(|| unknown("state", &record.state))?,
+        reason: record.reason.into(),
+        since: time(&record.since)?,
+        created: time(&record.created)?,
+        terms: record.terms.as_ref().map(TermsRecord::parse).transpose()?,
+        votes: record
+            .votes
+            .iter()
+            .map(VoteRecord::parse)
+            .collect::<Result<_, _>>()?,
+        granted: record
+            .granted
+            .as_ref()
+            .map(|granted| {
+                Ok::<_, Invalid>(Granted {
+                    effective: time(&granted.effective)?,
+                    expire: time(&granted.expire)?,
+                    next_revalidation: some_time(granted.next_revalidation.as_ref())?,
+                })
+            })
+            .transpose()?,
+    })
+}
+
+impl TermsRecord {
+    fn parse(&self) -> Result<Terms, Invalid> {
+        let mut bound = Vec::new();
+        for (facet, digest) in &self.bound {
+            bound.push((Facet::parse_bindable(facet)?, Digest::parse(digest)?));
+        }
+        let seat = |seat: &SeatRecord| {
+            let quorum = NonZeroU8::new(seat.quorum).ok_or_else(|| unknown("quorum", "0"))?;
+            Ok(Seat {
+                stage: Stage {
+                    role: role(&seat.role)?,
+                    quorum,
+                },
+                domain: some_domain(seat.domain.as_ref())?,
+            })
+        };
+        let input = |input: &InputRecord| {
+            Ok(TierInput {
+                what: input.what.as_str().into(),
+                value: input.value.as_str().into(),
+                tier: tier(&input.tier)?,
+            })
+        };
+        Ok(Terms {
+            digest: Digest::parse(&self.digest)?,
+            submitted: time(&self.submitted)?,
+            tier: tier(&self.tier)?,
+            inputs: self
+                .inputs
+                .iter()
+                .map(input)
+                .collect::<Result<_, Invalid>>()?,
+            seats: self
+                .seats
+                .iter()
+                .map(seat)
+                .collect::<Result<_, Invalid>>()?,
+            review_evidence: self.review_evidence,
+            deadline: some_time(self.deadline.as_ref())?,
+            controls: self
+                .controls
+                .iter()
+                .map(|(id, revision)| Ok((ControlId::parse(id)?, *revision)))
+                .collect::<Result<_, Invalid>>()?,
+            bound: Fingerprint::new(bound),
+            revalidation: self.revalidation.map(Span::from_micros),
+            on_change: match self.on_change.as_str() {
+                "REVOKE" => OnChange::Revoke,
+                "SUSPEND" => OnChange::Suspend,
+                other => return Err(unknown("on_change", other)),
+            },
+            lineage: ExceptionId::parse(&self.lineage)?,
+            renewal_count: self.renewal_count,
+            latest: some_time(self.latest.as_ref())?,
+        })
+    }
+}
+
+impl VoteRecord {
+    fn parse(&self) -> Result<Vote, Invalid> {
+        let reviewed = self.reviewed.iter();
+        Ok(Vote {
+            approver: Principal::parse(&self.approver)?,
+            person: self.person.as_str().into(),
+            role: role(&self.role)?,
+            domain: some_domain(self.domain.as_ref())?,
+            approves: self.approves,
+            comment: self.comment.as_str().into(),
+            reviewed: reviewed
+                .map(|(id, digest)| Ok((id.as_str().into(), Digest::parse(digest)?)))
+                .collect::<Result<_, Invalid>>()?,
+            digest: Digest::parse(&self.digest)?,
+            time: time(&self.time)?,
+            viewed: some_time(self.viewed.as_ref())?,
+            ballot: Ballot::parse(&self.ballot).ok_or_else(|| unknown("ballot", &self.ballot))?,
+        })
+    }
+}
+
+fn request_of(case: &Case) -> Json {
+    // Written by ourselves, from what was read as JSON.
+    serde_json::from_str(&case.request.text).unwrap_or_default()
+}
+
+fn told(time: Option<Timestamp>) -> Json {
+    time.map_or(Json::Null, |time| time.to_string().into())
+}
+
+fn domain_of(domain: Option<&DomainId>) -> Json {
+    domain.map_or(Json::Null, |domain| domain.as_str().into())
+}
+
+fn seats_of(terms: &Terms) -> Json {
+    let seats = terms.seats.iter().map(|seat| {
+        json!({
+            "role": seat.stage.role.name(),
+            "quorum": seat.stage.quorum.get(),
+            "domain": domain_of(seat.domain.as_ref()),
+        })
+    });
+    seats.collect()
+}
+
+fn bound_of(bound: &Fingerprint) -> Json {
+    let entries = bound
+        .iter()
+        .map(|(facet, digest)| (facet.name().to_owned(), digest.as_str().into()));
+    Json::Object(entries.collect())
+}
+
+fn controls_of(terms: &Terms) -> Json {
+    let entries = terms
+        .controls
+        .iter()
+        .map(|(id, revision)| (id.to_string(), (*revision).into()));
+    Json::Object(entries.collect())
+}
+
+/// The digest over everything that approvers see, and that may not change beneath their votes
+/// (E16).
+///
+/// # Errors
+///
+/// None for a request that was read.
+pub fn terms_digest(case: &Case, terms: &Terms) -> Result<Digest, Invalid> {
+    digest(&json!({
+        "id": case.id.as_str(),
+        "request": request_of(case),
+        "requester": case.requester.as_str(),
+        "tier": terms.tier.name(),
+        "seats": seats_of(terms),
+        "review_evidence": terms.review_evidence,
+        "controls": controls_of(terms),
+        "bound": bound_of(&terms.bound),
+        "lineage": terms.lineage.as_str(),
+        "renewal_count": terms.renewal_count,
+        "latest": told(terms.latest),
+    }))
+}
+
+/// A case as it is kept.
+pub fn write_case(case: &Case) -> String {
+    let terms = case.terms.as_ref().map(|terms| {
+        let inputs = terms.inputs.iter().map(
+            |input| json!({"what": input.what, "value": input.value, "tier": input.tier.name()}),
+        );
+        json!({
+            "digest": terms.digest.as_str(),
+            "submitted": terms.submitted.to_string(),
+            "tier": terms.tier.name(),
+            "inputs": inputs.collect::<Json>(),
+            "seats": seats_of(terms),
+            "review_evidence": terms.review_evidence,
+            "deadline": told(terms.deadline),
+            "controls": controls_of(terms),
+            "bound": bound_of(&terms.bound),
+            "revalidation": terms.revalidation.map(Span::micros),
+            "on_change": match terms.on_change {
+                OnChange::Revoke => "REVOKE",
+                OnChange::Suspend => "SUSPEND",
+            },
+            "lineage": terms.lineage.as_str(),
+            "renewal_count": terms.renewal_count,
+            "latest": told(terms.latest),
+        })
+    });
+    let votes = case.votes.iter().map(|vote| {
+        let reviewed = vote
+            .reviewed
+            .iter()
+            .map(|(id, digest)| (id.to_string(), digest.as_str().into()));
+        json!({
+            "approver": vote.approver.as_str(),
+            "person": vote.person,
+            "role": vote.role.name(),
+            "domain": domain_of(vote.domain.as_ref()),
+            "approves": vote.approves,
+            "comment": vote.comment,
+            "reviewed": Json::Object(reviewed.collect()),
+            "digest": vote.digest.as_str(),
+            "time": vote.time.to_string(),
+            "viewed": told(vote.viewed),
+            "ballot": vote.ballot.name(),
+        })
+    });
+    let granted = case.granted.map(|granted| {
+        json!({
+            "effective": granted.effective.to_string(),
+            "expire": granted.expire.to_string(),
+            "next_revalidation": told(granted.next_revalidation),
+        })
+    });
+    let record = json!({
+        "id": case.id.as_str(),
+        "requester": case.requester.as_str(),
+        "request": request_of(case),
+        "state": case.state.name(),
+        "reason": case.reason,
+        "since": case.since.to_string(),
+        "created": case.created.to_string(),
+        "terms": terms,
+        "votes": votes.collect::<Json>(),
+        "granted": granted,
+    });
+    let mut text = String::new();
+    canonical(&record, &mut text);
+    text
+}
+
+/// The manifest of the exception that a case grants, or would grant if it were approved at `now`;
+/// nothing while it has no terms.
+pub fn exception_of(case: &Case, now: Timestamp) -> Option<String> {
+    let terms = case.terms.as_ref()?;
+    let Json::Object(request) = request_of(case) else {
+        return None;
+    };
+    let kept = [
+        "apiVersion",
+        "control_ids",
+        "deviation_type",
+        "justification",
+        "scope",
+        "compensating_conditions",
+        "usage_limits",
+        "owner",
+        "domain",
+        "evidence",
+        "incident_ref",
+        "defect_ref",
+    ];
+    let mut manifest: Map<String, Json> = request
+        .into_iter()
+        .filter(|(field, value)| kept.contains(&field.as_str()) && !value.is_null())
+        .collect();
+    let granted = case.granted.unwrap_or_else(|| {
+        let (effective, expire) = case.request.window.ends(now);
+        let next = terms.revalidation.map(|interval| effective + interval);
+        Granted {
+            effective,
+            expire,
+            next_revalidation: next.filter(|next| *next < expire),
+        }
+    });
+    let mut put = |field: &str, value: Json| drop(manifest.insert(field.to_owned(), value));
+    put("kind", "Exception".into());
+    put("id", case.id.as_str().into());
+    put("requester", case.requester.as_str().into());
+    put("tier", terms.tier.name().into());
+    put("bound_fingerprints", bound_of(&terms.bound));
+    put("effective_time", granted.effective.to_string().into());
+    put("expire_time", granted.expire.to_string().into());
+    if let Some(next) = granted.next_revalidation {
+        put("next_revalidation_time", next.to_string().into());
+    }
+    put("renewal_count", terms.renewal_count.into());
+    put("state", case.state.name().into());
+    let mut text = String::new();
+    canonical(&Json::Object(manifest), &mut text);
+    Some(text)
+}

@@ -1,0 +1,179 @@
+//! `kind: Request`: what somebody asks an exception for.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::domain::{
+    ControlId, DomainId, ExceptionId, Facet, Invalid, Principal, Request, Span, Timestamp,
+    UsageLimits, Window,
+};
+
+use super::{
+    Places, Problem,
+    control::{each, name},
+    document,
+    exception::{
+        DeviationName, EvidenceManifest, JustificationManifest, LimitsManifest, ScopeManifest,
+    },
+    json, options,
+};
+
+/// What is asked for. Its tier, its approvers and what it is bound to are computed, never chosen.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Request")]
+pub struct RequestManifest {
+    /// `exeat/v1`.
+    #[serde(rename = "apiVersion")]
+    _api_version: document::ApiVersion,
+    /// `Request`.
+    #[serde(rename = "kind")]
+    _kind: RequestKind,
+    /// The controls to deviate from, by name; 1 to 16, no wildcards.
+    #[schemars(length(min = 1, max = 16))]
+    control_ids: Vec<String>,
+    /// The kind of deviation.
+    deviation_type: DeviationName,
+    /// Why.
+    justification: JustificationManifest,
+    /// Where it is to hold: AND across dimensions, OR inside one.
+    scope: ScopeManifest,
+    /// CEL that must hold at each use.
+    #[serde(default)]
+    compensating_conditions: Vec<String>,
+    /// How often it may be used.
+    #[serde(default)]
+    usage_limits: LimitsManifest,
+    /// Facets to bind beyond those that its tier binds.
+    #[serde(default)]
+    bound_facets: Vec<String>,
+    /// When.
+    window: WindowManifest,
+    /// The person who answers for it: `user:NAME`.
+    owner: String,
+    /// The person an agent or a service asks for.
+    on_behalf_of: Option<String>,
+    /// The domain it is to be granted in.
+    domain: Option<String>,
+    /// What is shown.
+    #[serde(default)]
+    evidence: Vec<EvidenceManifest>,
+    /// The incident it belongs to.
+    incident_ref: Option<String>,
+    /// The control's defect a `FALSE_POSITIVE` answers.
+    defect_ref: Option<String>,
+    /// The exception it goes on from.
+    renews: Option<String>,
+    /// Asked for before any control fails.
+    #[serde(default)]
+    preemptive: bool,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+enum RequestKind {
+    Request,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct WindowManifest {
+    /// From when, whenever it is approved; left out, from the approval on.
+    start_time: Option<String>,
+    /// For how long, such as `48h`.
+    duration: String,
+}
+
+impl RequestManifest {
+    /// What it asks for; `text` is it as canonical JSON.
+    pub(super) fn parse(&self, text: &str) -> Result<Request, Invalid> {
+        let at = |path: &'static str| move |error: Invalid| error.under(path);
+        let some = |text: &Option<String>, path| {
+            let text = text.as_deref();
+            text.map(name).transpose().map_err(at(path))
+        };
+        let duration = Span::parse(&self.window.duration).map_err(at("window.duration"))?;
+        let start = self.window.start_time.as_deref();
+        let start = start.map(Timestamp::parse).transpose();
+        let request = Request {
+            controls: each("control_ids", &self.control_ids, |id| ControlId::parse(id))?,
+            deviation: self.deviation_type.parse(),
+            justification: self.justification.parse(),
+            scope: self.scope.parse().map_err(at("scope"))?,
+            compensating_conditions: self
+                .compensating_conditions
+                .iter()
+                .map(|text| text.as_str().into())
+                .collect(),
+            usage_limits: UsageLimits {
+                max_uses: self.usage_limits.max_uses,
+                max_uses_per_hour: self.usage_limits.max_uses_per_hour,
+            },
+            bound_facets: each("bound_facets", &self.bound_facets, |facet| {
+                Facet::parse_bindable(facet)
+            })?,
+            window: match start.map_err(at("window.start_time"))? {
+                Some(start) => Window::Fixed { start, duration },
+                None => Window::OnApproval { duration },
+            },
+            owner: Principal::parse_human(&self.owner).map_err(at("owner"))?,
+            on_behalf_of: self
+                .on_behalf_of
+                .as_deref()
+                .map(Principal::parse_human)
+                .transpose()
+                .map_err(at("on_behalf_of"))?,
+            domain: self
+                .domain
+                .as_deref()
+                .map(DomainId::parse)
+                .transpose()
+                .map_err(at("domain"))?,
+            evidence: each("evidence", &self.evidence, EvidenceManifest::parse)?,
+            incident: some(&self.incident_ref, "incident_ref")?,
+            defect: some(&self.defect_ref, "defect_ref")?,
+            renews: self
+                .renews
+                .as_deref()
+                .map(ExceptionId::parse)
+                .transpose()
+                .map_err(at("renews"))?,
+            preemptive: self.preemptive,
+            text: text.into(),
+        };
+        request.checked()
+    }
+}
+
+/// A request from canonical JSON.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(super) fn of_json(text: &str) -> Result<Request, Invalid> {
+    let manifest: RequestManifest = serde_json::from_str(text)
+        .map_err(|error| Invalid::new("", format!("does not read as JSON: {error}"), ""))?;
+    manifest.parse(text)
+}
+
+/// The one request of a file.
+///
+/// # Errors
+///
+/// What is wrong with it, and where.
+pub fn read_request(file: &str, content: &str) -> Result<Request, Problem> {
+    let documents = document::split(content);
+    let [(first, text)] = documents.as_slice() else {
+        return Err(Problem::whole(
+            file,
+            format!("holds {} documents; send one request", documents.len()),
+        ));
+    };
+    let manifest: RequestManifest = serde_saphyr::from_str_with_options(text, options())
+        .map_err(|error| document::unreadable(file, content, *first, text, &error))?;
+    let read = json::of_yaml(text).and_then(|json| manifest.parse(&json));
+    read.map_err(|error| {
+        let (line, column) = Places::of(text).find(error.path());
+        let line = line.saturating_add(*first);
+        Problem::at(file, content, line, column, format!("Request: {error}"))
+    })
+}

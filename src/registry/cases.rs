@@ -1,0 +1,473 @@
+//! Requests and votes: load, decide, save, all in the writer's turn.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{
+        Act, Ballot, Case, Cause, Digest, Edit, ExceptionId, ExceptionState, Invalid, Kind, Name,
+        Principal, Removal, Request, Target, Terms, Timestamp, Transaction, Vote,
+    },
+    engine::{
+        Asked, Electorate, Snapshot,
+        lifecycle::{self, Event, step},
+        terms,
+    },
+    manifest::{exception_of, read_json, read_request, terms_digest, write_case},
+};
+
+use super::{
+    authn::Caller,
+    core::{Draft, Planned, Registry},
+    role::Role,
+    view::View,
+    workflow::{Refused, digest},
+};
+
+/// What somebody decides.
+#[derive(Clone, Debug)]
+pub(super) struct Decides {
+    /// About which exception.
+    pub id: ExceptionId,
+    /// Whether they are for it.
+    pub approves: bool,
+    /// Why.
+    pub comment: Box<str>,
+    /// The terms they saw.
+    pub digest: Digest,
+    /// The evidence they looked at.
+    pub reviewed: Vec<(Box<str>, Digest)>,
+    /// When the terms were shown to them, if that is known.
+    pub viewed: Option<Timestamp>,
+}
+
+impl From<lifecycle::Refused> for Refused {
+    fn from(refused: lifecycle::Refused) -> Self {
+        match &refused {
+            lifecycle::Refused::Illegal { .. } | lifecycle::Refused::Guard(_) => {
+                Self::Precondition(refused.to_string())
+            }
+            lifecycle::Refused::Outdated => Self::Conflict(refused.to_string()),
+        }
+    }
+}
+
+/// Who calls, as somebody who may ask and decide.
+fn principal(caller: &Caller) -> Result<Principal, Refused> {
+    Principal::parse(&caller.identity).map_err(|_| {
+        Refused::Forbidden(format!(
+            "`{}` is nobody who asks or decides; use a token of `user:NAME` or `agent:NAME`",
+            caller.identity
+        ))
+    })
+}
+
+fn known<'a>(view: &'a View, id: &ExceptionId) -> Result<&'a Arc<Case>, Refused> {
+    view.cases.get(id.as_str()).ok_or_else(|| {
+        let applied = view.snapshot.exception(id.as_str()).is_some();
+        Refused::NotFound(if applied {
+            format!("{id} was applied by an administrator and never requested")
+        } else {
+            format!("there is no exception `{id}`")
+        })
+    })
+}
+
+/// The terms of a case as things are, with their digest.
+pub(super) fn terms_of(view: &View, case: &Case, now: Timestamp) -> Result<Terms, Invalid> {
+    let window = case.granted.map_or_else(
+        || case.request.window.ends(now),
+        |granted| (granted.effective, granted.expire),
+    );
+    let asked = Asked {
+        id: &case.id,
+        requester: &case.requester,
+        request: &case.request,
+        window,
+    };
+    let mut terms = terms(asked, &view.snapshot, &view.cases, now)?;
+    terms.digest = terms_digest(case, &terms)?;
+    Ok(terms)
+}
+
+/// Whether who cast a vote still may, at the tier of its terms (A3).
+pub(super) fn holds<'a>(view: &'a View, case: &'a Case) -> impl Fn(&Vote) -> bool + 'a {
+    let tier = case.terms.as_ref().map(|terms| terms.tier);
+    let electorate =
+        tier.map(|tier| Electorate::new(&view.snapshot, &case.requester, &case.request, tier));
+    let seats = case.terms.iter().flat_map(|terms| &terms.seats);
+    let seats: Vec<_> = seats.collect();
+    move |vote| {
+        let seat = seats
+            .iter()
+            .find(|seat| (seat.stage.role, &seat.domain) == (vote.role, &vote.domain));
+        let (Some(electorate), Some(seat)) = (&electorate, seat) else {
+            return false;
+        };
+        electorate.admit(&vote.approver, seat).is_ok()
+    }
+}
+
+/// Puts cases, and what they grant, into a transaction.
+pub(super) fn put(
+    view: &View,
+    draft: Draft,
+    cases: Vec<Case>,
+    planned: &mut Planned,
+) -> Result<(), Refused> {
+    for case in cases {
+        let edit = |kind: Kind, manifest: String| {
+            let name = Name::new(kind, case.id.as_str());
+            let known = view.objects.get(&name);
+            let revision = known.map_or(0, |stored| stored.revision);
+            Edit {
+                name,
+                revision: revision.saturating_add(1),
+                manifest: Some(manifest.into()),
+            }
+        };
+        planned
+            .transaction
+            .edits
+            .push(edit(Kind::Case, write_case(&case)));
+        if case.granted.is_some()
+            && let Some(manifest) = exception_of(&case, draft.time)
+        {
+            let edit = edit(Kind::Exception, manifest);
+            let read = edit.manifest.as_deref().unwrap_or_default();
+            let change = read_json(Kind::Exception, edit.revision, read);
+            planned.changes.push(change.map_err(Refused::Invalid)?);
+            planned.transaction.edits.push(edit);
+        }
+        planned.cases.push(Arc::new(case));
+    }
+    let changes = planned.changes.clone();
+    let approved = planned
+        .cases
+        .iter()
+        .any(|case| case.state == ExceptionState::Approved);
+    let (snapshot, errors) = view
+        .snapshot
+        .taking(changes, digest(draft.revision)?, draft.revision);
+    // What ends need not fit any more: it grants nothing either way.
+    if let Some(error) = errors.into_iter().next().filter(|_| approved) {
+        return Err(Refused::Invalid(error.invalid));
+    }
+    planned.snapshot = snapshot;
+    Ok(())
+}
+
+/// A transaction with cases and removals.
+pub(super) fn planned(
+    view: &View,
+    draft: Draft,
+    principal: &str,
+    action: &str,
+    cases: Vec<Case>,
+    removals: Vec<Removal>,
+) -> Result<Planned, Refused> {
+    let mut planned = Planned {
+        transaction: Transaction {
+            revision: draft.revision,
+            time: draft.time,
+            principal: principal.into(),
+            action: action.into(),
+            edits: Vec::new(),
+            removals,
+        },
+        changes: Vec::new(),
+        snapshot: view.snapshot.clone(),
+        cases: Vec::new(),
+    };
+    put(view, draft, cases, &mut planned)?;
+    Ok(planned)
+}
+
+/// The removal that takes an exception back (T13).
+pub(super) fn removal(draft: Draft, place: usize, case: &Case, why: Cause, by: &str) -> Removal {
+    let place = u64::try_from(place).unwrap_or(u64::MAX);
+    Removal {
+        sequence: draft.sequence.saturating_add(place),
+        act: Act::Revoke,
+        target: Target::Exception(case.id.clone()),
+        cause: why,
+        note: case.reason.clone(),
+        initiator: by.into(),
+        time: draft.time,
+    }
+}
+
+/// An id that was never used; the log's revision, so that it grows.
+fn fresh_id(view: &View, draft: Draft) -> Result<ExceptionId, Refused> {
+    let mut number = draft.revision;
+    loop {
+        let text = format!("EX-{number}");
+        let taken = [Kind::Case, Kind::Exception]
+            .into_iter()
+            .any(|kind| view.objects.get(&Name::new(kind, &text)).is_some());
+        if !taken {
+            return ExceptionId::parse(&text).map_err(Refused::Invalid);
+        }
+        number = number.saturating_add(1_000_000);
+    }
+}
+
+/// Whether the exception that a case would grant is one that its tier permits, conditions and all.
+fn permitted(view: &View, draft: Draft, case: &Case) -> Result<(), Refused> {
+    let granted = Case {
+        state: ExceptionState::Approved,
+        ..case.clone()
+    };
+    let Some(manifest) = exception_of(&granted, draft.time) else {
+        return Ok(());
+    };
+    let change = read_json(Kind::Exception, 1, &manifest).map_err(Refused::Invalid)?;
+    let after: Result<Snapshot, _> =
+        view.snapshot
+            .after(vec![change], digest(draft.revision)?, draft.revision);
+    match after {
+        Ok(_) => Ok(()),
+        Err(errors) => {
+            let first = errors.into_iter().next();
+            Err(first.map_or_else(
+                || Refused::Precondition("it cannot be granted".into()),
+                |error| Refused::Invalid(error.invalid),
+            ))
+        }
+    }
+}
+
+impl Registry {
+    /// Asks for an exception, or anew for one that was not decided; approved at once where nobody
+    /// has to decide. With `dry_run` it says what would be, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// What stands against it.
+    pub(super) async fn ask(
+        &self,
+        caller: &Caller,
+        file: Option<(String, String)>,
+        again: Option<ExceptionId>,
+        dry_run: bool,
+    ) -> Result<Arc<Case>, Refused> {
+        let requester = principal(caller)?;
+        let asked: Option<Request> = file
+            .map(|(name, content)| read_request(&name, &content))
+            .transpose()
+            .map_err(|problem| Refused::Problems(vec![problem]))?;
+        self.write(|view, draft| {
+            let case = if let Some(id) = &again {
+                amended(known(view, id)?, &requester, asked, draft.time)?
+            } else {
+                let request = asked.ok_or_else(|| {
+                    let fix = "send a manifest of kind Request";
+                    Refused::Invalid(Invalid::new("file", "is missing", fix))
+                })?;
+                drafted(fresh_id(view, draft)?, requester, request, draft.time)
+            };
+            let terms = terms_of(view, &case, draft.time).map_err(Refused::Invalid)?;
+            let with_terms = Case {
+                terms: Some(terms.clone()),
+                ..case.clone()
+            };
+            permitted(view, draft, &with_terms)?;
+            let next = step(&case, Event::Submit(terms), draft.time, |_| false)?;
+            let case = Arc::new(next.clone());
+            if dry_run {
+                return Ok((None, case));
+            }
+            let action = if next.state == ExceptionState::Approved {
+                "exception approve automatically"
+            } else {
+                "exception request"
+            };
+            let planned = planned(view, draft, &caller.identity, action, vec![next], vec![])?;
+            Ok((Some(planned), case))
+        })
+        .await
+    }
+
+    /// Decides about an exception, or says that it still holds.
+    ///
+    /// # Errors
+    ///
+    /// What stands against it. Terms that changed void every vote: the case is a draft again.
+    pub(super) async fn decide(
+        &self,
+        caller: &Caller,
+        decides: Decides,
+    ) -> Result<Arc<Case>, Refused> {
+        let approver = principal(caller)?;
+        let outcome = self
+            .write(|view, draft| {
+                let case = known(view, &decides.id)?;
+                let plan = |next: Case, action: &str| {
+                    let told = Arc::new(next.clone());
+                    let planned =
+                        planned(view, draft, &caller.identity, action, vec![next], vec![])?;
+                    Ok::<_, Refused>((Some(planned), told))
+                };
+                let terms = terms_of(view, case, draft.time).map_err(Refused::Invalid)?;
+                let pending = case.state == ExceptionState::Pending;
+                if pending
+                    && case
+                        .terms
+                        .as_ref()
+                        .is_none_or(|known| known.digest != terms.digest)
+                {
+                    // T4: what they were to decide about is no more.
+                    let why =
+                        "what it is bound to, or who decides, has changed since it was asked for";
+                    let next = step(case, Event::Outdate(why.into()), draft.time, |_| false)?;
+                    let (planned, told) = plan(next, "exception outdate")?;
+                    return Ok((planned, Err(told)));
+                }
+                let vote = seated(view, case, &terms, &approver, &decides, draft.time)?;
+                let on_terms = Case {
+                    terms: Some(terms.clone()),
+                    ..(**case).clone()
+                };
+                let still = holds(view, &on_terms);
+                let next = step(case, Event::Vote(vote, terms), draft.time, still)?;
+                let action = match next.state {
+                    ExceptionState::Approved if pending => "exception approve",
+                    ExceptionState::Denied => "exception deny",
+                    _ => "exception vote",
+                };
+                let (planned, told) = plan(next, action)?;
+                Ok((planned, Ok(told)))
+            })
+            .await?;
+        outcome.map_err(|case| {
+            Refused::Precondition(format!(
+                "{}: {}; it is a draft again and has no votes, ask its requester to hand it in anew",
+                case.id, case.reason
+            ))
+        })
+    }
+
+    /// Takes a request back, or closes an exception that is no longer needed.
+    ///
+    /// # Errors
+    ///
+    /// What stands against it.
+    pub(super) async fn give_up(
+        &self,
+        caller: &Caller,
+        id: &ExceptionId,
+        why: Box<str>,
+    ) -> Result<Arc<Case>, Refused> {
+        let who = principal(caller)?;
+        self.write(|view, draft| {
+            let case = known(view, id)?;
+            let own = [&case.requester, &case.request.owner].contains(&&who);
+            if !own && caller.role != Role::Admin {
+                return Err(Refused::Forbidden(format!(
+                    "{id} is given up by its requester, its owner or an administrator, and `{who}` is none"
+                )));
+            }
+            let (event, action) = if case.state == ExceptionState::Pending {
+                (Event::Withdraw, "exception withdraw")
+            } else {
+                (Event::Close(why), "exception close")
+            };
+            let next = step(case, event, draft.time, |_| false)?;
+            let told = Arc::new(next.clone());
+            let planned = planned(view, draft, &caller.identity, action, vec![next], vec![])?;
+            Ok((Some(planned), told))
+        })
+        .await
+    }
+}
+
+/// A request that begins (T1).
+fn drafted(id: ExceptionId, requester: Principal, request: Request, now: Timestamp) -> Case {
+    Case {
+        id,
+        requester,
+        request,
+        state: ExceptionState::Draft,
+        reason: "being written".into(),
+        since: now,
+        created: now,
+        terms: None,
+        votes: Vec::new(),
+        granted: None,
+    }
+}
+
+/// A case that is asked for anew: a draft, without votes (T4).
+fn amended(
+    case: &Case,
+    requester: &Principal,
+    asked: Option<Request>,
+    now: Timestamp,
+) -> Result<Case, Refused> {
+    if case.requester != *requester {
+        return Err(Refused::Forbidden(format!(
+            "{} was asked for by `{}`, and only they ask anew",
+            case.id, case.requester
+        )));
+    }
+    let case = if case.state == ExceptionState::Pending {
+        step(case, Event::Outdate("amended".into()), now, |_| false)?
+    } else {
+        case.clone()
+    };
+    Ok(match asked {
+        Some(request) => Case { request, ..case },
+        None => case,
+    })
+}
+
+/// The vote of `approver`, in the first open seat that they may fill.
+fn seated(
+    view: &View,
+    case: &Case,
+    terms: &Terms,
+    approver: &Principal,
+    decides: &Decides,
+    now: Timestamp,
+) -> Result<Vote, Refused> {
+    let on_terms = Case {
+        terms: Some(terms.clone()),
+        ..case.clone()
+    };
+    let still = holds(view, &on_terms);
+    let open = lifecycle::open(&on_terms, &still);
+    let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, terms.tier);
+    let mut why = None;
+    let mut seats = open.into_iter().filter(|seat| {
+        let admitted = electorate.admit(approver, seat);
+        why = why.take().or(admitted.clone().err());
+        admitted.is_ok()
+    });
+    let Some(seat) = seats.next() else {
+        drop(seats);
+        return Err(match why {
+            Some(why) => Refused::Forbidden(why),
+            None => Refused::Precondition(format!(
+                "{} is {} and waits for nobody's decision",
+                case.id, case.state
+            )),
+        });
+    };
+    let directory = view.snapshot.directory();
+    Ok(Vote {
+        approver: approver.clone(),
+        person: directory.person(approver).into(),
+        role: seat.stage.role,
+        domain: seat.domain.clone(),
+        approves: decides.approves,
+        comment: decides.comment.clone(),
+        reviewed: decides.reviewed.clone(),
+        digest: decides.digest.clone(),
+        time: now,
+        viewed: decides.viewed,
+        ballot: if case.state == ExceptionState::Pending {
+            Ballot::Initial
+        } else {
+            Ballot::Revalidation
+        },
+    })
+}

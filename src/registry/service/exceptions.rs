@@ -1,0 +1,353 @@
+//! `exeat.v1.ExceptionService`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tonic::{Request, Response, Status};
+
+use crate::{
+    domain::{Case, Digest, ExceptionId, ExceptionState, Invalid, Principal, Seat, Timestamp},
+    engine::{Electorate, lifecycle},
+    manifest::write_case,
+    registry::{
+        authn::Caller,
+        cases::{Decides, holds, terms_of},
+        core::Registry,
+        view::View,
+    },
+    wire::{Fault, Received, sync::stamp, v1},
+};
+
+use super::{opened, page};
+
+/// Longest comment, in bytes.
+const COMMENT: usize = 4 << 10;
+/// Most looks at cases that are remembered.
+const LOOKS: usize = 10_000;
+
+/// When somebody first looked at terms.
+type Looks = HashMap<(Box<str>, Digest), Timestamp>;
+
+/// Answers for exceptions on their way.
+#[derive(Clone, Debug)]
+pub(crate) struct Exceptions {
+    registry: Arc<Registry>,
+    looks: Arc<Mutex<Looks>>,
+}
+
+fn id(text: &str) -> Result<ExceptionId, Fault> {
+    ExceptionId::parse(text).map_err(|error| Fault::Invalid(error.under("id")))
+}
+
+fn short(field: &str, text: String) -> Result<Box<str>, Fault> {
+    if text.len() > COMMENT {
+        let invalid = Invalid::new(field, "is longer than 4 KiB", "say it shorter");
+        return Err(Fault::Invalid(invalid));
+    }
+    Ok(text.into())
+}
+
+fn seat_text(seat: &Seat) -> String {
+    let domain = seat.domain.as_ref();
+    let of = domain.map_or(String::new(), |domain| format!(" for {domain}"));
+    format!("{} {}{of}", seat.stage.quorum, seat.stage.role)
+}
+
+/// The case as it would be decided now: of one that was granted, on its terms as they are now.
+fn current(view: &View, case: &Case, now: Timestamp) -> Case {
+    let granted = matches!(
+        case.state,
+        ExceptionState::Approved | ExceptionState::Suspended
+    );
+    let terms = granted.then(|| terms_of(view, case, now).ok()).flatten();
+    Case {
+        terms: terms.or_else(|| case.terms.clone()),
+        ..case.clone()
+    }
+}
+
+fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
+    let case = &current(view, case, now);
+    let terms = case.terms.as_ref();
+    let open = {
+        let still = holds(view, case);
+        lifecycle::open(case, &still)
+            .into_iter()
+            .map(seat_text)
+            .collect()
+    };
+    let granted = case.granted;
+    v1::Case {
+        id: case.id.to_string(),
+        state: case.state.name().to_owned(),
+        reason: case.reason.to_string(),
+        since: Some(stamp(case.since)),
+        requester: case.requester.to_string(),
+        owner: case.request.owner.to_string(),
+        control_ids: case
+            .request
+            .controls
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        tier: terms.map_or(String::new(), |terms| terms.tier.to_string()),
+        digest: terms.map_or(String::new(), |terms| terms.digest.to_string()),
+        deadline: terms.and_then(|terms| terms.deadline).map(stamp),
+        open_seats: open,
+        effective_time: granted.map(|granted| stamp(granted.effective)),
+        expire_time: granted.map(|granted| stamp(granted.expire)),
+        next_revalidation_time: granted
+            .and_then(|granted| granted.next_revalidation)
+            .map(stamp),
+        record: write_case(case),
+    }
+}
+
+/// Whether a case waits for `who` to decide.
+fn waits_for(view: &View, case: &Case, who: &Principal, now: Timestamp) -> bool {
+    let case = &current(view, case, now);
+    let Some(terms) = &case.terms else {
+        return false;
+    };
+    let still = holds(view, case);
+    let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, terms.tier);
+    let person = view.snapshot.directory().person(who);
+    let decided = case
+        .votes
+        .iter()
+        .any(|vote| vote.digest == terms.digest && &*vote.person == person);
+    let open = lifecycle::open(case, &still);
+    !decided
+        && open
+            .into_iter()
+            .any(|seat| electorate.admit(who, seat).is_ok())
+}
+
+impl Exceptions {
+    pub(in crate::registry) fn new(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            looks: Arc::default(),
+        }
+    }
+
+    fn told(&self, case: &Case) -> v1::Case {
+        let view = self.registry.view();
+        message(&view, case, self.registry.clock.now().latest)
+    }
+
+    async fn requested(
+        &self,
+        request: Request<Received<v1::RequestExceptionRequest>>,
+    ) -> Result<v1::RequestExceptionResponse, Fault> {
+        let (caller, message) = opened(request)?;
+        let v1::RequestExceptionRequest {
+            file,
+            id: again,
+            dry_run,
+        } = message;
+        let again = (!again.is_empty()).then(|| id(&again)).transpose()?;
+        let file = file.map(|v1::ManifestFile { name, content }| (name, content));
+        let case = self.registry.ask(&caller, file, again, dry_run).await?;
+        Ok(v1::RequestExceptionResponse {
+            case: Some(self.told(&case)),
+        })
+    }
+
+    fn got(
+        &self,
+        request: Request<Received<v1::GetCaseRequest>>,
+    ) -> Result<v1::GetCaseResponse, Fault> {
+        let (caller, v1::GetCaseRequest { id: text }) = opened(request)?;
+        let id = id(&text)?;
+        let view = self.registry.view();
+        let case = view
+            .cases
+            .get(id.as_str())
+            .ok_or_else(|| Fault::NotFound(format!("there is no exception `{id}` on its way")))?;
+        let now = self.registry.clock.now().latest;
+        let told = message(&view, case, now);
+        self.looked(&caller, &told.digest, now);
+        Ok(v1::GetCaseResponse { case: Some(told) })
+    }
+
+    /// Notes that somebody looked at terms.
+    fn looked(&self, caller: &Caller, digest: &str, now: Timestamp) {
+        let Ok(digest) = Digest::parse(digest) else {
+            return;
+        };
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        if looks.len() >= LOOKS {
+            looks.clear();
+        }
+        looks
+            .entry((caller.identity.clone(), digest))
+            .or_insert(now);
+    }
+
+    fn listed(
+        &self,
+        request: Request<Received<v1::ListCasesRequest>>,
+    ) -> Result<v1::ListCasesResponse, Fault> {
+        let (caller, message_) = opened(request)?;
+        let v1::ListCasesRequest {
+            state,
+            waiting_for_me,
+            page_size,
+            page_token,
+        } = message_;
+        let state = if state.is_empty() {
+            None
+        } else {
+            let known = ExceptionState::parse(&state.to_ascii_uppercase());
+            let unknown = || {
+                let fix = "use a state such as PENDING or APPROVED";
+                Fault::Invalid(Invalid::new("state", format!("`{state}` is no state"), fix))
+            };
+            Some(known.ok_or_else(unknown)?)
+        };
+        let who = Principal::parse(&caller.identity).ok();
+        let view = self.registry.view();
+        let now = self.registry.clock.now().latest;
+        let mut found: Vec<_> = view
+            .cases
+            .values()
+            .filter(|case| state.is_none_or(|state| case.state == state))
+            .filter(|case| {
+                let mut who = who.iter();
+                !waiting_for_me || who.any(|who| waits_for(&view, case, who, now))
+            })
+            .collect();
+        found.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        let after = found
+            .iter()
+            .position(|case| case.id.as_str() == page_token)
+            .map_or(0, |at| at.saturating_add(1));
+        let size = page(page_size);
+        let cases: Vec<_> = found.iter().skip(after).take(size).collect();
+        let more = found.len() > after.saturating_add(cases.len());
+        let last = cases.last().map(|case| case.id.to_string());
+        Ok(v1::ListCasesResponse {
+            cases: cases
+                .into_iter()
+                .map(|case| message(&view, case, now))
+                .collect(),
+            next_page_token: last.filter(|_| more).unwrap_or_default(),
+        })
+    }
+
+    async fn decided(
+        &self,
+        request: Request<Received<v1::DecideRequest>>,
+    ) -> Result<v1::DecideResponse, Fault> {
+        let (caller, message) = opened(request)?;
+        let v1::DecideRequest {
+            id: text,
+            approve,
+            comment,
+            digest,
+            reviewed_evidence,
+        } = message;
+        let id = id(&text)?;
+        let digest = Digest::parse(&digest).map_err(|_| {
+            let fix = "send the digest of the terms you looked at";
+            Fault::Invalid(Invalid::new("digest", "is missing", fix))
+        })?;
+        let view = self.registry.view();
+        let evidence = view
+            .cases
+            .get(id.as_str())
+            .map(|case| case.request.evidence.clone())
+            .unwrap_or_default();
+        let mut reviewed = Vec::new();
+        for name in reviewed_evidence {
+            let item = evidence.iter().find(|item| *item.id == *name);
+            let item = item.ok_or_else(|| {
+                let what = format!("`{name}` is no evidence of {id}");
+                Fault::Invalid(Invalid::new(
+                    "reviewed_evidence",
+                    what,
+                    "see `exeat exception show`",
+                ))
+            })?;
+            reviewed.push((item.id.clone(), item.digest.clone()));
+        }
+        let viewed = {
+            let looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            looks
+                .get(&(caller.identity.clone(), digest.clone()))
+                .copied()
+        };
+        let decides = Decides {
+            id,
+            approves: approve,
+            comment: short("comment", comment)?,
+            digest,
+            reviewed,
+            viewed,
+        };
+        let case = self.registry.decide(&caller, decides).await?;
+        Ok(v1::DecideResponse {
+            case: Some(self.told(&case)),
+        })
+    }
+
+    async fn given_up(
+        &self,
+        request: Request<Received<v1::GiveUpRequest>>,
+    ) -> Result<v1::GiveUpResponse, Fault> {
+        let (caller, v1::GiveUpRequest { id: text, reason }) = opened(request)?;
+        let why = if reason.is_empty() {
+            "no longer needed".into()
+        } else {
+            reason
+        };
+        let case = self
+            .registry
+            .give_up(&caller, &id(&text)?, short("reason", why)?)
+            .await?;
+        Ok(v1::GiveUpResponse {
+            case: Some(self.told(&case)),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::exception_service_server::ExceptionService for Exceptions {
+    async fn request_exception(
+        &self,
+        request: Request<Received<v1::RequestExceptionRequest>>,
+    ) -> Result<Response<v1::RequestExceptionResponse>, Status> {
+        Ok(Response::new(self.requested(request).await?))
+    }
+
+    async fn get_case(
+        &self,
+        request: Request<Received<v1::GetCaseRequest>>,
+    ) -> Result<Response<v1::GetCaseResponse>, Status> {
+        Ok(Response::new(self.got(request)?))
+    }
+
+    async fn list_cases(
+        &self,
+        request: Request<Received<v1::ListCasesRequest>>,
+    ) -> Result<Response<v1::ListCasesResponse>, Status> {
+        Ok(Response::new(self.listed(request)?))
+    }
+
+    async fn decide(
+        &self,
+        request: Request<Received<v1::DecideRequest>>,
+    ) -> Result<Response<v1::DecideResponse>, Status> {
+        Ok(Response::new(self.decided(request).await?))
+    }
+
+    async fn give_up(
+        &self,
+        request: Request<Received<v1::GiveUpRequest>>,
+    ) -> Result<Response<v1::GiveUpResponse>, Status> {
+        Ok(Response::new(self.given_up(request).await?))
+    }
+}

@@ -1,0 +1,145 @@
+//! What the clock and the world do to exceptions: recorded here, in force at sidecars already.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{Case, Cause, ExceptionState, OnChange, Timestamp},
+    engine::{
+        Against, against,
+        lifecycle::{Event, due, step},
+    },
+};
+
+use super::{
+    cases::{planned, removal},
+    core::Registry,
+    view::View,
+    workflow::Refused,
+};
+
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// Most cases moved by one transaction.
+const MOST: usize = 500;
+/// In whose name.
+const SYSTEM: &str = "service:registry";
+
+/// What is to happen to a case now, and why.
+fn demanded(view: &View, case: &Case, now: Timestamp) -> Option<(Event, Cause)> {
+    if let (Some(event), _) = due(case, now) {
+        return Some((event, Cause::Admin));
+    }
+    let terms = case.terms.as_ref()?;
+    let pending = match case.state {
+        ExceptionState::Pending => true,
+        ExceptionState::Approved | ExceptionState::Suspended => false,
+        ExceptionState::Draft
+        | ExceptionState::Denied
+        | ExceptionState::Withdrawn
+        | ExceptionState::Lapsed
+        | ExceptionState::Expired
+        | ExceptionState::Revoked
+        | ExceptionState::Closed => return None,
+    };
+    if !pending && view.snapshot.takes_back(case.id.as_str()) {
+        return Some((Event::Revoke("taken back".into()), Cause::Admin));
+    }
+    let found = against(&case.request, terms, &view.snapshot, now)?;
+    let (why, of) = match found {
+        Against::Ends(why) => (why, Cause::Offboarded),
+        Against::Changed(why) => (why, Cause::ContextChanged),
+        Against::Waits(why) if pending => (why, Cause::OwnerInactive),
+        Against::Waits(why) => {
+            let suspended = case.state == ExceptionState::Suspended;
+            return (!suspended).then(|| (Event::Suspend(why.into()), Cause::OwnerInactive));
+        }
+    };
+    let over = of == Cause::Offboarded || terms.on_change == OnChange::Revoke;
+    Some(match (pending, over, case.state) {
+        (true, _, _) => (Event::Outdate(why.into()), of),
+        (false, true, _) => (Event::Revoke(why.into()), of),
+        (false, false, ExceptionState::Suspended) => return None,
+        (false, false, _) => (Event::Suspend(why.into()), of),
+    })
+}
+
+impl Registry {
+    /// Moves every case that is due; tells when the next is due by the clock alone.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub(super) async fn sweep(&self) -> Result<Option<Timestamp>, Refused> {
+        loop {
+            let moved = self
+                .write(|view, draft| {
+                    let mut next = Vec::new();
+                    let mut removals = Vec::new();
+                    for case in view.cases.values() {
+                        if next.len() >= MOST {
+                            break;
+                        }
+                        let Some((event, cause)) = demanded(view, case, draft.time) else {
+                            continue;
+                        };
+                        let revokes = matches!(event, Event::Revoke(_));
+                        let Ok(after) = step(case, event, draft.time, |_| true) else {
+                            continue;
+                        };
+                        tracing::info!(exception = %case.id, from = %case.state, to = %after.state, reason = &*after.reason, "an exception moves by itself");
+                        if revokes && !view.snapshot.takes_back_itself(&case.id) {
+                            let place = removals.len();
+                            removals.push(removal(draft, place, &after, cause, SYSTEM));
+                        }
+                        next.push(after);
+                    }
+                    let moved = next.len();
+                    if moved == 0 {
+                        return Ok((None, 0));
+                    }
+                    let planned =
+                        planned(view, draft, SYSTEM, "exception sweep", next, removals)?;
+                    Ok((Some(planned), moved))
+                })
+                .await?;
+            if moved < MOST {
+                break;
+            }
+        }
+        let view = self.view();
+        let now = self.clock.now().latest;
+        let next = view.cases.values().filter_map(|case| due(case, now).1);
+        Ok(next.min())
+    }
+}
+
+/// Records, until stopped, what the clock and changes do to exceptions.
+pub(super) async fn sweeps(registry: Arc<Registry>, stop: CancellationToken) -> Result<(), String> {
+    let mut changes = registry.changes();
+    let mut next = None;
+    let mut again = true;
+    loop {
+        if again || next.is_some_and(|next| next <= registry.clock.now().latest) {
+            again = false;
+            match registry.sweep().await {
+                Ok(later) => next = later,
+                Err(refused) => {
+                    tracing::error!(
+                        ?refused,
+                        "exceptions cannot be moved; they end at their sidecars all the same"
+                    );
+                    again = true;
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = changes.changed() => again = true,
+            () = sleep(LOOK) => {}
+        }
+    }
+}

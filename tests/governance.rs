@@ -1,0 +1,686 @@
+//! Request, approve, use, revalidate, revoke: through the registry's services, with a sidecar that
+//! follows it.
+
+#[path = "support/governed.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod governed;
+
+use exeat::{runtime::clock::Clock, wire::v1};
+use governed::{Client, Registry, Sidecar, control, files, noon, seconds, subject};
+use tonic::{Code, Status};
+
+const EXCEPTED: &str = "ALLOW_BY_EXCEPTION";
+const DAY: i64 = 86_400;
+
+fn people() -> String {
+    let person = |id: &str, more: &str| {
+        format!("---\napiVersion: exeat/v1\nkind: Person\nid: user:{id}\n{more}")
+    };
+    let group = |id: &str, members: &str| {
+        format!("---\napiVersion: exeat/v1\nkind: Group\nid: {id}\nmembers: [{members}]\n")
+    };
+    person("o", "")
+        + &person("alice", "person_id: p-alice\n")
+        + &person("alice2", "person_id: p-alice\n")
+        + &person("bob", "person_id: p-bob\n")
+        + &person("bob2", "person_id: p-bob\n")
+        + &person("carol", "")
+        + &person("dave", "")
+        + &person("left", "active: false\n")
+        + &group("owners", "\"group:inner\", \"user:left\"")
+        // In a circle, which ends.
+        + &group("inner", "\"user:bob\", \"user:alice2\", \"user:dave\", \"group:owners\"")
+        + &group("risk", "\"user:carol\", \"user:bob2\"")
+        + "---\napiVersion: exeat/v1\nkind: Domain\nid: team\ndisplay_name: Team\nowner: user:o\napprover_groups: {control_owner: owners, risk_officer: risk}\n"
+}
+
+fn agent(id: &str) -> String {
+    subject(id, Some("team"))
+}
+
+/// An agent outside production, of which nothing asks for more than LOW.
+fn spare(id: &str) -> String {
+    agent(id).replace("environment: prod", "environment: dev")
+}
+
+fn lax(id: &str, action: &str) -> String {
+    control(id, action, "true").replace("severity: HIGH", "severity: LOW")
+}
+
+struct Ask<'a> {
+    control: &'a str,
+    agent: &'a str,
+    action: &'a str,
+    environment: &'a str,
+    hours: i64,
+    more: &'a str,
+}
+
+const PLAIN: Ask<'_> = Ask {
+    control: "CT-RISKY",
+    agent: "agent",
+    action: "risky",
+    environment: "prod",
+    hours: 48,
+    more: "evidence: [{evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}]\n",
+};
+
+impl Ask<'_> {
+    fn text(&self) -> String {
+        let Self {
+            control,
+            agent,
+            action,
+            environment,
+            hours,
+            more,
+        } = self;
+        format!(
+            "apiVersion: exeat/v1\nkind: Request\ncontrol_ids: [{control}]\ndeviation_type: WAIVER\njustification:\n  business_need: the quarter closes on Friday and the batch has to run until then\n  risk_statement: a wrong entry reaches the ledger and has to be reversed by hand\n  remediation_plan: the control learns of batches\n  ticket_ref: T-7\nscope:\n  subject_selector: {{ids: [\"{agent}\"]}}\n  actions: [{action}]\n  resources: [ANY]\n  environments: [{environment}]\n  purposes: [work]\nwindow: {{duration: {hours}h}}\nowner: user:alice\n{more}"
+        )
+    }
+}
+
+struct World {
+    scratch: tempfile::TempDir,
+    clock: Clock,
+    registry: Registry,
+    admin: Client,
+}
+
+impl World {
+    async fn start() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(noon());
+        let registry = Registry::start(&scratch.path().join("r"), clock.clone()).await;
+        let mut admin = registry.client().await;
+        let world = people()
+            + &control("CT-RISKY", "risky", "true")
+            + &control("CT-PLAIN", "plain", "false")
+            + &agent("agent");
+        admin.apply(&world).await.unwrap();
+        Self {
+            scratch,
+            clock,
+            registry,
+            admin,
+        }
+    }
+
+    async fn as_who(&mut self, identity: &str) -> Client {
+        let role = if identity.starts_with("agent:") {
+            v1::Role::Viewer
+        } else {
+            v1::Role::Approver
+        };
+        let token = self.admin.let_in(identity, role, &[]).await;
+        self.registry.client_with(&token).await
+    }
+
+    async fn sidecar(&mut self) -> Sidecar {
+        let token = self
+            .admin
+            .let_in("service:s1", v1::Role::Sidecar, &["*"])
+            .await;
+        Sidecar::start(
+            &self.scratch.path().join("s"),
+            &self.registry.address,
+            &self.registry.key,
+            &token,
+            self.clock.clone(),
+        )
+        .await
+        .unwrap()
+    }
+}
+
+async fn ask(client: &mut Client, ask: &Ask<'_>) -> Result<v1::Case, Status> {
+    let request = v1::RequestExceptionRequest {
+        file: files(&ask.text()).pop(),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let answer = client.exceptions.request_exception(request).await?;
+    Ok(answer.into_inner().case.unwrap())
+}
+
+async fn look(client: &mut Client, id: &str) -> v1::Case {
+    let request = v1::GetCaseRequest { id: id.into() };
+    let answer = client.exceptions.get_case(request).await.unwrap();
+    answer.into_inner().case.unwrap()
+}
+
+async fn approve(client: &mut Client, case: &v1::Case) -> Result<v1::Case, Status> {
+    let request = v1::DecideRequest {
+        id: case.id.clone(),
+        approve: true,
+        comment: "looked at all of it".into(),
+        digest: case.digest.clone(),
+        reviewed_evidence: vec!["scan".into()],
+    };
+    let answer = client.exceptions.decide(request).await?;
+    Ok(answer.into_inner().case.unwrap())
+}
+
+/// Waits until a case is in a state: the sweep is a task of the registry's own.
+async fn until(client: &mut Client, id: &str, state: &str) -> v1::Case {
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        loop {
+            let case = look(client, id).await;
+            if case.state == state {
+                return case;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    waited
+        .await
+        .unwrap_or_else(|_| panic!("{id} never was {state}"))
+}
+
+#[tokio::test]
+async fn an_exception_is_requested_decided_used_looked_at_again_and_ends() {
+    let mut world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    sidecar.until("agent", "risky", "CONTROL_FAILED").await;
+    let case = ask(&mut alice, &PLAIN).await.unwrap();
+    assert_eq!(
+        (case.state.as_str(), case.tier.as_str()),
+        ("PENDING", "MODERATE"),
+        "E14"
+    );
+    assert_eq!(case.open_seats, ["1 control_owner for team"]);
+    assert!(
+        sidecar
+            .outcome("agent", "risky")
+            .await
+            .contains("CONTROL_FAILED")
+    );
+
+    // Who asked does not decide, nor the same person under another identity (A1).
+    let mut alias = world.as_who("user:alice2").await;
+    for who in [&mut alice, &mut alias] {
+        let refused = approve(who, &case).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(
+            refused.message().contains("does not decide"),
+            "{}",
+            refused.message()
+        );
+    }
+    // Nor who is of another group, or gone (A3).
+    for (who, why) in [
+        ("user:carol", "is not control_owner"),
+        ("user:left", "not an active person"),
+    ] {
+        let mut who = world.as_who(who).await;
+        let refused = approve(&mut who, &case).await.unwrap_err();
+        assert!(refused.message().contains(why), "{}", refused.message());
+    }
+    let waiting = v1::ListCasesRequest {
+        waiting_for_me: true,
+        ..v1::ListCasesRequest::default()
+    };
+    let listed = bob
+        .exceptions
+        .list_cases(waiting.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(listed.cases.len(), 1);
+    assert!(
+        alice
+            .exceptions
+            .list_cases(waiting)
+            .await
+            .unwrap()
+            .into_inner()
+            .cases
+            .is_empty()
+    );
+
+    let seen = look(&mut bob, &case.id).await;
+    let granted = approve(&mut bob, &seen).await.unwrap();
+    assert_eq!(granted.state, "APPROVED");
+    // A sidecar is not sure of the time to the instant.
+    world.clock.advance(seconds(1));
+    sidecar.until("agent", "risky", EXCEPTED).await;
+
+    // What it was bound to changes: it waits until somebody looks at it again, and is bound anew.
+    let changed = agent("agent").replace("permitted_ids: [work]", "permitted_ids: [work, play]");
+    world.admin.apply(&changed).await.unwrap();
+    let waits = until(&mut bob, &case.id, "SUSPENDED").await;
+    assert!(
+        waits.reason.contains("facet purpose of agent has changed"),
+        "{}",
+        waits.reason
+    );
+    let said = sidecar.outcome("agent", "risky").await;
+    assert!(!said.contains(EXCEPTED), "{said}");
+    let refused = approve(&mut bob, &seen).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted, "A5: {refused:?}");
+    let again = approve(&mut bob, &waits).await.unwrap();
+    assert_eq!(
+        (again.state.as_str(), again.expire_time),
+        ("APPROVED", granted.expire_time),
+        "E10"
+    );
+    sidecar.until("agent", "risky", EXCEPTED).await;
+
+    // Its end is enforced by the decision; the registry only records it.
+    world.clock.advance(seconds(2 * DAY));
+    let said = sidecar.outcome("agent", "risky").await;
+    assert!(!said.contains(EXCEPTED), "{said}");
+    until(&mut bob, &case.id, "EXPIRED").await;
+    let refused = approve(&mut bob, &again).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+}
+
+#[tokio::test]
+async fn high_needs_two_persons_in_two_roles_who_saw_the_evidence() {
+    let mut world = World::start().await;
+    let risky = agent("agent").replace("risk_tier: LOW", "risk_tier: HIGH");
+    world.admin.apply(&risky).await.unwrap();
+    let mut alice = world.as_who("user:alice").await;
+    let refused = ask(&mut alice, &PLAIN).await.unwrap_err();
+    assert!(
+        refused.message().contains("evidence"),
+        "E15: {}",
+        refused.message()
+    );
+    let two = Ask {
+        more: "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n- {evidence_id: test, digest: \"sha256:7e57\", expire_time: \"2027-11-22T00:00:00Z\"}\n",
+        ..PLAIN
+    };
+    let case = ask(&mut alice, &two).await.unwrap();
+    assert_eq!(case.tier, "HIGH");
+    assert_eq!(
+        case.open_seats,
+        ["1 control_owner for team", "1 risk_officer for team"]
+    );
+    let mut bob = world.as_who("user:bob").await;
+    let unseen = v1::DecideRequest {
+        id: case.id.clone(),
+        approve: true,
+        comment: "looked at all of it".into(),
+        digest: case.digest.clone(),
+        ..v1::DecideRequest::default()
+    };
+    let refused = bob.exceptions.decide(unseen).await.unwrap_err();
+    assert!(
+        refused.message().contains("`scan` was not reviewed"),
+        "A4: {}",
+        refused.message()
+    );
+    let one = approve(&mut bob, &case).await.unwrap();
+    assert_eq!((one.state.as_str(), one.open_seats.len()), ("PENDING", 1));
+    // The other role, and still the same person (A2).
+    let mut bob2 = world.as_who("user:bob2").await;
+    let refused = approve(&mut bob2, &case).await.unwrap_err();
+    assert!(
+        refused.message().contains("one person counts once"),
+        "{}",
+        refused.message()
+    );
+    let mut carol = world.as_who("user:carol").await;
+    // The first one leaves before the second decides: nobody is counted who may not (A3).
+    let left =
+        "apiVersion: exeat/v1\nkind: Person\nid: user:bob\nperson_id: p-bob\nactive: false\n";
+    world.admin.apply(left).await.unwrap();
+    let still = approve(&mut carol, &case).await.unwrap();
+    assert_eq!(
+        (still.state.as_str(), still.open_seats.as_slice()),
+        ("PENDING", &["1 control_owner for team".to_owned()][..])
+    );
+}
+
+#[tokio::test]
+async fn what_may_not_be_granted_is_refused_with_its_field() {
+    let mut world = World::start().await;
+    let hard = control("CT-HARD", "hard", "true").replace("SOFT_MANDATORY", "HARD_MANDATORY");
+    let alone = subject("alone", None);
+    world.admin.apply(&(hard + &alone)).await.unwrap();
+    let mut alice = world.as_who("user:alice").await;
+    for (asked, field, why) in [
+        (
+            Ask {
+                control: "CT-HARD",
+                action: "hard",
+                ..PLAIN
+            },
+            "control_ids[0]",
+            "cannot be waived",
+        ),
+        (
+            Ask {
+                control: "CT-PLAIN",
+                action: "plain",
+                ..PLAIN
+            },
+            "control_ids",
+            "does not fail for anybody",
+        ),
+        (
+            Ask {
+                control: "CT-NONE",
+                ..PLAIN
+            },
+            "control_ids[0]",
+            "there is no control",
+        ),
+        (
+            Ask {
+                agent: "nobody",
+                ..PLAIN
+            },
+            "scope.subject_selector.ids",
+            "there is no subject",
+        ),
+        (
+            Ask {
+                hours: 24 * 31,
+                ..PLAIN
+            },
+            "window.duration",
+            "is more than",
+        ),
+        (Ask { more: "", ..PLAIN }, "evidence", "needs 1"),
+        // Nobody but the control's owner may decide about it, who owns the subject: fine for
+        // MODERATE; of no domain nobody else is left.
+        (
+            Ask {
+                agent: "alone",
+                more: "owner_is: x\n",
+                ..PLAIN
+            },
+            "owner_is",
+            "unknown field",
+        ),
+    ] {
+        let refused = ask(&mut alice, &asked).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+        let told = refused.message();
+        assert!(
+            told.contains(field) && told.contains(why),
+            "{field}: {told}"
+        );
+    }
+    // An agent asks for somebody, and only for somebody who is there.
+    let mut asker = world.as_who("agent:asker").await;
+    let refused = ask(&mut asker, &PLAIN).await.unwrap_err();
+    assert!(
+        refused.message().contains("on_behalf_of"),
+        "{}",
+        refused.message()
+    );
+    let more = format!("{}on_behalf_of: user:left\n", PLAIN.more);
+    let refused = ask(
+        &mut asker,
+        &Ask {
+            more: &more,
+            ..PLAIN
+        },
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        refused
+            .message()
+            .contains("`user:left` is not an active person"),
+        "E13: {}",
+        refused.message()
+    );
+    let more = format!("{}on_behalf_of: user:bob\n", PLAIN.more);
+    let refused = ask(
+        &mut asker,
+        &Ask {
+            more: &more,
+            ..PLAIN
+        },
+    )
+    .await;
+    // Bob stands behind it, so he does not decide about it.
+    let case = refused.unwrap();
+    let mut bob = world.as_who("user:bob").await;
+    let refused = approve(&mut bob, &case).await.unwrap_err();
+    assert!(
+        refused.message().contains("does not decide"),
+        "A1: {}",
+        refused.message()
+    );
+    // A dry run says as much and leaves nothing behind.
+    let request = v1::RequestExceptionRequest {
+        file: files(&PLAIN.text()).pop(),
+        dry_run: true,
+        ..v1::RequestExceptionRequest::default()
+    };
+    let answer = alice.exceptions.request_exception(request).await.unwrap();
+    assert_eq!(answer.into_inner().case.unwrap().state, "PENDING");
+    let all = v1::ListCasesRequest::default();
+    let listed = alice.exceptions.list_cases(all).await.unwrap();
+    assert_eq!(listed.into_inner().cases.len(), 1, "the agent's alone");
+    let quorum = "apiVersion: exeat/v1\nkind: TierPolicy\ntier: MODERATE\napproval_stages: [{role: control_owner, quorum: 0}]\n";
+    let refused = world.admin.apply(quorum).await.unwrap_err();
+    assert!(
+        refused.message().contains("quorum") && refused.message().contains("is 0"),
+        "{}",
+        refused.message()
+    );
+    let nobody = "apiVersion: exeat/v1\nkind: TierPolicy\ntier: HIGH\napproval_stages: [{role: control_owner, quorum: 2}]\n";
+    let refused = world.admin.apply(nobody).await.unwrap_err();
+    assert!(
+        refused.message().contains("approval_stages"),
+        "only tightens: {}",
+        refused.message()
+    );
+}
+
+#[tokio::test]
+async fn low_is_automatic_within_a_budget_and_never_in_production() {
+    let mut world = World::start().await;
+    let text = spare("dev") + &lax("CT-A", "a") + &lax("CT-B", "b") + &lax("CT-C", "c");
+    world.admin.apply(&text).await.unwrap();
+    let mut alice = world.as_who("user:alice").await;
+    let low = |control, action| Ask {
+        control,
+        action,
+        agent: "dev",
+        environment: "dev",
+        ..PLAIN
+    };
+    for (control, action) in [("CT-A", "a"), ("CT-B", "b")] {
+        let case = ask(&mut alice, &low(control, action)).await.unwrap();
+        assert_eq!(
+            (case.state.as_str(), case.tier.as_str()),
+            ("APPROVED", "LOW")
+        );
+    }
+    // The third of one subject needs a person.
+    let third = ask(&mut alice, &low("CT-C", "c")).await.unwrap();
+    assert_eq!(
+        (third.state.as_str(), third.tier.as_str()),
+        ("PENDING", "MODERATE")
+    );
+    assert!(third.record.contains("auto_budget"));
+    // Its scope may not name production either.
+    let prod = Ask {
+        environment: "prod",
+        ..low("CT-C", "c")
+    };
+    let refused = ask(&mut alice, &prod).await.map(|case| case.tier);
+    assert_eq!(refused.unwrap(), "MODERATE");
+}
+
+/// R35: asking anew does not begin anew.
+#[tokio::test]
+async fn coverage_is_counted_over_all_exceptions_of_a_year() {
+    let mut world = World::start().await;
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    let month = Ask {
+        hours: 24 * 30,
+        ..PLAIN
+    };
+    let (mut tiers, mut last) = (Vec::new(), None);
+    for round in 0..8 {
+        // Metadata stays fresh.
+        let day = format!("2026-11-22T11:{round:02}:30Z");
+        world
+            .admin
+            .apply(&agent("agent").replace("2026-11-22T11:59:00Z", &day))
+            .await
+            .unwrap();
+        match ask(&mut alice, &month).await {
+            Ok(case) if case.tier == "MODERATE" => {
+                tiers.push(case.tier.clone());
+                let granted = approve(&mut bob, &case).await.unwrap();
+                assert_eq!(granted.state, "APPROVED");
+                world.clock.advance(seconds(30 * DAY));
+                until(&mut bob, &case.id, "EXPIRED").await;
+            }
+            Ok(case) => panic!("{}", case.record),
+            Err(refused) => {
+                last = Some(refused);
+                break;
+            }
+        }
+    }
+    // Two renewals at MODERATE; the third would be HIGH, which permits no window of a month.
+    assert_eq!(tiers.len(), 2, "{last:?}");
+    let told = last.unwrap();
+    assert!(told.message().contains("tier HIGH"), "{}", told.message());
+}
+
+#[tokio::test]
+async fn what_waits_lapses_is_withdrawn_or_amended_and_survives_a_restart() {
+    let mut world = World::start().await;
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    let first = ask(&mut alice, &PLAIN).await.unwrap();
+    // What it is bound to changes before anybody decides: it is a draft again (T4).
+    let changed = agent("agent").replace("permitted_ids: [work]", "permitted_ids: [work, play]");
+    world.admin.apply(&changed).await.unwrap();
+    until(&mut alice, &first.id, "DRAFT").await;
+    let refused = approve(&mut bob, &first).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let again = v1::RequestExceptionRequest {
+        id: first.id.clone(),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let refused = bob
+        .exceptions
+        .request_exception(again.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let amended = alice
+        .exceptions
+        .request_exception(again)
+        .await
+        .unwrap()
+        .into_inner()
+        .case
+        .unwrap();
+    assert_eq!(
+        (amended.id.as_str(), amended.state.as_str()),
+        (first.id.as_str(), "PENDING")
+    );
+    assert_ne!(amended.digest, first.digest);
+
+    let give_up = |id: &str| v1::GiveUpRequest {
+        id: id.into(),
+        reason: String::new(),
+    };
+    let refused = bob
+        .exceptions
+        .give_up(give_up(&first.id))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let second = ask(&mut alice, &PLAIN).await.unwrap();
+    let withdrawn = alice.exceptions.give_up(give_up(&second.id)).await.unwrap();
+    assert_eq!(withdrawn.into_inner().case.unwrap().state, "WITHDRAWN");
+
+    world.registry.process.stop().await;
+    let listen = world.registry.address.clone();
+    let folder = world.scratch.path().join("r");
+    world.registry = Registry::start_at(&folder, world.clock.clone(), &listen, &[])
+        .await
+        .unwrap();
+    world.admin = world.registry.client().await;
+    let mut bob = world.as_who("user:bob").await;
+    assert_eq!(look(&mut bob, &first.id).await, amended);
+    world.clock.advance(seconds(3 * DAY));
+    let lapsed = until(&mut bob, &first.id, "LAPSED").await;
+    assert_eq!(lapsed.reason, "not decided in time");
+    let refused = approve(&mut bob, &amended).await.unwrap_err();
+    assert!(
+        refused.message().contains("LAPSED"),
+        "{}",
+        refused.message()
+    );
+}
+
+#[tokio::test]
+async fn one_takes_back_what_many_granted_and_so_does_the_system() {
+    let mut world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    let granted = async |alice: &mut Client, bob: &mut Client| {
+        let case = ask(alice, &PLAIN).await.unwrap();
+        approve(bob, &case).await.unwrap()
+    };
+    let case = granted(&mut alice, &mut bob).await;
+    world.clock.advance(seconds(1));
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    alice.revoke(&case.id).await.unwrap();
+    assert_eq!(
+        look(&mut bob, &case.id).await.state,
+        "REVOKED",
+        "in the same transaction"
+    );
+    sidecar.until("agent", "risky", "EXC_REVOKED").await;
+
+    // The owner leaves: it waits; the subject retires: it is over, by a removal of the system's.
+    let case = granted(&mut alice, &mut bob).await;
+    world.clock.advance(seconds(1));
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    let left =
+        "apiVersion: exeat/v1\nkind: Person\nid: user:alice\nperson_id: p-alice\nactive: false\n";
+    world.admin.apply(left).await.unwrap();
+    let waits = until(&mut bob, &case.id, "SUSPENDED").await;
+    assert!(
+        waits.reason.contains("owner user:alice is not active"),
+        "{}",
+        waits.reason
+    );
+    let retired = agent("agent").replace("lifecycle_state: ACTIVE", "lifecycle_state: RETIRED");
+    world.admin.apply(&retired).await.unwrap();
+    let over = until(&mut bob, &case.id, "REVOKED").await;
+    assert!(over.reason.contains("agent is retired"), "{}", over.reason);
+    let removals = world
+        .admin
+        .revocations
+        .list_revocations(v1::ListRevocationsRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .removals;
+    assert_eq!(removals[0].initiator, "service:registry");
+}

@@ -1,0 +1,443 @@
+//! Where an exception goes: every state against every event, and the guards of each transition.
+
+use std::num::NonZeroU8;
+
+use exeat::{
+    domain::{
+        ApproverRole, Ballot, Case, Digest, Evidence, ExceptionId, ExceptionState, Fingerprint,
+        OnChange, Principal, Seat, Sensitivity, Severity, Span, Stage, Terms, Tier, Timestamp,
+        Vote, Window,
+    },
+    engine::{
+        Stakes,
+        lifecycle::{Event, Refused, due, open, step},
+        satisfiable, tier,
+    },
+    testing::{case, noon},
+};
+use proptest::prelude::*;
+
+fn digest(text: &str) -> Digest {
+    Digest::parse(&format!("sha256:{text}")).unwrap()
+}
+
+fn seat(role: ApproverRole, quorum: u8) -> Seat {
+    Seat {
+        stage: Stage {
+            role,
+            quorum: NonZeroU8::new(quorum).unwrap(),
+        },
+        domain: None,
+    }
+}
+
+fn terms(seats: &[Seat]) -> Terms {
+    Terms {
+        digest: digest("t"),
+        submitted: noon(),
+        tier: Tier::Moderate,
+        inputs: vec![],
+        seats: seats.to_vec(),
+        review_evidence: false,
+        deadline: Some(noon() + Span::from_hours(72)),
+        controls: vec![],
+        bound: Fingerprint::default(),
+        revalidation: Some(Span::from_secs(600)),
+        on_change: OnChange::Suspend,
+        lineage: ExceptionId::parse("EX-1").unwrap(),
+        renewal_count: 0,
+        latest: None,
+    }
+}
+
+fn vote(who: &str, role: ApproverRole, ballot: Ballot) -> Vote {
+    Vote {
+        approver: Principal::parse(who).unwrap(),
+        person: who.into(),
+        role,
+        domain: None,
+        approves: true,
+        comment: "looked at all of it".into(),
+        reviewed: vec![],
+        digest: digest("t"),
+        time: noon(),
+        viewed: None,
+        ballot,
+    }
+}
+
+fn run(case: &Case, event: Event, now: Timestamp) -> Result<Case, Refused> {
+    step(case, event, now, |_| true)
+}
+
+const OWNER: ApproverRole = ApproverRole::ControlOwner;
+const OFFICER: ApproverRole = ApproverRole::RiskOfficer;
+
+/// A case in `state`, reached as one is.
+fn at(state: ExceptionState) -> Case {
+    use ExceptionState as S;
+    let draft = case("EX-1", &["CT-A"], "agent");
+    if state == S::Draft {
+        return draft;
+    }
+    let pending = run(&draft, Event::Submit(terms(&[seat(OWNER, 1)])), noon()).unwrap();
+    let bob = || vote("user:bob", OWNER, Ballot::Initial);
+    let approved = || {
+        let event = Event::Vote(bob(), terms(&[seat(OWNER, 1)]));
+        run(&pending, event, noon()).unwrap()
+    };
+    let from = |case: &Case, event| run(case, event, noon()).unwrap();
+    match state {
+        S::Draft => draft,
+        S::Pending => pending,
+        S::Approved => approved(),
+        S::Suspended => from(&approved(), Event::Suspend("odd".into())),
+        S::Denied => {
+            let no = Vote {
+                approves: false,
+                ..bob()
+            };
+            from(&pending, Event::Vote(no, terms(&[seat(OWNER, 1)])))
+        }
+        S::Withdrawn => from(&pending, Event::Withdraw),
+        S::Lapsed => from(&pending, Event::Lapse),
+        S::Expired => {
+            let end = noon() + Span::from_hours(1);
+            run(&approved(), Event::Expire, end).unwrap()
+        }
+        S::Revoked => from(&approved(), Event::Revoke("gone".into())),
+        S::Closed => from(&approved(), Event::Close("done".into())),
+    }
+}
+
+/// T1–T16: what leads where; everything else leads nowhere.
+#[test]
+fn every_state_answers_every_event() {
+    use ExceptionState as S;
+    let later = noon() + Span::from_hours(2);
+    let legal = |state, event: &str| {
+        let leads: &[&str] = match state {
+            S::Draft => &["submit"],
+            S::Pending => &["vote", "outdate", "withdraw", "lapse"],
+            S::Approved => &["suspend", "vote", "revoke", "expire", "close"],
+            S::Suspended => &["resume", "vote", "revoke", "expire", "close"],
+            _ => &[],
+        };
+        leads.contains(&event)
+    };
+    let mut seen = 0;
+    for state in ExceptionState::ALL {
+        let case = at(state);
+        assert_eq!(case.state, state);
+        let ballot = if state == S::Pending {
+            Ballot::Initial
+        } else {
+            Ballot::Revalidation
+        };
+        let again = Vote {
+            time: case.since,
+            ..vote("user:carol", OWNER, ballot)
+        };
+        for event in [
+            Event::Submit(terms(&[seat(OWNER, 1)])),
+            Event::Vote(again, terms(&[seat(OWNER, 1)])),
+            Event::Outdate("why".into()),
+            Event::Withdraw,
+            Event::Lapse,
+            Event::Suspend("why".into()),
+            Event::Resume("why".into()),
+            Event::Revoke("why".into()),
+            Event::Expire,
+            Event::Close("why".into()),
+        ] {
+            let name = event.name();
+            let now = if name == "expire" { later } else { case.since };
+            let done = run(&case, event, now);
+            assert_eq!(done.is_ok(), legal(state, name), "{state} {name}: {done:?}");
+            if let Err(refused) = done {
+                assert_eq!(refused, Refused::Illegal { state, event: name });
+                let told = refused.to_string();
+                assert!(told.contains(state.name()) && told.contains(name), "{told}");
+            }
+            seen += 1;
+        }
+        assert_eq!(
+            state.is_final(),
+            !Event::NAMES.iter().any(|name| legal(state, name))
+        );
+    }
+    assert_eq!(seen, 10 * Event::NAMES.len());
+}
+
+#[test]
+fn two_seats_are_two_persons_and_one_denial_ends_it() {
+    let two = || terms(&[seat(OWNER, 1), seat(OFFICER, 1)]);
+    let draft = case("EX-1", &["CT-A"], "agent");
+    let pending = run(&draft, Event::Submit(two()), noon()).unwrap();
+    let bob = vote("user:bob", OWNER, Ballot::Initial);
+    let one = run(&pending, Event::Vote(bob.clone(), two()), noon()).unwrap();
+    assert_eq!(one.state, ExceptionState::Pending);
+    assert_eq!(open(&one, &|_: &Vote| true).len(), 1);
+    // The same person under another identity, in the other role.
+    let alias = Vote {
+        person: "user:bob".into(),
+        ..vote("user:robert", OFFICER, Ballot::Initial)
+    };
+    let refused = run(&one, Event::Vote(alias, two()), noon()).unwrap_err();
+    assert!(
+        refused.to_string().contains("one person counts once"),
+        "A2: {refused}"
+    );
+    let carol = vote("user:carol", OFFICER, Ballot::Initial);
+    let both = run(&one, Event::Vote(carol.clone(), two()), noon()).unwrap();
+    assert_eq!(both.state, ExceptionState::Approved);
+    // A3: who no longer has the role when the last one votes does not count.
+    let gone = |vote: &Vote| vote.approver.as_str() != "user:bob";
+    let short = step(&one, Event::Vote(carol.clone(), two()), noon(), gone).unwrap();
+    assert_eq!(short.state, ExceptionState::Pending);
+    let no = Vote {
+        approves: false,
+        ..carol
+    };
+    let denied = run(&one, Event::Vote(no, two()), noon()).unwrap();
+    assert_eq!(denied.state, ExceptionState::Denied, "A6");
+}
+
+#[test]
+fn a_vote_is_for_the_terms_it_saw_with_its_evidence_and_in_time() {
+    let item = Evidence {
+        id: "scan".into(),
+        digest: digest("scan"),
+        required: true,
+        expire_time: noon() + Span::from_days(9),
+    };
+    let mut draft = case("EX-1", &["CT-A"], "agent");
+    draft.request.evidence = vec![item.clone()];
+    let mut high = terms(&[seat(OWNER, 1)]);
+    high.review_evidence = true;
+    let pending = run(&draft, Event::Submit(high.clone()), noon()).unwrap();
+    let bob = vote("user:bob", OWNER, Ballot::Initial);
+    let cast = |vote: Vote, terms: Terms, now| run(&pending, Event::Vote(vote, terms), now);
+    let refused = cast(bob.clone(), high.clone(), noon()).unwrap_err();
+    assert!(
+        refused.to_string().contains("`scan` was not reviewed"),
+        "A4: {refused}"
+    );
+    let reviewed = Vote {
+        reviewed: vec![(item.id, item.digest)],
+        ..bob
+    };
+    let other = Vote {
+        digest: digest("other"),
+        ..reviewed.clone()
+    };
+    assert_eq!(
+        cast(other, high.clone(), noon()).unwrap_err(),
+        Refused::Outdated,
+        "A5"
+    );
+    let mut changed = high.clone();
+    changed.digest = digest("changed");
+    assert_eq!(
+        cast(reviewed.clone(), changed, noon()).unwrap_err(),
+        Refused::Outdated
+    );
+    let late = noon() + Span::from_hours(72);
+    let refused = cast(reviewed.clone(), high.clone(), late).unwrap_err();
+    assert!(refused.to_string().contains("over"), "E11: {refused}");
+    let silent = Vote {
+        comment: "ok".into(),
+        ..reviewed.clone()
+    };
+    assert!(cast(silent, high.clone(), noon()).is_err());
+    assert!(cast(reviewed, high, noon()).is_ok());
+}
+
+/// Votes of an earlier submission do not come back with its terms.
+#[test]
+fn outdated_terms_void_every_vote() {
+    let two = || terms(&[seat(OWNER, 1), seat(OFFICER, 1)]);
+    let draft = case("EX-1", &["CT-A"], "agent");
+    let pending = run(&draft, Event::Submit(two()), noon()).unwrap();
+    let bob = vote("user:bob", OWNER, Ballot::Initial);
+    let one = run(&pending, Event::Vote(bob.clone(), two()), noon()).unwrap();
+    let back = run(&one, Event::Outdate("prompts changed".into()), noon()).unwrap();
+    assert_eq!((back.state, &back.terms), (ExceptionState::Draft, &None));
+    let now = noon() + Span::from_secs(1);
+    let mut again = two();
+    again.submitted = now;
+    let pending = run(&back, Event::Submit(again.clone()), now).unwrap();
+    assert_eq!(open(&pending, &|_: &Vote| true).len(), 2, "T4");
+    let carol = Vote {
+        time: now,
+        ..vote("user:carol", OFFICER, Ballot::Initial)
+    };
+    let one = run(&pending, Event::Vote(carol, again.clone()), now).unwrap();
+    assert_eq!(one.state, ExceptionState::Pending);
+    let bob = Vote { time: now, ..bob };
+    let both = run(&one, Event::Vote(bob, again), now).unwrap();
+    assert_eq!(both.state, ExceptionState::Approved);
+}
+
+#[test]
+fn approval_moves_no_window_and_outlives_no_evidence() {
+    let mut draft = case("EX-1", &["CT-A"], "agent");
+    let (start, duration) = (noon() + Span::from_hours(1), Span::from_hours(2));
+    draft.request.window = Window::Fixed { start, duration };
+    let seats = [seat(OWNER, 1)];
+    let pending = run(&draft, Event::Submit(terms(&seats)), noon()).unwrap();
+    let deadline = pending.terms.as_ref().unwrap().deadline.unwrap();
+    assert_eq!(
+        deadline,
+        start + duration,
+        "E11: no later than the window's end"
+    );
+    let now = start + Span::from_hours(1);
+    let bob = vote("user:bob", OWNER, Ballot::Initial);
+    let approved = run(&pending, Event::Vote(bob.clone(), terms(&seats)), now).unwrap();
+    let granted = approved.granted.unwrap();
+    assert_eq!(
+        (granted.effective, granted.expire),
+        (now, start + duration),
+        "E9"
+    );
+    let mut short = terms(&seats);
+    short.latest = Some(noon() + Span::from_secs(60));
+    let draft = case("EX-1", &["CT-A"], "agent");
+    let pending = run(&draft, Event::Submit(short.clone()), noon()).unwrap();
+    let approved = run(&pending, Event::Vote(bob, short), noon()).unwrap();
+    assert_eq!(
+        approved.granted.unwrap().expire,
+        noon() + Span::from_secs(60),
+        "E10"
+    );
+    let over = run(&draft, Event::Submit(terms(&seats)), noon());
+    assert!(over.is_ok());
+}
+
+#[test]
+fn revalidation_extends_nothing_and_binds_anew() {
+    let approved = at(ExceptionState::Approved);
+    let granted = approved.granted.unwrap();
+    let overdue = granted.next_revalidation.unwrap();
+    assert_eq!(overdue, noon() + Span::from_secs(600));
+    let (event, next) = due(&approved, overdue);
+    assert_eq!((event.unwrap().name(), next), ("suspend", None));
+    let suspended = run(&approved, Event::Suspend("overdue".into()), overdue).unwrap();
+    let now = overdue + Span::from_secs(5);
+    let mut fresh = terms(&[seat(OWNER, 1)]);
+    fresh.digest = digest("fresh");
+    let carol = Vote {
+        digest: digest("fresh"),
+        time: now,
+        ..vote("user:carol", OWNER, Ballot::Revalidation)
+    };
+    let back = run(&suspended, Event::Vote(carol, fresh), now).unwrap();
+    assert_eq!(back.state, ExceptionState::Approved, "T11");
+    let again = back.granted.unwrap();
+    assert_eq!(again.expire, granted.expire, "E10");
+    assert_eq!(again.next_revalidation, Some(now + Span::from_secs(600)));
+    assert_eq!(back.terms.unwrap().digest, digest("fresh"));
+}
+
+#[test]
+fn the_clock_lapses_expires_and_names_what_is_next() {
+    let pending = at(ExceptionState::Pending);
+    let deadline = noon() + Span::from_hours(72);
+    assert!(matches!(due(&pending, noon()), (None, Some(next)) if next == deadline));
+    assert_eq!(due(&pending, deadline).0.unwrap().name(), "lapse");
+    let approved = at(ExceptionState::Approved);
+    let end = approved.granted.unwrap().expire;
+    assert_eq!(due(&approved, end).0.unwrap().name(), "expire");
+    let early = run(&approved, Event::Expire, noon()).unwrap_err();
+    assert!(matches!(early, Refused::Guard(_)));
+    assert!(matches!(
+        due(&at(ExceptionState::Closed), end),
+        (None, None)
+    ));
+}
+
+fn stakes() -> impl Strategy<Value = Stakes> {
+    let tiers = prop::sample::select(vec![Tier::Low, Tier::Moderate, Tier::High]);
+    let sensitivity = prop::sample::select(vec![
+        Sensitivity::Public,
+        Sensitivity::Internal,
+        Sensitivity::Confidential,
+        Sensitivity::Restricted,
+    ]);
+    let severity = prop::sample::select(vec![
+        Severity::Low,
+        Severity::Medium,
+        Severity::High,
+        Severity::Critical,
+    ]);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (
+        tiers,
+        sensitivity,
+        severity,
+        flags,
+        0_u64..60,
+        0_u32..5,
+        0_u32..150,
+    )
+        .prop_map(
+            |(risk_tier, data_sensitivity, severity, flags, width, renewals, coverage)| Stakes {
+                risk_tier,
+                data_sensitivity,
+                production: flags.0,
+                severity,
+                privileged: flags.1,
+                third_party: flags.2,
+                false_positive: flags.3,
+                width,
+                renewals,
+                coverage,
+            },
+        )
+}
+
+proptest! {
+    /// R39: more at stake in any one way never lowers the tier, and the tier is never less than
+    /// what any of its inputs asks for.
+    #[test]
+    fn tiers_are_monotone(a in stakes(), b in stakes()) {
+        let more = Stakes {
+            risk_tier: a.risk_tier.max(b.risk_tier),
+            data_sensitivity: a.data_sensitivity.max(b.data_sensitivity),
+            production: a.production || b.production,
+            severity: a.severity.max(b.severity),
+            privileged: a.privileged || b.privileged,
+            third_party: a.third_party || b.third_party,
+            false_positive: a.false_positive || b.false_positive,
+            width: a.width.max(b.width),
+            renewals: a.renewals.max(b.renewals),
+            coverage: a.coverage.max(b.coverage),
+        };
+        let (of_a, inputs) = tier(&a);
+        let (of_more, _) = tier(&more);
+        prop_assert!(of_more >= of_a);
+        prop_assert!(inputs.iter().all(|input| input.tier <= of_a));
+    }
+
+    /// Seats can be filled exactly if some choice of distinct persons fills them.
+    #[test]
+    fn a_quorum_is_satisfiable_if_distinct_persons_fill_it(
+        seats in prop::collection::vec((1_u8..3, prop::collection::btree_set(0_usize..5, 0..5)), 0..4)
+    ) {
+        const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+        let named: Vec<_> = seats
+            .iter()
+            .map(|(quorum, persons)| (*quorum, persons.iter().map(|at| NAMES[*at]).collect()))
+            .collect();
+        // Hall: any seats together have at least as many persons as they want.
+        let all = (0..1_u32 << seats.len()).all(|choice| {
+            let chosen = || seats.iter().enumerate().filter(|(at, _)| choice & (1 << at) != 0);
+            let wanted: usize = chosen().map(|(_, (quorum, _))| usize::from(*quorum)).sum();
+            let persons: std::collections::BTreeSet<_> =
+                chosen().flat_map(|(_, (_, persons))| persons).collect();
+            persons.len() >= wanted
+        });
+        prop_assert_eq!(satisfiable(&named), all);
+    }
+}
