@@ -18,7 +18,7 @@ use super::{
     ask::fields,
     client::{over_unix, refused},
     dev::Pair,
-    init::files,
+    init::{files, request},
     reach::Registry,
     run::Exit,
     screen::{BOLD, DIM, Screen, grounds, headline, styled},
@@ -69,6 +69,7 @@ pub(super) async fn demo(screen: &mut Screen) -> Result<Exit, Exit> {
             let story = Story {
                 screen,
                 registry,
+                address: address.clone(),
                 now: clock.now().latest,
             };
             let told = story.tell(&socket, end_registry).await;
@@ -92,6 +93,7 @@ fn unexpected(error: &dyn std::fmt::Display) -> Exit {
 struct Story<'a> {
     screen: &'a mut Screen,
     registry: Registry,
+    address: String,
     now: Timestamp,
 }
 
@@ -136,13 +138,20 @@ impl Story<'_> {
         chapter(
             screen,
             2,
-            "dana asks for an exception (GDPR export, ticket DPO-2231); priya and tom approve; 4 hours, 3 uses",
+            "dana asks for an exception (GDPR export, ticket DPO-2231): 4 hours, 3 uses",
         )?;
-        let with = files(self.now, true).map_err(|e| unexpected(&e))?;
-        let revision = self.apply(&with).await?;
-        in_force(&mut client, revision).await?;
+        let request = request(self.now).map_err(|e| unexpected(&e))?;
+        let mut dana = self.joins("user:dana", v1::Role::Viewer).await?;
+        let mut priya = self.joins("user:priya", v1::Role::Approver).await?;
+        let mut erin = self.joins("user:erin", v1::Role::Approver).await?;
+        let id = self
+            .grant(&request, &mut dana, &mut priya, &mut erin)
+            .await?;
+        until(&mut client, allowed).await?;
         let screen = &mut *self.screen;
-        screen.say("      … EX-0001 is in the registry, signed, and in force at the sidecar\n")?;
+        screen.say(&format!(
+            "      … {id} is approved, signed, and in force at the sidecar\n"
+        ))?;
         let excepted = ask(&mut client, "customer-support", &[]).await?;
         scene(screen, 3, "the same call again", &excepted)?;
         let upgraded = [(Facet::Model, "sha256:6e8d")];
@@ -155,8 +164,11 @@ impl Story<'_> {
         )?;
         let elsewhere = ask(&mut client, "billing", &[]).await?;
         scene(screen, 5, "the same export for another purpose", &elsewhere)?;
-        self.revoke(&mut client).await?;
-        self.outlast(&mut client, &with, registry_end).await?;
+        self.revoke(&mut client, &id).await?;
+        let more = request.replace("max_uses: 3", "max_uses: 10000");
+        self.quietly(&more, &mut dana, &mut priya, &mut erin)
+            .await?;
+        self.outlast(&mut client, registry_end).await?;
 
         let explained = client
             .explain(v1::ExplainRequest {
@@ -177,11 +189,75 @@ impl Story<'_> {
         Ok(())
     }
 
+    /// Lets somebody in; they speak for themselves from then on.
+    async fn joins(&mut self, identity: &str, role: v1::Role) -> Result<Registry, Exit> {
+        let grant = v1::GrantRequest {
+            identity: identity.into(),
+            role: role.into(),
+            scope: Vec::new(),
+        };
+        let answer = self.registry.fleet.grant(grant).await;
+        let token = answer
+            .map_err(|status| unexpected(&status))?
+            .into_inner()
+            .token;
+        Registry::with(&self.address, None, &token).await
+    }
+
+    /// The exception as it is requested and decided, with what is said on the way.
+    async fn grant(
+        &mut self,
+        request: &str,
+        dana: &mut Registry,
+        priya: &mut Registry,
+        erin: &mut Registry,
+    ) -> Result<String, Exit> {
+        let case = requested(dana, request).await?;
+        let tier = case.tier.clone();
+        let waits = case.open_seats.join(", ");
+        self.screen
+            .say(&format!("      tier {tier}, computed; waits for {waits}"))?;
+        // Who asks, answers for it or stands behind the agent does not decide.
+        let own = approve(dana, &case).await;
+        self.screen.say(&format!(
+            "      dana approves it herself   {}",
+            styled(
+                DIM,
+                if own.is_err() {
+                    "refused"
+                } else {
+                    "let through"
+                }
+            )
+        ))?;
+        let one = approve(priya, &case).await?;
+        self.screen.say(&format!(
+            "      priya approves, with the evidence reviewed; still waits for {}",
+            one.open_seats.join(", ")
+        ))?;
+        approve(erin, &case).await?;
+        self.screen.say("      erin approves")?;
+        Ok(case.id)
+    }
+
+    async fn quietly(
+        &mut self,
+        request: &str,
+        dana: &mut Registry,
+        priya: &mut Registry,
+        erin: &mut Registry,
+    ) -> Result<(), Exit> {
+        let case = requested(dana, request).await?;
+        approve(priya, &case).await?;
+        approve(erin, &case).await?;
+        Ok(())
+    }
+
     /// Revokes, and watches it bite.
-    async fn revoke(&mut self, client: &mut Client) -> Result<(), Exit> {
+    async fn revoke(&mut self, client: &mut Client, id: &str) -> Result<(), Exit> {
         let request = v1::RevokeRequest {
             target: Some(v1::Target {
-                target: Some(v1::target::Target::Exception("EX-0001".into())),
+                target: Some(v1::target::Target::Exception(id.into())),
             }),
             reason: "COMPROMISE".into(),
             note: String::new(),
@@ -218,19 +294,8 @@ impl Story<'_> {
     async fn outlast(
         &mut self,
         client: &mut Client,
-        with: &[(&'static str, String)],
         registry_end: oneshot::Sender<()>,
     ) -> Result<(), Exit> {
-        let second: Vec<(&str, String)> = with
-            .iter()
-            .filter(|(name, _)| name.starts_with("exceptions/"))
-            .map(|(name, text)| {
-                let text = text.replace("EX-0001", "EX-0002");
-                (*name, text.replace("max_uses: 3", "max_uses: 10000"))
-            })
-            .collect();
-        let revision = self.apply(&second).await?;
-        in_force(client, revision).await?;
         until(client, allowed).await?;
         let clock = Clock::system();
         let began = clock.elapsed();
@@ -259,6 +324,44 @@ impl Story<'_> {
             if still { "still do" } else { "no longer do" }
         ))?)
     }
+}
+
+async fn requested(who: &mut Registry, content: &str) -> Result<v1::Case, Exit> {
+    let request = v1::RequestExceptionRequest {
+        file: Some(v1::ManifestFile {
+            name: "export_request.yaml".into(),
+            content: content.into(),
+        }),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let answer = who.exceptions.request_exception(request).await;
+    cased(
+        answer
+            .map_err(|status| unexpected(&status))?
+            .into_inner()
+            .case,
+    )
+}
+
+async fn approve(who: &mut Registry, case: &v1::Case) -> Result<v1::Case, Exit> {
+    let request = v1::DecideRequest {
+        id: case.id.clone(),
+        approve: true,
+        comment: "the export is owed, and the plan is sound".into(),
+        digest: case.digest.clone(),
+        reviewed_evidence: vec!["dpo-approval".into(), "export-plan".into()],
+    };
+    let answer = who.exceptions.decide(request).await;
+    cased(
+        answer
+            .map_err(|status| unexpected(&status))?
+            .into_inner()
+            .case,
+    )
+}
+
+fn cased(case: Option<v1::Case>) -> Result<v1::Case, Exit> {
+    case.ok_or_else(|| Exit::Unexpected("the answer holds no case".into()))
 }
 
 fn allowed(decision: &v1::Decision) -> bool {

@@ -19,6 +19,8 @@ const OWNER: &str = include_str!("../../examples/controls/exg-own-01.yaml");
 const PURPOSE: &str = include_str!("../../examples/controls/exg-pur-01.yaml");
 const PII: &str = include_str!("templates/acme-pii-01.yaml");
 const AGENTS: &str = include_str!("templates/agents.yaml");
+const PEOPLE: &str = include_str!("templates/people.yaml");
+const REQUEST: &str = include_str!("templates/export_request.yaml");
 const EXCEPTION: &str = include_str!("templates/exception.yaml");
 const TESTS: &str = include_str!("templates/agents_test.yaml");
 const SETTINGS: &str = include_str!("templates/exeat.yaml");
@@ -36,6 +38,7 @@ pub(super) fn files(
         ("controls/exg-own-01.yaml", OWNER.to_owned()),
         ("controls/exg-pur-01.yaml", PURPOSE.to_owned()),
         ("agents/agents.yaml", agents.clone()),
+        ("people/people.yaml", PEOPLE.to_owned()),
     ];
     if exception {
         files.push((
@@ -44,6 +47,11 @@ pub(super) fn files(
         ));
     }
     Ok(files)
+}
+
+/// What is asked for in the story.
+pub(super) fn request(now: Timestamp) -> Result<String, Invalid> {
+    filled(REQUEST, now, "")
 }
 
 /// The fingerprints of the first agent, as lines of `bound_fingerprints`.
@@ -109,9 +117,17 @@ pub(super) fn init(args: &Init, clock: &Clock, screen: &mut Screen) -> Result<Ex
     let shown = folder.display();
     let unexpected = |error: Invalid| Exit::Unexpected(error.to_string());
     let taken = |name: &str| folder.join(name).try_exists().unwrap_or(true);
-    if let Some(name) = ["controls", "agents", "exceptions", "tests", "exeat.yaml"]
-        .into_iter()
-        .find(|name| taken(name))
+    if let Some(name) = [
+        "controls",
+        "agents",
+        "people",
+        "exceptions",
+        "requests",
+        "tests",
+        "exeat.yaml",
+    ]
+    .into_iter()
+    .find(|name| taken(name))
     {
         return Err(Exit::Usage(format!(
             "{shown}/{name} is already there; choose an empty folder, such as `exeat init my-agents`"
@@ -124,6 +140,10 @@ pub(super) fn init(args: &Init, clock: &Clock, screen: &mut Screen) -> Result<Ex
     files.push((
         "tests/agents_test.yaml",
         filled(TESTS, whole, "").map_err(unexpected)?,
+    ));
+    files.push((
+        "requests/export_request.yaml",
+        filled(REQUEST, whole, "").map_err(unexpected)?,
     ));
     files.push(("exeat.yaml", SETTINGS.to_owned()));
     for (name, kind) in [
@@ -143,7 +163,7 @@ pub(super) fn init(args: &Init, clock: &Clock, screen: &mut Screen) -> Result<Ex
         format!("{:#}\n", schema_of::<Suite>()),
     ));
     write(folder, &files).map_err(|error| Exit::Unexpected(format!("{shown}: {error}")))?;
-    screen.say(&format!(" created   {shown}: controls/ agents/ exceptions/ tests/ exeat.yaml .exeat/schema/   (3 controls, 2 agents, 1 exception)"))?;
+    screen.say(&format!(" created   {shown}: controls/ agents/ people/ exceptions/ requests/ tests/ exeat.yaml .exeat/schema/   (3 controls, 2 agents, 1 exception)"))?;
     let suite = World::read(&folder.join("tests/agents_test.yaml")).map_err(|problems| {
         Exit::Unexpected(problems.iter().map(ToString::to_string).collect::<String>())
     })?;

@@ -66,7 +66,7 @@ struct Spot {
 
 impl Bundle {
     /// Reads every `.yaml` and `.yml` file below `folder`, but for hidden ones, test suites
-    /// (`*_test.yaml`) and the settings file `exeat.yaml`.
+    /// (`*_test.yaml`), requests (`*_request.yaml`) and the settings file `exeat.yaml`.
     ///
     /// # Errors
     ///
@@ -375,25 +375,23 @@ impl Bundle {
 
 /// The manifests below `folder`, sorted by name.
 fn files(folder: &Path) -> Result<Vec<File>, Vec<Problem>> {
-    let (mut paths, mut suites) = (Vec::new(), Vec::new());
+    let (mut paths, mut others) = (Vec::new(), Vec::new());
     let shown = folder.display().to_string();
-    gather(folder, &mut paths, &mut suites, 0)
+    gather(folder, &mut paths, &mut others, 0)
         .map_err(|error| vec![Problem::whole(&shown, format!("cannot be read: {error}"))])?;
-    // A manifest in a file that is taken for a suite would be left out without a word.
-    for suite in suites {
-        let content = fs::read_to_string(&suite).unwrap_or_default();
-        let first = document::split(&content)
-            .first()
-            .map_or("", |(_, text)| *text);
-        if first.lines().any(|line| line.starts_with("apiVersion:")) {
-            let name = suite
-                .strip_prefix(folder)
-                .unwrap_or(&suite)
-                .display()
-                .to_string();
+    // A manifest in a file that is taken for something else would be left out without a word.
+    for other in others {
+        let content = fs::read_to_string(&other).unwrap_or_default();
+        let request = is_request(&other.to_string_lossy());
+        let wrong = document::split(&content).iter().any(|(_, text)| {
+            let says = |start: &str| text.lines().any(|line| line.trim_end().starts_with(start));
+            says("apiVersion:") && !(request && says("kind: Request"))
+        });
+        if wrong {
+            let name = other.strip_prefix(folder).unwrap_or(&other);
             return Err(vec![Problem::whole(
-                &name,
-                "begins with a manifest, and files called `*_test.yaml` are test suites; rename it",
+                &name.display().to_string(),
+                "holds a manifest, and files called `*_test.yaml` are test suites and `*_request.yaml` requests; rename it",
             )]);
         }
     }
@@ -431,10 +429,15 @@ fn files(folder: &Path) -> Result<Vec<File>, Vec<Problem>> {
     Ok(files)
 }
 
+/// Whether a file is called as requests are: they are asked with, and not applied.
+fn is_request(name: &str) -> bool {
+    name.ends_with("_request.yaml")
+}
+
 fn gather(
     folder: &Path,
     paths: &mut Vec<PathBuf>,
-    suites: &mut Vec<PathBuf>,
+    others: &mut Vec<PathBuf>,
     depth: usize,
 ) -> std::io::Result<()> {
     if depth > 16 {
@@ -454,9 +457,9 @@ fn gather(
         }
         // Links are followed: that is how mounted configuration arrives.
         if fs::metadata(&path)?.is_dir() {
-            gather(&path, paths, suites, depth.saturating_add(1))?;
-        } else if name.ends_with("_test.yaml") {
-            suites.push(path);
+            gather(&path, paths, others, depth.saturating_add(1))?;
+        } else if name.ends_with("_test.yaml") || is_request(&name) {
+            others.push(path);
         } else if path
             .extension()
             .is_some_and(|end| end == "yaml" || end == "yml")

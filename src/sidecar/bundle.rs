@@ -22,7 +22,7 @@ use crate::{
     telemetry::Metrics,
 };
 
-use super::decider::Loaded;
+use super::decider::{APART, Loaded};
 
 /// How long the folder must be quiet before it is read: editors and mounts write in steps.
 const QUIET: Duration = Duration::from_millis(50);
@@ -96,7 +96,7 @@ impl Loader {
                     (None, None) => return,
                 };
                 self.metrics.loaded(result);
-                let loaded = Loaded::after(before.as_deref(), snapshot, confirmed);
+                let loaded = Loaded::after(before.as_deref(), snapshot, confirmed, APART);
                 self.published.publish(Arc::new(loaded));
                 Vec::new()
             }

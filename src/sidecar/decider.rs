@@ -28,8 +28,10 @@ use super::{
 const KEPT: usize = 10_000;
 /// Most bytes that all requests longer than [`SMALL`] may take; beyond it the oldest go early.
 const LARGE: usize = 32 << 20;
-/// Snapshots kept behind the one in force.
-const EARLIER: usize = 4;
+/// Snapshots kept behind the one in force, each read anew and sharing nothing with the others.
+pub(super) const APART: usize = 4;
+/// Snapshots kept behind the one in force, each a change of the one before: they share the rest.
+pub(super) const CHANGED: usize = 64;
 
 /// Decides from the published snapshot.
 #[derive(Debug)]
@@ -77,14 +79,19 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// `snapshot` in succession to `before`.
-    pub(super) fn after(before: Option<&Self>, snapshot: Arc<Snapshot>, confirmed: Span) -> Self {
+    /// `snapshot` in succession to `before`, with at `most` so many of those before it.
+    pub(super) fn after(
+        before: Option<&Self>,
+        snapshot: Arc<Snapshot>,
+        confirmed: Span,
+        most: usize,
+    ) -> Self {
         let known = before
             .into_iter()
             .flat_map(|before| [&before.snapshot].into_iter().chain(&before.earlier));
         let earlier = known
             .filter(|earlier| !Arc::ptr_eq(earlier, &snapshot))
-            .take(EARLIER)
+            .take(most)
             .cloned()
             .collect();
         Self {

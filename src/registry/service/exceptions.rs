@@ -8,7 +8,9 @@ use std::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    domain::{Case, Digest, ExceptionId, ExceptionState, Invalid, Principal, Seat, Timestamp},
+    domain::{
+        Case, Digest, ExceptionId, ExceptionState, Invalid, Principal, Seat, Span, Timestamp,
+    },
     engine::{Electorate, lifecycle},
     manifest::write_case,
     registry::{
@@ -29,6 +31,9 @@ const LOOKS: usize = 10_000;
 
 /// When somebody first looked at terms.
 type Looks = HashMap<(Box<str>, Digest), Timestamp>;
+
+/// How long before a revalidation is due it is asked for.
+const SOON: Span = Span::from_hours(24);
 
 /// Answers for exceptions on their way.
 #[derive(Clone, Debug)]
@@ -68,15 +73,36 @@ fn current(view: &View, case: &Case, now: Timestamp) -> Case {
     }
 }
 
+/// Whether people are to look at a case now: what was granted only when it is due.
+fn is_due(case: &Case, now: Timestamp) -> bool {
+    let soon = now + SOON;
+    match case.state {
+        ExceptionState::Pending | ExceptionState::Suspended => true,
+        ExceptionState::Approved => case
+            .granted
+            .and_then(|granted| granted.next_revalidation)
+            .is_some_and(|next| next <= soon),
+        ExceptionState::Draft
+        | ExceptionState::Denied
+        | ExceptionState::Withdrawn
+        | ExceptionState::Lapsed
+        | ExceptionState::Expired
+        | ExceptionState::Revoked
+        | ExceptionState::Closed => false,
+    }
+}
+
 fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
     let case = &current(view, case, now);
     let terms = case.terms.as_ref();
-    let open = {
+    let open = if is_due(case, now) {
         let still = holds(view, case);
         lifecycle::open(case, &still)
             .into_iter()
             .map(seat_text)
             .collect()
+    } else {
+        Vec::new()
     };
     let granted = case.granted;
     v1::Case {
@@ -107,6 +133,9 @@ fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
 
 /// Whether a case waits for `who` to decide.
 fn waits_for(view: &View, case: &Case, who: &Principal, now: Timestamp) -> bool {
+    if !is_due(case, now) {
+        return false;
+    }
     let case = &current(view, case, now);
     let Some(terms) = &case.terms else {
         return false;

@@ -27,7 +27,7 @@ use super::{
     intake::{Arriving, Delta, Held, MAX_PROOF, Nacks, Proof, Wrong},
     recall::Unread,
 };
-use crate::sidecar::decider::Loaded;
+use crate::sidecar::decider::{CHANGED, Loaded};
 
 /// Removals as the registry signed them.
 #[derive(Debug)]
@@ -262,7 +262,7 @@ impl Keeper {
                 .as_ref()
                 .map_or_else(|| self.clock.elapsed(), |before| before.confirmed)
         });
-        let mut loaded = Loaded::after(before.as_deref(), snapshot, confirmed);
+        let mut loaded = Loaded::after(before.as_deref(), snapshot, confirmed, CHANGED);
         loaded.contact = Some(contact);
         self.published.publish(Arc::new(loaded));
         if let Some(before) = before {
