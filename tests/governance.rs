@@ -684,3 +684,69 @@ async fn one_takes_back_what_many_granted_and_so_does_the_system() {
         .removals;
     assert_eq!(removals[0].initiator, "service:registry");
 }
+
+/// M2, M3: a domain may only tighten, and each domain that a scope reaches into has its say.
+#[tokio::test]
+async fn domains_tighten_and_each_has_its_say() {
+    let mut world = World::start().await;
+    let loose = |field: &str| {
+        format!(
+            "apiVersion: exeat/v1\nkind: Domain\nid: inner\nparent: team\ndisplay_name: Inner\nowner: user:o\ntier_policy_overrides: {{MODERATE: {{{field}}}}}\n"
+        )
+    };
+    for field in [
+        "max_duration: 31d",
+        "max_renewals: 3",
+        "approval_stages: [{role: control_owner, quorum: 0}]",
+    ] {
+        let refused = world.admin.apply(&loose(field)).await.unwrap_err();
+        let name = field.split(':').next().unwrap();
+        assert!(
+            refused.message().contains("tier_policy_overrides.MODERATE"),
+            "{}",
+            refused.message()
+        );
+        assert!(
+            refused.message().contains(name) || refused.message().contains("quorum"),
+            "{}",
+            refused.message()
+        );
+    }
+    let other = "---\napiVersion: exeat/v1\nkind: Domain\nid: other\ndisplay_name: Other\nowner: user:o\napprover_groups: {control_owner: risk}\n";
+    let strict = loose("max_duration: 24h, approval_stages: [{role: risk_officer, quorum: 1}]");
+    let two = format!(
+        "{strict}{other}{}{}",
+        subject("deep", Some("inner")),
+        subject("far", Some("other"))
+    );
+    world.admin.apply(&two).await.unwrap();
+    let mut alice = world.as_who("user:alice").await;
+    let deep = Ask {
+        agent: "deep",
+        ..PLAIN
+    };
+    let refused = ask(&mut alice, &deep).await.unwrap_err();
+    assert!(
+        refused.message().contains("window.duration"),
+        "{}",
+        refused.message()
+    );
+    let case = ask(&mut alice, &Ask { hours: 24, ..deep }).await.unwrap();
+    // Whom the parent names decides below as well.
+    assert_eq!(
+        case.open_seats,
+        ["1 control_owner for inner", "1 risk_officer for inner"]
+    );
+    let both = Ask {
+        agent: "agent\", \"far",
+        ..PLAIN
+    };
+    let case = ask(&mut alice, &both).await.unwrap();
+    assert_eq!(
+        case.open_seats,
+        ["1 control_owner for other", "1 control_owner for team"]
+    );
+    let mut bob = world.as_who("user:bob").await;
+    let one = approve(&mut bob, &case).await.unwrap();
+    assert_eq!(one.state, "PENDING");
+}

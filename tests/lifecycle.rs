@@ -4,9 +4,9 @@ use std::num::NonZeroU8;
 
 use exeat::{
     domain::{
-        ApproverRole, Ballot, Case, Digest, Evidence, ExceptionId, ExceptionState, Fingerprint,
-        OnChange, Principal, Seat, Sensitivity, Severity, Span, Stage, Terms, Tier, Timestamp,
-        Vote, Window,
+        ApproverRole, Ballot, Case, Digest, Dimension, Evidence, ExceptionId, ExceptionState,
+        Facet, Fingerprint, OnChange, Principal, Seat, Sensitivity, Severity, Span, Stage, Terms,
+        Tier, TierRules, Tightening, Timestamp, Vote, Window,
     },
     engine::{
         Stakes,
@@ -397,7 +397,102 @@ fn stakes() -> impl Strategy<Value = Stakes> {
         )
 }
 
+fn tightening() -> impl Strategy<Value = Tightening> {
+    let span = || prop::option::of((1_i64..4_000_000).prop_map(Span::from_secs));
+    let facets = prop::sample::subsequence(Facet::BINDABLE.to_vec(), 0..4);
+    let allowed = prop::option::of(prop::sample::subsequence(
+        vec![Dimension::Resource, Dimension::Purpose],
+        0..3,
+    ));
+    let stages = prop::sample::subsequence(ApproverRole::ALL.to_vec(), 0..3);
+    let numbers = (
+        prop::option::of(0_usize..5),
+        prop::option::of(1_usize..30),
+        prop::option::of(0_u32..4),
+        prop::option::of(0_u8..80),
+        1_u8..4,
+    );
+    let change = prop::option::of(prop::sample::select(vec![
+        OnChange::Suspend,
+        OnChange::Revoke,
+    ]));
+    let flags = (any::<bool>(), any::<bool>());
+    (
+        span(),
+        span(),
+        span(),
+        facets,
+        allowed,
+        stages,
+        numbers,
+        (change, flags),
+    )
+        .prop_map(
+            |(duration, interval, deadline, facets, allowed, stages, numbers, (change, flags))| {
+                Tightening {
+                    max_duration: duration,
+                    revalidation_interval: interval,
+                    min_evidence: numbers.0,
+                    bound_facets: facets,
+                    any_allowed: allowed,
+                    max_subjects: numbers.1,
+                    max_uses_required: flags.0,
+                    stages: stages
+                        .into_iter()
+                        .map(|role| seat(role, numbers.4).stage)
+                        .collect(),
+                    deadline,
+                    max_renewals: numbers.2,
+                    max_coverage: numbers.3,
+                    review_evidence: flags.1,
+                    on_change: change,
+                }
+            },
+        )
+}
+
 proptest! {
+    /// M2: whatever a domain demands, what it makes of the rules above is looser on no field, and
+    /// demanding it again changes nothing.
+    #[test]
+    fn domains_only_tighten(
+        tier in prop::sample::select(Tier::ALL.to_vec()),
+        parent in tightening(),
+        child in tightening(),
+    ) {
+        let above = TierRules::standard(tier).tightened(&parent);
+        let below = above.tightened(&child);
+        let shorter = |a: Option<Span>, b: Option<Span>| match (a, b) {
+            (Some(a), Some(b)) => a <= b,
+            (None, Some(_)) => false,
+            (_, None) => true,
+        };
+        prop_assert!(below.max_duration <= above.max_duration);
+        prop_assert!(shorter(below.revalidation_interval, above.revalidation_interval));
+        prop_assert!(below.min_evidence >= above.min_evidence);
+        prop_assert!(above.bound_facets.iter().all(|facet| below.bound_facets.contains(facet)));
+        prop_assert!(below.any_allowed.iter().all(|any| above.any_allowed.contains(any)));
+        prop_assert!(below.max_subjects <= above.max_subjects);
+        prop_assert!(below.max_uses_required >= above.max_uses_required);
+        let (a, b) = (&above.approval, &below.approval);
+        for stage in &a.stages {
+            let same = b.stages.iter().find(|known| known.role == stage.role);
+            prop_assert!(same.is_some_and(|same| same.quorum >= stage.quorum));
+        }
+        prop_assert!(b.auto.is_none() || a.auto.is_some());
+        prop_assert!(b.auto.is_none() || b.stages.is_empty());
+        prop_assert!(shorter(b.deadline, a.deadline));
+        prop_assert!(b.max_renewals <= a.max_renewals && b.max_coverage <= a.max_coverage);
+        prop_assert!(b.review_evidence >= a.review_evidence && b.on_change >= a.on_change);
+        prop_assert_eq!((below.lease_ttl, below.max_staleness), (above.lease_ttl, above.max_staleness));
+        prop_assert_eq!(below.tightened(&child), below.clone());
+        // What is not looser is in force as it is written.
+        if above.loosened_by(&child).is_none() {
+            prop_assert_eq!(below.max_duration, child.max_duration.unwrap_or(above.max_duration));
+            prop_assert_eq!(b.max_renewals, child.max_renewals.unwrap_or(a.max_renewals));
+        }
+    }
+
     /// R39: more at stake in any one way never lowers the tier, and the tier is never less than
     /// what any of its inputs asks for.
     #[test]

@@ -216,7 +216,7 @@ impl ApprovalRules {
 }
 
 /// The shorter of two limits; none means no limit.
-fn shorter(a: Option<Span>, b: Option<Span>) -> Option<Span> {
+pub(super) fn shorter(a: Option<Span>, b: Option<Span>) -> Option<Span> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (limit, None) | (None, limit) => limit,

@@ -20,6 +20,7 @@ mod removal;
 mod scope;
 mod subject;
 mod tier;
+mod tightening;
 mod time;
 mod value;
 
@@ -49,6 +50,7 @@ pub use removal::{Act, Cause, Removal, Target};
 pub use scope::{Dimension, Pattern, Scope, Selector, Set};
 pub use subject::{INSTANCE_LEASE, Instances, Lifecycle, Sensitivity, Subject, SubjectKind};
 pub use tier::{StaleMode, Tier, TierRules};
+pub use tightening::Tightening;
 pub use time::{Lease, Now, Span, Timestamp};
 pub(crate) use value::lookup;
 pub use value::{Ref, Value};

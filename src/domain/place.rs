@@ -1,6 +1,6 @@
 //! Domains: teams, regions or product lines with rules of their own.
 
-use super::{ApproverRole, Deviation, DomainId, GroupId, Principal};
+use super::{ApproverRole, Deviation, DomainId, GroupId, Principal, Tier, Tightening};
 
 /// What is answered when no control applies to a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,4 +28,6 @@ pub struct Domain {
     pub vocabulary: Vec<(Box<str>, Deviation)>,
     /// Who decides about exceptions here and below, unless something below says otherwise.
     pub approvers: Vec<(ApproverRole, GroupId)>,
+    /// What is demanded here and below beyond what the tiers do.
+    pub tightens: Vec<(Tier, Tightening)>,
 }

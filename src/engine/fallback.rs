@@ -115,6 +115,7 @@ mod tests {
             when_ungoverned: None,
             vocabulary: vec![],
             approvers: vec![],
+            tightens: vec![],
         };
         let removed = |name| {
             let mut removed = Removed::default();

@@ -40,7 +40,7 @@ pub use removed::Removed;
 pub use shelf::Shelf;
 pub use snapshot::Snapshot;
 pub use sum::{Part, Sum, part};
-pub use terms::{Asked, terms};
+pub use terms::{Asked, rules_for, terms};
 pub use tiering::{Stakes, tier};
 pub use triggers::{Against, against};
 pub use world::{World, WorldError, run_vector};

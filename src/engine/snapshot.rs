@@ -484,6 +484,17 @@ impl Snapshot {
             let Some(domain) = self.domains.get(id) else {
                 continue;
             };
+            for (tier, demand) in &domain.tightens {
+                let above: Vec<_> = domain.parent.iter().collect();
+                let above = self.rules(*tier, &above);
+                if let Some(field) = above.loosened_by(demand) {
+                    wrong(
+                        &format!("tier_policy_overrides.{tier}.{field}"),
+                        "is looser than what stands above".into(),
+                        "a domain may only tighten (M2)",
+                    );
+                }
+            }
             let Some(parent) = &domain.parent else {
                 continue;
             };

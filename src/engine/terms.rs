@@ -94,7 +94,9 @@ pub fn terms(
     let used = request.controls.iter().map(percent).max().unwrap_or(0);
     let mut stakes = stakes(request, &controls, &subjects, renewal_count);
     let (first, _) = tier(&stakes);
-    let cap = |tier| u32::from(snapshot.tier(tier).approval.max_coverage);
+    let domains = reached(request, &subjects);
+    let rules_of = |tier| snapshot.rules(tier, &domains);
+    let cap = |tier| u32::from(rules_of(tier).approval.max_coverage);
     stakes.coverage = used.saturating_mul(100) / cap(first).max(1);
     let (mut tier, mut inputs) = tier(&stakes);
     let mut raise = |tier: &mut Tier, what: &str, value: String| {
@@ -106,19 +108,19 @@ pub fn terms(
         });
     };
     let mut once_more = false;
-    while renewal_count > snapshot.tier(tier).approval.max_renewals {
+    while renewal_count > rules_of(tier).approval.max_renewals {
         if tier == Tier::High {
             once_more = true;
             break;
         }
         raise(&mut tier, "max_renewals", renewal_count.to_string());
     }
-    if snapshot.tier(tier).approval.stages.is_empty()
-        && !within_budget(past, request, snapshot, tier, now)
+    if rules_of(tier).approval.stages.is_empty()
+        && !within_budget(past, request, &rules_of(tier), now)
     {
         raise(&mut tier, "auto_budget", "used up".into());
     }
-    let rules = snapshot.tier(tier);
+    let rules = &rules_of(tier);
     if used > cap(tier) {
         return Err(Invalid::new(
             "window.duration",
@@ -130,11 +132,6 @@ pub fn terms(
         ));
     }
     within(request, rules, tier)?;
-    let domains: BTreeSet<&DomainId> = subjects
-        .iter()
-        .filter_map(|subject| subject.domain.as_ref())
-        .chain(&request.domain)
-        .collect();
     let seats = seats(request, rules, &domains, once_more);
     let electorate = Electorate::new(snapshot, requester, request, tier);
     let persons: Vec<_> = seats
@@ -364,15 +361,25 @@ fn some_of(lists: [Vec<String>; 2], else_: &str) -> Vec<String> {
         .unwrap_or_else(|| vec![else_.to_owned()])
 }
 
+/// The domains it reaches into: each has a say (M3).
+fn reached<'a>(request: &'a Request, subjects: &[&'a Arc<Subject>]) -> Vec<&'a DomainId> {
+    let of = subjects
+        .iter()
+        .filter_map(|subject| subject.domain.as_ref());
+    let domains: BTreeSet<_> = of.chain(&request.domain).collect();
+    domains.into_iter().collect()
+}
+
+/// The rules that a request is held to at a tier: the tier's, with those of every domain that it
+/// reaches into.
+pub fn rules_for(request: &Request, tier: Tier, snapshot: &Snapshot) -> TierRules {
+    let subjects: Vec<_> = scoped(snapshot, request).collect();
+    snapshot.rules(tier, &reached(request, &subjects))
+}
+
 /// Whether nobody has to decide yet.
-fn within_budget(
-    past: Past<'_>,
-    request: &Request,
-    snapshot: &Snapshot,
-    tier: Tier,
-    now: Timestamp,
-) -> bool {
-    let Some(budget) = snapshot.tier(tier).approval.auto else {
+fn within_budget(past: Past<'_>, request: &Request, rules: &TierRules, now: Timestamp) -> bool {
+    let Some(budget) = rules.approval.auto else {
         return false;
     };
     let since = now + Span::from_micros(MONTH.micros().saturating_neg());
@@ -399,7 +406,7 @@ fn within(request: &Request, rules: &TierRules, tier: Tier) -> Result<(), Invali
 fn seats(
     request: &Request,
     rules: &TierRules,
-    domains: &BTreeSet<&DomainId>,
+    domains: &[&DomainId],
     once_more: bool,
 ) -> Vec<Seat> {
     let mut stages = rules.approval.stages.clone();

@@ -71,6 +71,17 @@ impl Snapshot {
         }
     }
 
+    /// The rules of `tier` for what reaches into `domains`: each of them, and all they are part
+    /// of, may only tighten (M2).
+    pub fn rules(&self, tier: Tier, domains: &[&DomainId]) -> TierRules {
+        let above = domains.iter().flat_map(|id| self.ancestry(id));
+        let demands = above.flat_map(|domain| &domain.tightens);
+        let of = demands.filter(|(of, _)| *of == tier);
+        of.fold(self.tier(tier).clone(), |rules, (_, demand)| {
+            rules.tightened(demand)
+        })
+    }
+
     /// How many controls, subjects and exceptions it holds.
     pub fn counts(&self) -> (usize, usize, usize) {
         (

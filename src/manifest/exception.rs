@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::domain::{
     ClassId, ControlId, Deviation, Digest, DomainId, Evidence, Exception, ExceptionId,
     ExceptionState, Facet, Fingerprint, Invalid, Justification, Pattern, Principal, Scope,
-    Selector, SubjectId, Tier, Timestamp, UsageLimits,
+    Selector, SubjectId, Timestamp, UsageLimits,
 };
 
 use super::{
@@ -236,12 +236,7 @@ impl ExceptionManifest {
                 .map(DomainId::parse)
                 .transpose()
                 .map_err(at("domain"))?,
-            tier: match self.tier {
-                TierName::Low => Tier::Low,
-                TierName::Moderate => Tier::Moderate,
-                TierName::High => Tier::High,
-                TierName::Incident => Tier::Incident,
-            },
+            tier: self.tier.parse(),
             evidence: each("evidence", &self.evidence, EvidenceManifest::parse)?,
             incident: self
                 .incident_ref

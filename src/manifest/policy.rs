@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::domain::{
     ApprovalRules, ApproverRole, AutoBudget, Dimension, Domain, DomainId, Facet, GroupId, Invalid,
-    OnChange, Principal, Span, Stage, StaleMode, Tier, TierRules, WhenUngoverned,
+    OnChange, Principal, Span, Stage, StaleMode, Tier, TierRules, Tightening, WhenUngoverned,
 };
 
 use super::{
@@ -121,12 +121,55 @@ enum ChangeName {
     Revoke,
 }
 
+impl ChangeName {
+    fn parse(self) -> OnChange {
+        match self {
+            Self::Suspend => OnChange::Suspend,
+            Self::Revoke => OnChange::Revoke,
+        }
+    }
+}
+
+impl StageManifest {
+    fn parse(&self) -> Result<Stage, Invalid> {
+        let quorum = NonZeroU8::new(self.quorum).ok_or_else(|| {
+            Invalid::new("quorum", "is 0", "a quorum of nobody approves everything")
+        })?;
+        Ok(Stage {
+            role: self.role.parse(),
+            quorum,
+        })
+    }
+}
+
+impl AnyName {
+    fn parse(self) -> Dimension {
+        match self {
+            Self::Actions => Dimension::Action,
+            Self::Resources => Dimension::Resource,
+            Self::Environments => Dimension::Environment,
+            Self::Purposes => Dimension::Purpose,
+        }
+    }
+}
+
+impl TierName {
+    pub(super) fn parse(self) -> Tier {
+        match self {
+            Self::Low => Tier::Low,
+            Self::Moderate => Tier::Moderate,
+            Self::High => Tier::High,
+            Self::Incident => Tier::Incident,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 enum TierPolicyKind {
     TierPolicy,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "UPPERCASE")]
 pub(super) enum TierName {
     Low,
@@ -161,12 +204,7 @@ enum DeliveryName {
 impl TierPolicyManifest {
     /// The tier and its rules.
     pub fn parse(&self) -> Result<(Tier, TierRules), Invalid> {
-        let tier = match self.tier {
-            TierName::Low => Tier::Low,
-            TierName::Moderate => Tier::Moderate,
-            TierName::High => Tier::High,
-            TierName::Incident => Tier::Incident,
-        };
+        let tier = self.tier.parse();
         let mut rules = TierRules::standard(tier);
         let span = |path: &str, text: &Option<String>, place: &mut Span| -> Result<(), Invalid> {
             if let Some(text) = text {
@@ -200,15 +238,7 @@ impl TierPolicyManifest {
                 each("bound_facets", facets, |facet| Facet::parse_bindable(facet))?;
         }
         if let Some(names) = &self.any_allowed {
-            rules.any_allowed = names
-                .iter()
-                .map(|name| match name {
-                    AnyName::Actions => Dimension::Action,
-                    AnyName::Resources => Dimension::Resource,
-                    AnyName::Environments => Dimension::Environment,
-                    AnyName::Purposes => Dimension::Purpose,
-                })
-                .collect();
+            rules.any_allowed = names.iter().map(|name| name.parse()).collect();
         }
         rules.min_evidence = self.min_evidence.unwrap_or(rules.min_evidence);
         rules.max_subjects = self.max_subjects.unwrap_or(rules.max_subjects);
@@ -232,15 +262,7 @@ impl TierPolicyManifest {
 impl TierPolicyManifest {
     fn approval(&self, rules: &mut ApprovalRules) -> Result<(), Invalid> {
         if let Some(stages) = &self.approval_stages {
-            rules.stages = each("approval_stages", stages, |stage| {
-                let quorum = NonZeroU8::new(stage.quorum).ok_or_else(|| {
-                    Invalid::new("quorum", "is 0", "a quorum of nobody approves everything")
-                })?;
-                Ok(Stage {
-                    role: stage.role.parse(),
-                    quorum,
-                })
-            })?;
+            rules.stages = each("approval_stages", stages, StageManifest::parse)?;
             // Whom a person decides for, nobody approves automatically.
             rules.auto = rules.auto.filter(|_| rules.stages.is_empty());
         }
@@ -258,11 +280,9 @@ impl TierPolicyManifest {
         rules.max_renewals = self.max_renewals.unwrap_or(rules.max_renewals);
         rules.max_coverage = self.max_coverage_percent.unwrap_or(rules.max_coverage);
         rules.review_evidence = self.review_evidence.unwrap_or(rules.review_evidence);
-        match self.on_context_change {
-            Some(ChangeName::Suspend) => rules.on_change = OnChange::Suspend,
-            Some(ChangeName::Revoke) => rules.on_change = OnChange::Revoke,
-            None => {}
-        }
+        rules.on_change = self
+            .on_context_change
+            .map_or(rules.on_change, ChangeName::parse);
         Ok(())
     }
 }
@@ -294,6 +314,77 @@ pub struct DomainManifest {
     /// Who decides about exceptions here and below: a group's id by role.
     #[serde(default)]
     approver_groups: BTreeMap<RoleName, String>,
+    /// What is demanded here and below beyond what the tiers do, by tier; only tighter.
+    #[serde(default)]
+    tier_policy_overrides: BTreeMap<TierName, TighteningManifest>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TighteningManifest {
+    /// Longest window.
+    max_duration: Option<String>,
+    /// Longest time between revalidations.
+    revalidation_interval: Option<String>,
+    /// Fewest evidence items.
+    min_evidence: Option<usize>,
+    /// Facets that are bound as well.
+    #[serde(default)]
+    bound_facets: Vec<String>,
+    /// Scope dimensions that may still say ANY.
+    any_allowed: Option<Vec<AnyName>>,
+    /// Most subjects one exception may name.
+    max_subjects: Option<usize>,
+    /// Whether `usage_limits.max_uses` is demanded.
+    #[serde(default)]
+    max_uses_required: bool,
+    /// Who decides as well.
+    #[serde(default)]
+    approval_stages: Vec<StageManifest>,
+    /// How long a decision may take.
+    approval_deadline: Option<String>,
+    /// How many times an exception may be renewed within the tier.
+    max_renewals: Option<u32>,
+    /// Most of any 365 days that a subject may be excepted from a control, in percent.
+    max_coverage_percent: Option<u8>,
+    /// Whether every vote names the required evidence as reviewed.
+    #[serde(default)]
+    review_evidence: bool,
+    /// What becomes of an exception whose context has changed.
+    on_context_change: Option<ChangeName>,
+}
+
+impl TighteningManifest {
+    fn parse(&self) -> Result<Tightening, Invalid> {
+        let span = |text: &Option<String>, field: &str| {
+            let span = text.as_deref().map(Span::parse).transpose();
+            span.map_err(|e| e.under(field))
+        };
+        Ok(Tightening {
+            max_duration: span(&self.max_duration, "max_duration")?,
+            revalidation_interval: span(&self.revalidation_interval, "revalidation_interval")?,
+            min_evidence: self.min_evidence,
+            bound_facets: each("bound_facets", &self.bound_facets, |facet| {
+                Facet::parse_bindable(facet)
+            })?,
+            any_allowed: self
+                .any_allowed
+                .as_ref()
+                .map(|names| names.iter().map(|name| name.parse()).collect()),
+            max_subjects: self.max_subjects,
+            max_uses_required: self.max_uses_required,
+            stages: each(
+                "approval_stages",
+                &self.approval_stages,
+                StageManifest::parse,
+            )?,
+            deadline: span(&self.approval_deadline, "approval_deadline")?,
+            max_renewals: self.max_renewals,
+            max_coverage: self.max_coverage_percent,
+            review_evidence: self.review_evidence,
+            on_change: self.on_context_change.map(ChangeName::parse),
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -336,6 +427,15 @@ impl DomainManifest {
                 .map(|(role, group)| Ok((role.parse(), GroupId::parse(group)?)))
                 .collect::<Result<_, Invalid>>()
                 .map_err(|e| e.under("approver_groups"))?,
+            tightens: self
+                .tier_policy_overrides
+                .iter()
+                .map(|(tier, demand)| {
+                    let tier = tier.parse();
+                    let at = format!("tier_policy_overrides.{tier}");
+                    Ok((tier, demand.parse().map_err(|e| e.under(&at))?))
+                })
+                .collect::<Result<_, Invalid>>()?,
         })
     }
 }

@@ -8,9 +8,9 @@ use crate::{
         Principal, Removal, Request, Target, Terms, Timestamp, Transaction, Vote,
     },
     engine::{
-        Asked, Electorate, Snapshot,
+        Asked, Change, Electorate, Snapshot,
         lifecycle::{self, Event, step},
-        terms,
+        rules_for, terms,
     },
     manifest::{exception_of, read_json, read_request, terms_digest, write_case},
 };
@@ -221,6 +221,13 @@ fn permitted(view: &View, draft: Draft, case: &Case) -> Result<(), Refused> {
         return Ok(());
     };
     let change = read_json(Kind::Exception, 1, &manifest).map_err(Refused::Invalid)?;
+    if let (Change::PutException(exception), Some(terms)) = (&change, &case.terms) {
+        let rules = rules_for(&case.request, terms.tier, &view.snapshot);
+        exception
+            .clone()
+            .checked(&rules)
+            .map_err(Refused::Invalid)?;
+    }
     let after: Result<Snapshot, _> =
         view.snapshot
             .after(vec![change], digest(draft.revision)?, draft.revision);
