@@ -622,7 +622,7 @@ async fn what_waits_lapses_is_withdrawn_or_amended_and_survives_a_restart() {
         .unwrap();
     world.admin = world.registry.client().await;
     let mut bob = world.as_who("user:bob").await;
-    assert_eq!(look(&mut bob, &first.id).await, amended);
+    assert_eq!(look(&mut bob, &first.id).await.record, amended.record);
     world.clock.advance(seconds(3 * DAY));
     let lapsed = until(&mut bob, &first.id, "LAPSED").await;
     assert_eq!(lapsed.reason, "not decided in time");
@@ -732,6 +732,48 @@ async fn domains_tighten_and_each_has_its_say() {
         refused.message()
     );
     let case = ask(&mut alice, &Ask { hours: 24, ..deep }).await.unwrap();
+    // A word of the domain's own, and what is said once more (R25, R33).
+    let word = "---\napiVersion: exeat/v1\nkind: Domain\nid: far-off\nparent: other\ndisplay_name: F\nowner: user:o\nvocabulary: {dispensation: WAIVER}\n";
+    world
+        .admin
+        .apply(&format!("{word}{}", subject("off", Some("far-off"))))
+        .await
+        .unwrap();
+    let said = |word: &str| {
+        let text = Ask {
+            agent: "off",
+            ..PLAIN
+        }
+        .text();
+        v1::RequestExceptionRequest {
+            file: files(&text.replace("deviation_type: WAIVER", &format!("local_term: {word}")))
+                .pop(),
+            ..v1::RequestExceptionRequest::default()
+        }
+    };
+    let local = alice
+        .exceptions
+        .request_exception(said("Dispensation"))
+        .await
+        .unwrap();
+    let local = local.into_inner().case.unwrap();
+    assert!(
+        local.record.contains("\"deviation_type\":\"WAIVER\""),
+        "{}",
+        local.record
+    );
+    let word_for_word = format!("justified word for word as {}", case.id);
+    assert_eq!(local.notes, [word_for_word]);
+    let refused = alice
+        .exceptions
+        .request_exception(said("indulgence"))
+        .await
+        .unwrap_err();
+    assert!(
+        refused.message().contains("`indulgence` is no word"),
+        "{}",
+        refused.message()
+    );
     // Whom the parent names decides below as well.
     assert_eq!(
         case.open_seats,

@@ -190,6 +190,7 @@ fn json(case: &v1::Case) -> Json {
         "kind": "Case",
         "openSeats": case.open_seats,
         "digest": case.digest,
+        "notes": case.notes,
         "case": record(case),
     })
 }
@@ -249,6 +250,9 @@ fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> Result<Exit
             at(input, "/what"),
             styled(DIM, &at(input, "/value"))
         ))?;
+    }
+    for note in &case.notes {
+        screen.say(&format!("  {:<13}{note}", "note"))?;
     }
     for vote in list_of(&record, "/votes") {
         let verdict = if vote.get("approves") == Some(&Json::Bool(true)) {

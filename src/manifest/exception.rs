@@ -93,6 +93,15 @@ pub(super) enum DeviationName {
 }
 
 impl DeviationName {
+    pub(super) fn of(deviation: Deviation) -> Self {
+        match deviation {
+            Deviation::Waiver => Self::Waiver,
+            Deviation::Mitigated => Self::Mitigated,
+            Deviation::FalsePositive => Self::FalsePositive,
+            Deviation::IncidentOverride => Self::IncidentOverride,
+        }
+    }
+
     pub(super) fn parse(self) -> Deviation {
         match self {
             Self::Waiver => Deviation::Waiver,
@@ -279,6 +288,11 @@ impl JustificationManifest {
 }
 
 impl ScopeManifest {
+    /// The subjects it names by id.
+    pub(super) fn ids(&self) -> &[String] {
+        self.subject_selector.ids.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn parse(&self) -> Result<Scope, Invalid> {
         let listed = |path: &'static str, texts: &[String]| {
             set(Some(texts), name).map_err(|e| e.under(path))

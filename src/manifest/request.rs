@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::{
-    ControlId, DomainId, ExceptionId, Facet, Invalid, Principal, Request, Span, Timestamp,
-    UsageLimits, Window,
+    ControlId, Deviation, DomainId, ExceptionId, Facet, Invalid, Principal, Request, Span,
+    Timestamp, UsageLimits, Window,
 };
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     exception::{
         DeviationName, EvidenceManifest, JustificationManifest, LimitsManifest, ScopeManifest,
     },
+    fingerprint::canonical,
     json, options,
 };
 
@@ -32,8 +33,10 @@ pub struct RequestManifest {
     /// The controls to deviate from, by name; 1 to 16, no wildcards.
     #[schemars(length(min = 1, max = 16))]
     control_ids: Vec<String>,
-    /// The kind of deviation.
-    deviation_type: DeviationName,
+    /// The kind of deviation; left out where `local_term` says it.
+    deviation_type: Option<DeviationName>,
+    /// The kind of deviation in a word of the domain's vocabulary.
+    local_term: Option<String>,
     /// Why.
     justification: JustificationManifest,
     /// Where it is to hold: AND across dimensions, OR inside one.
@@ -84,6 +87,33 @@ struct WindowManifest {
 }
 
 impl RequestManifest {
+    /// The JSON with the kind of deviation that its local word means.
+    fn translated(
+        &mut self,
+        json: &str,
+        meant: impl Fn(Option<&str>, &[String], &str) -> Option<Deviation>,
+    ) -> Result<String, Invalid> {
+        let (None, Some(term)) = (self.deviation_type, &self.local_term) else {
+            return Ok(json.to_owned());
+        };
+        let deviation = meant(self.domain.as_deref(), self.scope.ids(), term).ok_or_else(|| {
+            Invalid::new(
+                "local_term",
+                format!("`{term}` is no word of the domain"),
+                "see the vocabulary of the Domain, or say `deviation_type`",
+            )
+        })?;
+        self.deviation_type = Some(DeviationName::of(deviation));
+        let wrong = |error: serde_json::Error| Invalid::new("", error.to_string(), "");
+        let mut value: serde_json::Value = serde_json::from_str(json).map_err(wrong)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("deviation_type".into(), deviation.name().into());
+        }
+        let mut text = String::new();
+        canonical(&value, &mut text);
+        Ok(text)
+    }
+
     /// What it asks for; `text` is it as canonical JSON.
     pub(super) fn parse(&self, text: &str) -> Result<Request, Invalid> {
         let at = |path: &'static str| move |error: Invalid| error.under(path);
@@ -96,7 +126,16 @@ impl RequestManifest {
         let start = start.map(Timestamp::parse).transpose();
         let request = Request {
             controls: each("control_ids", &self.control_ids, |id| ControlId::parse(id))?,
-            deviation: self.deviation_type.parse(),
+            deviation: self
+                .deviation_type
+                .map(DeviationName::parse)
+                .ok_or_else(|| {
+                    Invalid::new(
+                        "deviation_type",
+                        "is missing",
+                        "use WAIVER, MITIGATED or FALSE_POSITIVE, or a `local_term` of the domain",
+                    )
+                })?,
             justification: self.justification.parse(),
             scope: self.scope.parse().map_err(at("scope"))?,
             compensating_conditions: self
@@ -155,12 +194,17 @@ pub(super) fn of_json(text: &str) -> Result<Request, Invalid> {
     manifest.parse(text)
 }
 
-/// The one request of a file.
+/// The one request of a file. `meant` says what a local word means, to whom it is asked: the domain
+/// that the request names, and the subjects.
 ///
 /// # Errors
 ///
 /// What is wrong with it, and where.
-pub fn read_request(file: &str, content: &str) -> Result<Request, Problem> {
+pub fn read_request(
+    file: &str,
+    content: &str,
+    meant: impl Fn(Option<&str>, &[String], &str) -> Option<Deviation>,
+) -> Result<Request, Problem> {
     let documents = document::split(content);
     let [(first, text)] = documents.as_slice() else {
         return Err(Problem::whole(
@@ -168,9 +212,12 @@ pub fn read_request(file: &str, content: &str) -> Result<Request, Problem> {
             format!("holds {} documents; send one request", documents.len()),
         ));
     };
-    let manifest: RequestManifest = serde_saphyr::from_str_with_options(text, options())
+    let mut manifest: RequestManifest = serde_saphyr::from_str_with_options(text, options())
         .map_err(|error| document::unreadable(file, content, *first, text, &error))?;
-    let read = json::of_yaml(text).and_then(|json| manifest.parse(&json));
+    let read = json::of_yaml(text).and_then(|json| {
+        let json = manifest.translated(&json, meant)?;
+        manifest.parse(&json)
+    });
     read.map_err(|error| {
         let (line, column) = Places::of(text).find(error.path());
         let line = line.saturating_add(*first);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        Act, Ballot, Case, Cause, Digest, Edit, ExceptionId, ExceptionState, Invalid, Kind, Name,
-        Principal, Removal, Request, Target, Terms, Timestamp, Transaction, Vote,
+        Act, Ballot, Case, Cause, Deviation, Digest, DomainId, Edit, ExceptionId, ExceptionState,
+        Invalid, Kind, Name, Principal, Removal, Request, Target, Terms, Timestamp, Transaction,
+        Vote,
     },
     engine::{
         Asked, Change, Electorate, Snapshot,
@@ -259,7 +260,12 @@ impl Registry {
     ) -> Result<Arc<Case>, Refused> {
         let requester = principal(caller)?;
         let asked: Option<Request> = file
-            .map(|(name, content)| read_request(&name, &content))
+            .map(|(name, content)| {
+                let view = self.view();
+                read_request(&name, &content, |domain, subjects, word| {
+                    meant(&view, domain, subjects, word)
+                })
+            })
             .transpose()
             .map_err(|problem| Refused::Problems(vec![problem]))?;
         self.write(|view, draft| {
@@ -385,6 +391,24 @@ impl Registry {
         })
         .await
     }
+}
+
+/// What a local word means in the domain that a request names, or its first subject's.
+fn meant(view: &View, domain: Option<&str>, subjects: &[String], word: &str) -> Option<Deviation> {
+    let of_subject = || {
+        let first = subjects.first()?;
+        view.snapshot.subject(first)?.domain.clone()
+    };
+    let domain = match domain {
+        Some(domain) => DomainId::parse(domain).ok(),
+        None => of_subject(),
+    };
+    let words = view
+        .snapshot
+        .domains_above(&domain?)
+        .flat_map(|domain| &domain.vocabulary);
+    let mut known = words.filter(|(known, _)| known.eq_ignore_ascii_case(word));
+    known.next().map(|(_, deviation)| *deviation)
 }
 
 /// A request that begins (T1).
