@@ -131,7 +131,7 @@ impl ChangeName {
 }
 
 impl StageManifest {
-    fn parse(&self) -> Result<Stage, Invalid> {
+    fn parse(self) -> Result<Stage, Invalid> {
         let quorum = NonZeroU8::new(self.quorum).ok_or_else(|| {
             Invalid::new("quorum", "is 0", "a quorum of nobody approves everything")
         })?;
@@ -262,7 +262,7 @@ impl TierPolicyManifest {
 impl TierPolicyManifest {
     fn approval(&self, rules: &mut ApprovalRules) -> Result<(), Invalid> {
         if let Some(stages) = &self.approval_stages {
-            rules.stages = each("approval_stages", stages, StageManifest::parse)?;
+            rules.stages = each("approval_stages", stages, |stage| stage.parse())?;
             // Whom a person decides for, nobody approves automatically.
             rules.auto = rules.auto.filter(|_| rules.stages.is_empty());
         }
@@ -373,11 +373,9 @@ impl TighteningManifest {
                 .map(|names| names.iter().map(|name| name.parse()).collect()),
             max_subjects: self.max_subjects,
             max_uses_required: self.max_uses_required,
-            stages: each(
-                "approval_stages",
-                &self.approval_stages,
-                StageManifest::parse,
-            )?,
+            stages: each("approval_stages", &self.approval_stages, |stage| {
+                stage.parse()
+            })?,
             deadline: span(&self.approval_deadline, "approval_deadline")?,
             max_renewals: self.max_renewals,
             max_coverage: self.max_coverage_percent,
