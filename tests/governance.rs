@@ -792,3 +792,64 @@ async fn domains_tighten_and_each_has_its_say() {
     let one = approve(&mut bob, &case).await.unwrap();
     assert_eq!(one.state, "PENDING");
 }
+
+/// R35: what was asked for before counts, under whatever id, and the nth renewal escalates.
+#[tokio::test]
+async fn a_year_has_so_many_days_and_a_tier_so_many_renewals() {
+    let mut world = World::start().await;
+    let policy = |tier: &str, field: &str| {
+        format!("---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: {tier}\n{field}\n")
+    };
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    let once = policy("MODERATE", "max_renewals: 0");
+    world.admin.apply(&once).await.unwrap();
+    let case = ask(&mut alice, &PLAIN).await.unwrap();
+    approve(&mut bob, &case).await.unwrap();
+    alice.revoke(&case.id).await.unwrap();
+    let refused = ask(&mut alice, &PLAIN).await.unwrap_err();
+    assert!(
+        refused.message().contains("tier HIGH"),
+        "{}",
+        refused.message()
+    );
+
+    let week =
+        policy("MODERATE", "max_coverage_percent: 1") + &policy("HIGH", "max_coverage_percent: 1");
+    world.admin.apply(&(week + &agent("new"))).await.unwrap();
+    let high = |window: &str| {
+        let more = "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n- {evidence_id: test, digest: \"sha256:7e57\", expire_time: \"2027-11-22T00:00:00Z\"}\n";
+        let text = Ask {
+            agent: "new",
+            more,
+            ..PLAIN
+        }
+        .text();
+        v1::RequestExceptionRequest {
+            file: files(&text.replace("window: {duration: 48h}", &format!("window: {{{window}}}")))
+                .pop(),
+            ..v1::RequestExceptionRequest::default()
+        }
+    };
+    let far = alice
+        .exceptions
+        .request_exception(high("duration: 120h"))
+        .await
+        .unwrap_err();
+    assert!(far.message().contains("2% of a year"), "{}", far.message());
+    let first = alice
+        .exceptions
+        .request_exception(high("duration: 48h"))
+        .await
+        .unwrap();
+    assert_eq!(first.into_inner().case.unwrap().state, "PENDING");
+    let later = high("start_time: \"2026-11-26T12:00:00Z\", duration: 48h");
+    let refused = alice.exceptions.request_exception(later).await.unwrap_err();
+    assert!(
+        refused.message().contains("2% of a year"),
+        "{}",
+        refused.message()
+    );
+}
