@@ -255,6 +255,20 @@ async fn an_exception_is_requested_decided_used_looked_at_again_and_ends() {
     world.clock.advance(seconds(1));
     sidecar.until("agent", "risky", EXCEPTED).await;
 
+    // A requested exception is nobody's to apply, nor to prune.
+    let copy = governed::exception(&case.id, "CT-RISKY", "agent");
+    let refused = world.admin.apply(&copy).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "R28: {refused:?}");
+    let other = governed::exception("EX-OTHER", "CT-RISKY", "agent");
+    let prune = v1::ApplyRequest {
+        files: files(&other),
+        prune: true,
+        ..v1::ApplyRequest::default()
+    };
+    world.admin.objects.apply(prune).await.unwrap();
+    world.admin.revoke("EX-OTHER").await.unwrap();
+    sidecar.until("agent", "risky", EXCEPTED).await;
+
     // What it was bound to changes: it waits until somebody looks at it again, and is bound anew.
     let changed = agent("agent").replace("permitted_ids: [work]", "permitted_ids: [work, play]");
     world.admin.apply(&changed).await.unwrap();
@@ -414,6 +428,15 @@ async fn what_may_not_be_granted_is_refused_with_its_field() {
             "{field}: {told}"
         );
     }
+    // Who decides is not an author's to say.
+    let token = world
+        .admin
+        .let_in("user:writer", v1::Role::Author, &[])
+        .await;
+    let mut writer = world.registry.client_with(&token).await;
+    let packed = people().replace("\"user:carol\"", "\"user:writer\"");
+    let refused = writer.apply(&packed).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
     // An agent asks for somebody, and only for somebody who is there.
     let mut asker = world.as_who("agent:asker").await;
     let refused = ask(&mut asker, &PLAIN).await.unwrap_err();

@@ -340,6 +340,60 @@ fn revalidation_extends_nothing_and_binds_anew() {
     assert_eq!(back.terms.unwrap().digest, digest("fresh"));
 }
 
+/// Until everybody has looked again, it stands and falls with what was granted.
+#[test]
+fn one_of_two_rebinds_nothing() {
+    let two = |digest_: &str| Terms {
+        digest: digest(digest_),
+        bound: Fingerprint::new([(Facet::Model, digest(digest_))]),
+        ..terms(&[seat(OWNER, 1), seat(OFFICER, 1)])
+    };
+    let draft = case("EX-1", &["CT-A"], "agent");
+    let cast = |case: &Case, who, role, ballot, digest_: &str, now| {
+        let vote = Vote {
+            digest: digest(digest_),
+            time: now,
+            ..vote(who, role, ballot)
+        };
+        run(case, Event::Vote(vote, two(digest_)), now).unwrap()
+    };
+    let pending = run(&draft, Event::Submit(two("t")), noon()).unwrap();
+    let one = cast(&pending, "user:bob", OWNER, Ballot::Initial, "t", noon());
+    let approved = cast(&one, "user:carol", OFFICER, Ballot::Initial, "t", noon());
+    let now = noon() + Span::from_secs(5);
+    let once = cast(
+        &approved,
+        "user:bob",
+        OWNER,
+        Ballot::Revalidation,
+        "new",
+        now,
+    );
+    assert_eq!(once.state, ExceptionState::Approved);
+    let bound = |case: &Case| case.terms.clone().unwrap().bound;
+    assert_eq!(bound(&once), bound(&approved), "E7");
+    // Suspended meanwhile, the vote is void.
+    let suspended = run(&once, Event::Suspend("model".into()), now).unwrap();
+    assert_eq!(suspended.again, None);
+    let later = now + Span::from_secs(5);
+    let half = cast(
+        &suspended,
+        "user:carol",
+        OFFICER,
+        Ballot::Revalidation,
+        "new",
+        later,
+    );
+    assert_eq!(
+        (half.state, bound(&half)),
+        (ExceptionState::Suspended, bound(&approved))
+    );
+    let whole = cast(&half, "user:bob", OWNER, Ballot::Revalidation, "new", later);
+    assert_eq!(whole.state, ExceptionState::Approved);
+    assert_ne!(bound(&whole), bound(&approved));
+    assert_eq!(whole.again, None);
+}
+
 #[test]
 fn the_clock_lapses_expires_and_names_what_is_next() {
     let pending = at(ExceptionState::Pending);

@@ -215,6 +215,9 @@ pub struct Case {
     pub created: Timestamp,
     /// On which terms; none while it is a draft.
     pub terms: Option<Terms>,
+    /// Of one that was granted: the terms on which it is looked at again. Nothing rests on them
+    /// before everybody has.
+    pub again: Option<Terms>,
     /// Who decided what, in order.
     pub votes: Vec<Vote>,
     /// What was granted.
@@ -222,6 +225,11 @@ pub struct Case {
 }
 
 impl Case {
+    /// The terms that are to be decided on: of one that was granted those as they are now.
+    pub fn open_terms(&self) -> Option<&Terms> {
+        self.again.as_ref().or(self.terms.as_ref())
+    }
+
     /// Whether it takes a window of time from its subjects' allowance: it is or was in force, or
     /// may come to be. Nothing if not.
     pub fn window(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {

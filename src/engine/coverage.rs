@@ -69,8 +69,13 @@ impl<'a> Past<'a> {
     }
 
     /// The case that `request` goes on from, whatever its requester says: the latest that was
-    /// granted for the same controls and an overlapping scope.
-    pub(super) fn parent(self, request: &Request, now: Timestamp) -> Option<&'a Arc<Case>> {
+    /// granted for the same controls and an overlapping scope, and asked for before `created`.
+    pub(super) fn parent(
+        self,
+        request: &Request,
+        created: Timestamp,
+        now: Timestamp,
+    ) -> Option<&'a Arc<Case>> {
         let mut controls: Vec<_> = request.controls.iter().collect();
         controls.sort_unstable();
         self.others()
@@ -78,7 +83,10 @@ impl<'a> Past<'a> {
                 let mut theirs: Vec<_> = case.request.controls.iter().collect();
                 theirs.sort_unstable();
                 let same = theirs == controls && overlap(&case.request.scope, &request.scope);
-                case.granted.is_some() && (same || request.renews.as_ref() == Some(&case.id))
+                let earlier = (case.created, &case.id) < (created, self.own);
+                case.granted.is_some()
+                    && earlier
+                    && (same || request.renews.as_ref() == Some(&case.id))
             })
             .max_by_key(|case| (case.window(now), &case.id))
     }

@@ -120,6 +120,7 @@ pub fn step(
         state,
         reason: reason.into(),
         since: now,
+        again: None,
         ..case.clone()
     };
     match (case.state, event) {
@@ -140,8 +141,7 @@ pub fn step(
                 "it was granted; take it back with `exeat exception revoke`".into()
             })?;
             let mut case = case.clone();
-            // What it is bound to from now on is what it is like now.
-            case.terms = Some(terms);
+            case.again = Some(terms);
             voted(&case, vote, Ballot::Revalidation, now, holds)
         }
         (Pending, Event::Outdate(reason)) => Ok(Case {
@@ -227,7 +227,7 @@ fn voted(
     now: Timestamp,
     holds: impl Fn(&Vote) -> bool,
 ) -> Result<Case, Refused> {
-    let Some(terms) = &case.terms else {
+    let Some(terms) = case.open_terms() else {
         return Err(Refused::Outdated);
     };
     if vote.digest != terms.digest {
@@ -281,16 +281,20 @@ fn voted(
     match ballot {
         Ballot::Initial => granted(&next_case, "approved", now),
         Ballot::Revalidation => {
-            let interval = terms.revalidation;
+            let (interval, latest) = (terms.revalidation, terms.latest);
+            let again = next_case.again.take();
             let mut next_case = Case {
                 state: ExceptionState::Approved,
                 reason: "revalidated".into(),
                 since: now,
+                // What it is bound to from now on is what they saw.
+                terms: again.or(next_case.terms),
                 ..next_case
             };
             if let Some(granted) = &mut next_case.granted {
-                guard(now < granted.expire, || "its end has come".into())?;
                 // Revalidation extends nothing.
+                granted.expire = latest.map_or(granted.expire, |end| end.min(granted.expire));
+                guard(now < granted.expire, || "its end has come".into())?;
                 granted.next_revalidation = next(interval, now, granted.expire);
             }
             Ok(next_case)
@@ -317,7 +321,7 @@ fn open_seats<'a>(
     since: Timestamp,
     holds: &'a impl Fn(&Vote) -> bool,
 ) -> impl Iterator<Item = &'a Seat> {
-    let terms = case.terms.iter();
+    let terms = case.open_terms().into_iter();
     terms.flat_map(move |terms| {
         terms.seats.iter().filter(move |seat| {
             let fills = |vote: &&Vote| {

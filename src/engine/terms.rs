@@ -33,6 +33,8 @@ pub struct Asked<'a> {
     pub request: &'a Request,
     /// For when: the window it has, or would have now.
     pub window: (Timestamp, Timestamp),
+    /// Since when it is asked for.
+    pub created: Timestamp,
 }
 
 /// The subjects that a request names, or that are of the classes it names.
@@ -73,6 +75,7 @@ pub fn terms(
         requester,
         request,
         window,
+        created,
     } = asked;
     accountable(requester, request, snapshot)?;
     let controls = controls(request, snapshot)?;
@@ -87,7 +90,7 @@ pub fn terms(
         snapshot,
         own: id,
     };
-    let parent = past.parent(request, now);
+    let parent = past.parent(request, created, now);
     let before = parent.and_then(|parent| Some((parent, parent.terms.as_ref()?)));
     let renewal_count = before.map_or(0, |(_, terms)| terms.renewal_count.saturating_add(1));
     let percent = |control: &ControlId| past.percent(control, request, window, now);

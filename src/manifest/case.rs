@@ -27,6 +27,8 @@ struct CaseRecord {
     since: String,
     created: String,
     terms: Option<TermsRecord>,
+    #[serde(default)]
+    again: Option<TermsRecord>,
     votes: Vec<VoteRecord>,
     granted: Option<GrantedRecord>,
 }
@@ -134,6 +136,7 @@ pub fn read_case(text: &str) -> Result<Case, Invalid> {
         since: time(&record.since)?,
         created: time(&record.created)?,
         terms: record.terms.as_ref().map(TermsRecord::parse).transpose()?,
+        again: record.again.as_ref().map(TermsRecord::parse).transpose()?,
         votes: record
             .votes
             .iter()
@@ -293,32 +296,34 @@ pub fn terms_digest(case: &Case, terms: &Terms) -> Result<Digest, Invalid> {
     }))
 }
 
+fn terms_of(terms: &Terms) -> Json {
+    let inputs = terms
+        .inputs
+        .iter()
+        .map(|input| json!({"what": input.what, "value": input.value, "tier": input.tier.name()}));
+    json!({
+        "digest": terms.digest.as_str(),
+        "submitted": terms.submitted.to_string(),
+        "tier": terms.tier.name(),
+        "inputs": inputs.collect::<Json>(),
+        "seats": seats_of(terms),
+        "review_evidence": terms.review_evidence,
+        "deadline": told(terms.deadline),
+        "controls": controls_of(terms),
+        "bound": bound_of(&terms.bound),
+        "revalidation": terms.revalidation.map(Span::micros),
+        "on_change": match terms.on_change {
+            OnChange::Revoke => "REVOKE",
+            OnChange::Suspend => "SUSPEND",
+        },
+        "lineage": terms.lineage.as_str(),
+        "renewal_count": terms.renewal_count,
+        "latest": told(terms.latest),
+    })
+}
+
 /// A case as it is kept.
 pub fn write_case(case: &Case) -> String {
-    let terms = case.terms.as_ref().map(|terms| {
-        let inputs = terms.inputs.iter().map(
-            |input| json!({"what": input.what, "value": input.value, "tier": input.tier.name()}),
-        );
-        json!({
-            "digest": terms.digest.as_str(),
-            "submitted": terms.submitted.to_string(),
-            "tier": terms.tier.name(),
-            "inputs": inputs.collect::<Json>(),
-            "seats": seats_of(terms),
-            "review_evidence": terms.review_evidence,
-            "deadline": told(terms.deadline),
-            "controls": controls_of(terms),
-            "bound": bound_of(&terms.bound),
-            "revalidation": terms.revalidation.map(Span::micros),
-            "on_change": match terms.on_change {
-                OnChange::Revoke => "REVOKE",
-                OnChange::Suspend => "SUSPEND",
-            },
-            "lineage": terms.lineage.as_str(),
-            "renewal_count": terms.renewal_count,
-            "latest": told(terms.latest),
-        })
-    });
     let votes = case.votes.iter().map(|vote| {
         let reviewed = vote
             .reviewed
@@ -353,7 +358,8 @@ pub fn write_case(case: &Case) -> String {
         "reason": case.reason,
         "since": case.since.to_string(),
         "created": case.created.to_string(),
-        "terms": terms,
+        "terms": case.terms.as_ref().map(terms_of),
+        "again": case.again.as_ref().map(terms_of),
         "votes": votes.collect::<Json>(),
         "granted": granted,
     });

@@ -84,6 +84,7 @@ pub(super) fn terms_of(view: &View, case: &Case, now: Timestamp) -> Result<Terms
         requester: &case.requester,
         request: &case.request,
         window,
+        created: case.created,
     };
     let mut terms = terms(asked, &view.snapshot, &view.cases, now)?;
     terms.digest = terms_digest(case, &terms)?;
@@ -92,10 +93,11 @@ pub(super) fn terms_of(view: &View, case: &Case, now: Timestamp) -> Result<Terms
 
 /// Whether who cast a vote still may, at the tier of its terms (A3).
 pub(super) fn holds<'a>(view: &'a View, case: &'a Case) -> impl Fn(&Vote) -> bool + 'a {
-    let tier = case.terms.as_ref().map(|terms| terms.tier);
+    let terms = case.open_terms();
+    let tier = terms.map(|terms| terms.tier);
     let electorate =
         tier.map(|tier| Electorate::new(&view.snapshot, &case.requester, &case.request, tier));
-    let seats = case.terms.iter().flat_map(|terms| &terms.seats);
+    let seats = terms.into_iter().flat_map(|terms| &terms.seats);
     let seats: Vec<_> = seats.collect();
     move |vote| {
         let seat = seats
@@ -105,6 +107,20 @@ pub(super) fn holds<'a>(view: &'a View, case: &'a Case) -> impl Fn(&Vote) -> boo
             return false;
         };
         electorate.admit(&vote.approver, seat).is_ok()
+    }
+}
+
+/// The case as it is decided about on `terms`.
+pub(super) fn on(case: &Case, terms: &Terms) -> Case {
+    let granted = case.granted.is_some();
+    Case {
+        terms: case
+            .terms
+            .clone()
+            .filter(|_| granted)
+            .or_else(|| Some(terms.clone())),
+        again: granted.then(|| terms.clone()),
+        ..case.clone()
     }
 }
 
@@ -336,10 +352,7 @@ impl Registry {
                     return Ok((planned, Err(told)));
                 }
                 let vote = seated(view, case, &terms, &approver, &decides, draft.time)?;
-                let on_terms = Case {
-                    terms: Some(terms.clone()),
-                    ..(**case).clone()
-                };
+                let on_terms = on(case, &terms);
                 let still = holds(view, &on_terms);
                 let next = step(case, Event::Vote(vote, terms), draft.time, still)?;
                 let action = match next.state {
@@ -422,6 +435,7 @@ fn drafted(id: ExceptionId, requester: Principal, request: Request, now: Timesta
         since: now,
         created: now,
         terms: None,
+        again: None,
         votes: Vec::new(),
         granted: None,
     }
@@ -460,10 +474,7 @@ fn seated(
     decides: &Decides,
     now: Timestamp,
 ) -> Result<Vote, Refused> {
-    let on_terms = Case {
-        terms: Some(terms.clone()),
-        ..case.clone()
-    };
+    let on_terms = on(case, terms);
     let still = holds(view, &on_terms);
     let open = lifecycle::open(&on_terms, &still);
     let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, terms.tier);

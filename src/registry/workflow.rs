@@ -151,7 +151,7 @@ impl Registry {
                     manifest: applied.after.clone(),
                 })
                 .collect();
-            permitted(caller, &edits)?;
+            permitted(caller, view, &edits)?;
             let changes = edits
                 .iter()
                 .map(|edit| match changes.remove(&edit.name) {
@@ -364,6 +364,7 @@ fn pruned<'a>(
             stored.manifest.is_some()
                 && kinds.contains(&stored.name.kind)
                 && !wanted.contains_key(&stored.name)
+                && !is_requested(view, &stored.name)
         })
         .collect();
     gone.sort_by(|a, b| a.name.cmp(&b.name));
@@ -376,13 +377,26 @@ fn pruned<'a>(
     })
 }
 
-fn permitted(caller: &Caller, edits: &[Edit]) -> Result<(), Refused> {
-    let exception = edits
+/// Whether an exception was requested: then votes and time change it, and nobody's manifest.
+fn is_requested(view: &View, name: &Name) -> bool {
+    name.kind == Kind::Exception && view.cases.get(&*name.id).is_some()
+}
+
+/// What grants, and who decides about it, is an administrator's to apply.
+fn permitted(caller: &Caller, view: &View, edits: &[Edit]) -> Result<(), Refused> {
+    if let Some(edit) = edits.iter().find(|edit| is_requested(view, &edit.name)) {
+        return Err(Refused::Precondition(format!(
+            "{} was requested; see `exeat exception show {}`, and change it with `exeat exception`",
+            edit.name, edit.name.id
+        )));
+    }
+    let grants = |kind: Kind| matches!(kind, Kind::Exception | Kind::Person | Kind::Group);
+    let above = edits
         .iter()
-        .find(|edit| edit.name.kind == Kind::Exception && caller.role != Role::Admin);
-    match exception {
+        .find(|edit| grants(edit.name.kind) && caller.role != Role::Admin);
+    match above {
         Some(edit) => Err(Refused::Forbidden(format!(
-            "{}: applying exceptions needs role admin, and `{}` has role {}",
+            "{}: applying exceptions, people and groups needs role admin, and `{}` has role {}",
             edit.name, caller.identity, caller.role
         ))),
         None => Ok(()),

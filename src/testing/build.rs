@@ -242,6 +242,7 @@ pub fn case(id: &str, controls: &[&str], subject: &str) -> Case {
         since: noon(),
         created: noon(),
         terms: None,
+        again: None,
         votes: vec![],
         granted: None,
     }

@@ -15,7 +15,7 @@ use crate::{
     manifest::write_case,
     registry::{
         authn::Caller,
-        cases::{Decides, holds, terms_of},
+        cases::{Decides, holds, on, terms_of},
         core::Registry,
         view::View,
     },
@@ -70,10 +70,7 @@ fn current(view: &View, case: &Case, now: Timestamp) -> Case {
         ExceptionState::Approved | ExceptionState::Suspended
     );
     let terms = granted.then(|| terms_of(view, case, now).ok()).flatten();
-    Case {
-        terms: terms.or_else(|| case.terms.clone()),
-        ..case.clone()
-    }
+    terms.map_or_else(|| case.clone(), |terms| on(case, &terms))
 }
 
 /// Whether people are to look at a case now: what was granted only when it is due.
@@ -97,7 +94,7 @@ fn is_due(case: &Case, now: Timestamp) -> bool {
 
 fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
     let case = &current(view, case, now);
-    let terms = case.terms.as_ref();
+    let terms = case.open_terms();
     let open = if is_due(case, now) {
         let still = holds(view, case);
         lifecycle::open(case, &still)
@@ -188,7 +185,7 @@ fn waits_for(view: &View, case: &Case, who: &Principal, now: Timestamp) -> bool 
         return false;
     }
     let case = &current(view, case, now);
-    let Some(terms) = &case.terms else {
+    let Some(terms) = case.open_terms() else {
         return false;
     };
     let still = holds(view, case);
