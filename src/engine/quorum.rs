@@ -107,12 +107,8 @@ impl<'a> Electorate<'a> {
 
     /// Who owns every control that is deviated from.
     fn owner_of_all(&self) -> Option<&'a Principal> {
-        let mut owners = self.request.controls.iter().map(|id| {
-            let mut known = self.snapshot.controls();
-            known
-                .find(|control| control.id == *id)
-                .map(|control| &control.owner)
-        });
+        let controls = self.request.controls.iter();
+        let mut owners = controls.map(|id| self.snapshot.control(id).map(|control| &control.owner));
         let first = owners.next()??;
         owners.all(|owner| owner == Some(first)).then_some(first)
     }

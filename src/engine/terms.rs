@@ -223,7 +223,7 @@ fn controls<'a>(
     for (at, id) in request.controls.iter().enumerate() {
         let wrong =
             |what: String, fix: &str| Err(Invalid::new(format!("control_ids[{at}]"), what, fix));
-        let Some(control) = snapshot.controls().find(|control| control.id == *id) else {
+        let Some(control) = snapshot.control(id) else {
             return wrong(
                 format!("there is no control `{id}`"),
                 "see `exeat get controls`",

@@ -33,7 +33,7 @@ pub fn against(
         }
     }
     for (id, revision) in &terms.controls {
-        let control = snapshot.controls().find(|control| control.id == *id);
+        let control = snapshot.control(id);
         match control {
             None => return Some(Against::Ends(format!("control {id} is gone"))),
             Some(control) if control.state == ControlState::Retired => {

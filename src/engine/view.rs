@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    ClassId, Control, Digest, Domain, DomainId, Exception, ExceptionId, Question, Selector,
-    Subject, SubjectId, Target, Tier, TierRules, WhenUngoverned,
+    ClassId, Control, ControlId, Digest, Domain, DomainId, Exception, ExceptionId, Question,
+    Selector, Subject, SubjectId, Target, Tier, TierRules, WhenUngoverned,
 };
 
 use super::{
@@ -94,6 +94,11 @@ impl Snapshot {
     /// The controls, in the order of their ids.
     pub fn controls(&self) -> impl Iterator<Item = &Arc<Control>> {
         self.rules.all.iter().map(|rule| &rule.control)
+    }
+
+    /// The control called `id`.
+    pub fn control(&self, id: &ControlId) -> Option<&Arc<Control>> {
+        self.rules.find(id).map(|rule| &rule.control)
     }
 
     /// The subjects, in no particular order.

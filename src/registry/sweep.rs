@@ -20,8 +20,8 @@ use super::{
     workflow::Refused,
 };
 
-/// How often the clock is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the clock, and what changed, is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 /// Most cases moved by one transaction.
 const MOST: usize = 500;
 /// In whose name.
@@ -74,6 +74,12 @@ impl Registry {
     /// A store that fails.
     pub(super) async fn sweep(&self) -> Result<Option<Timestamp>, Refused> {
         loop {
+            let (view, now) = (self.view(), self.clock.now().latest);
+            // Nobody's turn is taken to find that nothing is due.
+            let mut cases = view.cases.values();
+            if !cases.any(|case| demanded(&view, case, now).is_some()) {
+                break;
+            }
             let moved = self
                 .write(|view, draft| {
                     let mut next = Vec::new();
@@ -105,7 +111,7 @@ impl Registry {
                     Ok((Some(planned), moved))
                 })
                 .await?;
-            if moved < MOST {
+            if moved == 0 {
                 break;
             }
         }
@@ -135,11 +141,12 @@ pub(super) async fn sweeps(registry: Arc<Registry>, stop: CancellationToken) -> 
                 }
             }
         }
+        // Many changes are looked at once.
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            () = changes.changed() => again = true,
             () = sleep(LOOK) => {}
         }
+        again |= changes.came();
     }
 }

@@ -70,6 +70,12 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether something was published since the last time, without waiting for it.
+    pub fn came(&mut self) -> bool {
+        let count = self.signal.count.load(Ordering::SeqCst);
+        std::mem::replace(&mut self.seen, count) != count
+    }
+
     /// Returns once something was published since the last time; several count as one. Nothing is
     /// missed if the wait is given up.
     pub async fn changed(&mut self) {
