@@ -337,6 +337,30 @@ async fn high_needs_two_persons_in_two_roles_who_saw_the_evidence() {
     );
     let one = approve(&mut bob, &case).await.unwrap();
     assert_eq!((one.state.as_str(), one.open_seats.len()), ("PENDING", 1));
+    // The seat is filled, and who may fill it may still say no.
+    let mut dave = world.as_who("user:dave").await;
+    let no = v1::DecideRequest {
+        id: case.id.clone(),
+        comment: "the test is of another build".into(),
+        digest: case.digest.clone(),
+        ..v1::DecideRequest::default()
+    };
+    let second = ask(&mut alice, &two).await.unwrap();
+    approve(&mut bob, &second).await.unwrap();
+    let no = v1::DecideRequest {
+        id: second.id.clone(),
+        digest: second.digest.clone(),
+        ..no
+    };
+    let denied = dave
+        .exceptions
+        .decide(no)
+        .await
+        .unwrap()
+        .into_inner()
+        .case
+        .unwrap();
+    assert_eq!(denied.state, "DENIED", "A6");
     // The other role, and still the same person (A2).
     let mut bob2 = world.as_who("user:bob2").await;
     let refused = approve(&mut bob2, &case).await.unwrap_err();

@@ -201,6 +201,12 @@ fn two_seats_are_two_persons_and_one_denial_ends_it() {
     };
     let denied = run(&one, Event::Vote(no, two()), noon()).unwrap();
     assert_eq!(denied.state, ExceptionState::Denied, "A6");
+    let back = Vote {
+        approves: false,
+        ..bob
+    };
+    let denied = run(&one, Event::Vote(back, two()), noon()).unwrap();
+    assert_eq!(denied.state, ExceptionState::Denied, "A7");
 }
 
 #[test]
@@ -343,7 +349,8 @@ fn revalidation_extends_nothing_and_binds_anew() {
 /// Until everybody has looked again, it stands and falls with what was granted.
 #[test]
 fn one_of_two_rebinds_nothing() {
-    let two = |digest_: &str| Terms {
+    let two = |digest_: &str, at| Terms {
+        submitted: at,
         digest: digest(digest_),
         bound: Fingerprint::new([(Facet::Model, digest(digest_))]),
         ..terms(&[seat(OWNER, 1), seat(OFFICER, 1)])
@@ -355,9 +362,9 @@ fn one_of_two_rebinds_nothing() {
             time: now,
             ..vote(who, role, ballot)
         };
-        run(case, Event::Vote(vote, two(digest_)), now).unwrap()
+        run(case, Event::Vote(vote, two(digest_, now)), now).unwrap()
     };
-    let pending = run(&draft, Event::Submit(two("t")), noon()).unwrap();
+    let pending = run(&draft, Event::Submit(two("t", noon())), noon()).unwrap();
     let one = cast(&pending, "user:bob", OWNER, Ballot::Initial, "t", noon());
     let approved = cast(&one, "user:carol", OFFICER, Ballot::Initial, "t", noon());
     let now = noon() + Span::from_secs(5);

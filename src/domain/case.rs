@@ -230,6 +230,25 @@ impl Case {
         self.again.as_ref().or(self.terms.as_ref())
     }
 
+    /// The case as it is to be decided on `terms`. What was granted keeps its own until everybody
+    /// has looked again; votes already cast on terms like these stay.
+    #[must_use]
+    pub fn on(&self, terms: Terms) -> Self {
+        if self.granted.is_none() {
+            return Self {
+                terms: Some(terms),
+                ..self.clone()
+            };
+        }
+        let known = self.again.clone();
+        Self {
+            again: known
+                .filter(|known| known.digest == terms.digest)
+                .or(Some(terms)),
+            ..self.clone()
+        }
+    }
+
     /// Whether it takes a window of time from its subjects' allowance: it is or was in force, or
     /// may come to be. Nothing if not.
     pub fn window(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {

@@ -140,9 +140,7 @@ pub fn step(
             guard(vote.approves, || {
                 "it was granted; take it back with `exeat exception revoke`".into()
             })?;
-            let mut case = case.clone();
-            case.again = Some(terms);
-            voted(&case, vote, Ballot::Revalidation, now, holds)
+            voted(&case.on(terms), vote, Ballot::Revalidation, now, holds)
         }
         (Pending, Event::Outdate(reason)) => Ok(Case {
             terms: None,
@@ -237,12 +235,11 @@ fn voted(
     guard(vote.comment.trim().chars().count() >= COMMENT, || {
         format!("`comment` is shorter than {COMMENT} characters; say why")
     })?;
-    let since = match ballot {
-        Ballot::Initial => terms.submitted,
-        Ballot::Revalidation => case.since,
-    };
+    let since = terms.submitted;
     let mut counted = counted(case, &terms.digest, ballot, since);
-    guard(!counted.any(|known| known.person == vote.person), || {
+    // Whoever approved takes that back by denying (A7).
+    let twice = vote.approves && counted.any(|known| known.person == vote.person);
+    guard(!twice, || {
         format!(
             "{} has decided already; one person counts once",
             vote.approver
@@ -344,7 +341,11 @@ pub fn open<'a>(case: &'a Case, holds: &'a impl Fn(&Vote) -> bool) -> Vec<&'a Se
             open_seats(case, Ballot::Initial, since, holds).collect()
         }
         ExceptionState::Approved | ExceptionState::Suspended => {
-            open_seats(case, Ballot::Revalidation, case.since, holds).collect()
+            let since = case
+                .again
+                .as_ref()
+                .map_or(case.since, |terms| terms.submitted);
+            open_seats(case, Ballot::Revalidation, since, holds).collect()
         }
         ExceptionState::Draft
         | ExceptionState::Denied

@@ -110,20 +110,6 @@ pub(super) fn holds<'a>(view: &'a View, case: &'a Case) -> impl Fn(&Vote) -> boo
     }
 }
 
-/// The case as it is decided about on `terms`.
-pub(super) fn on(case: &Case, terms: &Terms) -> Case {
-    let granted = case.granted.is_some();
-    Case {
-        terms: case
-            .terms
-            .clone()
-            .filter(|_| granted)
-            .or_else(|| Some(terms.clone())),
-        again: granted.then(|| terms.clone()),
-        ..case.clone()
-    }
-}
-
 /// Puts cases, and what they grant, into a transaction.
 pub(super) fn put(
     view: &View,
@@ -352,7 +338,7 @@ impl Registry {
                     return Ok((planned, Err(told)));
                 }
                 let vote = seated(view, case, &terms, &approver, &decides, draft.time)?;
-                let on_terms = on(case, &terms);
+                let on_terms = case.on(terms.clone());
                 let still = holds(view, &on_terms);
                 let next = step(case, Event::Vote(vote, terms), draft.time, still)?;
                 let action = match next.state {
@@ -474,9 +460,14 @@ fn seated(
     decides: &Decides,
     now: Timestamp,
 ) -> Result<Vote, Refused> {
-    let on_terms = on(case, terms);
+    let on_terms = case.on(terms.clone());
     let still = holds(view, &on_terms);
-    let open = lifecycle::open(&on_terms, &still);
+    // Who may decide may say no, though others have filled the seat.
+    let open = if decides.approves || lifecycle::open(&on_terms, &still).is_empty() {
+        lifecycle::open(&on_terms, &still)
+    } else {
+        terms.seats.iter().collect()
+    };
     let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, terms.tier);
     let mut why = None;
     let mut seats = open.into_iter().filter(|seat| {

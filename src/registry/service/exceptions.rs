@@ -15,7 +15,7 @@ use crate::{
     manifest::write_case,
     registry::{
         authn::Caller,
-        cases::{Decides, holds, on, terms_of},
+        cases::{Decides, holds, terms_of},
         core::Registry,
         view::View,
     },
@@ -70,7 +70,7 @@ fn current(view: &View, case: &Case, now: Timestamp) -> Case {
         ExceptionState::Approved | ExceptionState::Suspended
     );
     let terms = granted.then(|| terms_of(view, case, now).ok()).flatten();
-    terms.map_or_else(|| case.clone(), |terms| on(case, &terms))
+    terms.map_or_else(|| case.clone(), |terms| case.on(terms))
 }
 
 /// Whether people are to look at a case now: what was granted only when it is due.
