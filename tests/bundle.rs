@@ -459,7 +459,23 @@ fn a_manifest_in_a_file_that_is_taken_for_a_suite_is_told() {
     fs::write(scratch.path().join("pii_test.yaml"), HEAD).unwrap();
     let told = Bundle::read(scratch.path()).unwrap_err()[0].to_string();
     assert!(
-        told.starts_with("pii_test.yaml: begins with a manifest"),
+        told.starts_with("pii_test.yaml: holds a manifest"),
         "{told}"
     );
+    fs::remove_file(scratch.path().join("pii_test.yaml")).unwrap();
+    // Requests are asked with and not applied; whatever else is called so is told.
+    let request = scratch.path().join("pii_request.yaml");
+    fs::write(&request, "apiVersion: exeat/v1\nkind: Request\n").unwrap();
+    assert!(Bundle::read(scratch.path()).is_ok());
+    for wrong in [
+        HEAD.to_owned(),
+        format!("apiVersion: exeat/v1\nkind: Request\n---\n{HEAD}"),
+    ] {
+        fs::write(&request, wrong).unwrap();
+        let told = Bundle::read(scratch.path()).unwrap_err()[0].to_string();
+        assert!(
+            told.starts_with("pii_request.yaml: holds a manifest"),
+            "{told}"
+        );
+    }
 }

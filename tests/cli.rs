@@ -62,7 +62,11 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
     assert_eq!(code(&output), 0, "{text}");
     for part in [
         "✗ DENIED  control ACME-PII-01",
-        "✓ ALLOWED by exception  EX-0001",
+        "tier HIGH, computed; waits for 1 control_owner for acme, 1 risk_officer for acme",
+        "dana approves it herself   refused",
+        "still waits for 1 risk_officer for acme",
+        "EX-2 is approved, signed, and in force at the sidecar",
+        "✓ ALLOWED by exception  EX-2",
         "model: sha256:",
         "purpose: customer-support ≠ billing",
         "would match, but EXC_REVOKED",
