@@ -157,7 +157,7 @@ async fn high_needs_two_persons_in_two_roles_who_saw_the_evidence() {
         refused.message()
     );
     let two = Ask {
-        more: "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n- {evidence_id: test, digest: \"sha256:7e57\", expire_time: \"2027-11-22T00:00:00Z\"}\n",
+        more: "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n- {evidence_id: test, digest: \"sha256:7e57\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n",
         ..PLAIN
     };
     let case = ask(&mut alice, &two).await.unwrap();
@@ -712,7 +712,7 @@ async fn a_year_has_so_many_days_and_a_tier_so_many_renewals() {
         policy("MODERATE", "max_coverage_percent: 1") + &policy("HIGH", "max_coverage_percent: 1");
     world.admin.apply(&(week + &agent("new"))).await.unwrap();
     let high = |window: &str| {
-        let more = "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n- {evidence_id: test, digest: \"sha256:7e57\", expire_time: \"2027-11-22T00:00:00Z\"}\n";
+        let more = "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n- {evidence_id: test, digest: \"sha256:7e57\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n";
         let text = Ask {
             agent: "new",
             more,

@@ -67,7 +67,7 @@ fn vote(who: &str, role: ApproverRole, ballot: Ballot) -> Vote {
 }
 
 fn run(case: &Case, event: Event, now: Timestamp) -> Result<Case, Refused> {
-    step(case, event, now, |_| true)
+    step(case, event, now, |vote| Some(vote.person.clone()))
 }
 
 const OWNER: ApproverRole = ApproverRole::ControlOwner;
@@ -177,7 +177,10 @@ fn two_seats_are_two_persons_and_one_denial_ends_it() {
     let bob = vote("user:bob", OWNER, Ballot::Initial);
     let one = run(&pending, Event::Vote(bob.clone(), two()), noon()).unwrap();
     assert_eq!(one.state, ExceptionState::Pending);
-    assert_eq!(open(&one, &|_: &Vote| true).len(), 1);
+    assert_eq!(
+        open(&one, &|vote: &Vote| Some(vote.person.clone())).len(),
+        1
+    );
     // The same person under another identity, in the other role.
     let alias = Vote {
         person: "user:bob".into(),
@@ -192,7 +195,10 @@ fn two_seats_are_two_persons_and_one_denial_ends_it() {
     let both = run(&one, Event::Vote(carol.clone(), two()), noon()).unwrap();
     assert_eq!(both.state, ExceptionState::Approved);
     // A3: who no longer has the role when the last one votes does not count.
-    let gone = |vote: &Vote| vote.approver.as_str() != "user:bob";
+    let gone = |vote: &Vote| {
+        let still = vote.approver.as_str() != "user:bob";
+        still.then(|| vote.person.clone())
+    };
     let short = step(&one, Event::Vote(carol.clone(), two()), noon(), gone).unwrap();
     assert_eq!(short.state, ExceptionState::Pending);
     let no = Vote {
@@ -273,7 +279,11 @@ fn outdated_terms_void_every_vote() {
     let mut again = two();
     again.submitted = now;
     let pending = run(&back, Event::Submit(again.clone()), now).unwrap();
-    assert_eq!(open(&pending, &|_: &Vote| true).len(), 2, "T4");
+    assert_eq!(
+        open(&pending, &|vote: &Vote| Some(vote.person.clone())).len(),
+        2,
+        "T4"
+    );
     let carol = Vote {
         time: now,
         ..vote("user:carol", OFFICER, Ballot::Initial)
@@ -432,7 +442,13 @@ fn stakes() -> impl Strategy<Value = Stakes> {
         Severity::High,
         Severity::Critical,
     ]);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+    );
     (
         tiers,
         sensitivity,
@@ -451,6 +467,7 @@ fn stakes() -> impl Strategy<Value = Stakes> {
                 privileged: flags.1,
                 third_party: flags.2,
                 false_positive: flags.3,
+                preemptive: flags.4,
                 width,
                 renewals,
                 coverage,
@@ -566,6 +583,7 @@ proptest! {
             privileged: a.privileged || b.privileged,
             third_party: a.third_party || b.third_party,
             false_positive: a.false_positive || b.false_positive,
+            preemptive: a.preemptive || b.preemptive,
             width: a.width.max(b.width),
             renewals: a.renewals.max(b.renewals),
             coverage: a.coverage.max(b.coverage),

@@ -194,6 +194,8 @@ pub struct Granted {
     pub expire: Timestamp,
     /// Not beyond this unless revalidated.
     pub next_revalidation: Option<Timestamp>,
+    /// When everybody last looked at it again.
+    pub revalidated: Option<Timestamp>,
 }
 
 /// An exception on its way.

@@ -196,6 +196,8 @@ pub struct Exception {
     pub expire_time: Timestamp,
     /// From when it does not hold unless revalidated.
     pub next_revalidation_time: Option<Timestamp>,
+    /// When it last was.
+    pub revalidated_time: Option<Timestamp>,
     /// Who answers for it: a person (E13).
     pub owner: Principal,
     /// Who asked for it.
@@ -256,20 +258,21 @@ impl Exception {
                 &format!("stay within tier {tier}'s maximum (E9)"),
             );
         }
-        match (self.next_revalidation_time, rules.revalidation_interval) {
-            (None, Some(interval)) if self.effective_time + interval < self.expire_time => {
+        let looked = self.revalidated_time.unwrap_or(self.effective_time);
+        let due = rules
+            .revalidation_interval
+            .map(|interval| looked + interval);
+        match (self.next_revalidation_time, due) {
+            (None, Some(due)) if due < self.expire_time => {
                 return refuse(
                     "next_revalidation_time",
-                    "is missing".into(),
-                    &format!("tier {tier} revalidates every {interval} (E12)"),
+                    format!("is missing, and due before {due}"),
+                    &format!("tier {tier} revalidates sooner (E12)"),
                 );
             }
-            (Some(next), interval) => {
-                let latest = interval.map_or(self.expire_time, |interval| {
-                    self.expire_time.min(self.effective_time + interval)
-                });
-                let late = self.renewal_count == 0 && next > latest;
-                if late || next > self.expire_time {
+            (Some(next), due) => {
+                let latest = due.map_or(self.expire_time, |due| self.expire_time.min(due));
+                if next > latest {
                     return refuse(
                         "next_revalidation_time",
                         format!("is after {latest}"),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Case, ControlId, Exception, ExceptionId, Request, Scope, Selector, Set, Span, Timestamp,
+    Case, ClassId, ControlId, Exception, ExceptionId, Request, Scope, Selector, Set, Span,
+    SubjectId, Timestamp,
 };
 
 use super::{Shelf, Snapshot};
@@ -36,8 +37,8 @@ impl<'a> Past<'a> {
         all.filter(move |exception| self.cases.get(exception.id.as_str()).is_none())
     }
 
-    /// The part of the year before the end of `window` in which a subject of `request` is excepted
-    /// from `control` if it is granted, in percent, rounded up.
+    /// The most of any year with `window` in it in which a subject of `request` is excepted from
+    /// `control` if it is granted, in percent, rounded up.
     pub(super) fn percent(
         self,
         control: &ControlId,
@@ -45,65 +46,75 @@ impl<'a> Past<'a> {
         window: Stretch,
         now: Timestamp,
     ) -> u32 {
-        let begin = window.1 + Span::from_micros(YEAR.micros().saturating_neg());
         let mut stretches = vec![window];
         for case in self.others() {
             if let Some(stretch) = case.window(now)
                 && case.request.controls.contains(control)
-                && meet(&case.request.scope.subjects, &request.scope.subjects)
+                && self.meet(&case.request.scope.subjects, &request.scope.subjects)
             {
                 stretches.push(stretch);
             }
         }
         for exception in self.bare() {
             if exception.controls.contains(control)
-                && meet(&exception.scope.subjects, &request.scope.subjects)
+                && self.meet(&exception.scope.subjects, &request.scope.subjects)
             {
                 stretches.push((exception.effective_time, exception.expire_time));
             }
         }
-        let covered = covered(stretches, begin, window.1);
+        // Fullest is a year that ends where a stretch does; windows are asked for in any order.
+        let last = window.0 + YEAR;
+        let ends = stretches.iter().map(|(_, end)| *end);
+        let ends: Vec<_> = ends
+            .filter(|end| *end >= window.1 && *end <= last)
+            .collect();
         let year = YEAR.micros();
-        let percent = covered.saturating_mul(100).saturating_add(year - 1) / year;
+        let most = ends
+            .into_iter()
+            .map(|end| {
+                let begin = end + Span::from_micros(year.saturating_neg());
+                covered(stretches.clone(), begin, end)
+            })
+            .max()
+            .unwrap_or(0);
+        let percent = most.saturating_mul(100).saturating_add(year - 1) / year;
         u32::try_from(percent).unwrap_or(u32::MAX)
     }
 
-    /// The case that `request` goes on from, whatever its requester says: the latest that was
-    /// granted for the same controls and an overlapping scope, and asked for before `created`.
-    pub(super) fn parent(
-        self,
-        request: &Request,
-        created: Timestamp,
-        now: Timestamp,
-    ) -> Option<&'a Arc<Case>> {
+    /// How many came before `request`, whatever its requester says, and the first of them: granted
+    /// for the same controls and an overlapping scope.
+    pub(super) fn renewals(self, request: &Request) -> (u32, Option<&'a ExceptionId>) {
         let mut controls: Vec<_> = request.controls.iter().collect();
         controls.sort_unstable();
-        self.others()
-            .filter(|case| {
-                let mut theirs: Vec<_> = case.request.controls.iter().collect();
-                theirs.sort_unstable();
-                let same = theirs == controls && overlap(&case.request.scope, &request.scope);
-                let earlier = (case.created, &case.id) < (created, self.own);
-                case.granted.is_some()
-                    && earlier
-                    && (same || request.renews.as_ref() == Some(&case.id))
-            })
-            .max_by_key(|case| (case.window(now), &case.id))
+        let before = self.others().filter(|case| {
+            let mut theirs: Vec<_> = case.request.controls.iter().collect();
+            theirs.sort_unstable();
+            let same = theirs == controls && self.overlap(&case.request.scope, &request.scope);
+            case.granted.is_some() && (same || request.renews.as_ref() == Some(&case.id))
+        });
+        let last = before
+            .filter_map(|case| Some((case.terms.as_ref()?, &case.id)))
+            .max_by_key(|(terms, id)| (terms.renewal_count, *id));
+        last.map_or((0, None), |(terms, _)| {
+            (terms.renewal_count.saturating_add(1), Some(&terms.lineage))
+        })
     }
 
     /// How many are in force for an owner, for a subject at the most, and how many were granted
     /// from one of the controls within `days`.
     pub(super) fn load(self, request: &Request, since: Timestamp) -> (usize, usize, usize) {
+        let directory = self.snapshot.directory();
+        let owner = directory.person(&request.owner);
         let granted = |case: &&Arc<Case>| case.granted.is_some();
         let live = |case: &&Arc<Case>| granted(case) && !case.state.is_final();
         let of_owner = self
             .others()
             .filter(live)
-            .filter(|case| case.request.owner == request.owner);
+            .filter(|case| directory.person(&case.request.owner) == owner);
         let of_subject = self
             .others()
             .filter(live)
-            .filter(|case| meet(&case.request.scope.subjects, &request.scope.subjects));
+            .filter(|case| self.meet(&case.request.scope.subjects, &request.scope.subjects));
         let of_control = self.others().filter(granted).filter(|case| {
             let shared = |id: &ControlId| case.request.controls.contains(id);
             case.granted
@@ -112,27 +123,35 @@ impl<'a> Past<'a> {
         });
         (of_owner.count(), of_subject.count(), of_control.count())
     }
-}
 
-/// Whether two selectors may name the same subject.
-fn meet(a: &Selector, b: &Selector) -> bool {
-    match (a, b) {
-        (Selector::Ids(a), Selector::Ids(b)) => a.iter().any(|id| b.contains(id)),
-        (Selector::Classes(a), Selector::Classes(b)) => a.iter().any(|id| b.contains(id)),
-        // A class and one of its instances, or the class by its own id.
-        (Selector::Ids(ids), Selector::Classes(classes))
-        | (Selector::Classes(classes), Selector::Ids(ids)) => classes
-            .iter()
-            .any(|class| ids.iter().any(|id| id.as_str() == class.as_str())),
+    /// Whether two selectors may name the same subject.
+    fn meet(self, a: &Selector, b: &Selector) -> bool {
+        match (a, b) {
+            (Selector::Ids(a), Selector::Ids(b)) => a.iter().any(|id| b.contains(id)),
+            (Selector::Classes(a), Selector::Classes(b)) => a.iter().any(|id| b.contains(id)),
+            (Selector::Ids(ids), Selector::Classes(classes))
+            | (Selector::Classes(classes), Selector::Ids(ids)) => {
+                ids.iter().any(|id| self.is_of(id, classes))
+            }
+        }
     }
-}
 
-fn overlap(a: &Scope, b: &Scope) -> bool {
-    let actions = match (&a.actions, &b.actions) {
-        (Set::Any, _) | (_, Set::Any) => true,
-        (Set::Of(a), Set::Of(b)) => a.iter().any(|action| b.contains(action)),
-    };
-    actions && meet(&a.subjects, &b.subjects)
+    /// Whether a subject is one of the classes, or a member of one.
+    fn is_of(self, id: &SubjectId, classes: &[ClassId]) -> bool {
+        let subject = self.snapshot.subject(id.as_str());
+        let class = subject.and_then(|subject| subject.class.as_ref());
+        classes
+            .iter()
+            .any(|named| named.as_str() == id.as_str() || class == Some(named))
+    }
+
+    fn overlap(self, a: &Scope, b: &Scope) -> bool {
+        let actions = match (&a.actions, &b.actions) {
+            (Set::Any, _) | (_, Set::Any) => true,
+            (Set::Of(a), Set::Of(b)) => a.iter().any(|action| b.contains(action)),
+        };
+        actions && self.meet(&a.subjects, &b.subjects)
+    }
 }
 
 /// Microseconds between `begin` and `end` that lie in one of the stretches.

@@ -4,7 +4,7 @@
 //! Pure: a case and an event in, the case afterwards out. Whoever runs it looks up what the world
 //! says (terms, who holds which role) and keeps the result.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use crate::domain::{
     Ballot, Case, Digest, ExceptionState, Granted, Seat, Span, Terms, Timestamp, Vote, Window,
@@ -100,8 +100,8 @@ fn guard(fits: bool, why: impl FnOnce() -> String) -> Result<(), Refused> {
     }
 }
 
-/// The case after `event`, at `now`. `holds` says whether who cast a vote still may (A3): who does
-/// not, does not count.
+/// The case after `event`, at `now`. `who` says which person stands behind a vote now, if whoever
+/// cast it still may (A2, A3): who may no longer does not count.
 ///
 /// # Errors
 ///
@@ -110,7 +110,7 @@ pub fn step(
     case: &Case,
     event: Event,
     now: Timestamp,
-    holds: impl Fn(&Vote) -> bool,
+    who: impl Fn(&Vote) -> Option<Box<str>>,
 ) -> Result<Case, Refused> {
     use ExceptionState::{
         Approved, Closed, Draft, Expired, Lapsed, Pending, Revoked, Suspended, Withdrawn,
@@ -134,13 +134,13 @@ pub fn step(
             guard(stored.is_some_and(in_time), || {
                 "the time to decide is over".into()
             })?;
-            voted(case, vote, Ballot::Initial, now, holds)
+            voted(case, vote, Ballot::Initial, now, who)
         }
         (Approved | Suspended, Event::Vote(vote, terms)) => {
             guard(vote.approves, || {
                 "it was granted; take it back with `exeat exception revoke`".into()
             })?;
-            voted(&case.on(terms), vote, Ballot::Revalidation, now, holds)
+            voted(&case.on(terms), vote, Ballot::Revalidation, now, who)
         }
         (Pending, Event::Outdate(reason)) => Ok(Case {
             terms: None,
@@ -207,6 +207,7 @@ fn granted(case: &Case, reason: &str, now: Timestamp) -> Result<Case, Refused> {
             effective,
             expire,
             next_revalidation: next(interval, effective, expire),
+            revalidated: None,
         }),
         ..case.clone()
     })
@@ -223,7 +224,7 @@ fn voted(
     vote: Vote,
     ballot: Ballot,
     now: Timestamp,
-    holds: impl Fn(&Vote) -> bool,
+    who: impl Fn(&Vote) -> Option<Box<str>>,
 ) -> Result<Case, Refused> {
     let Some(terms) = case.open_terms() else {
         return Err(Refused::Outdated);
@@ -236,16 +237,18 @@ fn voted(
         format!("`comment` is shorter than {COMMENT} characters; say why")
     })?;
     let since = terms.submitted;
-    let mut counted = counted(case, &terms.digest, ballot, since);
+    let person = who(&vote).unwrap_or_else(|| vote.person.clone());
+    let twice = counted(case, &terms.digest, ballot, since).any(|known| {
+        let theirs = who(known).unwrap_or_else(|| known.person.clone());
+        theirs == person || known.approver == vote.approver
+    });
     // Whoever approved takes that back by denying (A7).
-    let twice = vote.approves && counted.any(|known| known.person == vote.person);
-    guard(!twice, || {
+    guard(!(twice && vote.approves), || {
         format!(
             "{} has decided already; one person counts once",
             vote.approver
         )
     })?;
-    drop(counted);
     if vote.approves && terms.review_evidence {
         let required = case.request.evidence.iter().filter(|item| item.required);
         for item in required {
@@ -269,10 +272,7 @@ fn voted(
             ..next_case
         });
     }
-    if open_seats(&next_case, ballot, since, &holds)
-        .next()
-        .is_some()
-    {
+    if !open_seats(&next_case, ballot, since, &who).is_empty() {
         return Ok(next_case);
     }
     match ballot {
@@ -292,6 +292,7 @@ fn voted(
                 // Revalidation extends nothing.
                 granted.expire = latest.map_or(granted.expire, |end| end.min(granted.expire));
                 guard(now < granted.expire, || "its end has come".into())?;
+                granted.revalidated = Some(now);
                 granted.next_revalidation = next(interval, now, granted.expire);
             }
             Ok(next_case)
@@ -311,41 +312,43 @@ fn counted<'a>(
     })
 }
 
-/// The seats that are not filled by votes whose casters still may.
+/// The seats that are not filled by distinct persons who still may.
 fn open_seats<'a>(
     case: &'a Case,
     ballot: Ballot,
     since: Timestamp,
-    holds: &'a impl Fn(&Vote) -> bool,
-) -> impl Iterator<Item = &'a Seat> {
-    let terms = case.open_terms().into_iter();
-    terms.flat_map(move |terms| {
-        terms.seats.iter().filter(move |seat| {
-            let fills = |vote: &&Vote| {
-                (vote.role, &vote.domain) == (seat.stage.role, &seat.domain) && holds(vote)
-            };
-            let votes = counted(case, &terms.digest, ballot, since).filter(fills);
-            votes.count() < usize::from(seat.stage.quorum.get())
-        })
-    })
+    who: &impl Fn(&Vote) -> Option<Box<str>>,
+) -> Vec<&'a Seat> {
+    let Some(terms) = case.open_terms() else {
+        return Vec::new();
+    };
+    let mut persons = BTreeSet::new();
+    let standing: Vec<&Vote> = counted(case, &terms.digest, ballot, since)
+        .filter(|vote| who(vote).is_some_and(|person| persons.insert(person)))
+        .collect();
+    let open = |seat: &&Seat| {
+        let fills = |vote: &&&Vote| (vote.role, &vote.domain) == (seat.stage.role, &seat.domain);
+        standing.iter().filter(fills).count() < usize::from(seat.stage.quorum.get())
+    };
+    terms.seats.iter().filter(open).collect()
 }
 
 /// The seats that are still to be filled, of a case that is to be decided, or looked at again.
-pub fn open<'a>(case: &'a Case, holds: &'a impl Fn(&Vote) -> bool) -> Vec<&'a Seat> {
+pub fn open<'a>(case: &'a Case, who: &impl Fn(&Vote) -> Option<Box<str>>) -> Vec<&'a Seat> {
     match case.state {
         ExceptionState::Pending => {
             let since = case
                 .terms
                 .as_ref()
                 .map_or(case.since, |terms| terms.submitted);
-            open_seats(case, Ballot::Initial, since, holds).collect()
+            open_seats(case, Ballot::Initial, since, who)
         }
         ExceptionState::Approved | ExceptionState::Suspended => {
             let since = case
                 .again
                 .as_ref()
                 .map_or(case.since, |terms| terms.submitted);
-            open_seats(case, Ballot::Revalidation, since, holds).collect()
+            open_seats(case, Ballot::Revalidation, since, who)
         }
         ExceptionState::Draft
         | ExceptionState::Denied

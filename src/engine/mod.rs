@@ -11,6 +11,7 @@ mod decide;
 mod directory;
 mod effective;
 mod explain;
+mod failing;
 mod fallback;
 pub mod follow;
 mod index;

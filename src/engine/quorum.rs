@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::{ApproverRole, DomainId, Principal, PrincipalKind, Request, Seat, Tier};
+use crate::domain::{
+    ApproverRole, DomainId, Principal, PrincipalKind, Request, Seat, Target, Tier,
+};
 
 use super::{Directory, Snapshot, catalogue};
 
@@ -61,6 +63,10 @@ impl<'a> Electorate<'a> {
                 "`{who}` is not an active person of the directory; apply a Person manifest"
             ));
         }
+        let revoked = Target::Principal(who.clone());
+        if self.snapshot.removed().revokes(&revoked) {
+            return Err(format!("`{who}` was revoked"));
+        }
         if self.barred.contains(self.directory().person(who)) {
             return Err(format!(
                 "`{who}` asked for it, answers for it or owns what it is for, and does not decide about it"
@@ -111,6 +117,34 @@ impl<'a> Electorate<'a> {
         let mut owners = controls.map(|id| self.snapshot.control(id).map(|control| &control.owner));
         let first = owners.next()??;
         owners.all(|owner| owner == Some(first)).then_some(first)
+    }
+
+    /// Which of the open seats `who` is to take: one that leaves the others to others.
+    ///
+    /// # Errors
+    ///
+    /// Why they may take none; nothing where none is open.
+    pub fn seat<'s>(&self, who: &Principal, open: &[&'s Seat]) -> Result<&'s Seat, Option<String>> {
+        let mut why = None;
+        let mut fits = Vec::new();
+        for (at, seat) in open.iter().enumerate() {
+            match self.admit(who, seat) {
+                Ok(()) => fits.push((at, *seat)),
+                Err(reason) => why = why.or(Some(reason)),
+            }
+        }
+        let person = self.directory().person(who);
+        let rest = |taken: usize| {
+            let places = open.iter().enumerate().map(|(at, seat)| {
+                let quorum = seat.stage.quorum.get();
+                let mut persons = self.persons(seat);
+                persons.remove(person);
+                (quorum.saturating_sub(u8::from(at == taken)), persons)
+            });
+            satisfiable(&places.collect::<Vec<_>>())
+        };
+        let best = fits.iter().find(|(at, _)| rest(*at)).or(fits.first());
+        best.map(|(_, seat)| *seat).ok_or(why)
     }
 
     /// The persons who could fill a seat.

@@ -8,8 +8,23 @@ use crate::domain::{
 
 use super::{catalogue, tiering::Stakes};
 
-/// Words in an action, a resource or a permission that change the world.
-const PRIVILEGED: [&str; 6] = ["write", "delete", "payment", "pay", "refund", "admin"];
+/// Beginnings of words in an action, a tool or a permission that change the world.
+const PRIVILEGED: [&str; 24] = [
+    "write", "delet", "remov", "drop", "creat", "updat", "insert", "pay", "refund", "transfer",
+    "admin", "exec", "run", "deploy", "grant", "revok", "merge", "push", "send", "purge", "wire",
+    "approv", "sudo", "root",
+];
+/// Environments that are not production; whatever is called otherwise may be.
+const SPARE: [&str; 8] = [
+    "dev",
+    "development",
+    "test",
+    "testing",
+    "qa",
+    "stage",
+    "staging",
+    "sandbox",
+];
 
 /// What is at stake, but for how much of a year it takes.
 pub(super) fn stakes(
@@ -18,7 +33,11 @@ pub(super) fn stakes(
     subjects: &[&Arc<Subject>],
     renewals: u32,
 ) -> Stakes {
-    let production = |environment: &str| ["prod", "production"].contains(&environment);
+    let production = |environment: &str| {
+        !SPARE
+            .iter()
+            .any(|spare| spare.eq_ignore_ascii_case(environment))
+    };
     let actions = match &request.scope.actions {
         Set::Any => usize::MAX,
         Set::Of(actions) => actions.len(),
@@ -40,6 +59,11 @@ pub(super) fn stakes(
             .iter()
             .any(|item| item.as_str().is_some_and(is_privileged)),
         _ => false,
+    };
+    let named_so = |tool| {
+        field(tool, "name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     };
     let named = |set: Vec<String>| set.iter().any(|text| is_privileged(text));
     let resources = match &request.scope.resources {
@@ -71,9 +95,10 @@ pub(super) fn stakes(
         privileged: request.scope.actions.is_any()
             || named(listed(&request.scope.actions))
             || resources
-            || tools().any(permitted),
+            || tools().any(|tool| permitted(tool) || is_privileged(named_so(tool))),
         third_party: tools().any(|tool| field(tool, "third_party") == Some(&Value::Bool(true))),
         false_positive: request.deviation == Deviation::FalsePositive,
+        preemptive: request.preemptive,
         width,
         renewals,
         coverage: 0,
@@ -93,12 +118,20 @@ fn in_scope(request: &Request, tool: &Value) -> bool {
         .holds(|pattern| pattern.matches(&id) || pattern.matches(text("name")))
 }
 
+/// Whether a word of `text`, in whatever case it is joined, changes the world.
 fn is_privileged(text: &str) -> bool {
-    text.split(|c: char| !c.is_alphanumeric()).any(|word| {
-        PRIVILEGED
-            .iter()
-            .any(|privileged| word.eq_ignore_ascii_case(privileged))
-    })
+    let mut spaced = String::with_capacity(text.len());
+    let mut lower = false;
+    for c in text.chars() {
+        if !c.is_alphanumeric() || (c.is_uppercase() && lower) {
+            spaced.push(' ');
+        }
+        lower = c.is_lowercase();
+        spaced.extend(c.to_lowercase());
+    }
+    spaced
+        .split(|c: char| !c.is_alphanumeric())
+        .any(|word| PRIVILEGED.iter().any(|begins| word.starts_with(begins)))
 }
 
 pub(super) fn listed(set: &Set<Box<str>>) -> Vec<String> {

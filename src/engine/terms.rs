@@ -4,21 +4,21 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::domain::{
     ApproverRole, Control, ControlId, Deviation, Digest, DomainId, Enforcement, ExceptionId,
-    Fingerprint, Invalid, Now, Principal, PrincipalKind, Question, Request, Resource, Seat,
-    Selector, Set, Span, Stage, Subject, Terms, Tier, TierRules, Timestamp, Value,
+    Fingerprint, Invalid, Lifecycle, Principal, PrincipalKind, Request, Seat, Selector, Span,
+    Stage, Subject, Target, Terms, Tier, TierRules, Timestamp, Value,
 };
 
 use super::{
     Snapshot, catalogue,
     coverage::{Cases, Past},
-    decide,
+    failing::fails,
     quorum::{Electorate, satisfiable},
-    stakes::{listed, stakes},
+    stakes::stakes,
     tiering::tier,
 };
 
-/// Most questions tried to see a control fail.
-const TRIES: usize = 256;
+/// How long a decision may take where the tier says nothing and somebody has to decide all the same.
+const DECIDE: Span = Span::from_hours(72);
 /// Over how long automatic approvals of one control are counted.
 const MONTH: Span = Span::from_days(30);
 
@@ -33,8 +33,8 @@ pub struct Asked<'a> {
     pub request: &'a Request,
     /// For when: the window it has, or would have now.
     pub window: (Timestamp, Timestamp),
-    /// Since when it is asked for.
-    pub created: Timestamp,
+    /// The terms it was granted on, if it was: what came before it then stays so.
+    pub granted: Option<&'a Terms>,
 }
 
 /// The subjects that a request names, or that are of the classes it names.
@@ -75,7 +75,7 @@ pub fn terms(
         requester,
         request,
         window,
-        created,
+        granted,
     } = asked;
     accountable(requester, request, snapshot)?;
     let controls = controls(request, snapshot)?;
@@ -90,9 +90,10 @@ pub fn terms(
         snapshot,
         own: id,
     };
-    let parent = past.parent(request, created, now);
-    let before = parent.and_then(|parent| Some((parent, parent.terms.as_ref()?)));
-    let renewal_count = before.map_or(0, |(_, terms)| terms.renewal_count.saturating_add(1));
+    let (renewal_count, lineage) = match granted {
+        Some(terms) => (terms.renewal_count, Some(&terms.lineage)),
+        None => past.renewals(request),
+    };
     let percent = |control: &ControlId| past.percent(control, request, window, now);
     let used = request.controls.iter().map(percent).max().unwrap_or(0);
     let mut stakes = stakes(request, &controls, &subjects, renewal_count);
@@ -118,10 +119,13 @@ pub fn terms(
         }
         raise(&mut tier, "max_renewals", renewal_count.to_string());
     }
-    if rules_of(tier).approval.stages.is_empty()
-        && !within_budget(past, request, &rules_of(tier), now)
-    {
-        raise(&mut tier, "auto_budget", "used up".into());
+    if rules_of(tier).approval.stages.is_empty() {
+        // Nobody else would hear of it.
+        if !consents(asked, snapshot) {
+            raise(&mut tier, "owner", "has not asked".into());
+        } else if !within_budget(past, request, &rules_of(tier), now) {
+            raise(&mut tier, "auto_budget", "used up".into());
+        }
     }
     let rules = &rules_of(tier);
     if used > cap(tier) {
@@ -134,8 +138,12 @@ pub fn terms(
             "remedy the cause; a new request does not begin anew (R35)",
         ));
     }
-    within(request, rules, tier)?;
+    within(request, rules, tier, now)?;
     let seats = seats(request, rules, &domains, once_more);
+    let deadline = rules
+        .approval
+        .deadline
+        .or((!seats.is_empty()).then_some(DECIDE));
     let electorate = Electorate::new(snapshot, requester, request, tier);
     let persons: Vec<_> = seats
         .iter()
@@ -170,17 +178,17 @@ pub fn terms(
         inputs,
         seats,
         review_evidence: rules.approval.review_evidence,
-        deadline: rules.approval.deadline.map(|deadline| now + deadline),
+        deadline: deadline.map(|deadline| now + deadline),
         controls: controls
             .iter()
             .map(|control| (control.id.clone(), control.revision))
             .collect(),
-        bound: bound(request, rules, &subjects)?,
+        bound: bound(request, rules, &anchors(request, snapshot))?,
         revalidation: rules.revalidation_interval,
         on_change: rules.approval.on_change,
-        lineage: before.map_or_else(|| id.clone(), |(_, terms)| terms.lineage.clone()),
+        lineage: lineage.unwrap_or(id).clone(),
         renewal_count,
-        latest: latest(request, &subjects, now),
+        latest: latest(request, &subjects, now)?,
     })
 }
 
@@ -193,8 +201,13 @@ fn accountable(
     let directory = snapshot.directory();
     let mut people = vec![("owner", &request.owner)];
     match (requester.kind(), &request.on_behalf_of) {
-        (_, Some(person)) => people.push(("on_behalf_of", person)),
-        (PrincipalKind::Human, None) => {}
+        (PrincipalKind::Human, behalf) => {
+            people.push(("requester", requester));
+            people.extend(behalf.iter().map(|person| ("on_behalf_of", person)));
+        }
+        (PrincipalKind::AiAgent | PrincipalKind::Service, Some(person)) => {
+            people.push(("on_behalf_of", person));
+        }
         (PrincipalKind::AiAgent | PrincipalKind::Service, None) => {
             return Err(Invalid::new(
                 "on_behalf_of",
@@ -203,8 +216,13 @@ fn accountable(
             ));
         }
     }
-    for (field, who) in people {
-        if !directory.is_active(who) {
+    for (field, who) in people.into_iter().chain([("requester", requester)]) {
+        let revoked = Target::Principal(who.clone());
+        if snapshot.removed().revokes(&revoked) {
+            let what = format!("`{who}` was revoked");
+            return Err(Invalid::new(field, what, "name somebody else"));
+        }
+        if who.kind() == PrincipalKind::Human && !directory.is_active(who) {
             return Err(Invalid::new(
                 field,
                 format!("`{who}` is not an active person of the directory"),
@@ -213,6 +231,15 @@ fn accountable(
         }
     }
     Ok(())
+}
+
+/// Whether the owner is among those who ask: what nobody decides is nobody's to be given.
+fn consents(asked: Asked<'_>, snapshot: &Snapshot) -> bool {
+    let directory = snapshot.directory();
+    let owner = directory.person(&asked.request.owner);
+    let behalf = asked.request.on_behalf_of.as_ref();
+    let mut asking = [asked.requester].into_iter().chain(behalf);
+    asking.any(|who| directory.person(who) == owner)
 }
 
 fn controls<'a>(
@@ -233,6 +260,12 @@ fn controls<'a>(
             return wrong(
                 format!("`{id}` cannot be waived"),
                 "remedy the cause instead (E2)",
+            );
+        }
+        if snapshot.removed().revokes(&Target::Control(id.clone())) {
+            return wrong(
+                format!("`{id}` was revoked"),
+                "no exception from it is honoured",
             );
         }
         if !control.state.in_force() {
@@ -261,7 +294,11 @@ fn subjects<'a>(
             "register it first",
         ));
     }
-    let subjects: Vec<_> = scoped(snapshot, request).collect();
+    let retired = |subject: &Subject| subject.lifecycle == Lifecycle::Retired;
+    let by_class = matches!(request.scope.subjects, Selector::Classes(_));
+    let mut subjects: Vec<_> = scoped(snapshot, request).collect();
+    // A member that retires takes nothing from its class.
+    subjects.retain(|subject| !(by_class && subject.class.is_some() && retired(subject)));
     if subjects.is_empty() {
         return Err(Invalid::new(
             "scope.subject_selector.class_ids",
@@ -271,9 +308,7 @@ fn subjects<'a>(
     }
     let removed = snapshot.removed();
     let gone = |subject: &&&Arc<Subject>| {
-        subject.lifecycle == crate::domain::Lifecycle::Retired
-            || removed.retires(subject)
-            || removed.locks(subject)
+        retired(subject) || removed.retires(subject) || removed.locks(subject)
     };
     if let Some(subject) = subjects.iter().find(gone) {
         return Err(Invalid::new(
@@ -282,86 +317,54 @@ fn subjects<'a>(
             "no exception helps it",
         ));
     }
+    if let Some(domain) = &request.domain {
+        let own = subjects
+            .iter()
+            .filter_map(|subject| subject.domain.as_ref());
+        let mut above = own.flat_map(|id| snapshot.domains_above(id));
+        if !above.any(|known| known.id == *domain) {
+            return Err(Invalid::new(
+                "domain",
+                format!("no subject in the scope belongs to `{domain}`"),
+                "leave it out: the subjects' domains decide",
+            ));
+        }
+    }
+    let taken_back = |id: &DomainId| {
+        let mut above = snapshot.domains_above(id);
+        above.any(|domain| removed.revokes(&Target::Domain(domain.id.clone())))
+    };
+    if let Some(id) = reached(request, &subjects)
+        .into_iter()
+        .find(|id| taken_back(id))
+    {
+        return Err(Invalid::new(
+            "domain",
+            format!("`{id}`, or what it is part of, was revoked"),
+            "no exception is honoured there",
+        ));
+    }
     Ok(subjects)
 }
 
-/// Whether a control fails for somebody in the scope: there is nothing to except otherwise.
-fn fails(
-    control: &Control,
-    subjects: &[&Arc<Subject>],
-    request: &Request,
-    snapshot: &Snapshot,
-    now: Timestamp,
-) -> Result<(), Invalid> {
-    let reach = &control.applies_to;
-    let actions = some_of(
-        [listed(&request.scope.actions), listed(&reach.actions)],
-        "any",
-    );
-    let patterns = |set: &Set<crate::domain::Pattern>| match set {
-        Set::Any => Vec::new(),
-        Set::Of(patterns) => patterns
-            .iter()
-            .map(|pattern| match pattern.as_str().strip_suffix('/') {
-                Some(_) => format!("{}any", pattern.as_str()),
-                None => pattern.as_str().to_owned(),
-            })
-            .collect(),
+/// The subjects that what is asked for is bound to: those named, and of a class the class itself,
+/// where it is known; each member is looked at as it asks.
+pub(super) fn anchors<'a>(request: &'a Request, snapshot: &'a Snapshot) -> Vec<&'a Arc<Subject>> {
+    let all = || scoped(snapshot, request);
+    let Selector::Classes(classes) = &request.scope.subjects else {
+        return all().collect();
     };
-    let resources = some_of(
-        [
-            patterns(&request.scope.resources),
-            patterns(&reach.resources),
-        ],
-        "any",
-    );
-    let kinds = some_of([listed(&reach.resource_types), Vec::new()], "tool");
-    let purposes = some_of([listed(&request.scope.purposes), Vec::new()], "");
-    let questions = subjects.iter().flat_map(|subject| {
-        let (resources, kinds, purposes) = (&resources, &kinds, &purposes);
-        actions.iter().flat_map(move |action| {
-            resources.iter().flat_map(move |resource| {
-                kinds.iter().flat_map(move |kind| {
-                    purposes.iter().map(move |purpose| Question {
-                        subject: subject.id.clone(),
-                        action: action.clone(),
-                        resource: Resource {
-                            kind: kind.clone(),
-                            id: resource.clone(),
-                            properties: Value::Map(Box::default()),
-                        },
-                        purpose: Some(purpose.clone()).filter(|purpose| !purpose.is_empty()),
-                        actor_kind: None,
-                        context: Value::Map(Box::default()),
-                        observed: Fingerprint::default(),
-                    })
-                })
-            })
-        })
-    });
-    let failing = questions.take(TRIES).any(|question| {
-        let decision = decide(&question, snapshot, Now::exactly(now));
-        decision
-            .failed
-            .iter()
-            .any(|result| result.control.id == control.id)
-    });
-    if failing {
-        return Ok(());
+    let known = classes
+        .iter()
+        .filter_map(|class| snapshot.subject(class.as_str()));
+    let known: Vec<_> = known.collect();
+    if known.is_empty() {
+        all()
+            .filter(|subject| subject.lifecycle != Lifecycle::Retired)
+            .collect()
+    } else {
+        known
     }
-    Err(Invalid::new(
-        "control_ids",
-        format!("`{}` does not fail for anybody in the scope", control.id),
-        "ask when it does, or say `preemptive: true`",
-    ))
-}
-
-/// The first of the lists that is not empty, else one item.
-fn some_of(lists: [Vec<String>; 2], else_: &str) -> Vec<String> {
-    let mut lists = lists.into_iter();
-    lists
-        .find(|list| !list.is_empty())
-        .unwrap_or_else(|| vec![else_.to_owned()])
 }
 
 /// The domains it reaches into: each has a say (M3).
@@ -393,8 +396,9 @@ fn within_budget(past: Past<'_>, request: &Request, rules: &TierRules, now: Time
         && below(control, budget.per_control)
 }
 
-/// What the tier demands of the window; the rest is held to its rules as the exception it makes.
-fn within(request: &Request, rules: &TierRules, tier: Tier) -> Result<(), Invalid> {
+/// What the tier demands of the window and of the evidence; the rest is held to its rules as the
+/// exception it makes.
+fn within(request: &Request, rules: &TierRules, tier: Tier, now: Timestamp) -> Result<(), Invalid> {
     if request.window.duration() > rules.max_duration {
         return Err(Invalid::new(
             "window.duration",
@@ -402,10 +406,23 @@ fn within(request: &Request, rules: &TierRules, tier: Tier) -> Result<(), Invali
             format!("tier {tier} permits no more (E9)"),
         ));
     }
+    let counts = request.evidence.iter();
+    let counts = counts.filter(|item| item.required && item.expire_time > now);
+    let counts: BTreeSet<_> = counts.map(|item| item.digest.as_str()).collect();
+    if counts.len() < rules.min_evidence {
+        return Err(Invalid::new(
+            "evidence",
+            format!(
+                "has {} items that are required and not expired",
+                counts.len()
+            ),
+            format!("tier {tier} needs {} (E15)", rules.min_evidence),
+        ));
+    }
     Ok(())
 }
 
-/// Who has to decide: in each domain that it reaches those who answer for the controls.
+/// Who has to decide: in each domain that it reaches into (M3).
 fn seats(
     request: &Request,
     rules: &TierRules,
@@ -424,16 +441,20 @@ fn seats(
     if once_more {
         add(ApproverRole::DomainOwner);
     }
-    let home = request.domain.as_ref().or(domains.first().copied());
     let mut seats = Vec::new();
-    for stage in stages {
-        let everywhere = stage.role == ApproverRole::ControlOwner && !domains.is_empty();
-        let of: Vec<Option<DomainId>> = if everywhere {
-            domains.iter().map(|id| Some((*id).clone())).collect()
-        } else {
-            vec![home.cloned()]
-        };
-        seats.extend(of.into_iter().map(|domain| Seat { stage, domain }));
+    for domain in domains {
+        let domain = Some((*domain).clone());
+        seats.extend(stages.iter().map(|stage| Seat {
+            stage: *stage,
+            domain: domain.clone(),
+        }));
+    }
+    if domains.is_empty() {
+        let nowhere = stages.into_iter().map(|stage| Seat {
+            stage,
+            domain: None,
+        });
+        seats.extend(nowhere);
     }
     seats
 }
@@ -474,23 +495,40 @@ fn bound(
 }
 
 /// Until when what it rests on lasts: required evidence, and the subjects' deployments (E10).
-fn latest(request: &Request, subjects: &[&Arc<Subject>], now: Timestamp) -> Option<Timestamp> {
+fn latest(
+    request: &Request,
+    subjects: &[&Arc<Subject>],
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Invalid> {
     let evidence = request.evidence.iter().filter(|item| item.required);
-    let evidence = evidence.map(|item| item.expire_time);
-    let deployed = subjects.iter().filter_map(|subject| {
-        let Some(Value::List(approvals)) = catalogue::at(&subject.attributes, &["approvals"])
-        else {
-            return None;
-        };
-        let field = |approval, name| catalogue::field(approval, &catalogue::APPROVAL, name);
-        let deployments = approvals.iter().filter(|approval| {
-            field(approval, "kind").and_then(Value::as_str) == Some("DEPLOYMENT")
-        });
-        let ends = deployments.filter_map(|approval| match field(approval, "expire_time") {
-            Some(Value::Time(end)) => Some(*end),
-            _ => None,
-        });
-        ends.filter(|end| *end > now).max()
+    let mut ends: Vec<_> = evidence.map(|item| item.expire_time).collect();
+    for subject in subjects {
+        if let Some(end) = deployed_until(subject) {
+            if end <= now {
+                return Err(Invalid::new(
+                    "scope.subject_selector",
+                    format!("`{}` has no current deployment approval", subject.id),
+                    "have it approved again; no exception outlives that (E10)",
+                ));
+            }
+            ends.push(end);
+        }
+    }
+    Ok(ends.into_iter().min())
+}
+
+/// Until when a subject's deployment is approved; none where nobody speaks of deployments.
+pub(super) fn deployed_until(subject: &Subject) -> Option<Timestamp> {
+    let Some(Value::List(approvals)) = catalogue::at(&subject.attributes, &["approvals"]) else {
+        return None;
+    };
+    let field = |approval, name| catalogue::field(approval, &catalogue::APPROVAL, name);
+    let deployments = approvals
+        .iter()
+        .filter(|approval| field(approval, "kind").and_then(Value::as_str) == Some("DEPLOYMENT"));
+    let ends = deployments.filter_map(|approval| match field(approval, "expire_time") {
+        Some(Value::Time(end)) => Some(*end),
+        _ => None,
     });
-    evidence.chain(deployed).min()
+    ends.max()
 }

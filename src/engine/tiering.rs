@@ -27,6 +27,8 @@ pub struct Stakes {
     pub third_party: bool,
     /// The control is said to be wrong.
     pub false_positive: bool,
+    /// Asked for before anything fails.
+    pub preemptive: bool,
     /// Subjects times actions.
     pub width: u64,
     /// How many came before it.
@@ -45,6 +47,7 @@ pub fn tier(stakes: &Stakes) -> (Tier, Vec<TierInput>) {
         privileged,
         third_party,
         false_positive,
+        preemptive,
         width,
         renewals,
         coverage,
@@ -98,6 +101,11 @@ pub fn tier(stakes: &Stakes) -> (Tier, Vec<TierInput>) {
         "deviation_type",
         "FALSE_POSITIVE of a CRITICAL control".into(),
         when(false_positive && severity == Severity::Critical, Tier::High),
+    );
+    at_least(
+        "preemptive",
+        "true".into(),
+        when(preemptive, Tier::Moderate),
     );
     // One tier more for each of these, on top of all others.
     for (what, value, holds) in [

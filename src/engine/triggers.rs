@@ -2,7 +2,10 @@
 
 use crate::domain::{ControlState, Lifecycle, Request, Terms, Timestamp};
 
-use super::{Snapshot, terms::scoped};
+use super::{
+    Snapshot,
+    terms::{anchors, deployed_until},
+};
 
 /// What stands against a granted exception as things are now, if the registry can tell (governance
 /// §7.3).
@@ -13,11 +16,17 @@ pub fn against(
     now: Timestamp,
 ) -> Option<Against> {
     let directory = snapshot.directory();
-    let mut subjects = scoped(snapshot, request).peekable();
-    if subjects.peek().is_none() {
+    let subjects = anchors(request, snapshot);
+    if subjects.is_empty() {
         return Some(Against::Ends("the subject is gone".into()));
     }
     for subject in subjects {
+        if deployed_until(subject).is_some_and(|end| end <= now) {
+            return Some(Against::Changed(format!(
+                "{} has no current deployment approval",
+                subject.id
+            )));
+        }
         if subject.lifecycle == Lifecycle::Retired {
             return Some(Against::Ends(format!("{} is retired", subject.id)));
         }

@@ -90,6 +90,8 @@ struct GrantedRecord {
     effective: String,
     expire: String,
     next_revalidation: Option<String>,
+    #[serde(default)]
+    revalidated: Option<String>,
 }
 
 fn unknown(what: &str, text: &str) -> Invalid {
@@ -150,6 +152,7 @@ pub fn read_case(text: &str) -> Result<Case, Invalid> {
                     effective: time(&granted.effective)?,
                     expire: time(&granted.expire)?,
                     next_revalidation: some_time(granted.next_revalidation.as_ref())?,
+                    revalidated: some_time(granted.revalidated.as_ref())?,
                 })
             })
             .transpose()?,
@@ -266,6 +269,13 @@ fn bound_of(bound: &Fingerprint) -> Json {
     Json::Object(entries.collect())
 }
 
+fn on_change(change: OnChange) -> &'static str {
+    match change {
+        OnChange::Revoke => "REVOKE",
+        OnChange::Suspend => "SUSPEND",
+    }
+}
+
 fn controls_of(terms: &Terms) -> Json {
     let entries = terms
         .controls
@@ -288,6 +298,8 @@ pub fn terms_digest(case: &Case, terms: &Terms) -> Result<Digest, Invalid> {
         "tier": terms.tier.name(),
         "seats": seats_of(terms),
         "review_evidence": terms.review_evidence,
+        "revalidation": terms.revalidation.map(Span::micros),
+        "on_change": on_change(terms.on_change),
         "controls": controls_of(terms),
         "bound": bound_of(&terms.bound),
         "lineage": terms.lineage.as_str(),
@@ -312,10 +324,7 @@ fn terms_of(terms: &Terms) -> Json {
         "controls": controls_of(terms),
         "bound": bound_of(&terms.bound),
         "revalidation": terms.revalidation.map(Span::micros),
-        "on_change": match terms.on_change {
-            OnChange::Revoke => "REVOKE",
-            OnChange::Suspend => "SUSPEND",
-        },
+        "on_change": on_change(terms.on_change),
         "lineage": terms.lineage.as_str(),
         "renewal_count": terms.renewal_count,
         "latest": told(terms.latest),
@@ -348,6 +357,7 @@ pub fn write_case(case: &Case) -> String {
             "effective": granted.effective.to_string(),
             "expire": granted.expire.to_string(),
             "next_revalidation": told(granted.next_revalidation),
+            "revalidated": told(granted.revalidated),
         })
     });
     let record = json!({
@@ -400,6 +410,7 @@ pub fn exception_of(case: &Case, now: Timestamp) -> Option<String> {
             effective,
             expire,
             next_revalidation: next.filter(|next| *next < expire),
+            revalidated: None,
         }
     });
     let mut put = |field: &str, value: Json| drop(manifest.insert(field.to_owned(), value));
@@ -412,6 +423,9 @@ pub fn exception_of(case: &Case, now: Timestamp) -> Option<String> {
     put("expire_time", granted.expire.to_string().into());
     if let Some(next) = granted.next_revalidation {
         put("next_revalidation_time", next.to_string().into());
+    }
+    if let Some(at) = granted.revalidated {
+        put("revalidated_time", at.to_string().into());
     }
     put("renewal_count", terms.renewal_count.into());
     put("state", case.state.name().into());

@@ -56,6 +56,8 @@ pub struct ExceptionManifest {
     expire_time: String,
     /// From when it does not hold unless revalidated.
     next_revalidation_time: Option<String>,
+    /// When it last was.
+    revalidated_time: Option<String>,
     /// The person who answers for it: `user:NAME`.
     owner: String,
     /// Who asked for it.
@@ -237,6 +239,12 @@ impl ExceptionManifest {
                 .map(Timestamp::parse)
                 .transpose()
                 .map_err(at("next_revalidation_time"))?,
+            revalidated_time: self
+                .revalidated_time
+                .as_deref()
+                .map(Timestamp::parse)
+                .transpose()
+                .map_err(at("revalidated_time"))?,
             owner: Principal::parse_human(&self.owner).map_err(at("owner"))?,
             requester: Principal::parse(&self.requester).map_err(at("requester"))?,
             domain: self

@@ -74,6 +74,17 @@ pub fn read_json(kind: Kind, revision: u64, json: &str) -> Result<Change, Invali
     })
 }
 
+/// Whether two manifests differ in one of the fields; what cannot be read differs.
+pub fn differs(before: &str, after: &str, fields: &[&str]) -> bool {
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    let (Some(before), Some(after)) = (read(before), read(after)) else {
+        return true;
+    };
+    fields
+        .iter()
+        .any(|field| before.get(field) != after.get(field))
+}
+
 /// Cases come about by requests and votes, and change nothing but what they grant.
 fn no_manifest() -> Invalid {
     let fix = "ask with `exeat exception request`";

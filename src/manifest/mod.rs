@@ -14,6 +14,7 @@ mod policy;
 mod problem;
 mod request;
 mod schema;
+mod secret;
 mod subject;
 mod tree;
 
@@ -22,7 +23,7 @@ pub use case::{exception_of, read_case, terms_digest, write_case};
 pub use control::ControlManifest;
 pub use document::split;
 pub use exception::ExceptionManifest;
-pub use json::{change, instance, read_json, tier_of};
+pub use json::{change, differs, instance, read_json, tier_of};
 pub use people::{GroupManifest, PersonManifest};
 pub use place::Places;
 pub use policy::{DomainManifest, TierPolicyManifest};

@@ -17,6 +17,7 @@ use super::{
     },
     fingerprint::canonical,
     json, options,
+    secret::refuse_secrets,
 };
 
 /// What is asked for. Its tier, its approvers and what it is bound to are computed, never chosen.
@@ -214,13 +215,25 @@ pub fn read_request(
     };
     let mut manifest: RequestManifest = serde_saphyr::from_str_with_options(text, options())
         .map_err(|error| document::unreadable(file, content, *first, text, &error))?;
-    let read = json::of_yaml(text).and_then(|json| {
-        let json = manifest.translated(&json, meant)?;
-        manifest.parse(&json)
-    });
-    read.map_err(|error| {
+    let place = |error: &Invalid| {
         let (line, column) = Places::of(text).find(error.path());
         let line = line.saturating_add(*first);
         Problem::at(file, content, line, column, format!("Request: {error}"))
-    })
+    };
+    let json = json::of_yaml(text).map_err(|error| place(&error))?;
+    // Its line is not repeated either.
+    secrets(&json).map_err(|error| Problem {
+        text: String::new(),
+        ..place(&error)
+    })?;
+    let read = manifest
+        .translated(&json, meant)
+        .and_then(|json| manifest.parse(&json));
+    read.map_err(|error| place(&error))
+}
+
+/// Refuses a request in which something looks like a secret.
+fn secrets(json: &str) -> Result<(), Invalid> {
+    let wrong = |error: serde_json::Error| Invalid::new("", error.to_string(), "");
+    refuse_secrets(&serde_json::from_str(json).map_err(wrong)?, "")
 }

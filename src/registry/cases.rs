@@ -24,6 +24,9 @@ use super::{
     workflow::{Refused, digest},
 };
 
+/// Most requests of one person that are not decided.
+const OPEN: usize = 100;
+
 /// What somebody decides.
 #[derive(Clone, Debug)]
 pub(super) struct Decides {
@@ -84,15 +87,18 @@ pub(super) fn terms_of(view: &View, case: &Case, now: Timestamp) -> Result<Terms
         requester: &case.requester,
         request: &case.request,
         window,
-        created: case.created,
+        granted: case.granted.and(case.terms.as_ref()),
     };
     let mut terms = terms(asked, &view.snapshot, &view.cases, now)?;
     terms.digest = terms_digest(case, &terms)?;
     Ok(terms)
 }
 
-/// Whether who cast a vote still may, at the tier of its terms (A3).
-pub(super) fn holds<'a>(view: &'a View, case: &'a Case) -> impl Fn(&Vote) -> bool + 'a {
+/// Which person stands behind a vote now, if whoever cast it still may at the tier of its terms.
+pub(super) fn standing<'a>(
+    view: &'a View,
+    case: &'a Case,
+) -> impl Fn(&Vote) -> Option<Box<str>> + 'a {
     let terms = case.open_terms();
     let tier = terms.map(|terms| terms.tier);
     let electorate =
@@ -103,11 +109,14 @@ pub(super) fn holds<'a>(view: &'a View, case: &'a Case) -> impl Fn(&Vote) -> boo
         let seat = seats
             .iter()
             .find(|seat| (seat.stage.role, &seat.domain) == (vote.role, &vote.domain));
-        let (Some(electorate), Some(seat)) = (&electorate, seat) else {
-            return false;
-        };
-        electorate.admit(&vote.approver, seat).is_ok()
+        electorate.as_ref()?.admit(&vote.approver, seat?).ok()?;
+        Some(view.snapshot.directory().person(&vote.approver).into())
     }
+}
+
+/// Nobody's vote is looked at.
+pub(super) fn nobody(_: &Vote) -> Option<Box<str>> {
+    None
 }
 
 /// Puts cases, and what they grant, into a transaction.
@@ -270,27 +279,32 @@ impl Registry {
             })
             .transpose()
             .map_err(|problem| Refused::Problems(vec![problem]))?;
-        self.write(|view, draft| {
+        let prepare = |view: &View, draft: Draft| {
             let case = if let Some(id) = &again {
-                amended(known(view, id)?, &requester, asked, draft.time)?
+                amended(known(view, id)?, &requester, asked.as_ref(), draft.time)?
             } else {
-                let request = asked.ok_or_else(|| {
+                let request = asked.clone().ok_or_else(|| {
                     let fix = "send a manifest of kind Request";
                     Refused::Invalid(Invalid::new("file", "is missing", fix))
                 })?;
-                drafted(fresh_id(view, draft)?, requester, request, draft.time)
+                within_quota(view, &requester)?;
+                let id = fresh_id(view, draft)?;
+                drafted(id, requester.clone(), request, draft.time)
             };
             let terms = terms_of(view, &case, draft.time).map_err(Refused::Invalid)?;
-            let with_terms = Case {
-                terms: Some(terms.clone()),
-                ..case.clone()
-            };
+            let with_terms = case.on(terms.clone());
             permitted(view, draft, &with_terms)?;
-            let next = step(&case, Event::Submit(terms), draft.time, |_| false)?;
+            Ok::<_, Refused>(step(&case, Event::Submit(terms), draft.time, nobody)?)
+        };
+        // What cannot be granted, and what is only asked about, takes nobody's turn.
+        let view = self.view();
+        let first = prepare(&view, self.blank(&view))?;
+        if dry_run {
+            return Ok(Arc::new(first));
+        }
+        self.write(|view, draft| {
+            let next = prepare(view, draft)?;
             let case = Arc::new(next.clone());
-            if dry_run {
-                return Ok((None, case));
-            }
             let action = if next.state == ExceptionState::Approved {
                 "exception approve automatically"
             } else {
@@ -322,8 +336,13 @@ impl Registry {
                         planned(view, draft, &caller.identity, action, vec![next], vec![])?;
                     Ok::<_, Refused>((Some(planned), told))
                 };
-                let terms = terms_of(view, case, draft.time).map_err(Refused::Invalid)?;
                 let pending = case.state == ExceptionState::Pending;
+                // A no is to what was shown, whatever could be granted now.
+                let shown = case.terms.clone().filter(|_| pending && !decides.approves);
+                let terms = match shown {
+                    Some(terms) => terms,
+                    None => terms_of(view, case, draft.time).map_err(Refused::Invalid)?,
+                };
                 if pending
                     && case
                         .terms
@@ -333,14 +352,17 @@ impl Registry {
                     // T4: what they were to decide about is no more.
                     let why =
                         "what it is bound to, or who decides, has changed since it was asked for";
-                    let next = step(case, Event::Outdate(why.into()), draft.time, |_| false)?;
+                    let next = step(case, Event::Outdate(why.into()), draft.time, nobody)?;
                     let (planned, told) = plan(next, "exception outdate")?;
                     return Ok((planned, Err(told)));
                 }
                 let vote = seated(view, case, &terms, &approver, &decides, draft.time)?;
                 let on_terms = case.on(terms.clone());
-                let still = holds(view, &on_terms);
+                let still = standing(view, &on_terms);
                 let next = step(case, Event::Vote(vote, terms), draft.time, still)?;
+                if next.state == ExceptionState::Approved {
+                    permitted(view, draft, &next)?;
+                }
                 let action = match next.state {
                     ExceptionState::Approved if pending => "exception approve",
                     ExceptionState::Denied => "exception deny",
@@ -383,9 +405,14 @@ impl Registry {
             } else {
                 (Event::Close(why), "exception close")
             };
-            let next = step(case, event, draft.time, |_| false)?;
+            let next = step(case, event, draft.time, nobody)?;
             let told = Arc::new(next.clone());
-            let planned = planned(view, draft, &caller.identity, action, vec![next], vec![])?;
+            // Also where nobody hears of what changed, and after a restore.
+            let closed = next.state == ExceptionState::Closed;
+            let by = &caller.identity;
+            let removal = removal(draft, 0, &next, Cause::ExpiredEarlyByOwner, by);
+            let removals = closed.then_some(removal).into_iter().collect();
+            let planned = planned(view, draft, by, action, vec![next], removals)?;
             Ok((Some(planned), told))
         })
         .await
@@ -410,6 +437,22 @@ fn meant(view: &View, domain: Option<&str>, subjects: &[String], word: &str) -> 
     known.next().map(|(_, deviation)| *deviation)
 }
 
+/// Refuses one more request of a person who has many that are not decided.
+fn within_quota(view: &View, requester: &Principal) -> Result<(), Refused> {
+    let directory = view.snapshot.directory();
+    let person = directory.person(requester);
+    let open = view.cases.values().filter(|case| {
+        let undecided = [ExceptionState::Draft, ExceptionState::Pending].contains(&case.state);
+        undecided && directory.person(&case.requester) == person
+    });
+    if open.count() < OPEN {
+        return Ok(());
+    }
+    Err(Refused::Precondition(format!(
+        "`{requester}` has {OPEN} requests that are not decided; withdraw some first"
+    )))
+}
+
 /// A request that begins (T1).
 fn drafted(id: ExceptionId, requester: Principal, request: Request, now: Timestamp) -> Case {
     Case {
@@ -431,7 +474,7 @@ fn drafted(id: ExceptionId, requester: Principal, request: Request, now: Timesta
 fn amended(
     case: &Case,
     requester: &Principal,
-    asked: Option<Request>,
+    asked: Option<&Request>,
     now: Timestamp,
 ) -> Result<Case, Refused> {
     if case.requester != *requester {
@@ -441,17 +484,20 @@ fn amended(
         )));
     }
     let case = if case.state == ExceptionState::Pending {
-        step(case, Event::Outdate("amended".into()), now, |_| false)?
+        step(case, Event::Outdate("amended".into()), now, nobody)?
     } else {
         case.clone()
     };
     Ok(match asked {
-        Some(request) => Case { request, ..case },
+        Some(request) => Case {
+            request: request.clone(),
+            ..case
+        },
         None => case,
     })
 }
 
-/// The vote of `approver`, in the first open seat that they may fill.
+/// The vote of `approver`, in an open seat that they may fill.
 fn seated(
     view: &View,
     case: &Case,
@@ -461,7 +507,7 @@ fn seated(
     now: Timestamp,
 ) -> Result<Vote, Refused> {
     let on_terms = case.on(terms.clone());
-    let still = holds(view, &on_terms);
+    let still = standing(view, &on_terms);
     // Who may decide may say no, though others have filled the seat.
     let open = if decides.approves || lifecycle::open(&on_terms, &still).is_empty() {
         lifecycle::open(&on_terms, &still)
@@ -469,22 +515,17 @@ fn seated(
         terms.seats.iter().collect()
     };
     let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, terms.tier);
-    let mut why = None;
-    let mut seats = open.into_iter().filter(|seat| {
-        let admitted = electorate.admit(approver, seat);
-        why = why.take().or(admitted.clone().err());
-        admitted.is_ok()
-    });
-    let Some(seat) = seats.next() else {
-        drop(seats);
-        return Err(match why {
-            Some(why) => Refused::Forbidden(why),
-            None => Refused::Precondition(format!(
-                "{} is {} and waits for nobody's decision",
-                case.id, case.state
-            )),
-        });
-    };
+    let seat = electorate.seat(approver, &open).map_err(|why| {
+        why.map_or_else(
+            || {
+                Refused::Precondition(format!(
+                    "{} is {} and waits for nobody's decision",
+                    case.id, case.state
+                ))
+            },
+            Refused::Forbidden,
+        )
+    })?;
     let directory = view.snapshot.directory();
     Ok(Vote {
         approver: approver.clone(),

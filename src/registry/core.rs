@@ -222,6 +222,15 @@ impl Registry {
         Ok((next, cohort))
     }
 
+    /// What a transaction on `view` would begin from.
+    pub(super) fn blank(&self, view: &View) -> Draft {
+        Draft {
+            revision: view.head.revision.saturating_add(1),
+            sequence: view.head.sequence.saturating_add(1),
+            time: self.clock.now().latest.max(view.time),
+        }
+    }
+
     /// Takes the writer's turn; what `draft` makes of the view is committed and then seen.
     pub(super) async fn write<T>(
         &self,
@@ -229,13 +238,7 @@ impl Registry {
     ) -> Result<T, Refused> {
         let turn = Arc::clone(&self.writing).lock_owned().await;
         let view = self.view();
-        let now = self.clock.now().latest;
-        let blank = Draft {
-            revision: view.head.revision.saturating_add(1),
-            sequence: view.head.sequence.saturating_add(1),
-            time: now.max(view.time),
-        };
-        let (drafted, answer) = draft(&view, blank)?;
+        let (drafted, answer) = draft(&view, self.blank(&view))?;
         let Some(planned) = drafted else {
             return Ok(answer);
         };

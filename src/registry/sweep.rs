@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    cases::{planned, removal},
+    cases::{nobody, planned, removal},
     core::Registry,
     view::View,
     workflow::Refused,
@@ -92,7 +92,7 @@ impl Registry {
                             continue;
                         };
                         let revokes = matches!(event, Event::Revoke(_));
-                        let Ok(after) = step(case, event, draft.time, |_| true) else {
+                        let Ok(after) = step(case, event, draft.time, nobody) else {
                             continue;
                         };
                         tracing::info!(exception = %case.id, from = %case.state, to = %after.state, reason = &*after.reason, "an exception moves by itself");

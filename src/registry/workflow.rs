@@ -11,7 +11,7 @@ use crate::{
         Change, Receipt, Snapshot,
         lifecycle::{Event, step},
     },
-    manifest::{Bundle, Problem, change},
+    manifest::{Bundle, Problem, change, differs},
 };
 
 use super::{
@@ -284,7 +284,7 @@ fn with_case(
     };
     let event = Event::Revoke(takes.cause.name().into());
     // One that is over already is taken back all the same.
-    if let Ok(next) = step(case, event, draft.time, |_| true) {
+    if let Ok(next) = step(case, event, draft.time, cases::nobody) {
         cases::put(view, draft, vec![next], drafted)?;
     }
     Ok(())
@@ -390,16 +390,34 @@ fn permitted(caller: &Caller, view: &View, edits: &[Edit]) -> Result<(), Refused
             edit.name, edit.name.id
         )));
     }
-    let grants = |kind: Kind| matches!(kind, Kind::Exception | Kind::Person | Kind::Group);
-    let above = edits
-        .iter()
-        .find(|edit| grants(edit.name.kind) && caller.role != Role::Admin);
-    match above {
+    if caller.role == Role::Admin {
+        return Ok(());
+    }
+    match edits.iter().find(|edit| says_who_decides(view, edit)) {
         Some(edit) => Err(Refused::Forbidden(format!(
-            "{}: applying exceptions, people and groups needs role admin, and `{}` has role {}",
+            "{}: what grants, and who decides by which rules, needs role admin, and `{}` has role {}",
             edit.name, caller.identity, caller.role
         ))),
         None => Ok(()),
+    }
+}
+
+/// Whether an edit grants, or says who decides about what is granted, or by which rules.
+fn says_who_decides(view: &View, edit: &Edit) -> bool {
+    let before = view
+        .object(&edit.name)
+        .and_then(|stored| stored.manifest.as_deref());
+    let differ = |fields: &[&str]| match (before, edit.manifest.as_deref()) {
+        (Some(before), Some(after)) => differs(before, after, fields),
+        (None, Some(_)) => false,
+        (None | Some(_), None) => false,
+    };
+    match edit.name.kind {
+        Kind::Exception | Kind::Person | Kind::Group | Kind::Domain | Kind::TierPolicy => true,
+        // Its owner decides about exceptions from it, and the subject's owner does not about its.
+        Kind::Control => differ(&["owner"]),
+        Kind::Subject => differ(&["domain", "owner"]),
+        Kind::Case => true,
     }
 }
 

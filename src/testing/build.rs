@@ -142,6 +142,7 @@ pub fn exception(id: &str, controls: &[&str], subject: &str) -> Exception {
         effective_time: Timestamp::from_micros(noon().micros().saturating_sub(hour.micros())),
         expire_time: noon() + hour,
         next_revalidation_time: None,
+        revalidated_time: None,
         owner: parsed(Principal::parse("user:owner")),
         requester: parsed(Principal::parse("agent:asker")),
         domain: None,

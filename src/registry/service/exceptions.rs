@@ -9,13 +9,14 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     domain::{
-        Case, Digest, ExceptionId, ExceptionState, Invalid, Principal, Seat, Span, Timestamp,
+        Ballot, Case, Digest, ExceptionId, ExceptionState, Invalid, Principal, Seat, Span,
+        Timestamp,
     },
     engine::{Electorate, lifecycle},
     manifest::write_case,
     registry::{
         authn::Caller,
-        cases::{Decides, holds, terms_of},
+        cases::{Decides, standing, terms_of},
         core::Registry,
         view::View,
     },
@@ -96,7 +97,7 @@ fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
     let case = &current(view, case, now);
     let terms = case.open_terms();
     let open = if is_due(case, now) {
-        let still = holds(view, case);
+        let still = standing(view, case);
         lifecycle::open(case, &still)
             .into_iter()
             .map(seat_text)
@@ -188,13 +189,17 @@ fn waits_for(view: &View, case: &Case, who: &Principal, now: Timestamp) -> bool 
     let Some(terms) = case.open_terms() else {
         return false;
     };
-    let still = holds(view, case);
+    let still = standing(view, case);
     let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, terms.tier);
-    let person = view.snapshot.directory().person(who);
-    let decided = case
-        .votes
-        .iter()
-        .any(|vote| vote.digest == terms.digest && &*vote.person == person);
+    let ballot = if case.state == ExceptionState::Pending {
+        Ballot::Initial
+    } else {
+        Ballot::Revalidation
+    };
+    let decided = case.votes.iter().any(|vote| {
+        let counts = vote.ballot == ballot && vote.time >= terms.submitted;
+        counts && vote.digest == terms.digest && vote.approver == *who
+    });
     let open = lifecycle::open(case, &still);
     !decided
         && open

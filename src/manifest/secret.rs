@@ -1,0 +1,81 @@
+//! Texts that look like secrets: refused with their place, never kept and never repeated (R21).
+
+use crate::domain::Invalid;
+
+/// What tokens and keys of widely used systems begin with, and how many more characters they have
+/// at the least.
+const BEGINNINGS: [(&str, usize); 14] = [
+    ("AKIA", 16),
+    ("ASIA", 16),
+    ("ghp_", 30),
+    ("gho_", 30),
+    ("ghs_", 30),
+    ("github_pat_", 30),
+    ("glpat-", 20),
+    ("sk-", 20),
+    ("sk_live_", 16),
+    ("xoxb-", 20),
+    ("xoxp-", 20),
+    ("AIza", 30),
+    ("npm_", 30),
+    ("exeat_", 40),
+];
+
+/// Whether some of `text` looks like a secret.
+fn is_secret(text: &str) -> bool {
+    let within = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let mut words = text.split(|c: char| !within(c));
+    text.contains("-----BEGIN ") && text.contains("PRIVATE KEY")
+        || words.any(|word| {
+            let begins = |(start, rest): &(&str, usize)| {
+                word.strip_prefix(start)
+                    .is_some_and(|tail| tail.len() >= *rest)
+            };
+            BEGINNINGS.iter().any(begins) || is_token(word)
+        })
+}
+
+/// Whether a word is a signed token: three parts of base64, the first an object.
+fn is_token(word: &str) -> bool {
+    let parts: Vec<_> = word.split('.').collect();
+    parts.len() == 3 && parts.iter().all(|part| part.len() >= 8) && word.starts_with("eyJ")
+}
+
+/// Refuses a value in which a text looks like a secret, at the path of the text.
+pub(super) fn refuse_secrets(value: &serde_json::Value, path: &str) -> Result<(), Invalid> {
+    use serde_json::Value as Json;
+    match value {
+        Json::String(text) if is_secret(text) => Err(Invalid::new(
+            path,
+            "looks like a secret",
+            "name where it is kept, and revoke it if it is one",
+        )),
+        Json::Array(items) => {
+            let mut items = items.iter().enumerate();
+            items.try_for_each(|(at, item)| refuse_secrets(item, &format!("{path}[{at}]")))
+        }
+        Json::Object(fields) => fields.iter().try_for_each(|(name, field)| {
+            let dot = if path.is_empty() { "" } else { "." };
+            refuse_secrets(field, &format!("{path}{dot}{name}"))
+        }),
+        Json::String(_) | Json::Null | Json::Bool(_) | Json::Number(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_about_secrets_is_none() {
+        for text in [
+            "rotate the AKIA keys of the batch user",
+            "sk-learn is what trains it",
+            "see docs.exeat.example/secrets.md",
+            "sha256:5d7c0e6d7a90fe71aa18c077ab2a5034474331a0",
+            "spiffe://acme.example/claims-eu/agent/summary",
+        ] {
+            assert!(!is_secret(text), "{text}");
+        }
+    }
+}
