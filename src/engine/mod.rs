@@ -16,6 +16,7 @@ mod fallback;
 pub mod follow;
 mod index;
 pub mod lifecycle;
+mod parties;
 pub mod planted;
 mod quorum;
 mod removed;

@@ -32,7 +32,7 @@ impl<'a> Electorate<'a> {
             .map(|who| directory.person(who))
             .collect();
         if tier == Tier::High {
-            let owners = super::terms::scoped(snapshot, request)
+            let owners = super::parties::scoped(snapshot, request)
                 .filter_map(|subject| catalogue::at(&subject.attributes, &["owner", "principal"]))
                 .filter_map(|owner| owner.as_str())
                 .map(|owner| directory.person_called(owner));

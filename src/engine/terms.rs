@@ -3,15 +3,15 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::domain::{
-    ApproverRole, Control, ControlId, Deviation, Digest, DomainId, Enforcement, ExceptionId,
-    Fingerprint, Invalid, Lifecycle, Principal, PrincipalKind, Request, Seat, Selector, Span,
-    Stage, Subject, Target, Terms, Tier, TierRules, Timestamp, Value,
+    ApproverRole, ControlId, Deviation, Digest, DomainId, ExceptionId, Fingerprint, Invalid,
+    Principal, Request, Seat, Span, Stage, Subject, Terms, Tier, TierRules, Timestamp, Value,
 };
 
 use super::{
     Snapshot, catalogue,
     coverage::{Cases, Past},
     failing::fails,
+    parties::{accountable, anchors, consents, controls, scoped, subjects},
     quorum::{Electorate, satisfiable},
     stakes::stakes,
     tiering::tier,
@@ -35,28 +35,6 @@ pub struct Asked<'a> {
     pub window: (Timestamp, Timestamp),
     /// The terms it was granted on, if it was: what came before it then stays so.
     pub granted: Option<&'a Terms>,
-}
-
-/// The subjects that a request names, or that are of the classes it names.
-pub(super) fn scoped<'a>(
-    snapshot: &'a Snapshot,
-    request: &'a Request,
-) -> Box<dyn Iterator<Item = &'a Arc<Subject>> + 'a> {
-    match &request.scope.subjects {
-        Selector::Ids(ids) => Box::new(ids.iter().filter_map(|id| snapshot.subject(id.as_str()))),
-        Selector::Classes(classes) => Box::new(snapshot.subjects().filter(|subject| {
-            let of = |class: &Arc<Subject>| class.id == subject.id;
-            let itself = classes
-                .iter()
-                .filter_map(|class| snapshot.subject(class.as_str()))
-                .any(of);
-            itself
-                || subject
-                    .class
-                    .as_ref()
-                    .is_some_and(|class| classes.contains(class))
-        })),
-    }
 }
 
 /// The terms on which what is asked may be granted as things are, but for their digest.
@@ -192,183 +170,11 @@ pub fn terms(
     })
 }
 
-/// People answer for it (E13).
-fn accountable(
-    requester: &Principal,
-    request: &Request,
-    snapshot: &Snapshot,
-) -> Result<(), Invalid> {
-    let directory = snapshot.directory();
-    let mut people = vec![("owner", &request.owner)];
-    match (requester.kind(), &request.on_behalf_of) {
-        (PrincipalKind::Human, behalf) => {
-            people.push(("requester", requester));
-            people.extend(behalf.iter().map(|person| ("on_behalf_of", person)));
-        }
-        (PrincipalKind::AiAgent | PrincipalKind::Service, Some(person)) => {
-            people.push(("on_behalf_of", person));
-        }
-        (PrincipalKind::AiAgent | PrincipalKind::Service, None) => {
-            return Err(Invalid::new(
-                "on_behalf_of",
-                format!("is missing, and `{requester}` is no person"),
-                "name the person it is asked for",
-            ));
-        }
-    }
-    for (field, who) in people.into_iter().chain([("requester", requester)]) {
-        let revoked = Target::Principal(who.clone());
-        if snapshot.removed().revokes(&revoked) {
-            let what = format!("`{who}` was revoked");
-            return Err(Invalid::new(field, what, "name somebody else"));
-        }
-        if who.kind() == PrincipalKind::Human && !directory.is_active(who) {
-            return Err(Invalid::new(
-                field,
-                format!("`{who}` is not an active person of the directory"),
-                "apply a Person manifest, or name somebody else (E13)",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the owner is among those who ask: what nobody decides is nobody's to be given.
-fn consents(asked: Asked<'_>, snapshot: &Snapshot) -> bool {
-    let directory = snapshot.directory();
-    let owner = directory.person(&asked.request.owner);
-    let behalf = asked.request.on_behalf_of.as_ref();
-    let mut asking = [asked.requester].into_iter().chain(behalf);
-    asking.any(|who| directory.person(who) == owner)
-}
-
-fn controls<'a>(
-    request: &Request,
-    snapshot: &'a Snapshot,
-) -> Result<Vec<&'a Arc<Control>>, Invalid> {
-    let mut found = Vec::new();
-    for (at, id) in request.controls.iter().enumerate() {
-        let wrong =
-            |what: String, fix: &str| Err(Invalid::new(format!("control_ids[{at}]"), what, fix));
-        let Some(control) = snapshot.control(id) else {
-            return wrong(
-                format!("there is no control `{id}`"),
-                "see `exeat get controls`",
-            );
-        };
-        if control.enforcement == Enforcement::HardMandatory || control.baseline_gate {
-            return wrong(
-                format!("`{id}` cannot be waived"),
-                "remedy the cause instead (E2)",
-            );
-        }
-        if snapshot.removed().revokes(&Target::Control(id.clone())) {
-            return wrong(
-                format!("`{id}` was revoked"),
-                "no exception from it is honoured",
-            );
-        }
-        if !control.state.in_force() {
-            return wrong(
-                format!("`{id}` is not in force"),
-                "nothing needs an exception from it",
-            );
-        }
-        found.push(control);
-    }
-    Ok(found)
-}
-
-fn subjects<'a>(
-    request: &'a Request,
-    snapshot: &'a Snapshot,
-) -> Result<Vec<&'a Arc<Subject>>, Invalid> {
-    if let Selector::Ids(ids) = &request.scope.subjects
-        && let Some(id) = ids
-            .iter()
-            .find(|id| snapshot.subject(id.as_str()).is_none())
-    {
-        return Err(Invalid::new(
-            "scope.subject_selector.ids",
-            format!("there is no subject `{id}`"),
-            "register it first",
-        ));
-    }
-    let retired = |subject: &Subject| subject.lifecycle == Lifecycle::Retired;
-    let by_class = matches!(request.scope.subjects, Selector::Classes(_));
-    let mut subjects: Vec<_> = scoped(snapshot, request).collect();
-    // A member that retires takes nothing from its class.
-    subjects.retain(|subject| !(by_class && subject.class.is_some() && retired(subject)));
-    if subjects.is_empty() {
-        return Err(Invalid::new(
-            "scope.subject_selector.class_ids",
-            "name a class of which nothing is known",
-            "register the class as a subject",
-        ));
-    }
-    let removed = snapshot.removed();
-    let gone = |subject: &&&Arc<Subject>| {
-        retired(subject) || removed.retires(subject) || removed.locks(subject)
-    };
-    if let Some(subject) = subjects.iter().find(gone) {
-        return Err(Invalid::new(
-            "scope.subject_selector",
-            format!("`{}` is retired, revoked or frozen", subject.id),
-            "no exception helps it",
-        ));
-    }
-    if let Some(domain) = &request.domain {
-        let own = subjects
-            .iter()
-            .filter_map(|subject| subject.domain.as_ref());
-        let mut above = own.flat_map(|id| snapshot.domains_above(id));
-        if !above.any(|known| known.id == *domain) {
-            return Err(Invalid::new(
-                "domain",
-                format!("no subject in the scope belongs to `{domain}`"),
-                "leave it out: the subjects' domains decide",
-            ));
-        }
-    }
-    let taken_back = |id: &DomainId| {
-        let mut above = snapshot.domains_above(id);
-        above.any(|domain| removed.revokes(&Target::Domain(domain.id.clone())))
-    };
-    if let Some(id) = reached(request, &subjects)
-        .into_iter()
-        .find(|id| taken_back(id))
-    {
-        return Err(Invalid::new(
-            "domain",
-            format!("`{id}`, or what it is part of, was revoked"),
-            "no exception is honoured there",
-        ));
-    }
-    Ok(subjects)
-}
-
-/// The subjects that what is asked for is bound to: those named, and of a class the class itself,
-/// where it is known; each member is looked at as it asks.
-pub(super) fn anchors<'a>(request: &'a Request, snapshot: &'a Snapshot) -> Vec<&'a Arc<Subject>> {
-    let all = || scoped(snapshot, request);
-    let Selector::Classes(classes) = &request.scope.subjects else {
-        return all().collect();
-    };
-    let known = classes
-        .iter()
-        .filter_map(|class| snapshot.subject(class.as_str()));
-    let known: Vec<_> = known.collect();
-    if known.is_empty() {
-        all()
-            .filter(|subject| subject.lifecycle != Lifecycle::Retired)
-            .collect()
-    } else {
-        known
-    }
-}
-
 /// The domains it reaches into: each has a say (M3).
-fn reached<'a>(request: &'a Request, subjects: &[&'a Arc<Subject>]) -> Vec<&'a DomainId> {
+pub(super) fn reached<'a>(
+    request: &'a Request,
+    subjects: &[&'a Arc<Subject>],
+) -> Vec<&'a DomainId> {
     let of = subjects
         .iter()
         .filter_map(|subject| subject.domain.as_ref());

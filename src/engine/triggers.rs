@@ -2,10 +2,7 @@
 
 use crate::domain::{ControlState, Lifecycle, Request, Terms, Timestamp};
 
-use super::{
-    Snapshot,
-    terms::{anchors, deployed_until},
-};
+use super::{Snapshot, parties::anchors, terms::deployed_until};
 
 /// What stands against a granted exception as things are now, if the registry can tell (governance
 /// §7.3).

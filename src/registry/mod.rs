@@ -1,6 +1,7 @@
 //! The registry: the process that holds what is governed and takes it back.
 
 mod app;
+mod asking;
 mod attendants;
 mod authn;
 mod cases;
@@ -8,6 +9,7 @@ mod cohort;
 mod core;
 mod files;
 mod instances;
+mod permission;
 mod pki;
 mod publication;
 mod role;

@@ -15,8 +15,9 @@ use crate::{
     engine::{Electorate, lifecycle},
     manifest::write_case,
     registry::{
+        asking::Decides,
         authn::Caller,
-        cases::{Decides, standing, terms_of},
+        cases::{standing, terms_of},
         core::Registry,
         view::View,
     },

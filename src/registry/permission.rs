@@ -1,0 +1,123 @@
+//! What a caller may do beyond what their role says of calls: it depends on what is asked.
+
+use crate::{
+    domain::{Act, Edit, Kind, Name, Target},
+    manifest::differs,
+};
+
+use super::{
+    authn::Caller,
+    role::Role,
+    view::View,
+    workflow::{Refused, Takes},
+};
+
+/// Whether an exception was requested: then votes and time change it, and nobody's manifest.
+pub(super) fn is_requested(view: &View, name: &Name) -> bool {
+    name.kind == Kind::Exception && view.cases.get(&*name.id).is_some()
+}
+
+/// What grants, and who decides about it, is an administrator's to apply.
+pub(super) fn may_apply(caller: &Caller, view: &View, edits: &[Edit]) -> Result<(), Refused> {
+    if let Some(edit) = edits.iter().find(|edit| is_requested(view, &edit.name)) {
+        return Err(Refused::Precondition(format!(
+            "{} was requested; see `exeat exception show {}`, and change it with `exeat exception`",
+            edit.name, edit.name.id
+        )));
+    }
+    if caller.role == Role::Admin {
+        return Ok(());
+    }
+    match edits.iter().find(|edit| says_who_decides(view, edit)) {
+        Some(edit) => Err(Refused::Forbidden(format!(
+            "{}: what grants, and who decides by which rules, needs role admin, and `{}` has role {}",
+            edit.name, caller.identity, caller.role
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether an edit grants, or says who decides about what is granted, or by which rules.
+fn says_who_decides(view: &View, edit: &Edit) -> bool {
+    let before = view
+        .object(&edit.name)
+        .and_then(|stored| stored.manifest.as_deref());
+    let differ = |fields: &[&str]| match (before, edit.manifest.as_deref()) {
+        (Some(before), Some(after)) => differs(before, after, fields),
+        (None, _) | (_, None) => false,
+    };
+    match edit.name.kind {
+        Kind::Exception
+        | Kind::Case
+        | Kind::Person
+        | Kind::Group
+        | Kind::Domain
+        | Kind::TierPolicy => true,
+        // Its owner decides about exceptions from it, and the subject's owner does not about its.
+        Kind::Control => differ(&["owner"]),
+        Kind::Subject => differ(&["domain", "owner"]),
+    }
+}
+
+/// Many may grant, one may take back (V2).
+pub(super) fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Result<(), Refused> {
+    let missing = |what: &str, id: &str| {
+        Refused::NotFound(format!("there is no {what} `{id}`, and there never was"))
+    };
+    let ever = |kind: Kind, id: &str| view.objects.get(&Name::new(kind, id)).is_some();
+    match &takes.target {
+        Target::Exception(id) if !ever(Kind::Exception, id.as_str()) => {
+            return Err(missing("exception", id.as_str()));
+        }
+        Target::Subject(id) if !ever(Kind::Subject, id.as_str()) => {
+            return Err(missing("subject", id.as_str()));
+        }
+        Target::Control(id) if !ever(Kind::Control, id.as_str()) => {
+            return Err(missing("control", id.as_str()));
+        }
+        Target::Domain(id) if !ever(Kind::Domain, id.as_str()) => {
+            return Err(missing("domain", id.as_str()));
+        }
+        Target::Exception(_)
+        | Target::Subject(_)
+        | Target::Control(_)
+        | Target::Domain(_)
+        | Target::Credential(_)
+        | Target::Principal(_) => {}
+    }
+    let owns = || match &takes.target {
+        Target::Exception(id) => view
+            .snapshot
+            .exception(id.as_str())
+            .is_some_and(|exception| {
+                [&exception.owner, &exception.requester]
+                    .iter()
+                    .any(|principal| principal.as_str() == &*caller.identity)
+            }),
+        Target::Subject(_)
+        | Target::Credential(_)
+        | Target::Control(_)
+        | Target::Domain(_)
+        | Target::Principal(_) => false,
+    };
+    match caller.role {
+        // A thaw gives authority back.
+        Role::Admin => Ok(()),
+        Role::Author | Role::Approver if takes.act != Act::Thaw => Ok(()),
+        Role::Author | Role::Approver | Role::Viewer | Role::Sidecar => {
+            if takes.act == Act::Revoke && caller.role != Role::Sidecar && owns() {
+                return Ok(());
+            }
+            Err(Refused::Forbidden(format!(
+                "this needs role {}, and `{}` has role {}",
+                if takes.act == Act::Thaw {
+                    "admin"
+                } else {
+                    "approver, author or admin, or to own the exception"
+                },
+                caller.identity,
+                caller.role
+            )))
+        }
+    }
+}
