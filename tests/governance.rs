@@ -104,7 +104,8 @@ async fn an_exception_is_requested_decided_used_looked_at_again_and_ends() {
     let copy = governed::exception(&case.id, "CT-RISKY", "agent");
     let refused = world.admin.apply(&copy).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "R28: {refused:?}");
-    let other = governed::exception("EX-OTHER", "CT-RISKY", "agent");
+    world.admin.apply(&agent("elsewhere")).await.unwrap();
+    let other = governed::exception("EX-OTHER", "CT-RISKY", "elsewhere");
     let prune = v1::ApplyRequest {
         files: files(&other),
         prune: true,
@@ -142,6 +143,18 @@ async fn an_exception_is_requested_decided_used_looked_at_again_and_ends() {
     until(&mut bob, &case.id, "EXPIRED").await;
     let refused = approve(&mut bob, &again).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    // For a month it says why it is not honoured; then it is sent to nobody, and its case stays.
+    assert!(
+        sidecar
+            .outcome("agent", "risky")
+            .await
+            .contains("EXC_EXPIRED")
+    );
+    world.clock.advance(seconds(31 * DAY));
+    sidecar
+        .until_exactly("agent", "risky", "DENY CONTROL_FAILED")
+        .await;
+    assert_eq!(look(&mut bob, &case.id).await.state, "EXPIRED");
 }
 
 #[tokio::test]

@@ -220,13 +220,21 @@ fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> Result<Exit
         case.tier,
         styled(DIM, &case.reason)
     ))?;
+    // Of one that is looked at again, the terms that are to be decided on.
+    let again = record.get("again").is_some_and(|again| !again.is_null());
+    let terms = if again { "/again" } else { "/terms" };
     let rows = [
         ("controls", case.control_ids.join(", ")),
+        ("deviation", at(&request, "/deviation_type")),
         ("subjects", at(&request, "/scope/subject_selector")),
         ("actions", at(&request, "/scope/actions")),
         ("resources", at(&request, "/scope/resources")),
         ("environments", at(&request, "/scope/environments")),
         ("purposes", at(&request, "/scope/purposes")),
+        ("sensitivity", at(&request, "/scope/data_sensitivity_max")),
+        ("only if", at(&request, "/scope/match_condition")),
+        ("as long as", at(&request, "/compensating_conditions")),
+        ("uses", at(&request, "/usage_limits")),
         ("need", at(&request, "/justification/business_need")),
         ("risk", at(&request, "/justification/risk_statement")),
         ("plan", at(&request, "/justification/remediation_plan")),
@@ -234,16 +242,27 @@ fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> Result<Exit
         ("window", at(&request, "/window")),
         ("evidence", at(&request, "/evidence")),
         ("asked by", case.requester.clone()),
+        ("on behalf of", at(&request, "/on_behalf_of")),
         ("owner", case.owner.clone()),
-        ("renewals", at(&record, "/terms/renewal_count")),
-        ("bound to", at(&record, "/terms/bound")),
+        ("domain", at(&request, "/domain")),
+        ("incident", at(&request, "/incident_ref")),
+        ("defect", at(&request, "/defect_ref")),
+        ("preemptive", at(&request, "/preemptive")),
+        ("renewals", at(&record, &format!("{terms}/renewal_count"))),
+        ("ends before", at(&record, &format!("{terms}/latest"))),
+        ("bound to", at(&record, &format!("{terms}/bound"))),
     ];
     for (name, value) in rows {
         if value != "-" && !value.is_empty() {
             screen.say(&format!("  {name:<13}{value}"))?;
         }
     }
-    for input in list_of(&record, "/terms/inputs") {
+    if again {
+        for change in rebound(&record) {
+            screen.say(&format!("  {:<13}{change}", styled(BAD, "changed")))?;
+        }
+    }
+    for input in list_of(&record, &format!("{terms}/inputs")) {
         screen.say(&format!(
             "  {:<13}{} {}",
             at(input, "/tier"),
@@ -283,6 +302,26 @@ fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> Result<Exit
         screen.say(&format!("  digest       {}", case.digest))?;
     }
     Ok(Exit::Done)
+}
+
+/// The facets that it would be bound to anew.
+fn rebound(record: &Json) -> Vec<String> {
+    let bound = |path: &str| record.pointer(path).and_then(Json::as_object);
+    let (Some(before), Some(after)) = (bound("/terms/bound"), bound("/again/bound")) else {
+        return Vec::new();
+    };
+    let differ = after
+        .iter()
+        .filter(|(facet, digest)| before.get(*facet) != Some(digest));
+    differ
+        .map(|(facet, digest)| {
+            let known = before
+                .get(facet)
+                .and_then(Json::as_str)
+                .unwrap_or("nothing");
+            format!("{facet}: {known} → {}", digest.as_str().unwrap_or_default())
+        })
+        .collect()
 }
 
 fn list_of<'a>(value: &'a Json, path: &str) -> impl Iterator<Item = &'a Json> {

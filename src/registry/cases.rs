@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        Act, Case, Cause, Edit, ExceptionState, Invalid, Kind, Name, Removal, Target, Terms,
-        Timestamp, Transaction, Vote,
+        Act, Case, Cause, Edit, ExceptionId, ExceptionState, Invalid, Kind, Name, Removal, Target,
+        Terms, Timestamp, Transaction, Vote,
     },
     engine::{Asked, Change, Electorate, Snapshot, lifecycle, rules_for, terms},
     manifest::{exception_of, read_json, terms_digest, write_case},
@@ -144,6 +144,31 @@ pub(super) fn planned(
     };
     put(view, draft, cases, &mut planned)?;
     Ok(planned)
+}
+
+/// Leaves out of a transaction's world the exceptions that ended long ago; their cases stay.
+pub(super) fn fade(
+    view: &View,
+    draft: Draft,
+    ended: &[ExceptionId],
+    planned: &mut Planned,
+) -> Result<(), Refused> {
+    for id in ended {
+        let name = Name::new(Kind::Exception, id.as_str());
+        let known = view.objects.get(&name);
+        planned.transaction.edits.push(Edit {
+            revision: known.map_or(1, |stored| stored.revision.saturating_add(1)),
+            name,
+            manifest: None,
+        });
+        planned.changes.push(Change::RemoveException(id.clone()));
+    }
+    let changes = planned.changes.clone();
+    let (snapshot, _) = view
+        .snapshot
+        .taking(changes, digest(draft.revision)?, draft.revision);
+    planned.snapshot = snapshot;
+    Ok(())
 }
 
 /// The removal that takes an exception back (T13).

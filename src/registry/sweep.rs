@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Case, Cause, ExceptionState, OnChange, Timestamp},
+    domain::{Case, Cause, ExceptionState, Kind, Name, OnChange, Span, Timestamp},
     engine::{
         Against, against,
         lifecycle::{Event, due, step},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    cases::{nobody, planned, removal},
+    cases::{fade, nobody, planned, removal},
     core::Registry,
     view::View,
     workflow::Refused,
@@ -22,8 +22,12 @@ use super::{
 
 /// How often the clock, and what changed, is looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long until it is tried again, where the store or the registry cannot.
+const LATER: Duration = Duration::from_secs(10);
 /// Most cases moved by one transaction.
 const MOST: usize = 500;
+/// How long an exception that ended still says at sidecars why it is not honoured.
+const SHOWN: Span = Span::from_days(30);
 /// In whose name.
 const SYSTEM: &str = "service:registry";
 
@@ -66,6 +70,19 @@ fn demanded(view: &View, case: &Case, now: Timestamp) -> Option<(Event, Cause)> 
     })
 }
 
+/// When a case's exception is to be sent to nobody any more; nothing while it may hold, or once
+/// it is not.
+fn fades(view: &View, case: &Case) -> Option<Timestamp> {
+    let name = || Name::new(Kind::Exception, case.id.as_str());
+    let shown = case.state.is_final() && view.object(&name()).is_some();
+    shown.then(|| case.since + SHOWN)
+}
+
+/// Whether that time has come.
+fn faded(view: &View, case: &Case, now: Timestamp) -> bool {
+    fades(view, case).is_some_and(|end| end <= now)
+}
+
 impl Registry {
     /// Moves every case that is due; tells when the next is due by the clock alone.
     ///
@@ -77,16 +94,20 @@ impl Registry {
             let (view, now) = (self.view(), self.clock.now().latest);
             // Nobody's turn is taken to find that nothing is due.
             let mut cases = view.cases.values();
-            if !cases.any(|case| demanded(&view, case, now).is_some()) {
+            let due = |case: &Case| demanded(&view, case, now).is_some() || faded(&view, case, now);
+            if !cases.any(|case| due(case)) {
                 break;
             }
             let moved = self
                 .write(|view, draft| {
-                    let mut next = Vec::new();
-                    let mut removals = Vec::new();
+                    let (mut next, mut removals) = (Vec::new(), Vec::new());
+                    let mut ended = Vec::new();
                     for case in view.cases.values() {
-                        if next.len() >= MOST {
+                        if next.len().saturating_add(ended.len()) >= MOST {
                             break;
+                        }
+                        if faded(view, case, draft.time) {
+                            ended.push(case.id.clone());
                         }
                         let Some((event, cause)) = demanded(view, case, draft.time) else {
                             continue;
@@ -102,12 +123,13 @@ impl Registry {
                         }
                         next.push(after);
                     }
-                    let moved = next.len();
+                    let moved = next.len().saturating_add(ended.len());
                     if moved == 0 {
                         return Ok((None, 0));
                     }
-                    let planned =
+                    let mut planned =
                         planned(view, draft, SYSTEM, "exception sweep", next, removals)?;
+                    fade(view, draft, &ended, &mut planned)?;
                     Ok((Some(planned), moved))
                 })
                 .await?;
@@ -117,8 +139,11 @@ impl Registry {
         }
         let view = self.view();
         let now = self.clock.now().latest;
-        let next = view.cases.values().filter_map(|case| due(case, now).1);
-        Ok(next.min())
+        let next = view
+            .cases
+            .values()
+            .flat_map(|case| [due(case, now).1, fades(&view, case)]);
+        Ok(next.flatten().min())
     }
 }
 
@@ -128,6 +153,7 @@ pub(super) async fn sweeps(registry: Arc<Registry>, stop: CancellationToken) -> 
     let mut next = None;
     let mut again = true;
     loop {
+        let mut pause = LOOK;
         if again || next.is_some_and(|next| next <= registry.clock.now().latest) {
             again = false;
             match registry.sweep().await {
@@ -138,6 +164,7 @@ pub(super) async fn sweeps(registry: Arc<Registry>, stop: CancellationToken) -> 
                         "exceptions cannot be moved; they end at their sidecars all the same"
                     );
                     again = true;
+                    pause = LATER;
                 }
             }
         }
@@ -145,7 +172,7 @@ pub(super) async fn sweeps(registry: Arc<Registry>, stop: CancellationToken) -> 
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            () = sleep(LOOK) => {}
+            () = sleep(pause) => {}
         }
         again |= changes.came();
     }

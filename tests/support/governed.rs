@@ -502,10 +502,26 @@ impl Sidecar {
 
     /// Waits until a question is answered so; the time it may take is no part of any claim.
     pub async fn until(&self, subject: &str, action: &str, wanted: &str) {
+        self.until_it(subject, action, wanted, |said| said.contains(wanted))
+            .await;
+    }
+
+    pub async fn until_exactly(&self, subject: &str, action: &str, wanted: &str) {
+        self.until_it(subject, action, wanted, |said| said.trim() == wanted)
+            .await;
+    }
+
+    async fn until_it(
+        &self,
+        subject: &str,
+        action: &str,
+        wanted: &str,
+        fits: impl Fn(&str) -> bool,
+    ) {
         let mut last = String::new();
         for _ in 0..2_000 {
             last = self.outcome(subject, action).await;
-            if last.contains(wanted) {
+            if fits(&last) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
