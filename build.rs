@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(
         [
             "exeat/v1/check.proto",
+            "exeat/v1/ledger.proto",
             "exeat/v1/registry.proto",
             "exeat/v1/sync.proto",
         ],

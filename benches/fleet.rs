@@ -467,6 +467,7 @@ async fn while_changes_arrive(scratch: &tempfile::TempDir, world: &str) {
             sum: sum.to_bytes().to_vec(),
             touched: Vec::new(),
             classes_changed: false,
+            ledger: None,
         };
         deltas.push(signer.seal(Purpose::Delta, &statement));
     }

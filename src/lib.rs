@@ -12,13 +12,15 @@
 //!                     └─ runtime
 //! ```
 //!
-//! [`domain`] holds the nouns and [`engine`] the verbs: both are pure and compile without an
+//! [`audit`] checks the ledger and shares no code with whoever writes it. [`domain`] holds the nouns and [`engine`] the verbs: both are pure and compile without an
 //! async runtime or a wire format. Everything else needs the feature `server`.
 
 #[warn(clippy::wildcard_enum_match_arm)]
 pub mod domain;
 pub mod engine;
 
+#[cfg(feature = "server")]
+pub mod audit;
 #[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "server")]

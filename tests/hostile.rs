@@ -223,6 +223,7 @@ async fn a_change_of_another_history_or_with_another_outcome_is_not_taken() {
                 sum: whole.statement.sum.clone(),
                 touched: Vec::new(),
                 classes_changed: false,
+                ledger: None,
             };
             if turn == 1 {
                 let log = LogId([8; 16]);
@@ -459,4 +460,33 @@ async fn s12_two_histories_are_remembered_over_a_restart_until_an_operator_acts(
         .restart(|data| std::fs::remove_file(data.join("distrust")).unwrap())
         .await;
     scene.sidecar.until("agent", "risky", EXCEPTED).await;
+}
+
+#[tokio::test]
+async fn l2_a_ledger_that_is_told_twice_and_differs_is_not_believed() {
+    let signer = signer();
+    let whole = Whole::of(&world());
+    let mut scene = Scene::with(false, move |_, _| whole.events(&signer)).await;
+    let ledger = |size, byte| {
+        Some(v1::Ledger {
+            size,
+            root: vec![byte; 32],
+        })
+    };
+    scene.beats(move |mut said| {
+        said.ledger = ledger(7, 1);
+        said
+    });
+    scene.restart(|_| {}).await;
+    scene.sidecar.until("agent", "risky", EXCEPTED).await;
+    // It grows as a ledger does; then what it was before is another.
+    let mut turn = 0;
+    scene.beats(move |mut said| {
+        turn += 1;
+        said.ledger = ledger(8, if turn < 3 { 2 } else { 3 });
+        said
+    });
+    scene.refused("forked").await;
+    scene.sidecar.until("agent", "risky", OFF).await;
+    assert_eq!(scene.sidecar.outcome("agent", "plain").await, "ALLOW OK");
 }

@@ -8,6 +8,8 @@ use std::{
 /// Each folder with the folders it may name.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("domain", &[]),
+    // The second implementation of the ledger shares nothing with the first.
+    ("audit", &[]),
     ("engine", &["domain"]),
     ("wire", &["domain", "engine"]),
     ("manifest", &["domain", "engine"]),
@@ -50,6 +52,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "config",
             "sidecar",
             "registry",
+            "audit",
         ],
     ),
     ("testing", &["domain", "engine"]),
@@ -81,7 +84,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("rcgen", &["registry"]),
     ("rustls", &["runtime"]),
     ("tokio_rustls", &["runtime"]),
-    ("aws_lc_rs", &["wire"]),
+    ("aws_lc_rs", &["wire", "audit"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -123,6 +123,7 @@ impl World {
                     },
                     time: self.wall(),
                     nonce: [*nonce; 16],
+                    ledger: None,
                 };
                 self.network.insert(Message::Beat(*from, beat));
             }

@@ -14,11 +14,15 @@ use std::sync::Arc;
 
 use exeat::{
     domain::{
-        Act, Cause, Digest, Edit, Era, Facet, Head, Kind, LogId, Name, Observed, Removal, Span,
-        SubjectId, Target, Transaction,
+        Act, Cause, Digest, Edit, Era, Facet, Head, Kind, Leaf, LogId, Name, Observed, Removal,
+        Span, SubjectId, Target, Transaction,
     },
-    engine::follow::Beginning,
-    registry::{Access, Sqlite, Store, StoreError},
+    engine::{
+        follow::Beginning,
+        ledger::{Tree, commitment, folded, leaf_hash, parts},
+    },
+    manifest::{leaf_text, payloads},
+    registry::{Access, Sealed, Sqlite, Store, StoreError},
     testing::noon,
 };
 use memory::Memory;
@@ -61,6 +65,33 @@ fn transaction(revision: u64, edits: Vec<Edit>, removals: Vec<Removal>) -> Trans
     }
 }
 
+/// A transaction's leaf, appended to the tree.
+fn sealed(tree: &mut Tree, epoch: u64, transaction: &Transaction) -> Sealed {
+    let payloads = payloads(transaction);
+    let salts: Vec<_> = (0..payloads.len())
+        .map(|at| [u8::try_from(at + 1).unwrap(); 16])
+        .collect();
+    let commitments: Vec<_> = salts
+        .iter()
+        .zip(&payloads)
+        .map(|(salt, payload)| commitment(salt, payload))
+        .collect();
+    let text = leaf_text(
+        era(epoch),
+        transaction.revision,
+        transaction.time,
+        &commitments,
+    );
+    let position = tree.size();
+    let whole = tree.append(leaf_hash(&text));
+    let leaf = Leaf {
+        position,
+        text: text.into(),
+        salts,
+    };
+    Sealed { leaf, whole }
+}
+
 /// A store that can be closed and opened again over what it kept.
 #[async_trait::async_trait]
 trait Kind_ {
@@ -88,6 +119,7 @@ impl Kind_ for Memories {
 
 async fn suite(kind: &dyn Kind_) {
     let store = kind.open().await;
+    let mut tree = Tree::default();
     // Born once; a second opening finds what is there.
     let kept = store.open(era(1)).await.unwrap();
     assert_eq!((kept.beginning.era, kept.head), (era(1), Head::default()));
@@ -107,13 +139,19 @@ async fn suite(kind: &dyn Kind_) {
         ],
         vec![],
     );
-    store.commit(&first).await.unwrap();
+    store
+        .commit(&first, &sealed(&mut tree, 1, &first))
+        .await
+        .unwrap();
     let second = transaction(
         2,
         vec![edit(Kind::Control, "A-1", 2, None)],
         vec![removal(1, "EX-1"), removal(2, "EX-2")],
     );
-    store.commit(&second).await.unwrap();
+    store
+        .commit(&second, &sealed(&mut tree, 1, &second))
+        .await
+        .unwrap();
     let head = Head {
         revision: 2,
         sequence: 2,
@@ -170,7 +208,9 @@ async fn suite(kind: &dyn Kind_) {
             vec![],
         );
         assert_eq!(
-            store.commit(&late).await,
+            store
+                .commit(&late, &sealed(&mut tree.clone(), 1, &late))
+                .await,
             Err(StoreError::Conflict { head })
         );
     }
@@ -277,9 +317,17 @@ async fn suite(kind: &dyn Kind_) {
         },
         ..beginning
     };
-    assert!(store.begin(&behind, noon()).await.is_err());
+    let begun = transaction(1_000, vec![], vec![]);
+    let begun = Transaction {
+        principal: "registry".into(),
+        action: "recover".into(),
+        time: noon() + Span::from_hours(1),
+        ..begun
+    };
+    let leaf = sealed(&mut tree.clone(), 2, &begun);
+    assert!(store.begin(&behind, noon(), &leaf).await.is_err());
     store
-        .begin(&beginning, noon() + Span::from_hours(1))
+        .begin(&beginning, begun.time, &sealed(&mut tree, 2, &begun))
         .await
         .unwrap();
     let kept = store.open(other).await.unwrap();
@@ -287,9 +335,58 @@ async fn suite(kind: &dyn Kind_) {
     // A copy does not know who attended since.
     let both = ["service:a".into(), "service:b".into()];
     assert_eq!(store.attended().await.unwrap(), both);
-    assert!(store.commit(&transaction(3, vec![], vec![])).await.is_err());
+    let late = transaction(3, vec![], vec![]);
+    let leaf = sealed(&mut tree.clone(), 2, &late);
+    assert!(store.commit(&late, &leaf).await.is_err());
+
+    // The ledger has every row, what is signed about it stays, and its tree has no hole.
+    let rows = store.entered(0, 10).await.unwrap();
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| (row.transaction.clone(), row.epoch))
+        .collect();
+    assert_eq!(
+        told,
+        [(first.clone(), 1), (second.clone(), 1), (begun.clone(), 2)],
+        "L1"
+    );
+    let positions = rows.iter().map(|row| row.leaf.as_ref().unwrap().position);
+    assert!(positions.eq(0..3));
+    let all = store.nodes(&parts(&(0..3))).await.unwrap();
+    assert_eq!(folded(&all), tree.root());
+    let hole = exeat::domain::Node { level: 0, place: 3 };
+    assert!(store.nodes(&[hole]).await.is_err());
+    assert_eq!(store.checkpoint().await.unwrap(), None);
+    store.keep_checkpoint(2, "two").await.unwrap();
+    store.keep_checkpoint(3, "three").await.unwrap();
+    store.keep_checkpoint(3, "another").await.unwrap();
+    assert_eq!(
+        store.checkpoint().await.unwrap(),
+        Some((3, "three".into())),
+        "L2"
+    );
+
+    // What is erased is gone with its salt; its leaf is as it was.
+    let agent = Name::new(Kind::Subject, "agent");
+    assert_eq!(store.erase(&agent).await.unwrap(), 1);
+    assert_eq!(store.erase(&agent).await.unwrap(), 0);
+    let after = store.entered(0, 1).await.unwrap().remove(0);
+    assert_eq!(
+        (
+            after.transaction.edits[1].manifest.as_deref(),
+            &*after.erased
+        ),
+        (None, &[1][..])
+    );
+    let (was, is) = (rows[0].leaf.as_ref().unwrap(), after.leaf.unwrap());
+    assert_eq!(
+        (&is.text, is.salts[1], is.salts[2]),
+        (&was.text, was.salts[1], [0; 16]),
+        "L5"
+    );
+    let late = transaction(1_001, vec![], vec![]);
     store
-        .commit(&transaction(1_001, vec![], vec![]))
+        .commit(&late, &sealed(&mut tree, 2, &late))
         .await
         .unwrap();
 }

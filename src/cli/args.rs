@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use super::registry_args::{
-    Access as AccessCommand, Agent as AgentCommand, Apply, Dev, Exception as ExceptionCommand,
-    Fleet, Get, One, Registry, Revoke,
+    Access as AccessCommand, Agent as AgentCommand, Apply, AuditCommand, Dev,
+    Exception as ExceptionCommand, Fleet, Get, One, Registry, Revoke,
 };
 
 /// exeat: permission slips for AI agents.
@@ -70,6 +70,9 @@ pub enum Command {
     /// Let people and sidecars in, or shut them out.
     #[command(subcommand)]
     Access(AccessCommand),
+    /// Read, prove and check the ledger of everything that was ever accepted.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Show the sidecars: connected, position, lag, lease.
     Sidecars(Fleet),
     /// Am I safe right now? One screen.

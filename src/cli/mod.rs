@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod audit;
 mod client;
 mod decisions;
 mod demo;

@@ -13,7 +13,7 @@ use crate::{
     config::{default_data, environment},
     wire::v1::{
         exception_service_client::ExceptionServiceClient, fleet_service_client::FleetServiceClient,
-        object_service_client::ObjectServiceClient,
+        ledger_service_client::LedgerServiceClient, object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
     },
 };
@@ -45,6 +45,7 @@ pub(super) struct Registry {
     pub(super) revocations: RevocationServiceClient<Connection>,
     pub(super) fleet: FleetServiceClient<Connection>,
     pub(super) exceptions: ExceptionServiceClient<Connection>,
+    pub(super) ledger: LedgerServiceClient<Connection>,
 }
 
 impl Registry {
@@ -84,18 +85,15 @@ impl Registry {
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         let token = Token(value);
-        let with = |token: &Token| (channel.clone(), token.clone());
-        let ((one, a), (two, b), (three, c)) = (with(&token), with(&token), with(&token));
-        let (four, d) = with(&token);
+        let over = || InterceptedService::new(channel.clone(), token.clone());
         Ok(Self {
-            objects: ObjectServiceClient::with_interceptor(one, a)
+            objects: ObjectServiceClient::new(over())
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
-            revocations: RevocationServiceClient::with_interceptor(two, b),
-            fleet: FleetServiceClient::with_interceptor(three, c)
-                .max_decoding_message_size(MAX_MESSAGE),
-            exceptions: ExceptionServiceClient::with_interceptor(four, d)
-                .max_decoding_message_size(MAX_MESSAGE),
+            revocations: RevocationServiceClient::new(over()),
+            fleet: FleetServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
+            exceptions: ExceptionServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
+            ledger: LedgerServiceClient::new(over()).max_decoding_message_size(2 * MAX_MESSAGE),
         })
     }
 }

@@ -393,3 +393,70 @@ pub struct Fleet {
     #[command(flatten)]
     pub reach: Reach,
 }
+
+/// `exeat audit`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Show the latest changes: who did what, when, with their places in the ledger.
+    Tail {
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: u64,
+        /// Go on with what comes.
+        #[arg(short, long)]
+        follow: bool,
+        /// How to print.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        /// Where the registry is.
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Write the whole ledger to a file that anybody can check, offline.
+    Export {
+        /// The file; standard output without it.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Where the registry is.
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Write the receipt of one change: that it is in the ledger can be checked without the rest.
+    Prove {
+        /// A revision, or KIND/ID for an object's latest change.
+        what: String,
+        /// The file; standard output without it.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Where the registry is.
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Print what is signed about the ledger now: keep it, and nothing before it can be changed
+    /// unseen.
+    Checkpoint {
+        /// Where the registry is.
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Check an export or a receipt, offline.
+    Verify {
+        /// The file.
+        file: PathBuf,
+        /// The registry's key, as sidecars pin it; may be given again after a rotation.
+        #[arg(long, value_name = "ed25519:HEX", required = true)]
+        key: Vec<String>,
+        /// A checkpoint kept from before, from which the ledger is to have grown; may be given
+        /// again.
+        #[arg(long, value_name = "FILE")]
+        since: Vec<PathBuf>,
+    },
+    /// Erase who a removed person was; the ledger's proofs stay.
+    Erase {
+        /// The person's id.
+        person: String,
+        /// Where the registry is.
+        #[command(flatten)]
+        reach: Reach,
+    },
+}

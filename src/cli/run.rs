@@ -6,7 +6,7 @@ use crate::runtime::clock::Clock;
 
 use super::{
     args::{Cli, Colour, Command},
-    ask, decisions, demo, dev, exceptions, fleet, govern, init, lint,
+    ask, audit, decisions, demo, dev, exceptions, fleet, govern, init, lint,
     screen::Screen,
     serve, takeback, test,
 };
@@ -80,7 +80,7 @@ pub async fn run(cli: Cli) -> Exit {
     });
     let clock = Clock::system();
     let exit = match cli.command {
-        Command::Demo => demo::demo(&mut screen).await,
+        Command::Demo => Box::pin(demo::demo(&mut screen)).await,
         Command::Sidecar(args) => serve::sidecar(*args, clock).await,
         Command::Registry(args) => serve::registry(*args, clock, &mut screen).await,
         Command::Dev(args) => Box::pin(dev::dev(args, clock, &mut screen)).await,
@@ -92,6 +92,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Exception(command) => exceptions::exception(command, &mut screen).await,
         Command::Revoke(args) => takeback::revoke(args, &mut screen).await,
         Command::Agent(command) => takeback::agent(command, &mut screen).await,
+        Command::Audit(command) => audit::audit(command, &mut screen).await,
         Command::Access(command) => fleet::access(command, &mut screen).await,
         Command::Sidecars(args) => fleet::sidecars(args, &mut screen).await,
         Command::Status(args) => fleet::status(args, &mut screen).await,

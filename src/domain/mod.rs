@@ -10,6 +10,7 @@ mod exception;
 mod facet;
 mod id;
 mod invalid;
+mod ledger;
 mod object;
 mod observed;
 mod person;
@@ -40,6 +41,7 @@ pub use id::{
     ClassId, ControlId, Digest, DomainId, ExceptionId, GroupId, Principal, PrincipalKind, SubjectId,
 };
 pub use invalid::Invalid;
+pub use ledger::{Hash, Leaf, Node, Salt};
 pub use object::{Edit, Kind, Name, Transaction};
 pub use observed::Observed;
 pub use person::{Group, Member, Person};

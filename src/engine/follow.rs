@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::{Era, Head, Lease, Now, Span, Timestamp};
+use crate::domain::{Era, Hash, Head, Lease, Now, Span, Timestamp};
 
 use super::planted::{Bug, planted};
 
@@ -34,6 +34,8 @@ pub struct Heartbeat {
     pub time: Timestamp,
     /// The nonce it answers.
     pub nonce: Nonce,
+    /// How many leaves the ledger has, and their root; nothing where the registry keeps none.
+    pub ledger: Option<(u64, Hash)>,
 }
 
 /// The beginning of an epoch.
@@ -231,6 +233,8 @@ pub struct Follower {
     acknowledged: Head,
     /// The furthest head heard of in this epoch, and when the registry said so.
     heard: Option<(Head, Timestamp)>,
+    /// The ledger as last told in this epoch: what is told again is to be the same (L2).
+    ledger: Option<(u64, Hash)>,
     sent: VecDeque<(Nonce, Span)>,
     pending: VecDeque<Pending>,
     contact: Contact,
@@ -339,6 +343,7 @@ impl Follower {
         self.exposed.sequence = 0;
         self.acknowledged.sequence = 0;
         self.heard = None;
+        self.ledger = None;
         self.forget_contact();
         Ok(true)
     }
@@ -400,6 +405,14 @@ impl Follower {
         if self.contradicts(heartbeat.time, sent, elapsed) {
             return Err(Refused::Behind);
         }
+        if let (Some((size, root)), Some((again, other))) = (self.ledger, heartbeat.ledger)
+            && size == again
+            && root != other
+        {
+            self.distrust();
+            return Err(Refused::Forked);
+        }
+        self.ledger = heartbeat.ledger.or(self.ledger);
         let latest = self.heard.map_or(heartbeat.time, |(_, time)| time);
         self.heard = Some((heartbeat.head, heartbeat.time.max(latest)));
         self.tell_time(heartbeat.time, sent, elapsed);

@@ -15,6 +15,7 @@ mod failing;
 mod fallback;
 pub mod follow;
 mod index;
+pub mod ledger;
 pub mod lifecycle;
 mod parties;
 pub mod planted;

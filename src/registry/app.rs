@@ -26,7 +26,8 @@ use crate::{
         signed::Signer,
         v1::{
             self, exception_service_server::ExceptionServiceServer,
-            fleet_service_server::FleetServiceServer, object_service_server::ObjectServiceServer,
+            fleet_service_server::FleetServiceServer, ledger_service_server::LedgerServiceServer,
+            object_service_server::ObjectServiceServer,
             revocation_service_server::RevocationServiceServer,
             sync_service_server::SyncServiceServer,
         },
@@ -38,11 +39,12 @@ use super::{
     authn::{Guarded, Guests},
     core::{self, Registry},
     files::{Folder, write_secret},
+    ledger::checkpoints,
     pki::{Authority, Issued},
     publication::Publication,
     role::Role,
     scope::Scope,
-    service::{Exceptions, Fleet, ObjectCalls, Revocations, Sync, token},
+    service::{Exceptions, Fleet, LedgerCalls, ObjectCalls, Revocations, Sync, token},
     store::{Access, Sqlite, Store},
     sweep::sweeps,
 };
@@ -191,6 +193,7 @@ impl Bound {
             .route("/readyz", get(|| async { "ok\n" }));
         let services = Routes::from(grpc.into_axum_router().merge(pages));
         tasks.essential("lifecycle", sweeps(Arc::clone(&registry), stop.clone()));
+        tasks.essential("ledger", checkpoints(Arc::clone(&registry), stop.clone()));
         tasks.essential("access", look(Arc::clone(&registry), guests, stop.clone()));
         tasks.essential(
             "registry",
@@ -231,6 +234,9 @@ fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationT
         .max_decoding_message_size(MAX_MESSAGE);
     let exceptions = ExceptionServiceServer::new(Exceptions::new(Arc::clone(registry)))
         .max_decoding_message_size(MAX_MESSAGE);
+    let ledger = LedgerServiceServer::new(LedgerCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(2 * MAX_APPLY);
     let fleet = FleetServiceServer::new(fleet).max_decoding_message_size(MAX_MESSAGE);
     let sync = SyncServiceServer::new(sync)
         .max_decoding_message_size(MAX_MESSAGE)
@@ -238,6 +244,7 @@ fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationT
     Routes::new(Guarded::new(objects, guests))
         .add_service(Guarded::new(revocations, guests))
         .add_service(Guarded::new(exceptions, guests))
+        .add_service(Guarded::new(ledger, guests))
         .add_service(Guarded::new(fleet, guests))
         .add_service(Guarded::new(sync, guests))
 }

@@ -26,6 +26,7 @@ use crate::{
 use super::{
     cohort::{Cohort, Window},
     instances::Instances,
+    ledger,
     role::{EXPELLED, Role},
     scope::Scope,
     store::{Store, StoreError},
@@ -75,6 +76,8 @@ pub(super) struct Registry {
     pub(super) clock: Clock,
     view: Arc<Published<View>>,
     writing: Arc<Turn<()>>,
+    /// Held by whoever signs a checkpoint.
+    pub(super) signing: Turn<()>,
     windows: Arc<Mutex<HashMap<Scope, Window>>>,
     attendance: Mutex<Attendance>,
     pub(super) instances: Instances,
@@ -107,7 +110,10 @@ impl Registry {
             )));
         }
         let (objects, removals) = (store.objects().await?, store.removals(0).await?);
+        let era = found.beginning.era;
+        let ledger = ledger::audited(&*store, era, &objects).await?;
         let mut view = View::new(&found, objects, removals)?;
+        view.ledger = ledger;
         if found.copied {
             view.read_only = Some(
                 "it was restored from a backup; run `exeat registry recover`, so that sidecars give back what was revoked since".into(),
@@ -121,6 +127,7 @@ impl Registry {
             clock,
             view: Arc::default(),
             writing: Arc::default(),
+            signing: Turn::default(),
             windows: Arc::default(),
             kept,
         };
@@ -245,15 +252,16 @@ impl Registry {
         if let Some(why) = &view.read_only {
             return Err(Error::ReadOnly(why.clone()).into());
         }
-        let (next, intervals) = view.after(&planned);
+        let (mut next, intervals) = view.after(&planned);
         let transaction = planned.transaction;
+        let sealed = ledger::seal(&mut next.ledger, view.beginning.era, &transaction)?;
         let (store, windows) = (Arc::clone(&self.store), Arc::clone(&self.windows));
         let published = Arc::clone(&self.view);
         // To its end, whatever becomes of the caller: what is committed is also seen.
         #[expect(clippy::disallowed_methods, reason = "waited for right here")]
         let committed = tokio::spawn(async move {
             let _turn = turn;
-            store.commit(&transaction).await?;
+            store.commit(&transaction, &sealed).await?;
             let mut windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
             for (scope, interval) in intervals {
                 if let Some(window) = windows.get_mut(&scope) {
@@ -308,8 +316,10 @@ impl Registry {
             },
         };
         let time = self.clock.now().latest.max(view.time);
-        self.store.begin(&beginning, time).await?;
         let mut next = (*view).clone();
+        let transaction = ledger::beginning(&beginning, time);
+        let sealed = ledger::seal(&mut next.ledger, beginning.era, &transaction)?;
+        self.store.begin(&beginning, time, &sealed).await?;
         next.beginning = beginning;
         next.head.revision = beginning.base.revision;
         next.time = time;

@@ -17,8 +17,8 @@ use crate::{
         encoded,
         signed::{Purpose, sha256},
         sync::{
-            beginning_message, era_message, heartbeat_message, object_message, removal_message,
-            stamp,
+            beginning_message, era_message, heartbeat_message, ledger_message, object_message,
+            removal_message, stamp,
         },
         v1,
     },
@@ -150,6 +150,7 @@ impl Publication {
                 sum: cohort.sum().to_bytes().to_vec(),
                 time: Some(stamp(view.time)),
                 first_exceptions,
+                ledger: Some(ledger_message(view.ledger.size(), view.ledger.root())),
             };
             let signed = registry.signer.seal(Purpose::Snapshot, &statement);
             Built {
@@ -204,6 +205,7 @@ impl Publication {
                 sum: interval.sum.to_bytes().to_vec(),
                 touched: interval.touched.iter().map(ToString::to_string).collect(),
                 classes_changed: interval.classes,
+                ledger: Some(ledger_message(view.ledger.size(), view.ledger.root())),
             };
             registry.signer.seal(Purpose::Delta, &statement)
         }))
@@ -317,6 +319,7 @@ impl Registry {
             },
             time: self.clock.now().latest,
             nonce,
+            ledger: Some((view.ledger.size(), view.ledger.root())),
         };
         Ok(self
             .signer

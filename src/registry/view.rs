@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     domain::{Digest, Edit, ExceptionId, Head, Invalid, Kind, Name, Removal, Subject, Timestamp},
-    engine::{Cases, Change, Removed, Shelf, Snapshot, follow::Beginning},
+    engine::{Cases, Change, Removed, Shelf, Snapshot, follow::Beginning, ledger::Tree},
     manifest::{change, read_case},
 };
 
@@ -38,6 +38,8 @@ pub(super) struct View {
     pub removals: Arc<Vec<Arc<Removal>>>,
     /// What sidecars hold, by scope.
     pub cohorts: BTreeMap<Scope, Arc<Cohort>>,
+    /// The tree over the log.
+    pub ledger: Tree,
     /// Exceptions on their way, and those that came to an end.
     pub cases: Cases,
     /// Subjects that are classes: others may register as their instances.
@@ -67,6 +69,7 @@ impl View {
             snapshot: Snapshot::empty(digest),
             removals: Arc::default(),
             cohorts: BTreeMap::new(),
+            ledger: Tree::default(),
             cases: Cases::default(),
             classes: Arc::default(),
             read_only: None,

@@ -4,6 +4,7 @@
 mod check;
 mod codec;
 pub mod identity;
+pub mod note;
 pub mod signed;
 mod status;
 pub mod sync;

@@ -280,6 +280,11 @@ impl Signer {
             statement,
         }
     }
+
+    /// Signs bytes as they are. They are to begin as no statement of a purpose does.
+    pub(super) fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        self.pair.sign(bytes).as_ref().to_vec()
+    }
 }
 
 /// The keys a registry's statements are believed under.

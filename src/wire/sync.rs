@@ -5,7 +5,9 @@ use std::sync::Arc;
 use prost_types::Timestamp as Stamp;
 
 use crate::{
-    domain::{Act, Cause, Edit, Era, Head, Invalid, Kind, LogId, Name, Removal, Target, Timestamp},
+    domain::{
+        Act, Cause, Edit, Era, Hash, Head, Invalid, Kind, LogId, Name, Removal, Target, Timestamp,
+    },
     engine::{
         Sum,
         follow::{Beginning, Heartbeat},
@@ -103,6 +105,9 @@ pub fn heartbeat_message(heartbeat: &Heartbeat) -> v1::HeartbeatStatement {
         head: Some(head_message(heartbeat.head)),
         time: Some(stamp(heartbeat.time)),
         nonce: heartbeat.nonce.to_vec(),
+        ledger: heartbeat
+            .ledger
+            .map(|(size, root)| ledger_message(size, root)),
     }
 }
 
@@ -113,13 +118,30 @@ pub fn heartbeat(message: &v1::HeartbeatStatement) -> Result<Heartbeat, Invalid>
         head: at,
         time: said,
         nonce,
+        ledger,
     } = message;
     Ok(Heartbeat {
         era: era(of.as_ref())?,
         head: head(at.as_ref())?,
         time: time("time", *said)?,
         nonce: nonce_of(nonce)?,
+        ledger: ledger.as_ref().map(ledger_of).transpose()?,
     })
+}
+
+/// A ledger's size and root as a message.
+pub fn ledger_message(size: u64, root: Hash) -> v1::Ledger {
+    v1::Ledger {
+        size,
+        root: root.to_vec(),
+    }
+}
+
+/// A ledger's size and root from a message.
+pub fn ledger_of(message: &v1::Ledger) -> Result<(u64, Hash), Invalid> {
+    let v1::Ledger { size, root } = message;
+    let wrong = |_| Invalid::new("ledger.root", "is not thirty-two bytes", "send a SHA-256");
+    Ok((*size, root.as_slice().try_into().map_err(wrong)?))
 }
 
 /// A nonce from a message.

@@ -551,6 +551,7 @@ impl World {
             head,
             time: Timestamp::from_micros(noon().micros() + self.now),
             nonce,
+            ledger: None,
         };
         self.send(at, Message::Heartbeat(heartbeat));
         self.push(at);

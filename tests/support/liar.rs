@@ -112,6 +112,7 @@ impl SyncService for Liar {
                             }),
                             time: Some(stamp(liar.clock.now().latest)),
                             nonce: ping.nonce,
+                            ledger: None,
                         };
                         let said = (liar.beat.lock().unwrap())(honest);
                         let signed = liar.signer.seal(Purpose::Heartbeat, &said);
@@ -182,6 +183,7 @@ impl Whole {
             sum: sum.to_bytes().to_vec(),
             time: None,
             first_exceptions: first,
+            ledger: None,
         };
         Self { statement, chunks }
     }

@@ -7,15 +7,20 @@ use std::{
 
 use async_trait::async_trait;
 use exeat::{
-    domain::{Era, Head, Name, Observed, Removal, Timestamp, Transaction},
+    domain::{Era, Hash, Head, Leaf, Name, Node, Observed, Removal, Timestamp, Transaction},
     engine::follow::Beginning,
-    registry::{Access, Kept, Past, Store, StoreError, Stored},
+    registry::{Access, Entered, Kept, Past, Sealed, Store, StoreError, Stored},
 };
 
 #[derive(Debug, Default)]
 struct Held {
     beginning: Option<Beginning>,
     log: Vec<Transaction>,
+    /// Of each row of the log: its epoch, and its leaf.
+    leaves: Vec<(u64, Leaf)>,
+    erased: BTreeSet<(u64, usize)>,
+    nodes: BTreeMap<Node, Hash>,
+    checkpoints: BTreeMap<u64, Box<str>>,
     access: BTreeMap<Box<str>, Access>,
     attended: BTreeSet<Box<str>>,
     keys: Vec<Vec<u8>>,
@@ -23,6 +28,11 @@ struct Held {
 }
 
 impl Held {
+    fn enter(&mut self, epoch: u64, sealed: &Sealed) {
+        self.leaves.push((epoch, sealed.leaf.clone()));
+        self.nodes.extend(sealed.whole.iter().copied());
+    }
+
     fn head(&self) -> Head {
         let base = self
             .beginning
@@ -89,13 +99,15 @@ impl Store for Memory {
         Ok(self.held().head())
     }
 
-    async fn commit(&self, transaction: &Transaction) -> Result<(), StoreError> {
+    async fn commit(&self, transaction: &Transaction, sealed: &Sealed) -> Result<(), StoreError> {
         let mut held = self.held();
         let head = held.head();
         if head.revision + 1 != transaction.revision {
             return Err(StoreError::Conflict { head });
         }
         held.log.push(transaction.clone());
+        let epoch = held.beginning.map_or(1, |beginning| beginning.era.epoch);
+        held.enter(epoch, sealed);
         Ok(())
     }
 
@@ -140,13 +152,86 @@ impl Store for Memory {
         Ok(later.take(most).cloned().collect())
     }
 
-    async fn begin(&self, beginning: &Beginning, _: Timestamp) -> Result<(), StoreError> {
+    async fn entered(&self, after: u64, most: usize) -> Past<Entered> {
+        let held = self.held();
+        let rows = held.log.iter().zip(&held.leaves);
+        let later = rows.filter(|(transaction, _)| transaction.revision > after);
+        Ok(later
+            .take(most)
+            .map(|(transaction, (epoch, leaf))| Entered {
+                transaction: transaction.clone(),
+                epoch: *epoch,
+                leaf: Some(leaf.clone()),
+                erased: held
+                    .erased
+                    .iter()
+                    .filter(|(revision, _)| *revision == transaction.revision)
+                    .map(|(_, place)| *place)
+                    .collect(),
+            })
+            .collect())
+    }
+
+    async fn enter(&self, _: u64, _: &Sealed) -> Result<(), StoreError> {
+        unreachable!("this log is never older than its ledger")
+    }
+
+    async fn nodes(&self, wanted: &[Node]) -> Past<Hash> {
+        let held = self.held();
+        let hole = || StoreError::Failed("a tree with a hole".into());
+        let found = wanted.iter().map(|node| held.nodes.get(node).copied());
+        found.map(|hash| hash.ok_or_else(hole)).collect()
+    }
+
+    async fn keep_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
+        let mut held = self.held();
+        held.checkpoints.entry(size).or_insert_with(|| note.into());
+        Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<Option<(u64, Box<str>)>, StoreError> {
+        let held = self.held();
+        let last = held.checkpoints.last_key_value();
+        Ok(last.map(|(size, note)| (*size, note.clone())))
+    }
+
+    async fn erase(&self, name: &Name) -> Result<usize, StoreError> {
+        let mut held = self.held();
+        let held = &mut *held;
+        let mut count = 0;
+        for (transaction, (_, leaf)) in held.log.iter_mut().zip(&mut held.leaves) {
+            for (place, edit) in transaction.edits.iter_mut().enumerate() {
+                if edit.name == *name && edit.manifest.take().is_some() {
+                    leaf.salts[place + 1] = [0; 16];
+                    held.erased.insert((transaction.revision, place));
+                    count += 1;
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    async fn begin(
+        &self,
+        beginning: &Beginning,
+        time: Timestamp,
+        sealed: &Sealed,
+    ) -> Result<(), StoreError> {
         let mut held = self.held();
         let head = held.head();
         if head.revision >= beginning.base.revision || head.sequence > beginning.base.sequence {
             return Err(StoreError::Conflict { head });
         }
         held.beginning = Some(*beginning);
+        held.log.push(Transaction {
+            revision: beginning.base.revision,
+            time,
+            principal: "registry".into(),
+            action: "recover".into(),
+            edits: Vec::new(),
+            removals: Vec::new(),
+        });
+        held.enter(beginning.era.epoch, sealed);
         let everybody: Vec<_> = held.access.keys().cloned().collect();
         held.attended.extend(everybody);
         Ok(())

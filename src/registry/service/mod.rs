@@ -3,6 +3,7 @@
 mod exceptions;
 mod fetch;
 mod fleet;
+mod ledger;
 mod objects;
 mod proof;
 mod report;
@@ -11,6 +12,7 @@ mod sync;
 
 pub(super) use exceptions::Exceptions;
 pub(super) use fleet::{Fleet, token};
+pub(super) use ledger::LedgerCalls;
 pub(super) use objects::ObjectCalls;
 pub(super) use revocations::Revocations;
 pub(super) use sync::Sync;

@@ -4,10 +4,14 @@
 use crate::{
     domain::{Era, Head},
     engine::Sum,
-    registry::{authn::Caller, core::Registry, view::View},
+    registry::{
+        authn::Caller,
+        core::{Error, Registry},
+        view::View,
+    },
     wire::{
         signed::{Purpose, Trust},
-        sync::{era, head, removal, sum},
+        sync::{era, head, ledger_of, removal, sum},
         v1,
     },
 };
@@ -23,6 +27,50 @@ pub(super) enum Proven {
     Forked(Head),
 }
 
+/// What a sidecar saw of the ledger, in the registry's own words, against the ledger as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Witnessed {
+    /// It saw what is still so, or nothing that can be looked up.
+    Fits,
+    /// It saw another ledger: this one was changed since (L2).
+    Differs,
+}
+
+/// Looks up what a sidecar saw of the ledger.
+///
+/// # Errors
+///
+/// A store that fails.
+pub(super) async fn witnessed(
+    proof: &v1::HeldProof,
+    trust: &Trust,
+    registry: &Registry,
+) -> Result<Witnessed, Error> {
+    let ours = registry.view().beginning.era;
+    let beat: Option<v1::HeartbeatStatement> = trust
+        .open(Purpose::Heartbeat, proof.heartbeat.as_ref())
+        .ok();
+    let snapshot: Option<v1::SnapshotStatement> =
+        trust.open(Purpose::Snapshot, proof.snapshot.as_ref()).ok();
+    let delta: Option<v1::DeltaStatement> = trust.open(Purpose::Delta, proof.delta.as_ref()).ok();
+    let said = [
+        beat.map(|said| (said.era, said.ledger)),
+        snapshot.map(|said| (said.era, said.ledger)),
+        delta.map(|said| (said.era, said.ledger)),
+    ];
+    for (of, ledger) in said.into_iter().flatten() {
+        let same = era(of.as_ref()).is_ok_and(|era| era == ours);
+        let Some(Ok((size, root))) = ledger.filter(|_| same).as_ref().map(ledger_of) else {
+            continue;
+        };
+        // What is beyond this ledger is seen by its revision.
+        if registry.root_at(size).await?.is_some_and(|now| now != root) {
+            return Ok(Witnessed::Differs);
+        }
+    }
+    Ok(Witnessed::Fits)
+}
+
 /// What of a statement counts.
 struct Said {
     era: Era,
@@ -36,6 +84,7 @@ pub(super) fn proven(
     trust: &Trust,
     view: &View,
     registry: &Registry,
+    witnessed: Witnessed,
 ) -> Proven {
     let ours = view.beginning.era;
     let v1::HeldProof {
@@ -54,7 +103,10 @@ pub(super) fn proven(
         revision,
         sequence: 0,
     };
-    let mut forked = None;
+    let mut forked = match witnessed {
+        Witnessed::Fits => None,
+        Witnessed::Differs => Some(view.head),
+    };
     if let Ok(beat) = trust.open::<v1::HeartbeatStatement>(Purpose::Heartbeat, heartbeat.as_ref())
         && let Ok(head) = head(beat.head.as_ref())
     {

@@ -28,7 +28,7 @@ use crate::{
 
 use super::{
     opened,
-    proof::{Proven, proven},
+    proof::{Proven, proven, witnessed},
     report::Reporting,
 };
 
@@ -331,8 +331,9 @@ impl Sync {
             }
             let trust = self.registry.trust().await?;
             let proof = hello.proof.unwrap_or_default();
+            let seen = witnessed(&proof, &trust, &self.registry).await?;
             let lost = |view: &View| {
-                let what = match proven(&proof, &caller, &trust, view, &self.registry) {
+                let what = match proven(&proof, &caller, &trust, view, &self.registry, seen) {
                     Proven::Fits => return None,
                     Proven::Beyond(of, at) => format!(
                         "`{}` holds {of} revision {} and removal {} in this registry's own words, and it has come to {ours} revision {} and removal {}",

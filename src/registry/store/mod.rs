@@ -1,7 +1,8 @@
 //! Where the log is kept: one port, and what stands behind it.
 
+mod leaves;
 mod port;
 mod sqlite;
 
-pub use port::{Access, Kept, Past, Store, StoreError, Stored};
+pub use port::{Access, Entered, Kept, Past, Sealed, Store, StoreError, Stored};
 pub use sqlite::Sqlite;

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    domain::{Era, Head, Name, Observed, Removal, Timestamp, Transaction},
+    domain::{Era, Hash, Head, Leaf, Name, Node, Observed, Removal, Timestamp, Transaction},
     engine::follow::Beginning,
 };
 
@@ -90,6 +90,28 @@ pub struct Access {
     pub token: Option<[u8; 32]>,
 }
 
+/// A transaction's leaf, and the subtrees of the ledger that are whole with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The leaf.
+    pub leaf: Leaf,
+    /// The leaf's own digest first.
+    pub whole: Vec<(Node, Hash)>,
+}
+
+/// A row of the log as the ledger has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entered {
+    /// What was done; what was erased of it has no manifest.
+    pub transaction: Transaction,
+    /// In which epoch.
+    pub epoch: u64,
+    /// Its leaf; nothing where the log is older than the ledger.
+    pub leaf: Option<Leaf>,
+    /// Which of its edits were erased, by place.
+    pub erased: Vec<usize>,
+}
+
 /// How many digests of one facet, as one sidecar saw them, are kept.
 pub(super) const OBSERVED: u32 = 16;
 
@@ -106,7 +128,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The head, read anew.
     async fn head(&self) -> Result<Head, StoreError>;
     /// Appends a transaction, if it follows on the head.
-    async fn commit(&self, transaction: &Transaction) -> Result<(), StoreError>;
+    /// With it goes its leaf.
+    async fn commit(&self, transaction: &Transaction, sealed: &Sealed) -> Result<(), StoreError>;
     /// Every object there is or was.
     async fn objects(&self) -> Past<Stored>;
     /// Every removal after a sequence, in order.
@@ -116,7 +139,25 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The log after a revision, in order.
     async fn transactions(&self, after: u64, most: usize) -> Past<Transaction>;
     /// Begins an epoch at `base`, which is beyond the head.
-    async fn begin(&self, beginning: &Beginning, time: Timestamp) -> Result<(), StoreError>;
+    async fn begin(
+        &self,
+        beginning: &Beginning,
+        time: Timestamp,
+        sealed: &Sealed,
+    ) -> Result<(), StoreError>;
+    /// The log after a revision with its leaves, in order.
+    async fn entered(&self, after: u64, most: usize) -> Past<Entered>;
+    /// Keeps the leaf of a row of the log that is older than the ledger.
+    async fn enter(&self, revision: u64, sealed: &Sealed) -> Result<(), StoreError>;
+    /// Digests of whole subtrees, as asked; what is not there is an error.
+    async fn nodes(&self, wanted: &[Node]) -> Past<Hash>;
+    /// Keeps what was signed about the first `size` leaves.
+    async fn keep_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;
+    /// What was last signed, and about how many leaves.
+    async fn checkpoint(&self) -> Result<Option<(u64, Box<str>)>, StoreError>;
+    /// Erases what an object was from the log, for good, with the salts that would prove a guess;
+    /// tells how many of its edits.
+    async fn erase(&self, name: &Name) -> Result<usize, StoreError>;
     /// Keeps what a sidecar saw; told twice, it is kept once. Of one facet a sidecar's latest
     /// [`OBSERVED`] are kept.
     async fn observe(&self, sidecar: &str, observed: &[Observed]) -> Result<(), StoreError>;

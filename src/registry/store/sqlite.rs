@@ -12,13 +12,16 @@ use sqlx::{
 
 use crate::{
     domain::{
-        Act, Cause, Digest, Edit, Era, Facet, Head, Kind, LogId, Name, Observed, Removal,
+        Act, Cause, Digest, Era, Facet, Hash, Head, Kind, LogId, Name, Node, Observed, Removal,
         SubjectId, Target, Timestamp, Transaction,
     },
     engine::follow::Beginning,
 };
 
-use super::port::{Access, Kept, OBSERVED, Past, Store, StoreError, Stored};
+use super::{
+    leaves,
+    port::{Access, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
+};
 
 /// Each version's step from the one before, and the statement that notes it.
 const MIGRATIONS: &[(&str, &str)] = &[
@@ -33,6 +36,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     (
         include_str!("migrations/0003.sql"),
         "PRAGMA user_version = 3",
+    ),
+    (
+        include_str!("migrations/0004.sql"),
+        "PRAGMA user_version = 4",
     ),
 ];
 
@@ -50,15 +57,15 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-fn wrong(what: &str) -> StoreError {
+pub(super) fn wrong(what: &str) -> StoreError {
     StoreError::Failed(format!("the data holds {what}"))
 }
 
-fn number(n: u64) -> i64 {
+pub(super) fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn count(n: i64) -> Result<u64, StoreError> {
+pub(super) fn count(n: i64) -> Result<u64, StoreError> {
     u64::try_from(n).map_err(|_| wrong("a negative number"))
 }
 
@@ -75,6 +82,8 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // What is erased is overwritten.
+            .pragma("secure_delete", "ON")
             .busy_timeout(std::time::Duration::from_secs(5));
         let pool = |most| SqlitePoolOptions::new().max_connections(most);
         let writer = pool(1).connect_with(options.clone()).await?;
@@ -150,7 +159,7 @@ fn head_of(row: &SqliteRow) -> Result<Head, StoreError> {
     })
 }
 
-fn name_of(row: &SqliteRow, from: usize) -> Result<Name, StoreError> {
+pub(super) fn name_of(row: &SqliteRow, from: usize) -> Result<Name, StoreError> {
     let kind: i64 = row.try_get(from)?;
     let kind = u8::try_from(kind).ok().and_then(Kind::of_number);
     let id: String = row.try_get(from.saturating_add(1))?;
@@ -173,7 +182,7 @@ fn stored_of(row: &SqliteRow) -> Result<Stored, StoreError> {
     })
 }
 
-fn removal_of(row: &SqliteRow) -> Result<Removal, StoreError> {
+pub(super) fn removal_of(row: &SqliteRow) -> Result<Removal, StoreError> {
     let text = |at: usize| row.try_get::<String, _>(at);
     let act = text(1)?;
     let act = Act::ALL.into_iter().find(|known| known.name() == act);
@@ -223,7 +232,7 @@ impl Store for Sqlite {
         head_of(&sqlx::query(HEAD).fetch_one(&self.readers).await?)
     }
 
-    async fn commit(&self, transaction: &Transaction) -> Result<(), StoreError> {
+    async fn commit(&self, transaction: &Transaction, sealed: &Sealed) -> Result<(), StoreError> {
         let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let head = head_of(&sqlx::query(HEAD).fetch_one(&mut *work).await?)?;
         if head.revision.saturating_add(1) != transaction.revision {
@@ -270,6 +279,7 @@ impl Store for Sqlite {
                 .execute(&mut *work)
                 .await?;
         }
+        leaves::enter(&mut work, transaction.revision, sealed).await?;
         work.commit().await?;
         Ok(())
     }
@@ -301,44 +311,55 @@ impl Store for Sqlite {
     }
 
     async fn transactions(&self, after: u64, most: usize) -> Past<Transaction> {
-        let rows = sqlx::query("SELECT revision, time, principal, action FROM log WHERE revision > ? ORDER BY revision LIMIT ?")
-            .bind(number(after))
-            .bind(i64::try_from(most).unwrap_or(i64::MAX))
-            .fetch_all(&self.readers)
-            .await?;
-        let mut transactions = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let revision: i64 = row.try_get(0)?;
-            let edits = sqlx::query("SELECT kind, id, object_revision, manifest FROM edits WHERE revision = ? ORDER BY place")
-                .bind(revision)
-                .fetch_all(&self.readers)
-                .await?;
-            let removals = sqlx::query("SELECT sequence, act, target_kind, target_id, cause, note, initiator, time FROM removals WHERE revision = ? ORDER BY sequence")
-                .bind(revision)
-                .fetch_all(&self.readers)
-                .await?;
-            let edit_of = |row: &SqliteRow| -> Result<Edit, StoreError> {
-                let manifest: Option<String> = row.try_get(3)?;
-                Ok(Edit {
-                    name: name_of(row, 0)?,
-                    revision: count(row.try_get(2)?)?,
-                    manifest: manifest.map(Arc::from),
-                })
-            };
-            let (principal, action): (String, String) = (row.try_get(2)?, row.try_get(3)?);
-            transactions.push(Transaction {
-                revision: count(revision)?,
-                time: Timestamp::from_micros(row.try_get(1)?),
-                principal: principal.into(),
-                action: action.into(),
-                edits: edits.iter().map(edit_of).collect::<Result<_, _>>()?,
-                removals: removals.iter().map(removal_of).collect::<Result<_, _>>()?,
-            });
-        }
-        Ok(transactions)
+        let entered = leaves::entered(&self.readers, after, most).await?;
+        Ok(entered.into_iter().map(|one| one.transaction).collect())
     }
 
-    async fn begin(&self, beginning: &Beginning, time: Timestamp) -> Result<(), StoreError> {
+    async fn entered(&self, after: u64, most: usize) -> Past<Entered> {
+        leaves::entered(&self.readers, after, most).await
+    }
+
+    async fn enter(&self, revision: u64, sealed: &Sealed) -> Result<(), StoreError> {
+        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        leaves::enter(&mut work, revision, sealed).await?;
+        work.commit().await?;
+        Ok(())
+    }
+
+    async fn nodes(&self, wanted: &[Node]) -> Past<Hash> {
+        leaves::nodes(&self.readers, wanted).await
+    }
+
+    async fn keep_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO checkpoints (size, note) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(number(size))
+            .bind(note)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<Option<(u64, Box<str>)>, StoreError> {
+        let row = sqlx::query("SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1")
+            .fetch_optional(&self.readers)
+            .await?;
+        let read = |row: SqliteRow| {
+            let note: String = row.try_get(1)?;
+            Ok((count(row.try_get(0)?)?, note.into()))
+        };
+        row.map(read).transpose()
+    }
+
+    async fn erase(&self, name: &Name) -> Result<usize, StoreError> {
+        leaves::erase(&self.writer, name).await
+    }
+
+    async fn begin(
+        &self,
+        beginning: &Beginning,
+        time: Timestamp,
+        sealed: &Sealed,
+    ) -> Result<(), StoreError> {
         let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let head = head_of(&sqlx::query(HEAD).fetch_one(&mut *work).await?)?;
         if head.revision >= beginning.base.revision || head.sequence > beginning.base.sequence {
@@ -358,6 +379,7 @@ impl Store for Sqlite {
             .bind(time.micros())
             .execute(&mut *work)
             .await?;
+        leaves::enter(&mut work, beginning.base.revision, sealed).await?;
         // Who attended since the copy was made is not known.
         sqlx::query("INSERT INTO attended (identity) SELECT identity FROM access WHERE true ON CONFLICT DO NOTHING")
             .execute(&mut *work)

@@ -133,6 +133,8 @@ impl Arriving {
             sum: after,
             time: _,
             first_exceptions,
+            // For the registry to see again, in its own words: those are kept as they came.
+            ledger: _,
         } = statement;
         if chunk_digests.len() > MAX_CHUNKS || bytes > MAX_BYTES {
             return Err(Wrong::Invalid(Invalid::new(
@@ -270,6 +272,7 @@ impl Delta {
             sum: afterwards,
             touched,
             classes_changed,
+            ledger: _,
         } = statement;
         Ok(Self {
             era: era(of.as_ref())?,
