@@ -87,10 +87,7 @@ fn export(signer: &Signer) -> String {
 
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
-    figures
-        .get(figures.len() / 2)
-        .copied()
-        .unwrap_or_default()
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
 fn main() {
@@ -119,7 +116,10 @@ fn main() {
             client.apply(&text).await.expect("it is applied");
             took.push(began.elapsed().as_secs_f64() * 1e3);
         }
-        println!("a change, durable and answered: median {:.2} ms of {COMMITS}", median(took));
+        println!(
+            "a change, durable and answered: median {:.2} ms of {COMMITS}",
+            median(took)
+        );
         drop(client);
         registry.process.stop().await;
         let began = Instant::now();

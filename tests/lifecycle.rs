@@ -4,13 +4,13 @@ use std::num::NonZeroU8;
 
 use exeat::{
     domain::{
-        ApproverRole, Ballot, Case, Digest, Dimension, Evidence, ExceptionId, ExceptionState,
-        Facet, Fingerprint, OnChange, Principal, Seat, Sensitivity, Severity, Span, Stage, Terms,
-        Tier, TierRules, Tightening, Timestamp, Vote, Window,
+        ApproverRole, Ballot, Case, Closure, Digest, Dimension, Evidence, ExceptionId,
+        ExceptionState, Facet, Fingerprint, OnChange, Principal, Seat, Sensitivity, Severity, Span,
+        Stage, Terms, Tier, TierRules, Tightening, Timestamp, Vote, Window,
     },
     engine::{
         Stakes,
-        lifecycle::{Event, Refused, due, open, step},
+        lifecycle::{Event, Refused, due, open, owed, step},
         satisfiable, tier,
     },
     testing::{case, noon},
@@ -38,6 +38,7 @@ fn terms(seats: &[Seat]) -> Terms {
         tier: Tier::Moderate,
         inputs: vec![],
         seats: seats.to_vec(),
+        after: vec![],
         review_evidence: false,
         deadline: Some(noon() + Span::from_hours(72)),
         controls: vec![],
@@ -63,6 +64,16 @@ fn vote(who: &str, role: ApproverRole, ballot: Ballot) -> Vote {
         time: noon(),
         viewed: None,
         ballot,
+    }
+}
+
+fn closure() -> Closure {
+    Closure {
+        by: Principal::parse("user:alice").unwrap(),
+        time: noon(),
+        relaxed: "exports, twice".into(),
+        restored: "the window was closed".into(),
+        lessons: "exports need a queue".into(),
     }
 }
 
@@ -149,6 +160,8 @@ fn every_state_answers_every_event() {
             Event::Revoke("why".into()),
             Event::Expire,
             Event::Close("why".into()),
+            // Only overrides are to be undone, whatever their state.
+            Event::Record(closure()),
         ] {
             let name = event.name();
             let now = if name == "expire" { later } else { case.since };
@@ -613,5 +626,97 @@ proptest! {
             persons.len() >= wanted
         });
         prop_assert_eq!(satisfiable(&named), all);
+    }
+}
+
+/// An override that has begun, and owes a look of two and its record.
+fn overridden() -> Case {
+    let terms = Terms {
+        tier: Tier::Incident,
+        after: vec![seat(OWNER, 1), seat(OFFICER, 1)],
+        ..terms(&[seat(ApproverRole::OnCall, 1)])
+    };
+    let draft = case("EX-1", &["CT-A"], "agent");
+    let pending = run(&draft, Event::Submit(terms.clone()), noon()).unwrap();
+    assert_eq!(pending.debt, None);
+    let yes = vote("user:carol", ApproverRole::OnCall, Ballot::Initial);
+    run(&pending, Event::Vote(yes, terms), noon()).unwrap()
+}
+
+#[test]
+fn an_override_owes_a_look_of_others_and_its_record_in_any_state() {
+    let begun = overridden();
+    let debt = begun.debt.clone().unwrap();
+    assert_eq!(
+        (debt.look_due, debt.closure_due),
+        (noon() + Span::from_hours(24), noon() + Span::from_hours(72)),
+        "T9"
+    );
+    assert_eq!(debt.overdue(noon() + Span::from_hours(23)), None);
+    assert_eq!(
+        debt.overdue(debt.look_due),
+        Some("its retroactive approval")
+    );
+    let who = |vote: &Vote| Some(vote.person.clone());
+    assert_eq!(owed(&begun, &who).len(), 2);
+    let terms = begun.terms.clone().unwrap();
+    let look = |who: &str, role| Event::Vote(vote(who, role, Ballot::Retroactive), terms.clone());
+    // Whoever let it happen does not look at it as well (A2).
+    let refused = run(&begun, look("user:carol", OWNER), noon()).unwrap_err();
+    assert!(
+        refused.to_string().contains("one person counts once"),
+        "{refused}"
+    );
+    // It is closed with its record only (T15); taken back by anybody who may.
+    let refused = run(&begun, Event::Close("done".into()), noon()).unwrap_err();
+    assert!(
+        refused.to_string().contains("exeat incident close EX-1"),
+        "{refused}"
+    );
+    let end = begun.granted.unwrap().expire;
+    let over = run(&begun, Event::Expire, end).unwrap();
+    for case in [&begun, &over] {
+        let one = run(case, look("user:bob", OWNER), noon()).unwrap();
+        assert_eq!((one.state, owed(&one, &who).len()), (case.state, 1));
+        let twice = run(&one, look("user:bob", OFFICER), noon()).unwrap_err();
+        assert!(
+            twice.to_string().contains("one person counts once"),
+            "{twice}"
+        );
+        let two = run(&one, look("user:dave", OFFICER), noon()).unwrap();
+        let looked = two.debt.as_ref().unwrap();
+        assert_eq!(
+            (two.state, looked.looked),
+            (case.state, Some((true, noon())))
+        );
+        assert_eq!(looked.overdue(debt.closure_due), Some("its closure record"));
+        let again = run(&two, look("user:erin", OFFICER), noon()).unwrap_err();
+        assert!(
+            again.to_string().contains("looked at afterwards already"),
+            "{again}"
+        );
+        let written = run(&two, Event::Record(closure()), noon()).unwrap();
+        let live = case.state == ExceptionState::Approved;
+        let state = if live {
+            ExceptionState::Closed
+        } else {
+            case.state
+        };
+        assert_eq!(written.state, state, "T15");
+        assert_eq!(written.debt.as_ref().unwrap().overdue(Timestamp::MAX), None);
+        run(&written, Event::Record(closure()), noon()).unwrap_err();
+        // One no is enough; of what is in force it is the end.
+        let no = Vote {
+            approves: false,
+            ..vote("user:bob", OWNER, Ballot::Retroactive)
+        };
+        let denied = run(case, Event::Vote(no, terms.clone()), noon()).unwrap();
+        let state = if live {
+            ExceptionState::Revoked
+        } else {
+            case.state
+        };
+        assert_eq!(denied.state, state, "V2");
+        assert_eq!(denied.debt.unwrap().looked, Some((false, noon())));
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use super::registry_args::{
     Access as AccessCommand, Agent as AgentCommand, Apply, AuditCommand, Dev,
-    Exception as ExceptionCommand, Fleet, Get, One, Registry, Revoke,
+    Exception as ExceptionCommand, Fleet, Get, IncidentCommand, One, Registry, Revoke,
 };
 
 /// exeat: permission slips for AI agents.
@@ -70,6 +70,9 @@ pub enum Command {
     /// Let people and sidecars in, or shut them out.
     #[command(subcommand)]
     Access(AccessCommand),
+    /// Say that incidents began or are over, and close what was overridden for them.
+    #[command(subcommand)]
+    Incident(IncidentCommand),
     /// Read, prove and check the ledger of everything that was ever accepted.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -196,7 +196,7 @@ fn json(case: &v1::Case) -> Json {
 }
 
 /// Everything somebody has to see before they decide.
-fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> Result<Exit, Exit> {
+pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> Result<Exit, Exit> {
     let nothing = || Exit::Unexpected("the answer holds no case".into());
     let case = case.ok_or_else(nothing)?;
     if told.output == Output::Json {

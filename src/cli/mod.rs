@@ -10,6 +10,7 @@ mod dev;
 mod exceptions;
 mod fleet;
 mod govern;
+mod incidents;
 mod init;
 mod lint;
 mod reach;

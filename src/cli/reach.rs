@@ -13,7 +13,8 @@ use crate::{
     config::{default_data, environment},
     wire::v1::{
         exception_service_client::ExceptionServiceClient, fleet_service_client::FleetServiceClient,
-        ledger_service_client::LedgerServiceClient, object_service_client::ObjectServiceClient,
+        incident_service_client::IncidentServiceClient, ledger_service_client::LedgerServiceClient,
+        object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
     },
 };
@@ -45,6 +46,7 @@ pub(super) struct Registry {
     pub(super) revocations: RevocationServiceClient<Connection>,
     pub(super) fleet: FleetServiceClient<Connection>,
     pub(super) exceptions: ExceptionServiceClient<Connection>,
+    pub(super) incidents: IncidentServiceClient<Connection>,
     pub(super) ledger: LedgerServiceClient<Connection>,
 }
 
@@ -93,6 +95,7 @@ impl Registry {
             revocations: RevocationServiceClient::new(over()),
             fleet: FleetServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             exceptions: ExceptionServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
+            incidents: IncidentServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             ledger: LedgerServiceClient::new(over()).max_decoding_message_size(2 * MAX_MESSAGE),
         })
     }

@@ -460,3 +460,52 @@ pub enum AuditCommand {
         reach: Reach,
     },
 }
+
+/// `exeat incident`.
+#[derive(Debug, Subcommand)]
+pub enum IncidentCommand {
+    /// Say that an incident began: overrides in its domain may belong to it.
+    Open {
+        /// Its id where it is dealt with.
+        id: String,
+        /// The domain it happens in.
+        #[arg(long)]
+        domain: String,
+        /// What happens, in a few words.
+        #[arg(long)]
+        title: String,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// Say that it is over: its overrides end with it.
+    Resolve {
+        /// The incident.
+        id: String,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// List incidents, latest first.
+    List {
+        /// Also those that are over.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// Write down how an override was undone, and close it.
+    Close {
+        /// The override: an exception's id.
+        exception: String,
+        /// What was relaxed, and what was done with it.
+        #[arg(long, value_name = "TEXT")]
+        relaxed: String,
+        /// How things were put back.
+        #[arg(long, value_name = "TEXT")]
+        restored: String,
+        /// What is learnt from it.
+        #[arg(long, value_name = "TEXT")]
+        lessons: String,
+        #[command(flatten)]
+        told: Told,
+    },
+}

@@ -1,9 +1,9 @@
 //! An exception on its way: what was asked for, on which terms, who voted and what was granted.
 
 use super::{
-    ApproverRole, ControlId, Deviation, Digest, DomainId, Evidence, ExceptionId, ExceptionState,
-    Facet, Fingerprint, Invalid, Justification, OnChange, Principal, Scope, Span, Stage, Tier,
-    Timestamp, UsageLimits,
+    ApproverRole, ControlId, Debt, Deviation, Digest, DomainId, Evidence, ExceptionId,
+    ExceptionState, Facet, Fingerprint, Invalid, Justification, OnChange, Principal, Scope, Span,
+    Stage, Tier, Timestamp, UsageLimits,
 };
 
 /// From when, and for how long.
@@ -112,6 +112,8 @@ pub struct Terms {
     pub inputs: Vec<TierInput>,
     /// Who has to decide; nobody means automatically.
     pub seats: Vec<Seat>,
+    /// Who has to look at it afterwards: at an override during an incident.
+    pub after: Vec<Seat>,
     /// Whether every vote names the required evidence as reviewed.
     pub review_evidence: bool,
     /// Until when.
@@ -139,6 +141,8 @@ pub enum Ballot {
     Initial,
     /// Whether it still holds.
     Revalidation,
+    /// Whether it was right to override during an incident.
+    Retroactive,
 }
 
 impl Ballot {
@@ -147,12 +151,13 @@ impl Ballot {
         match self {
             Self::Initial => "INITIAL",
             Self::Revalidation => "REVALIDATION",
+            Self::Retroactive => "RETROACTIVE",
         }
     }
 
     /// The ballot called `name`.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Initial, Self::Revalidation]
+        [Self::Initial, Self::Revalidation, Self::Retroactive]
             .into_iter()
             .find(|ballot| ballot.name() == name)
     }
@@ -224,6 +229,8 @@ pub struct Case {
     pub votes: Vec<Vote>,
     /// What was granted.
     pub granted: Option<Granted>,
+    /// What it owes: an override during an incident.
+    pub debt: Option<Debt>,
 }
 
 impl Case {
@@ -299,11 +306,11 @@ impl Request {
                 "say for how long, such as `48h`",
             ));
         }
-        if self.deviation == Deviation::IncidentOverride {
+        if self.deviation == Deviation::IncidentOverride && self.incident.is_none() {
             return Err(Invalid::new(
-                "deviation_type",
-                "INCIDENT_OVERRIDE cannot be requested yet",
-                "use WAIVER or MITIGATED",
+                "incident_ref",
+                "is missing",
+                "INCIDENT_OVERRIDE names its incident (E3)",
             ));
         }
         Ok(self)

@@ -94,6 +94,11 @@ identifier!(
     printable
 );
 identifier!(
+    /// An incident's id, as the system that it is dealt with in says it.
+    IncidentId,
+    printable
+);
+identifier!(
     /// A content digest with its algorithm in front, such as `sha256:9c1e…`.
     Digest,
     |text| {

@@ -9,6 +9,7 @@ mod decision;
 mod exception;
 mod facet;
 mod id;
+mod incident;
 mod invalid;
 mod ledger;
 mod object;
@@ -38,8 +39,10 @@ pub use decision::{
 pub use exception::{Deviation, Evidence, Exception, ExceptionState, Justification, UsageLimits};
 pub use facet::{Completeness, Facet, FacetState, Fingerprint};
 pub use id::{
-    ClassId, ControlId, Digest, DomainId, ExceptionId, GroupId, Principal, PrincipalKind, SubjectId,
+    ClassId, ControlId, Digest, DomainId, ExceptionId, GroupId, IncidentId, Principal,
+    PrincipalKind, SubjectId,
 };
+pub use incident::{CLOSE, Closure, Debt, Incident, LOOK_BACK};
 pub use invalid::Invalid;
 pub use ledger::{Hash, Leaf, Node, Salt};
 pub use object::{Edit, Kind, Name, Transaction};

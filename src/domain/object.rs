@@ -23,11 +23,13 @@ pub enum Kind {
     Group,
     /// An exception on its way; comes about by requests and votes.
     Case,
+    /// Something that went wrong; comes about by being declared.
+    Incident,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Control,
         Self::Subject,
         Self::Exception,
@@ -36,6 +38,7 @@ impl Kind {
         Self::Person,
         Self::Group,
         Self::Case,
+        Self::Incident,
     ];
 
     /// Those that are applied as manifests.
@@ -55,7 +58,7 @@ impl Kind {
             Self::Control | Self::Subject | Self::Exception | Self::TierPolicy | Self::Domain => {
                 true
             }
-            Self::Person | Self::Group | Self::Case => false,
+            Self::Person | Self::Group | Self::Case | Self::Incident => false,
         }
     }
 
@@ -70,6 +73,7 @@ impl Kind {
             Self::Person => "Person",
             Self::Group => "Group",
             Self::Case => "Case",
+            Self::Incident => "Incident",
         }
     }
 
@@ -91,6 +95,7 @@ impl Kind {
             Self::Person => 6,
             Self::Group => 7,
             Self::Case => 8,
+            Self::Incident => 9,
         }
     }
 

@@ -28,6 +28,9 @@ pub struct Domain {
     pub vocabulary: Vec<(Box<str>, Deviation)>,
     /// Who decides about exceptions here and below, unless something below says otherwise.
     pub approvers: Vec<(ApproverRole, GroupId)>,
+    /// Whether who is on call may override at once during an incident, and be looked at afterwards;
+    /// said here, or left to the parent. No below a yes counts, and no above a no does not.
+    pub self_activation: Option<bool>,
     /// What is demanded here and below beyond what the tiers do.
     pub tightens: Vec<(Tier, Tightening)>,
 }

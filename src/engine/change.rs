@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::domain::{
-    Control, ControlId, Domain, DomainId, Exception, ExceptionId, Group, GroupId, Invalid, Person,
-    Principal, Subject, SubjectId, Tier, TierRules,
+    Control, ControlId, Domain, DomainId, Exception, ExceptionId, Group, GroupId, Incident,
+    Invalid, Person, Principal, Subject, SubjectId, Tier, TierRules,
 };
 
 use super::condition::Fault;
@@ -26,6 +26,8 @@ pub enum Change {
     PutPerson(Person),
     /// A group is this from now on.
     PutGroup(Group),
+    /// An incident is this from now on.
+    PutIncident(Incident),
     /// There is no such person any more.
     RemovePerson(Principal),
     /// There is no such group any more.
@@ -52,6 +54,7 @@ impl Change {
             | Self::PutSubject(_)
             | Self::PutPerson(_)
             | Self::PutGroup(_)
+            | Self::PutIncident(_)
             | Self::RemovePerson(_)
             | Self::RemoveGroup(_)
             | Self::RemoveDomain(_)
@@ -135,6 +138,7 @@ pub(super) fn source_of(change: &Change) -> Source {
         Change::PutPerson(person) => ("Person", person.id.as_str()),
         Change::RemovePerson(id) => ("Person", id.as_str()),
         Change::PutGroup(group) => ("Group", group.id.as_str()),
+        Change::PutIncident(incident) => ("Incident", incident.id.as_str()),
         Change::RemoveGroup(id) => ("Group", id.as_str()),
     };
     Source {

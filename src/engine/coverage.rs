@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Case, ClassId, ControlId, Exception, ExceptionId, Request, Scope, Selector, Set, Span,
-    SubjectId, Timestamp,
+    Case, ClassId, ControlId, DomainId, Exception, ExceptionId, Request, Scope, Seat, Selector,
+    Set, Span, SubjectId, Timestamp,
 };
 
 use super::{Shelf, Snapshot};
@@ -35,6 +35,18 @@ impl<'a> Past<'a> {
     fn bare(self) -> impl Iterator<Item = &'a Arc<Exception>> {
         let all = self.snapshot.exceptions();
         all.filter(move |exception| self.cases.get(exception.id.as_str()).is_none())
+    }
+
+    /// The overrides there were during incidents in any of `domains`.
+    pub(super) fn overrides(self, domains: &[&DomainId]) -> impl Iterator<Item = &'a Arc<Case>> {
+        let of = |seat: &Seat| {
+            let mut domains = domains.iter();
+            domains.any(|domain| seat.domain.as_ref() == Some(*domain))
+        };
+        self.others().filter(move |case| {
+            let owed = case.debt.as_ref().map(|debt| &debt.seats);
+            owed.is_some_and(|seats| seats.iter().any(of))
+        })
     }
 
     /// The most of any year with `window` in it in which a subject of `request` is excepted from

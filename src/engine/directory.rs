@@ -1,14 +1,15 @@
-//! Who people are, and which groups they are in.
+//! Who people are, which groups they are in, and which incidents they deal with.
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::domain::{Group, GroupId, Member, Person, Principal};
+use crate::domain::{Group, GroupId, Incident, IncidentId, Member, Person, Principal};
 
-/// People and groups.
+/// People, groups and incidents.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     pub(super) people: HashMap<Principal, Person>,
     pub(super) groups: HashMap<GroupId, Group>,
+    pub(super) incidents: HashMap<IncidentId, Incident>,
 }
 
 impl Directory {
@@ -32,6 +33,16 @@ impl Directory {
         known
             .and_then(|person| person.person_id.as_deref())
             .unwrap_or(who)
+    }
+
+    /// The incident called `id`.
+    pub fn incident(&self, id: &str) -> Option<&Incident> {
+        self.incidents.get(id)
+    }
+
+    /// Every incident there is or was.
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.incidents.values()
     }
 
     /// The group called `id`.

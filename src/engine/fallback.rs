@@ -29,6 +29,7 @@ pub(super) fn fallback(change: &Change) -> Fallback {
         Change::PutDomain(_)
         | Change::PutPerson(_)
         | Change::PutGroup(_)
+        | Change::PutIncident(_)
         | Change::RemovePerson(_)
         | Change::RemoveGroup(_)
         | Change::RemoveDomain(_)

@@ -7,7 +7,8 @@
 use std::{collections::BTreeSet, fmt};
 
 use crate::domain::{
-    Ballot, Case, Digest, ExceptionState, Granted, Seat, Span, Terms, Timestamp, Vote, Window,
+    Ballot, CLOSE, Case, Closure, Debt, Deviation, Digest, ExceptionState, Granted, LOOK_BACK,
+    Seat, Span, Terms, Timestamp, Vote, Window,
 };
 
 /// Shortest comment of a vote.
@@ -36,13 +37,15 @@ pub enum Event {
     Expire,
     /// It is no longer needed (T15).
     Close(Box<str>),
+    /// It is written down how an override was undone; with it the override is closed.
+    Record(Closure),
 }
 
 impl Event {
     /// Every event's name.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "submit", "vote", "outdate", "withdraw", "lapse", "suspend", "resume", "revoke", "expire",
-        "close",
+        "close", "record",
     ];
 
     /// The event's name.
@@ -58,6 +61,7 @@ impl Event {
             Self::Revoke(_) => "revoke",
             Self::Expire => "expire",
             Self::Close(_) => "close",
+            Self::Record(_) => "record",
         }
     }
 }
@@ -124,6 +128,10 @@ pub fn step(
         ..case.clone()
     };
     match (case.state, event) {
+        (_, Event::Vote(vote, _)) if vote.ballot == Ballot::Retroactive => {
+            looked_back(case, vote, now, who)
+        }
+        (_, Event::Record(closure)) => recorded(case, closure, now),
         (Draft, Event::Submit(terms)) => submitted(case, terms, now),
         (Pending, Event::Vote(vote, terms)) => {
             let stored = case.terms.as_ref();
@@ -158,7 +166,16 @@ pub fn step(
             })?;
             Ok(to(Expired, "its end has come"))
         }
-        (Approved | Suspended, Event::Close(reason)) => Ok(to(Closed, &reason)),
+        (Approved | Suspended, Event::Close(reason)) => {
+            let written = |debt: &Debt| debt.closure.is_some();
+            guard(case.debt.as_ref().is_none_or(written), || {
+                format!(
+                    "it was an override: write down how it was undone with `exeat incident close {}`",
+                    case.id
+                )
+            })?;
+            Ok(to(Closed, &reason))
+        }
         (state, _) => Err(Refused::Illegal { state, event: name }),
     }
 }
@@ -179,7 +196,12 @@ fn submitted(case: &Case, mut terms: Terms, now: Timestamp) -> Result<Case, Refu
         ..case.clone()
     };
     if automatic {
-        granted(&case, "approved automatically", now)
+        let how = if case.request.deviation == Deviation::IncidentOverride {
+            "begun by who is on call"
+        } else {
+            "approved automatically"
+        };
+        granted(&case, how, now)
     } else {
         Ok(case)
     }
@@ -209,7 +231,19 @@ fn granted(case: &Case, reason: &str, now: Timestamp) -> Result<Case, Refused> {
             next_revalidation: next(interval, effective, expire),
             revalidated: None,
         }),
+        debt: terms.and_then(|terms| owed_from(terms, now)),
         ..case.clone()
+    })
+}
+
+/// What an override owes from the moment it begins.
+fn owed_from(terms: &Terms, now: Timestamp) -> Option<Debt> {
+    (!terms.after.is_empty()).then(|| Debt {
+        seats: terms.after.clone(),
+        look_due: now + LOOK_BACK,
+        looked: None,
+        closure_due: now + CLOSE,
+        closure: None,
     })
 }
 
@@ -233,9 +267,7 @@ fn voted(
         return Err(Refused::Outdated);
     }
     guard(vote.ballot == ballot, || "it is another ballot".into())?;
-    guard(vote.comment.trim().chars().count() >= COMMENT, || {
-        format!("`comment` is shorter than {COMMENT} characters; say why")
-    })?;
+    commented(&vote)?;
     let since = terms.submitted;
     let person = who(&vote).unwrap_or_else(|| vote.person.clone());
     let twice = counted(case, &terms.digest, ballot, since).any(|known| {
@@ -276,7 +308,7 @@ fn voted(
         return Ok(next_case);
     }
     match ballot {
-        Ballot::Initial => granted(&next_case, "approved", now),
+        Ballot::Initial | Ballot::Retroactive => granted(&next_case, "approved", now),
         Ballot::Revalidation => {
             let (interval, latest) = (terms.revalidation, terms.latest);
             let again = next_case.again.take();
@@ -298,6 +330,105 @@ fn voted(
             Ok(next_case)
         }
     }
+}
+
+fn commented(vote: &Vote) -> Result<(), Refused> {
+    guard(vote.comment.trim().chars().count() >= COMMENT, || {
+        format!("`comment` is shorter than {COMMENT} characters; say why")
+    })
+}
+
+/// A vote on an override that has begun, and may be over: it changes what is owed, and of what is
+/// over nothing else.
+fn looked_back(
+    case: &Case,
+    vote: Vote,
+    now: Timestamp,
+    who: impl Fn(&Vote) -> Option<Box<str>>,
+) -> Result<Case, Refused> {
+    let (Some(debt), Some(terms)) = (&case.debt, &case.terms) else {
+        return Err(Refused::Illegal {
+            state: case.state,
+            event: "vote",
+        });
+    };
+    guard(debt.looked.is_none(), || {
+        "it was looked at afterwards already".into()
+    })?;
+    if vote.digest != terms.digest {
+        return Err(Refused::Outdated);
+    }
+    commented(&vote)?;
+    let person = who(&vote).unwrap_or_else(|| vote.person.clone());
+    // Whoever let it happen is not who looks at it afterwards (A2).
+    let twice = case.votes.iter().any(|known| {
+        let theirs = who(known).unwrap_or_else(|| known.person.clone());
+        known.approves && (theirs == person || known.approver == vote.approver)
+    });
+    guard(!(twice && vote.approves), || {
+        format!(
+            "{} has decided already; one person counts once",
+            vote.approver
+        )
+    })?;
+    let denies = !vote.approves;
+    let mut next_case = case.clone();
+    next_case.votes.push(vote);
+    let all = owed(&next_case, &who).is_empty();
+    if let Some(debt) = &mut next_case.debt
+        && (denies || all)
+    {
+        debt.looked = Some((!denies, now));
+    }
+    let live = matches!(
+        case.state,
+        ExceptionState::Approved | ExceptionState::Suspended
+    );
+    if denies && live {
+        next_case.state = ExceptionState::Revoked;
+        next_case.reason = "its retroactive approval was denied".into();
+        next_case.since = now;
+    }
+    Ok(next_case)
+}
+
+/// It is written down how an override was undone.
+fn recorded(case: &Case, closure: Closure, now: Timestamp) -> Result<Case, Refused> {
+    let Some(debt) = &case.debt else {
+        return Err(Refused::Illegal {
+            state: case.state,
+            event: "record",
+        });
+    };
+    guard(debt.closure.is_none(), || {
+        "it was written down already".into()
+    })?;
+    let mut next_case = case.clone();
+    if let Some(debt) = &mut next_case.debt {
+        debt.closure = Some(closure);
+    }
+    let live = matches!(
+        case.state,
+        ExceptionState::Approved | ExceptionState::Suspended
+    );
+    if live {
+        next_case.state = ExceptionState::Closed;
+        next_case.reason = "closed with its record".into();
+        next_case.since = now;
+    }
+    Ok(next_case)
+}
+
+/// The seats of those who have yet to look at an override that has begun.
+pub fn owed<'a>(case: &'a Case, who: &impl Fn(&Vote) -> Option<Box<str>>) -> Vec<&'a Seat> {
+    let Some(debt) = case.debt.as_ref().filter(|debt| debt.looked.is_none()) else {
+        return Vec::new();
+    };
+    let looked = case
+        .votes
+        .iter()
+        .filter(|vote| vote.ballot == Ballot::Retroactive && vote.approves);
+    unfilled(&debt.seats, looked, who)
 }
 
 /// The votes that count: for what it is now, and cast since it came to be so.
@@ -322,15 +453,28 @@ fn open_seats<'a>(
     let Some(terms) = case.open_terms() else {
         return Vec::new();
     };
+    unfilled(
+        &terms.seats,
+        counted(case, &terms.digest, ballot, since),
+        who,
+    )
+}
+
+/// The seats that distinct persons who still may have not filled.
+fn unfilled<'a>(
+    seats: &'a [Seat],
+    votes: impl Iterator<Item = &'a Vote>,
+    who: &impl Fn(&Vote) -> Option<Box<str>>,
+) -> Vec<&'a Seat> {
     let mut persons = BTreeSet::new();
-    let standing: Vec<&Vote> = counted(case, &terms.digest, ballot, since)
+    let standing: Vec<&Vote> = votes
         .filter(|vote| who(vote).is_some_and(|person| persons.insert(person)))
         .collect();
     let open = |seat: &&Seat| {
         let fills = |vote: &&&Vote| (vote.role, &vote.domain) == (seat.stage.role, &seat.domain);
         standing.iter().filter(fills).count() < usize::from(seat.stage.quorum.get())
     };
-    terms.seats.iter().filter(open).collect()
+    seats.iter().filter(open).collect()
 }
 
 /// The seats that are still to be filled, of a case that is to be decided, or looked at again.

@@ -10,6 +10,7 @@ mod coverage;
 mod decide;
 mod directory;
 mod effective;
+mod emergency;
 mod explain;
 mod failing;
 mod fallback;

@@ -8,6 +8,32 @@ use crate::domain::{
 
 use super::{Directory, Snapshot, catalogue};
 
+/// Who has a seat's role in its domain: its owner, or whom the nearest domain names that says who
+/// has it for all below.
+fn holders<'a>(snapshot: &'a Snapshot, seat: &Seat) -> BTreeSet<&'a Principal> {
+    let above = seat.domain.iter();
+    let mut domains = above.flat_map(|id| snapshot.domains_above(id));
+    let role = seat.stage.role;
+    if role == ApproverRole::DomainOwner {
+        return domains
+            .next()
+            .map(|domain| &domain.owner)
+            .into_iter()
+            .collect();
+    }
+    let named = |domain: &&'a crate::domain::Domain| {
+        domain.approvers.iter().any(|(known, _)| *known == role)
+    };
+    let groups = domains.find(named).into_iter().flat_map(|domain| {
+        let of = domain.approvers.iter();
+        of.filter(|(known, _)| *known == role)
+            .map(|(_, group)| group)
+    });
+    groups
+        .flat_map(|group| snapshot.directory().members(group))
+        .collect()
+}
+
 /// The persons who may fill the seats of one request.
 #[derive(Debug)]
 pub struct Electorate<'a> {
@@ -79,33 +105,25 @@ impl<'a> Electorate<'a> {
         Err(format!("`{who}` is not {} for {domain}", seat.stage.role))
     }
 
+    /// Whether `who` is an active person who has a seat's role, of whatever there may be to decide.
+    pub fn serves(snapshot: &Snapshot, who: &Principal, seat: &Seat) -> bool {
+        let directory = snapshot.directory();
+        directory.is_active(who) && holders(snapshot, seat).contains(who)
+    }
+
+    /// Whether `who` is active and has the seat's role, whatever else stands against them.
+    pub(super) fn has(&self, who: &Principal, seat: &Seat) -> bool {
+        self.directory().is_active(who) && self.holds(who, seat)
+    }
+
     /// Whether `who` has the seat's role.
     fn holds(&self, who: &Principal, seat: &Seat) -> bool {
         self.holders(seat).contains(who)
     }
 
     fn holders(&self, seat: &Seat) -> BTreeSet<&'a Principal> {
-        let above = seat.domain.iter();
-        let mut domains = above.flat_map(|id| self.snapshot.domains_above(id));
-        let role = seat.stage.role;
-        let named = |domain: &&'a crate::domain::Domain| {
-            domain.approvers.iter().any(|(known, _)| *known == role)
-        };
-        let mut holders = BTreeSet::new();
-        if role == ApproverRole::DomainOwner {
-            holders.extend(domains.next().map(|domain| &domain.owner));
-            return holders;
-        }
-        // The nearest domain that says who has it says it for all below.
-        let groups = domains.find(named).into_iter().flat_map(|domain| {
-            let of = domain.approvers.iter();
-            of.filter(|(known, _)| *known == role)
-                .map(|(_, group)| group)
-        });
-        for group in groups {
-            holders.extend(self.directory().members(group));
-        }
-        if role == ApproverRole::ControlOwner {
+        let mut holders = holders(self.snapshot, seat);
+        if seat.stage.role == ApproverRole::ControlOwner {
             holders.extend(self.owner_of_all());
         }
         holders

@@ -122,6 +122,7 @@ impl Snapshot {
             | Change::PutSubject(_)
             | Change::PutPerson(_)
             | Change::PutGroup(_)
+            | Change::PutIncident(_)
             | Change::RemovePerson(_)
             | Change::RemoveGroup(_)
             | Change::RemoveDomain(_)
@@ -157,6 +158,7 @@ impl Snapshot {
             Change::PutTier(..)
             | Change::PutPerson(_)
             | Change::PutGroup(_)
+            | Change::PutIncident(_)
             | Change::RemovePerson(_)
             | Change::RemoveGroup(_) => 0_u8,
             Change::PutDomain(_) | Change::RemoveDomain(_) => 1,
@@ -191,6 +193,11 @@ impl Snapshot {
                 Change::PutGroup(group) => {
                     let directory = Arc::make_mut(&mut self.directory);
                     directory.groups.insert(group.id.clone(), group);
+                    Ok(())
+                }
+                Change::PutIncident(incident) => {
+                    let directory = Arc::make_mut(&mut self.directory);
+                    directory.incidents.insert(incident.id.clone(), incident);
                     Ok(())
                 }
                 Change::RemoveGroup(id) => {

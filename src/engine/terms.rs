@@ -4,12 +4,14 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::domain::{
     ApproverRole, ControlId, Deviation, Digest, DomainId, ExceptionId, Fingerprint, Invalid,
-    Principal, Request, Seat, Span, Stage, Subject, Terms, Tier, TierRules, Timestamp, Value,
+    Principal, Request, Seat, Span, Stage, Subject, Terms, Tier, TierInput, TierRules, Timestamp,
+    Value,
 };
 
 use super::{
     Snapshot, catalogue,
     coverage::{Cases, Past},
+    emergency::{Emergency, emergency, with},
     failing::fails,
     parties::{accountable, anchors, consents, controls, scoped, subjects},
     quorum::{Electorate, satisfiable},
@@ -80,17 +82,22 @@ pub fn terms(
     let rules_of = |tier| snapshot.rules(tier, &domains);
     let cap = |tier| u32::from(rules_of(tier).approval.max_coverage);
     stakes.coverage = used.saturating_mul(100) / cap(first).max(1);
-    let (mut tier, mut inputs) = tier(&stakes);
+    let overrides = request.deviation == Deviation::IncidentOverride;
+    let (mut tier, mut inputs) = if overrides {
+        (Tier::Incident, vec![during(request)])
+    } else {
+        tier(&stakes)
+    };
     let mut raise = |tier: &mut Tier, what: &str, value: String| {
         *tier = tier.higher();
-        inputs.push(crate::domain::TierInput {
+        inputs.push(TierInput {
             what: what.into(),
             value: value.into(),
             tier: *tier,
         });
     };
     let mut once_more = false;
-    while renewal_count > rules_of(tier).approval.max_renewals {
+    while !overrides && renewal_count > rules_of(tier).approval.max_renewals {
         if tier == Tier::High {
             once_more = true;
             break;
@@ -117,44 +124,32 @@ pub fn terms(
         ));
     }
     within(request, rules, tier, now)?;
-    let seats = seats(request, rules, &domains, once_more);
+    let (seats, after) = if overrides {
+        let Emergency { seats, after } =
+            emergency(asked, &domains, renewal_count, past, rules, now)?;
+        (seats, after)
+    } else {
+        let mut more = Vec::new();
+        if request.deviation == Deviation::FalsePositive {
+            more.push(ApproverRole::ControlOwner);
+        }
+        if once_more {
+            more.push(ApproverRole::DomainOwner);
+        }
+        (seats(&rules.approval.stages, &more, &domains), Vec::new())
+    };
     let deadline = rules
         .approval
         .deadline
         .or((!seats.is_empty()).then_some(DECIDE));
-    let electorate = Electorate::new(snapshot, requester, request, tier);
-    let persons: Vec<_> = seats
-        .iter()
-        .map(|seat| (seat.stage.quorum.get(), electorate.persons(seat)))
-        .collect();
-    if !satisfiable(&persons) {
-        let wanted: Vec<_> = seats
-            .iter()
-            .zip(&persons)
-            .map(|(seat, (_, persons))| {
-                format!(
-                    "{} {}: {} may",
-                    seat.stage.quorum,
-                    seat.stage.role,
-                    persons.len()
-                )
-            })
-            .collect();
-        return Err(Invalid::new(
-            "domain",
-            format!(
-                "has nobody to decide a {tier} request ({})",
-                wanted.join("; ")
-            ),
-            "name groups as `approver_groups` of the Domain; who asks, owns or stands behind the subject does not count",
-        ));
-    }
+    decidable(asked, snapshot, tier, &seats, &after)?;
     Ok(Terms {
         digest: Digest::parse("sha256:0")?,
         submitted: now,
         tier,
         inputs,
         seats,
+        after,
         review_evidence: rules.approval.review_evidence,
         deadline: deadline.map(|deadline| now + deadline),
         controls: controls
@@ -228,41 +223,67 @@ fn within(request: &Request, rules: &TierRules, tier: Tier, now: Timestamp) -> R
     Ok(())
 }
 
-/// Who has to decide: in each domain that it reaches into (M3).
-fn seats(
-    request: &Request,
-    rules: &TierRules,
-    domains: &[&DomainId],
-    once_more: bool,
-) -> Vec<Seat> {
-    let mut stages = rules.approval.stages.clone();
-    let mut add = |role| {
-        if !stages.iter().any(|stage| stage.role == role) {
-            stages.push(Stage::one(role));
-        }
-    };
-    if request.deviation == Deviation::FalsePositive {
-        add(ApproverRole::ControlOwner);
+/// That it is during an incident is all that its tier comes from.
+fn during(request: &Request) -> TierInput {
+    TierInput {
+        what: "incident_ref".into(),
+        value: request.incident.clone().unwrap_or_default(),
+        tier: Tier::Incident,
     }
-    if once_more {
-        add(ApproverRole::DomainOwner);
+}
+
+/// Whether there are distinct persons to decide, and others to look at it afterwards.
+fn decidable(
+    asked: Asked<'_>,
+    snapshot: &Snapshot,
+    tier: Tier,
+    seats: &[Seat],
+    after: &[Seat],
+) -> Result<(), Invalid> {
+    let electorate = |tier| Electorate::new(snapshot, asked.requester, asked.request, tier);
+    // Who looks at it afterwards is held to what HIGH is.
+    let (now, then) = (electorate(tier), electorate(Tier::High));
+    let of_now = seats.iter().map(|seat| (seat, now.persons(seat)));
+    let of_then = after.iter().map(|seat| (seat, then.persons(seat)));
+    let persons: Vec<_> = of_now
+        .chain(of_then)
+        .map(|(seat, persons)| (seat.stage.quorum.get(), persons))
+        .collect();
+    if satisfiable(&persons) {
+        return Ok(());
     }
-    let mut seats = Vec::new();
-    for domain in domains {
-        let domain = Some((*domain).clone());
-        seats.extend(stages.iter().map(|stage| Seat {
+    let wanted: Vec<_> = seats
+        .iter()
+        .chain(after)
+        .zip(&persons)
+        .map(|(seat, (_, persons))| {
+            let (quorum, role) = (seat.stage.quorum, seat.stage.role);
+            format!("{quorum} {role}: {} may", persons.len())
+        })
+        .collect();
+    Err(Invalid::new(
+        "domain",
+        format!(
+            "has nobody to decide a {tier} request ({})",
+            wanted.join("; ")
+        ),
+        "name groups as `approver_groups` of the Domain; who asks, owns or stands behind the subject does not count",
+    ))
+}
+
+/// Who has to decide: the persons of `stages` and one in each of `more`, in each domain that it
+/// reaches into (M3).
+pub(super) fn seats(stages: &[Stage], more: &[ApproverRole], domains: &[&DomainId]) -> Vec<Seat> {
+    let stages = with(stages, more);
+    let nowhere = domains.is_empty().then_some(None);
+    let domains = domains.iter().map(|domain| Some((*domain).clone()));
+    let each = domains.chain(nowhere).flat_map(|domain| {
+        stages.iter().map(move |stage| Seat {
             stage: *stage,
             domain: domain.clone(),
-        }));
-    }
-    if domains.is_empty() {
-        let nowhere = stages.into_iter().map(|stage| Seat {
-            stage,
-            domain: None,
-        });
-        seats.extend(nowhere);
-    }
-    seats
+        })
+    });
+    each.collect()
 }
 
 /// The facets it stands and falls with, as they are now, of all subjects alike (E6, E7).

@@ -361,6 +361,7 @@ impl Bundle {
                     | Change::PutDomain(_)
                     | Change::PutPerson(_)
                     | Change::PutGroup(_)
+                    | Change::PutIncident(_)
                     | Change::RemovePerson(_)
                     | Change::RemoveGroup(_)
                     | Change::RemoveDomain(_)
@@ -534,6 +535,10 @@ fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {
         Kind::Group => {
             let (source, group) = read!(GroupManifest, id);
             (source, Change::PutGroup(group))
+        }
+        Kind::Incident => {
+            let message = "`Incident` is not applied; declare it with `exeat incident open`";
+            return Err(locate(file, spot, "kind", message.into()));
         }
         Kind::Case => {
             let message = "`Case` is not applied; ask with `exeat exception request`";

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use crate::domain::{
-    ApproverRole, Ballot, Case, ControlId, Digest, DomainId, ExceptionId, ExceptionState, Facet,
-    Fingerprint, Granted, Invalid, OnChange, Principal, Seat, Span, Stage, Terms, Tier, TierInput,
-    Timestamp, Vote,
+    ApproverRole, Ballot, Case, Closure, ControlId, Debt, Digest, DomainId, ExceptionId,
+    ExceptionState, Facet, Fingerprint, Granted, Invalid, OnChange, Principal, Seat, Span, Stage,
+    Terms, Tier, TierInput, Timestamp, Vote,
 };
 
 use super::{
@@ -31,6 +31,35 @@ struct CaseRecord {
     again: Option<TermsRecord>,
     votes: Vec<VoteRecord>,
     granted: Option<GrantedRecord>,
+    #[serde(default)]
+    debt: Option<DebtRecord>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DebtRecord {
+    seats: Vec<SeatRecord>,
+    look_due: String,
+    looked: Option<LookedRecord>,
+    closure_due: String,
+    closure: Option<ClosureRecord>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LookedRecord {
+    approved: bool,
+    time: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClosureRecord {
+    by: String,
+    time: String,
+    relaxed: String,
+    restored: String,
+    lessons: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +70,8 @@ struct TermsRecord {
     tier: String,
     inputs: Vec<InputRecord>,
     seats: Vec<SeatRecord>,
+    #[serde(default)]
+    after: Vec<SeatRecord>,
     review_evidence: bool,
     deadline: Option<String>,
     controls: BTreeMap<String, u64>,
@@ -156,7 +187,46 @@ pub fn read_case(text: &str) -> Result<Case, Invalid> {
                 })
             })
             .transpose()?,
+        debt: record.debt.as_ref().map(DebtRecord::parse).transpose()?,
     })
+}
+
+impl DebtRecord {
+    fn parse(&self) -> Result<Debt, Invalid> {
+        let looked = self.looked.as_ref();
+        let closure = self.closure.as_ref().map(|closure| {
+            Ok::<_, Invalid>(Closure {
+                by: Principal::parse(&closure.by)?,
+                time: time(&closure.time)?,
+                relaxed: closure.relaxed.as_str().into(),
+                restored: closure.restored.as_str().into(),
+                lessons: closure.lessons.as_str().into(),
+            })
+        });
+        Ok(Debt {
+            seats: seats_from(&self.seats)?,
+            look_due: time(&self.look_due)?,
+            looked: looked
+                .map(|looked| Ok::<_, Invalid>((looked.approved, time(&looked.time)?)))
+                .transpose()?,
+            closure_due: time(&self.closure_due)?,
+            closure: closure.transpose()?,
+        })
+    }
+}
+
+fn seats_from(records: &[SeatRecord]) -> Result<Vec<Seat>, Invalid> {
+    let seat = |seat: &SeatRecord| {
+        let quorum = NonZeroU8::new(seat.quorum).ok_or_else(|| unknown("quorum", "0"))?;
+        Ok(Seat {
+            stage: Stage {
+                role: role(&seat.role)?,
+                quorum,
+            },
+            domain: some_domain(seat.domain.as_ref())?,
+        })
+    };
+    records.iter().map(seat).collect()
 }
 
 impl TermsRecord {
@@ -165,16 +235,6 @@ impl TermsRecord {
         for (facet, digest) in &self.bound {
             bound.push((Facet::parse_bindable(facet)?, Digest::parse(digest)?));
         }
-        let seat = |seat: &SeatRecord| {
-            let quorum = NonZeroU8::new(seat.quorum).ok_or_else(|| unknown("quorum", "0"))?;
-            Ok(Seat {
-                stage: Stage {
-                    role: role(&seat.role)?,
-                    quorum,
-                },
-                domain: some_domain(seat.domain.as_ref())?,
-            })
-        };
         let input = |input: &InputRecord| {
             Ok(TierInput {
                 what: input.what.as_str().into(),
@@ -191,11 +251,8 @@ impl TermsRecord {
                 .iter()
                 .map(input)
                 .collect::<Result<_, Invalid>>()?,
-            seats: self
-                .seats
-                .iter()
-                .map(seat)
-                .collect::<Result<_, Invalid>>()?,
+            seats: seats_from(&self.seats)?,
+            after: seats_from(&self.after)?,
             review_evidence: self.review_evidence,
             deadline: some_time(self.deadline.as_ref())?,
             controls: self
@@ -251,8 +308,8 @@ fn domain_of(domain: Option<&DomainId>) -> Json {
     domain.map_or(Json::Null, |domain| domain.as_str().into())
 }
 
-fn seats_of(terms: &Terms) -> Json {
-    let seats = terms.seats.iter().map(|seat| {
+fn seats_of(seats: &[Seat]) -> Json {
+    let seats = seats.iter().map(|seat| {
         json!({
             "role": seat.stage.role.name(),
             "quorum": seat.stage.quorum.get(),
@@ -291,12 +348,12 @@ fn controls_of(terms: &Terms) -> Json {
 ///
 /// None for a request that was read.
 pub fn terms_digest(case: &Case, terms: &Terms) -> Result<Digest, Invalid> {
-    digest(&json!({
+    let mut seen = json!({
         "id": case.id.as_str(),
         "request": request_of(case),
         "requester": case.requester.as_str(),
         "tier": terms.tier.name(),
-        "seats": seats_of(terms),
+        "seats": seats_of(&terms.seats),
         "review_evidence": terms.review_evidence,
         "revalidation": terms.revalidation.map(Span::micros),
         "on_change": on_change(terms.on_change),
@@ -305,7 +362,11 @@ pub fn terms_digest(case: &Case, terms: &Terms) -> Result<Digest, Invalid> {
         "lineage": terms.lineage.as_str(),
         "renewal_count": terms.renewal_count,
         "latest": told(terms.latest),
-    }))
+    });
+    if let Some(fields) = seen.as_object_mut().filter(|_| !terms.after.is_empty()) {
+        fields.insert("after".into(), seats_of(&terms.after));
+    }
+    digest(&seen)
 }
 
 fn terms_of(terms: &Terms) -> Json {
@@ -318,7 +379,8 @@ fn terms_of(terms: &Terms) -> Json {
         "submitted": terms.submitted.to_string(),
         "tier": terms.tier.name(),
         "inputs": inputs.collect::<Json>(),
-        "seats": seats_of(terms),
+        "seats": seats_of(&terms.seats),
+        "after": seats_of(&terms.after),
         "review_evidence": terms.review_evidence,
         "deadline": told(terms.deadline),
         "controls": controls_of(terms),
@@ -328,6 +390,28 @@ fn terms_of(terms: &Terms) -> Json {
         "lineage": terms.lineage.as_str(),
         "renewal_count": terms.renewal_count,
         "latest": told(terms.latest),
+    })
+}
+
+fn debt_of(debt: &Debt) -> Json {
+    let looked = debt
+        .looked
+        .map(|(approved, time)| json!({"approved": approved, "time": time.to_string()}));
+    let closure = debt.closure.as_ref().map(|closure| {
+        json!({
+            "by": closure.by.as_str(),
+            "time": closure.time.to_string(),
+            "relaxed": closure.relaxed,
+            "restored": closure.restored,
+            "lessons": closure.lessons,
+        })
+    });
+    json!({
+        "seats": seats_of(&debt.seats),
+        "look_due": debt.look_due.to_string(),
+        "looked": looked,
+        "closure_due": debt.closure_due.to_string(),
+        "closure": closure,
     })
 }
 
@@ -372,6 +456,7 @@ pub fn write_case(case: &Case) -> String {
         "again": case.again.as_ref().map(terms_of),
         "votes": votes.collect::<Json>(),
         "granted": granted,
+        "debt": case.debt.as_ref().map(debt_of),
     });
     let mut text = String::new();
     canonical(&record, &mut text);

@@ -78,7 +78,8 @@ pub(super) fn kind(
     }
     let names: Vec<_> = Kind::APPLIED.iter().map(|kind| kind.name()).collect();
     match header.kind.as_deref() {
-        Some(name) => Kind::APPLIED
+        // Those that come about otherwise are told apart where they are read.
+        Some(name) => Kind::ALL
             .into_iter()
             .find(|kind| kind.name() == name)
             .ok_or_else(|| {

@@ -9,8 +9,8 @@ use crate::{
 };
 
 use super::{
-    ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, PersonManifest,
-    SubjectManifest, TierPolicyManifest, fingerprint::canonical, options,
+    ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, IncidentManifest,
+    PersonManifest, SubjectManifest, TierPolicyManifest, fingerprint::canonical, options,
 };
 
 /// A manifest written as YAML, as canonical JSON; the revision is the registry's to give.
@@ -66,6 +66,7 @@ pub fn read_json(kind: Kind, revision: u64, json: &str) -> Result<Change, Invali
         Kind::Domain => Change::PutDomain(read!(DomainManifest)),
         Kind::Person => Change::PutPerson(read!(PersonManifest)),
         Kind::Group => Change::PutGroup(read!(GroupManifest)),
+        Kind::Incident => Change::PutIncident(read!(IncidentManifest)),
         Kind::Case => return Err(no_manifest()),
         Kind::TierPolicy => {
             let (tier, rules) = read!(TierPolicyManifest);
@@ -124,7 +125,8 @@ pub fn change(edit: &Edit) -> Result<Change, Invalid> {
         Kind::Domain => Change::RemoveDomain(DomainId::parse(id)?),
         Kind::Person => Change::RemovePerson(Principal::parse(id)?),
         Kind::Group => Change::RemoveGroup(GroupId::parse(id)?),
-        Kind::Case => return Err(no_manifest()),
+        // An incident that is over is resolved, not removed.
+        Kind::Case | Kind::Incident => return Err(no_manifest()),
         Kind::TierPolicy => {
             // Without a policy a tier has its standard rules.
             let tier = tier_of(id)?;

@@ -311,6 +311,9 @@ pub struct DomainManifest {
     /// Local words for kinds of deviation.
     #[serde(default)]
     vocabulary: BTreeMap<String, DeviationName>,
+    /// Whether who is on call may override at once during an incident, and be looked at
+    /// afterwards; left out, as the parent says. A no above counts for all below.
+    incident_self_activation: Option<bool>,
     /// Who decides about exceptions here and below: a group's id by role.
     #[serde(default)]
     approver_groups: BTreeMap<RoleName, String>,
@@ -414,6 +417,7 @@ impl DomainManifest {
                 WhenName::Deny => WhenUngoverned::Deny,
                 WhenName::Allow => WhenUngoverned::Allow,
             }),
+            self_activation: self.incident_self_activation,
             vocabulary: self
                 .vocabulary
                 .iter()

@@ -5,8 +5,8 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use crate::domain::Kind;
 
 use super::{
-    ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, PersonManifest,
-    RequestManifest, SubjectManifest, TierPolicyManifest,
+    ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, IncidentManifest,
+    PersonManifest, RequestManifest, SubjectManifest, TierPolicyManifest,
 };
 
 /// The schema of manifests of `kind`.
@@ -19,6 +19,8 @@ pub fn schema(kind: Kind) -> serde_json::Value {
         Kind::Domain => schema_of::<DomainManifest>(),
         Kind::Person => schema_of::<PersonManifest>(),
         Kind::Group => schema_of::<GroupManifest>(),
+        // As `exeat get incidents -o json` shows them.
+        Kind::Incident => schema_of::<IncidentManifest>(),
         // What a case is asked for with.
         Kind::Case => schema_of::<RequestManifest>(),
     }

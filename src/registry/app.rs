@@ -26,8 +26,9 @@ use crate::{
         signed::Signer,
         v1::{
             self, exception_service_server::ExceptionServiceServer,
-            fleet_service_server::FleetServiceServer, ledger_service_server::LedgerServiceServer,
-            object_service_server::ObjectServiceServer,
+            fleet_service_server::FleetServiceServer,
+            incident_service_server::IncidentServiceServer,
+            ledger_service_server::LedgerServiceServer, object_service_server::ObjectServiceServer,
             revocation_service_server::RevocationServiceServer,
             sync_service_server::SyncServiceServer,
         },
@@ -44,7 +45,9 @@ use super::{
     publication::Publication,
     role::Role,
     scope::Scope,
-    service::{Exceptions, Fleet, LedgerCalls, ObjectCalls, Revocations, Sync, token},
+    service::{
+        Exceptions, Fleet, IncidentCalls, LedgerCalls, ObjectCalls, Revocations, Sync, token,
+    },
     store::{Access, Sqlite, Store},
     sweep::sweeps,
 };
@@ -234,6 +237,8 @@ fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationT
         .max_decoding_message_size(MAX_MESSAGE);
     let exceptions = ExceptionServiceServer::new(Exceptions::new(Arc::clone(registry)))
         .max_decoding_message_size(MAX_MESSAGE);
+    let incidents = IncidentServiceServer::new(IncidentCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE);
     let ledger = LedgerServiceServer::new(LedgerCalls(Arc::clone(registry)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(2 * MAX_APPLY);
@@ -244,6 +249,7 @@ fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationT
     Routes::new(Guarded::new(objects, guests))
         .add_service(Guarded::new(revocations, guests))
         .add_service(Guarded::new(exceptions, guests))
+        .add_service(Guarded::new(incidents, guests))
         .add_service(Guarded::new(ledger, guests))
         .add_service(Guarded::new(fleet, guests))
         .add_service(Guarded::new(sync, guests))

@@ -18,6 +18,7 @@ use super::{
     authn::Caller,
     cases::{nobody, permitted, planned, removal, standing, terms_of},
     core::{Draft, Registry},
+    incidents::looked_back,
     role::Role,
     view::View,
     workflow::Refused,
@@ -44,7 +45,7 @@ pub(super) struct Decides {
 }
 
 /// Who calls, as somebody who may ask and decide.
-fn principal(caller: &Caller) -> Result<Principal, Refused> {
+pub(super) fn principal(caller: &Caller) -> Result<Principal, Refused> {
     Principal::parse(&caller.identity).map_err(|_| {
         Refused::Forbidden(format!(
             "`{}` is nobody who asks or decides; use a token of `user:NAME` or `agent:NAME`",
@@ -53,7 +54,7 @@ fn principal(caller: &Caller) -> Result<Principal, Refused> {
     })
 }
 
-fn known<'a>(view: &'a View, id: &ExceptionId) -> Result<&'a Arc<Case>, Refused> {
+pub(super) fn known<'a>(view: &'a View, id: &ExceptionId) -> Result<&'a Arc<Case>, Refused> {
     view.cases.get(id.as_str()).ok_or_else(|| {
         let applied = view.snapshot.exception(id.as_str()).is_some();
         Refused::NotFound(if applied {
@@ -160,6 +161,16 @@ impl Registry {
                         planned(view, draft, &caller.identity, action, vec![next], vec![])?;
                     Ok::<_, Refused>((Some(planned), told))
                 };
+                if let Some(next) = looked_back(view, case, &approver, &decides, draft.time)? {
+                    let revoked = next.state != case.state;
+                    let by = &caller.identity;
+                    let removal = removal(draft, 0, &next, Cause::RetroApprovalMissed, by);
+                    let removals = revoked.then_some(removal).into_iter().collect();
+                    let told = Arc::new(next.clone());
+                    let action = "exception look back";
+                    let planned = planned(view, draft, by, action, vec![next], removals)?;
+                    return Ok((Some(planned), Ok(told)));
+                }
                 let pending = case.state == ExceptionState::Pending;
                 // A no is to what was shown, whatever could be granted now.
                 let shown = case.terms.clone().filter(|_| pending && !decides.approves);
@@ -291,6 +302,7 @@ fn drafted(id: ExceptionId, requester: Principal, request: Request, now: Timesta
         again: None,
         votes: Vec::new(),
         granted: None,
+        debt: None,
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        Act, Case, Cause, Edit, ExceptionId, ExceptionState, Invalid, Kind, Name, Removal, Target,
-        Terms, Timestamp, Transaction, Vote,
+        Act, Ballot, Case, Cause, Edit, ExceptionId, ExceptionState, Invalid, Kind, Name, Removal,
+        Target, Terms, Tier, Timestamp, Transaction, Vote,
     },
     engine::{Asked, Change, Electorate, Snapshot, lifecycle, rules_for, terms},
     manifest::{exception_of, read_json, terms_digest, write_case},
@@ -51,17 +51,21 @@ pub(super) fn standing<'a>(
     view: &'a View,
     case: &'a Case,
 ) -> impl Fn(&Vote) -> Option<Box<str>> + 'a {
+    let electorate = |tier| Electorate::new(&view.snapshot, &case.requester, &case.request, tier);
     let terms = case.open_terms();
-    let tier = terms.map(|terms| terms.tier);
-    let electorate =
-        tier.map(|tier| Electorate::new(&view.snapshot, &case.requester, &case.request, tier));
-    let seats = terms.into_iter().flat_map(|terms| &terms.seats);
-    let seats: Vec<_> = seats.collect();
+    let first = terms.map(|terms| (electorate(terms.tier), &terms.seats));
+    // Who looks at an override afterwards is held to what HIGH is.
+    let debt = case.debt.as_ref();
+    let after = debt.map(|debt| (electorate(Tier::High), &debt.seats));
     move |vote| {
+        let (electorate, seats) = match vote.ballot {
+            Ballot::Initial | Ballot::Revalidation => first.as_ref(),
+            Ballot::Retroactive => after.as_ref(),
+        }?;
         let seat = seats
             .iter()
             .find(|seat| (seat.stage.role, &seat.domain) == (vote.role, &vote.domain));
-        electorate.as_ref()?.admit(&vote.approver, seat?).ok()?;
+        electorate.admit(&vote.approver, seat?).ok()?;
         Some(view.snapshot.directory().person(&vote.approver).into())
     }
 }

@@ -97,7 +97,7 @@ impl Cohort {
             return true;
         }
         match name.kind {
-            Kind::Person | Kind::Group | Kind::Case => false,
+            Kind::Person | Kind::Group | Kind::Case | Kind::Incident => false,
             Kind::Control | Kind::TierPolicy | Kind::Domain => true,
             Kind::Subject => snapshot
                 .subject(&name.id)
@@ -141,6 +141,7 @@ impl Cohort {
             | Change::PutException(_)
             | Change::PutPerson(_)
             | Change::PutGroup(_)
+            | Change::PutIncident(_)
             | Change::RemovePerson(_)
             | Change::RemoveGroup(_)
             | Change::RemoveControl(_)
@@ -207,6 +208,7 @@ impl Cohort {
                 | Change::RemoveControl(_)
                 | Change::PutPerson(_)
                 | Change::PutGroup(_)
+                | Change::PutIncident(_)
                 | Change::RemovePerson(_)
                 | Change::RemoveGroup(_) => {}
             }
@@ -252,7 +254,7 @@ fn rank(name: &Name) -> u8 {
         Kind::Control => 2,
         Kind::Subject => 3,
         Kind::Exception => 4,
-        Kind::Person | Kind::Group | Kind::Case => 5,
+        Kind::Person | Kind::Group | Kind::Case | Kind::Incident => 5,
     }
 }
 

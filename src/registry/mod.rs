@@ -8,6 +8,7 @@ mod cases;
 mod cohort;
 mod core;
 mod files;
+mod incidents;
 mod instances;
 mod ledger;
 mod permission;

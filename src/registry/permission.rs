@@ -49,6 +49,7 @@ fn says_who_decides(view: &View, edit: &Edit) -> bool {
     match edit.name.kind {
         Kind::Exception
         | Kind::Case
+        | Kind::Incident
         | Kind::Person
         | Kind::Group
         | Kind::Domain
@@ -104,7 +105,7 @@ pub(super) fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Resu
         // A thaw gives authority back.
         Role::Admin => Ok(()),
         Role::Author | Role::Approver if takes.act != Act::Thaw => Ok(()),
-        Role::Author | Role::Approver | Role::Viewer | Role::Sidecar => {
+        Role::Author | Role::Approver | Role::Viewer | Role::Integration | Role::Sidecar => {
             if takes.act == Act::Revoke && caller.role != Role::Sidecar && owns() {
                 return Ok(());
             }

@@ -16,17 +16,20 @@ pub enum Role {
     Approver,
     /// Reads.
     Viewer,
+    /// Another system: says that incidents began or are over.
+    Integration,
     /// Follows.
     Sidecar,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Admin,
         Self::Author,
         Self::Approver,
         Self::Viewer,
+        Self::Integration,
         Self::Sidecar,
     ];
 
@@ -37,6 +40,7 @@ impl Role {
             Self::Author => "author",
             Self::Approver => "approver",
             Self::Viewer => "viewer",
+            Self::Integration => "integration",
             Self::Sidecar => "sidecar",
         }
     }
@@ -54,6 +58,13 @@ impl fmt::Display for Role {
 }
 
 const READ: &[Role] = &[Role::Admin, Role::Author, Role::Approver, Role::Viewer];
+const DECLARE: &[Role] = &[
+    Role::Admin,
+    Role::Author,
+    Role::Approver,
+    Role::Viewer,
+    Role::Integration,
+];
 const WRITE: &[Role] = &[Role::Admin, Role::Author];
 const ADMIN: &[Role] = &[Role::Admin];
 const FOLLOW: &[Role] = &[Role::Sidecar];
@@ -73,6 +84,11 @@ pub const CALLS: &[(&str, &[Role])] = &[
         &[Role::Admin, Role::Approver],
     ),
     ("/exeat.v1.ExceptionService/GiveUp", READ),
+    ("/exeat.v1.ExceptionService/CloseOverride", READ),
+    // Who is on call comes as a viewer; the command looks closer.
+    ("/exeat.v1.IncidentService/OpenIncident", DECLARE),
+    ("/exeat.v1.IncidentService/ResolveIncident", DECLARE),
+    ("/exeat.v1.IncidentService/ListIncidents", DECLARE),
     // Owners take back as viewers; the command looks closer.
     ("/exeat.v1.RevocationService/Revoke", READ),
     (

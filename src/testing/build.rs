@@ -246,5 +246,6 @@ pub fn case(id: &str, controls: &[&str], subject: &str) -> Case {
         again: None,
         votes: vec![],
         granted: None,
+        debt: None,
     }
 }

@@ -12,7 +12,7 @@ use exeat::{
     wire::v1::{
         self, check_service_client::CheckServiceClient,
         exception_service_client::ExceptionServiceClient, fleet_service_client::FleetServiceClient,
-        object_service_client::ObjectServiceClient,
+        incident_service_client::IncidentServiceClient, object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
     },
 };
@@ -231,6 +231,7 @@ pub struct Client {
     pub revocations: RevocationServiceClient<Connection>,
     pub fleet: FleetServiceClient<Connection>,
     pub exceptions: ExceptionServiceClient<Connection>,
+    pub incidents: IncidentServiceClient<Connection>,
 }
 
 impl Client {
@@ -240,7 +241,8 @@ impl Client {
             objects: ObjectServiceClient::with_interceptor(channel.clone(), token.clone()),
             revocations: RevocationServiceClient::with_interceptor(channel.clone(), token.clone()),
             fleet: FleetServiceClient::with_interceptor(channel.clone(), token.clone()),
-            exceptions: ExceptionServiceClient::with_interceptor(channel, token),
+            exceptions: ExceptionServiceClient::with_interceptor(channel.clone(), token.clone()),
+            incidents: IncidentServiceClient::with_interceptor(channel, token),
         }
     }
 }

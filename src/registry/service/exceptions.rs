@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     domain::{
-        Ballot, Case, Digest, ExceptionId, ExceptionState, Invalid, Principal, Seat, Span,
+        Ballot, Case, Digest, ExceptionId, ExceptionState, Invalid, Principal, Seat, Span, Tier,
         Timestamp,
     },
     engine::{Electorate, lifecycle},
@@ -28,6 +28,8 @@ use super::{opened, page};
 
 /// Longest comment, in bytes.
 const COMMENT: usize = 4 << 10;
+/// Shortest part of a closure record, in characters.
+const SAID: usize = 20;
 /// Most looks at cases that are remembered.
 const LOOKS: usize = 10_000;
 
@@ -37,7 +39,7 @@ type Looks = HashMap<(Box<str>, Digest), Timestamp>;
 /// How many others that say the same make a request recurring.
 const RECURRING: usize = 2;
 
-/// How long before a revalidation is due it is asked for.
+/// How long before a revalidation is due it is asked for, at the most.
 const SOON: Span = Span::from_hours(24);
 
 /// Answers for exceptions on their way.
@@ -77,7 +79,10 @@ fn current(view: &View, case: &Case, now: Timestamp) -> Case {
 
 /// Whether people are to look at a case now: what was granted only when it is due.
 fn is_due(case: &Case, now: Timestamp) -> bool {
-    let soon = now + SOON;
+    let interval = case.terms.as_ref().and_then(|terms| terms.revalidation);
+    // Within an hour there is no day to ask in.
+    let quarter = interval.map_or(SOON, |interval| Span::from_micros(interval.micros() / 4));
+    let soon = now + SOON.min(quarter);
     match case.state {
         ExceptionState::Pending | ExceptionState::Suspended => true,
         ExceptionState::Approved => case
@@ -97,15 +102,15 @@ fn is_due(case: &Case, now: Timestamp) -> bool {
 fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
     let case = &current(view, case, now);
     let terms = case.open_terms();
-    let open = if is_due(case, now) {
-        let still = standing(view, case);
-        lifecycle::open(case, &still)
-            .into_iter()
-            .map(seat_text)
-            .collect()
+    let still = standing(view, case);
+    let mut open: Vec<_> = if is_due(case, now) {
+        let seats = lifecycle::open(case, &still).into_iter();
+        seats.map(seat_text).collect()
     } else {
         Vec::new()
     };
+    let owed = lifecycle::owed(case, &still).into_iter();
+    open.extend(owed.map(|seat| format!("{} afterwards", seat_text(seat))));
     let granted = case.granted;
     v1::Case {
         id: case.id.to_string(),
@@ -183,14 +188,24 @@ fn notes(view: &View, case: &Case) -> Vec<String> {
 
 /// Whether a case waits for `who` to decide.
 fn waits_for(view: &View, case: &Case, who: &Principal, now: Timestamp) -> bool {
-    if !is_due(case, now) {
-        return false;
-    }
     let case = &current(view, case, now);
     let Some(terms) = case.open_terms() else {
         return false;
     };
     let still = standing(view, case);
+    let owed = lifecycle::owed(case, &still);
+    if !owed.is_empty() {
+        let electorate =
+            Electorate::new(&view.snapshot, &case.requester, &case.request, Tier::High);
+        // Whoever let it happen is not who looks at it afterwards.
+        let decided = case.votes.iter().any(|vote| vote.approver == *who);
+        if !decided && owed.iter().any(|seat| electorate.admit(who, seat).is_ok()) {
+            return true;
+        }
+    }
+    if !is_due(case, now) {
+        return false;
+    }
     let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, terms.tier);
     let ballot = if case.state == ExceptionState::Pending {
         Ballot::Initial
@@ -380,6 +395,39 @@ impl Exceptions {
         })
     }
 
+    async fn closed(
+        &self,
+        request: Request<Received<v1::CloseOverrideRequest>>,
+    ) -> Result<v1::CloseOverrideResponse, Fault> {
+        let (caller, message) = opened(request)?;
+        let v1::CloseOverrideRequest {
+            id: text,
+            relaxed,
+            restored,
+            lessons,
+        } = message;
+        let said = |field: &str, text: String| {
+            if text.trim().chars().count() < SAID {
+                let what = format!("is shorter than {SAID} characters");
+                let fix = "say what was relaxed, how it was restored and what is learnt from it";
+                return Err(Fault::Invalid(Invalid::new(field, what, fix)));
+            }
+            short(field, text)
+        };
+        let record = [
+            said("relaxed", relaxed)?,
+            said("restored", restored)?,
+            said("lessons", lessons)?,
+        ];
+        let case = self
+            .registry
+            .close_override(&caller, &id(&text)?, record)
+            .await?;
+        Ok(v1::CloseOverrideResponse {
+            case: Some(self.told(&case)),
+        })
+    }
+
     async fn given_up(
         &self,
         request: Request<Received<v1::GiveUpRequest>>,
@@ -435,5 +483,12 @@ impl v1::exception_service_server::ExceptionService for Exceptions {
         request: Request<Received<v1::GiveUpRequest>>,
     ) -> Result<Response<v1::GiveUpResponse>, Status> {
         Ok(Response::new(self.given_up(request).await?))
+    }
+
+    async fn close_override(
+        &self,
+        request: Request<Received<v1::CloseOverrideRequest>>,
+    ) -> Result<Response<v1::CloseOverrideResponse>, Status> {
+        Ok(Response::new(self.closed(request).await?))
     }
 }

@@ -39,6 +39,7 @@ fn role(of: v1::Role) -> Result<Role, Fault> {
         v1::Role::Author => Role::Author,
         v1::Role::Approver => Role::Approver,
         v1::Role::Viewer => Role::Viewer,
+        v1::Role::Integration => Role::Integration,
         v1::Role::Sidecar => Role::Sidecar,
         v1::Role::Unspecified => {
             let invalid = Invalid::new("role", "is missing", "name one");
@@ -53,6 +54,7 @@ fn role_message(role: Role) -> v1::Role {
         Role::Author => v1::Role::Author,
         Role::Approver => v1::Role::Approver,
         Role::Viewer => v1::Role::Viewer,
+        Role::Integration => v1::Role::Integration,
         Role::Sidecar => v1::Role::Sidecar,
     }
 }

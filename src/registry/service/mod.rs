@@ -3,6 +3,7 @@
 mod exceptions;
 mod fetch;
 mod fleet;
+mod incidents;
 mod ledger;
 mod objects;
 mod proof;
@@ -12,6 +13,7 @@ mod sync;
 
 pub(super) use exceptions::Exceptions;
 pub(super) use fleet::{Fleet, token};
+pub(super) use incidents::IncidentCalls;
 pub(super) use ledger::LedgerCalls;
 pub(super) use objects::ObjectCalls;
 pub(super) use revocations::Revocations;

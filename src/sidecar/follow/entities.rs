@@ -126,7 +126,8 @@ impl Held {
                 | Kind::Domain
                 | Kind::Person
                 | Kind::Group
-                | Kind::Case => {}
+                | Kind::Case
+                | Kind::Incident => {}
             }
         }
         let all = changed.contains(ALL_TOUCHED);

@@ -435,6 +435,7 @@ fn unreadable(edit: &Edit) -> Option<Change> {
         | Kind::Domain
         | Kind::Person
         | Kind::Group
-        | Kind::Case => change(&gone(edit)).ok(),
+        | Kind::Case
+        | Kind::Incident => change(&gone(edit)).ok(),
     }
 }

@@ -1,0 +1,162 @@
+//! What stands against an override during an incident, and who has to let it happen (R37, T9).
+
+use std::collections::BTreeSet;
+
+use crate::domain::{
+    ApproverRole, DomainId, Invalid, PrincipalKind, Request, Seat, Span, Stage, Tier, TierRules,
+    Timestamp,
+};
+
+use super::{
+    Snapshot,
+    coverage::Past,
+    quorum::Electorate,
+    terms::{Asked, seats},
+};
+
+/// Most overrides of a domain within [`MONTH`] that one person lets happen.
+const MANY: usize = 3;
+/// Over how long they are counted.
+const MONTH: Span = Span::from_days(30);
+
+/// Who decides about an override, and who looks at it afterwards.
+pub(super) struct Emergency {
+    /// Before it begins; nobody where whoever is on call may begin it by themselves.
+    pub(super) seats: Vec<Seat>,
+    /// Within a day.
+    pub(super) after: Vec<Seat>,
+}
+
+/// The incident it belongs to, which goes on and is of every domain it reaches into.
+fn declared(request: &Request, domains: &[&DomainId], snapshot: &Snapshot) -> Result<(), Invalid> {
+    let wrong = |what: String, fix: &str| Err(Invalid::new("incident_ref", what, fix));
+    let Some(id) = &request.incident else {
+        return wrong("is missing".into(), "name the incident (E3)");
+    };
+    let Some(incident) = snapshot.directory().incident(id) else {
+        return wrong(
+            format!("there is no incident `{id}`"),
+            "declare it with `exeat incident open`",
+        );
+    };
+    if !incident.is_open() {
+        return wrong(
+            format!("`{id}` is resolved"),
+            "nothing is overridden for what is over",
+        );
+    }
+    if domains.is_empty() {
+        return Err(Invalid::new(
+            "domain",
+            "is missing, and no subject has one",
+            "an incident is of a domain",
+        ));
+    }
+    let beyond = domains.iter().find(|domain| {
+        let mut above = snapshot.domains_above(domain);
+        !above.any(|known| known.id == incident.domain)
+    });
+    match beyond {
+        Some(domain) => wrong(
+            format!(
+                "`{id}` is of domain `{}`, and the request reaches into `{domain}`",
+                incident.domain
+            ),
+            "narrow the scope, or declare the incident where it is",
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Nothing is overridden where something is owed.
+fn owes_nothing(past: Past<'_>, domains: &[&DomainId], now: Timestamp) -> Result<(), Invalid> {
+    let late = past.overrides(domains).find_map(|case| {
+        let debt = case.debt.as_ref()?;
+        Some((&case.id, debt.overdue(now)?))
+    });
+    match late {
+        Some((id, what)) => Err(Invalid::new(
+            "incident_ref",
+            format!("{id} was overridden in this domain, and {what} is overdue"),
+            format!(
+                "see `exeat exception show {id}`; until then ask for a WAIVER, which two persons decide"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Who decides about the override that is asked for.
+///
+/// # Errors
+///
+/// What stands against it.
+pub(super) fn emergency(
+    asked: Asked<'_>,
+    domains: &[&DomainId],
+    renewals: u32,
+    past: Past<'_>,
+    rules: &TierRules,
+    now: Timestamp,
+) -> Result<Emergency, Invalid> {
+    let Asked {
+        requester, request, ..
+    } = asked;
+    let snapshot = past.snapshot;
+    declared(request, domains, snapshot)?;
+    if asked.granted.is_none() {
+        owes_nothing(past, domains, now)?;
+        if renewals > rules.approval.max_renewals {
+            return Err(Invalid::new(
+                "scope",
+                format!("was overridden {renewals} times already"),
+                "what goes on is no emergency: ask for a WAIVER, which two persons decide",
+            ));
+        }
+    }
+    let month = now + Span::from_micros(MONTH.micros().saturating_neg());
+    let lately = past.overrides(domains).filter(|case| {
+        let began = case.granted.map(|granted| granted.effective);
+        began.is_some_and(|began| began > month)
+    });
+    let dual = renewals > 0 || lately.count() >= MANY;
+    let more: &[ApproverRole] = if dual {
+        &[ApproverRole::RiskOfficer]
+    } else {
+        &[]
+    };
+    let mut first = seats(&rules.approval.stages, more, domains);
+    let after = seats(
+        &snapshot.rules(Tier::High, domains).approval.stages,
+        &[],
+        domains,
+    );
+    let electorate = Electorate::new(snapshot, requester, request, Tier::Incident);
+    let human = requester.kind() == PrincipalKind::Human;
+    let responds = human && first.iter().all(|seat| electorate.has(requester, seat));
+    let alone = |domain: &&DomainId| {
+        let said: BTreeSet<bool> = snapshot
+            .domains_above(domain)
+            .filter_map(|domain| domain.self_activation)
+            .collect();
+        said == BTreeSet::from([true])
+    };
+    if !dual && responds && domains.iter().all(alone) {
+        first.clear();
+    }
+    Ok(Emergency {
+        seats: first,
+        after,
+    })
+}
+
+/// One person in each of `roles` in addition to `stages`, once.
+pub(super) fn with(stages: &[Stage], roles: &[ApproverRole]) -> Vec<Stage> {
+    let mut stages = stages.to_vec();
+    for role in roles {
+        if !stages.iter().any(|stage| stage.role == *role) {
+            stages.push(Stage::one(*role));
+        }
+    }
+    stages
+}
