@@ -8,14 +8,12 @@
 )]
 
 #[path = "../tests/support/governed.rs"]
-#[expect(
+#[allow(
     dead_code,
-    clippy::unwrap_used,
-    clippy::panic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
     missing_docs,
-    unreachable_pub,
-    clippy::pedantic,
-    reason = "made for tests"
+    unreachable_pub
 )]
 mod governed;
 

@@ -142,7 +142,7 @@ async fn an_override_begins_with_one_person_ends_with_its_incident_and_is_owed_f
 
     // It ends with the incident, and says so.
     let over = resolve(&mut erin, "INC-1").await.unwrap();
-    assert_eq!(over.exceptions, [case.id.clone()]);
+    assert_eq!(over.exceptions, std::slice::from_ref(&case.id));
     sidecar.until("agent", "risky", "EXC_REVOKED").await;
     let ended = look(&mut alice, &case.id).await;
     assert_eq!(

@@ -407,6 +407,7 @@ fn make(dice: &mut Dice) -> Made {
         when_ungoverned: ungoverned,
         vocabulary: vec![],
         approvers: vec![],
+        self_activation: None,
         tightens: vec![],
     }));
     for id in SUBJECTS.iter().take(2) {

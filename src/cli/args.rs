@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use super::registry_args::{
-    Access as AccessCommand, Agent as AgentCommand, Apply, AuditCommand, Dev,
+    Access as AccessCommand, Agent as AgentCommand, Apply, AuditCommand, ControlCommand, Dev,
     Exception as ExceptionCommand, Fleet, Get, IncidentCommand, One, Registry, Revoke,
 };
 
@@ -70,6 +70,9 @@ pub enum Command {
     /// Let people and sidecars in, or shut them out.
     #[command(subcommand)]
     Access(AccessCommand),
+    /// Propose controls that deny less, and decide about them.
+    #[command(subcommand)]
+    Control(ControlCommand),
     /// Say that incidents began or are over, and close what was overridden for them.
     #[command(subcommand)]
     Incident(IncidentCommand),

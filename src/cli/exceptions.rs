@@ -73,7 +73,7 @@ pub(super) async fn exception(command: Exception, screen: &mut Screen) -> Result
 }
 
 /// The one file at a path.
-fn one(path: PathBuf) -> Result<v1::ManifestFile, Exit> {
+pub(super) fn one(path: PathBuf) -> Result<v1::ManifestFile, Exit> {
     let shown = path.display().to_string();
     let mut found = files(&[path])?;
     match (found.pop(), found.is_empty()) {

@@ -145,11 +145,8 @@ pub(super) async fn apply(args: Apply, dry_run: bool, screen: &mut Screen) -> Re
             change.revision
         ))?;
         if at == 1 {
-            let read = |text: &str| serde_json::from_str(text).unwrap_or(Json::Null);
-            let mut lines = Vec::new();
-            differences("", &read(&change.before), &read(&change.after), &mut lines);
-            for line in lines {
-                screen.say(&format!("    {line}"))?;
+            for line in differing(&change.before, &change.after) {
+                screen.say(&line)?;
             }
         }
     }
@@ -160,6 +157,14 @@ pub(super) async fn apply(args: Apply, dry_run: bool, screen: &mut Screen) -> Re
         answer.revision
     ))?;
     Ok(Exit::Done)
+}
+
+/// The lines that say what differs between two manifests.
+pub(super) fn differing(before: &str, after: &str) -> Vec<String> {
+    let read = |text: &str| serde_json::from_str(text).unwrap_or(Json::Null);
+    let mut lines = Vec::new();
+    differences("", &read(before), &read(after), &mut lines);
+    lines.iter().map(|line| format!("    {line}")).collect()
 }
 
 /// Every field that differs, by path.

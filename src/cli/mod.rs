@@ -13,6 +13,7 @@ mod govern;
 mod incidents;
 mod init;
 mod lint;
+mod proposals;
 mod reach;
 mod registry_args;
 mod run;

@@ -12,6 +12,7 @@ use tonic::{
 use crate::{
     config::{default_data, environment},
     wire::v1::{
+        control_service_client::ControlServiceClient,
         exception_service_client::ExceptionServiceClient, fleet_service_client::FleetServiceClient,
         incident_service_client::IncidentServiceClient, ledger_service_client::LedgerServiceClient,
         object_service_client::ObjectServiceClient,
@@ -46,6 +47,7 @@ pub(super) struct Registry {
     pub(super) revocations: RevocationServiceClient<Connection>,
     pub(super) fleet: FleetServiceClient<Connection>,
     pub(super) exceptions: ExceptionServiceClient<Connection>,
+    pub(super) controls: ControlServiceClient<Connection>,
     pub(super) incidents: IncidentServiceClient<Connection>,
     pub(super) ledger: LedgerServiceClient<Connection>,
 }
@@ -95,6 +97,7 @@ impl Registry {
             revocations: RevocationServiceClient::new(over()),
             fleet: FleetServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             exceptions: ExceptionServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
+            controls: ControlServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             incidents: IncidentServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             ledger: LedgerServiceClient::new(over()).max_decoding_message_size(2 * MAX_MESSAGE),
         })

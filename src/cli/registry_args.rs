@@ -509,3 +509,75 @@ pub enum IncidentCommand {
         told: Told,
     },
 }
+
+/// `exeat control`.
+#[derive(Debug, Subcommand)]
+pub enum ControlCommand {
+    /// Propose a control that denies less than it does; everything else is applied.
+    Propose {
+        /// A manifest with the one control, or `-` for standard input.
+        #[arg(
+            short = 'f',
+            long = "file",
+            value_name = "PATH",
+            required_unless_present = "remove",
+            conflicts_with = "remove"
+        )]
+        file: Option<PathBuf>,
+        /// A control to be removed.
+        #[arg(long, value_name = "ID")]
+        remove: Option<String>,
+        /// Why, in at least forty characters, and what takes its place.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// List proposals that wait for a decision, latest first.
+    Proposals {
+        /// Also those that are settled.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// Show a proposal with everything that is to be decided about.
+    Show {
+        /// The proposal.
+        id: String,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// Approve a proposal; with the last approval the control is so.
+    Approve {
+        #[command(flatten)]
+        decides: DecidesProposal,
+    },
+    /// Deny a proposal.
+    Deny {
+        #[command(flatten)]
+        decides: DecidesProposal,
+    },
+    /// Take a proposal back.
+    Withdraw {
+        /// The proposal.
+        id: String,
+        #[command(flatten)]
+        told: Told,
+    },
+}
+
+/// A decision about a proposal.
+#[derive(Debug, Args)]
+pub struct DecidesProposal {
+    /// The proposal.
+    pub id: String,
+    /// The digest you saw with `show`.
+    #[arg(long)]
+    pub digest: String,
+    /// Why, in at least ten characters.
+    #[arg(long)]
+    pub comment: String,
+    #[command(flatten)]
+    pub told: Told,
+}

@@ -24,6 +24,8 @@ pub struct RegistryProcess {
     pub max_connections: usize,
     /// Changes kept for sidecars that were away.
     pub kept_changes: usize,
+    /// Whoever writes controls may have them deny less.
+    pub weakens_at_will: bool,
     /// How long calls under way may take after the signal to stop.
     pub drain_timeout: Duration,
     /// How logs are written.
@@ -69,6 +71,11 @@ const DEFAULTS: &[Setting] = &[
         key: "kept_changes",
         default: "100000",
         about: "changes kept for sidecars that were away",
+    },
+    Setting {
+        key: "weakening",
+        default: "decided",
+        about: "controls that deny less: `decided` by the people for it, or `applied` by whoever writes controls, on one person's machine",
     },
     Setting {
         key: "drain_timeout",
@@ -121,6 +128,11 @@ impl RegistryProcess {
             settings.parse("max_connections", told, |text| common::count(text, 100_000));
         let kept_changes =
             settings.parse("kept_changes", told, |text| common::count(text, 10_000_000));
+        let weakens_at_will = settings.parse("weakening", told, |text| match text {
+            "decided" => Ok(false),
+            "applied" => Ok(true),
+            _ => Err("use `decided` or `applied`".to_owned()),
+        });
         let drain_timeout = settings.parse("drain_timeout", told, common::span);
         let log_format = settings.parse("log_format", told, common::log_format);
         let log = settings.parse("log", told, |text| Ok(text.to_owned()));
@@ -130,6 +142,7 @@ impl RegistryProcess {
             listen,
             max_connections,
             kept_changes,
+            weakens_at_will,
             drain_timeout,
             log_format,
         ) {
@@ -138,6 +151,7 @@ impl RegistryProcess {
                 Some(listen),
                 Some(max_connections),
                 Some(kept_changes),
+                Some(weakens_at_will),
                 Some(drain_timeout),
                 Some(log_format),
             ) if wrong.0.is_empty() => Ok(Self {
@@ -146,6 +160,7 @@ impl RegistryProcess {
                 tls,
                 max_connections,
                 kept_changes,
+                weakens_at_will,
                 drain_timeout,
                 log_format,
                 log: log.unwrap_or_default(),

@@ -25,11 +25,13 @@ pub enum Kind {
     Case,
     /// Something that went wrong; comes about by being declared.
     Incident,
+    /// A control that is to deny less; comes about by being proposed.
+    Proposal,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Control,
         Self::Subject,
         Self::Exception,
@@ -39,6 +41,7 @@ impl Kind {
         Self::Group,
         Self::Case,
         Self::Incident,
+        Self::Proposal,
     ];
 
     /// Those that are applied as manifests.
@@ -58,7 +61,7 @@ impl Kind {
             Self::Control | Self::Subject | Self::Exception | Self::TierPolicy | Self::Domain => {
                 true
             }
-            Self::Person | Self::Group | Self::Case | Self::Incident => false,
+            Self::Person | Self::Group | Self::Case | Self::Incident | Self::Proposal => false,
         }
     }
 
@@ -74,6 +77,7 @@ impl Kind {
             Self::Group => "Group",
             Self::Case => "Case",
             Self::Incident => "Incident",
+            Self::Proposal => "Proposal",
         }
     }
 
@@ -96,6 +100,7 @@ impl Kind {
             Self::Group => 7,
             Self::Case => 8,
             Self::Incident => 9,
+            Self::Proposal => 10,
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::domain::{
     Control, ControlId, Domain, DomainId, Exception, ExceptionId, Group, GroupId, Incident,
-    Invalid, Person, Principal, Subject, SubjectId, Tier, TierRules,
+    Invalid, Person, Principal, Proposal, Subject, SubjectId, Tier, TierRules,
 };
 
 use super::condition::Fault;
@@ -28,6 +28,8 @@ pub enum Change {
     PutGroup(Group),
     /// An incident is this from now on.
     PutIncident(Incident),
+    /// A proposal is this from now on.
+    PutProposal(Proposal),
     /// There is no such person any more.
     RemovePerson(Principal),
     /// There is no such group any more.
@@ -55,6 +57,7 @@ impl Change {
             | Self::PutPerson(_)
             | Self::PutGroup(_)
             | Self::PutIncident(_)
+            | Self::PutProposal(_)
             | Self::RemovePerson(_)
             | Self::RemoveGroup(_)
             | Self::RemoveDomain(_)
@@ -139,6 +142,7 @@ pub(super) fn source_of(change: &Change) -> Source {
         Change::RemovePerson(id) => ("Person", id.as_str()),
         Change::PutGroup(group) => ("Group", group.id.as_str()),
         Change::PutIncident(incident) => ("Incident", incident.id.as_str()),
+        Change::PutProposal(proposal) => ("Proposal", &*proposal.id),
         Change::RemoveGroup(id) => ("Group", id.as_str()),
     };
     Source {

@@ -1,15 +1,16 @@
-//! Who people are, which groups they are in, and which incidents they deal with.
+//! Who people are, which groups they are in, and what they deal with and decide about.
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::domain::{Group, GroupId, Incident, IncidentId, Member, Person, Principal};
+use crate::domain::{Group, GroupId, Incident, IncidentId, Member, Person, Principal, Proposal};
 
-/// People, groups and incidents.
+/// People, groups, incidents and proposals.
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     pub(super) people: HashMap<Principal, Person>,
     pub(super) groups: HashMap<GroupId, Group>,
     pub(super) incidents: HashMap<IncidentId, Incident>,
+    pub(super) proposals: HashMap<Box<str>, Proposal>,
 }
 
 impl Directory {
@@ -38,6 +39,16 @@ impl Directory {
     /// The incident called `id`.
     pub fn incident(&self, id: &str) -> Option<&Incident> {
         self.incidents.get(id)
+    }
+
+    /// The proposal called `id`.
+    pub fn proposal(&self, id: &str) -> Option<&Proposal> {
+        self.proposals.get(id)
+    }
+
+    /// Every proposal there is or was.
+    pub fn proposals(&self) -> impl Iterator<Item = &Proposal> {
+        self.proposals.values()
     }
 
     /// Every incident there is or was.

@@ -30,6 +30,7 @@ pub(super) fn fallback(change: &Change) -> Fallback {
         | Change::PutPerson(_)
         | Change::PutGroup(_)
         | Change::PutIncident(_)
+        | Change::PutProposal(_)
         | Change::RemovePerson(_)
         | Change::RemoveGroup(_)
         | Change::RemoveDomain(_)
@@ -116,6 +117,7 @@ mod tests {
             when_ungoverned: None,
             vocabulary: vec![],
             approvers: vec![],
+            self_activation: None,
             tightens: vec![],
         };
         let removed = |name| {

@@ -123,6 +123,7 @@ impl Snapshot {
             | Change::PutPerson(_)
             | Change::PutGroup(_)
             | Change::PutIncident(_)
+            | Change::PutProposal(_)
             | Change::RemovePerson(_)
             | Change::RemoveGroup(_)
             | Change::RemoveDomain(_)
@@ -159,6 +160,7 @@ impl Snapshot {
             | Change::PutPerson(_)
             | Change::PutGroup(_)
             | Change::PutIncident(_)
+            | Change::PutProposal(_)
             | Change::RemovePerson(_)
             | Change::RemoveGroup(_) => 0_u8,
             Change::PutDomain(_) | Change::RemoveDomain(_) => 1,
@@ -198,6 +200,11 @@ impl Snapshot {
                 Change::PutIncident(incident) => {
                     let directory = Arc::make_mut(&mut self.directory);
                     directory.incidents.insert(incident.id.clone(), incident);
+                    Ok(())
+                }
+                Change::PutProposal(proposal) => {
+                    let directory = Arc::make_mut(&mut self.directory);
+                    directory.proposals.insert(proposal.id.clone(), proposal);
                     Ok(())
                 }
                 Change::RemoveGroup(id) => {

@@ -362,6 +362,7 @@ impl Bundle {
                     | Change::PutPerson(_)
                     | Change::PutGroup(_)
                     | Change::PutIncident(_)
+                    | Change::PutProposal(_)
                     | Change::RemovePerson(_)
                     | Change::RemoveGroup(_)
                     | Change::RemoveDomain(_)
@@ -535,6 +536,10 @@ fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {
         Kind::Group => {
             let (source, group) = read!(GroupManifest, id);
             (source, Change::PutGroup(group))
+        }
+        Kind::Proposal => {
+            let message = "`Proposal` is not applied; propose with `exeat control propose`";
+            return Err(locate(file, spot, "kind", message.into()));
         }
         Kind::Incident => {
             let message = "`Incident` is not applied; declare it with `exeat incident open`";

@@ -10,7 +10,8 @@ use crate::{
 
 use super::{
     ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, IncidentManifest,
-    PersonManifest, SubjectManifest, TierPolicyManifest, fingerprint::canonical, options,
+    PersonManifest, ProposalManifest, SubjectManifest, TierPolicyManifest, fingerprint::canonical,
+    options,
 };
 
 /// A manifest written as YAML, as canonical JSON; the revision is the registry's to give.
@@ -67,6 +68,7 @@ pub fn read_json(kind: Kind, revision: u64, json: &str) -> Result<Change, Invali
         Kind::Person => Change::PutPerson(read!(PersonManifest)),
         Kind::Group => Change::PutGroup(read!(GroupManifest)),
         Kind::Incident => Change::PutIncident(read!(IncidentManifest)),
+        Kind::Proposal => Change::PutProposal(read!(ProposalManifest)),
         Kind::Case => return Err(no_manifest()),
         Kind::TierPolicy => {
             let (tier, rules) = read!(TierPolicyManifest);
@@ -126,7 +128,7 @@ pub fn change(edit: &Edit) -> Result<Change, Invalid> {
         Kind::Person => Change::RemovePerson(Principal::parse(id)?),
         Kind::Group => Change::RemoveGroup(GroupId::parse(id)?),
         // An incident that is over is resolved, not removed.
-        Kind::Case | Kind::Incident => return Err(no_manifest()),
+        Kind::Case | Kind::Incident | Kind::Proposal => return Err(no_manifest()),
         Kind::TierPolicy => {
             // Without a policy a tier has its standard rules.
             let tier = tier_of(id)?;

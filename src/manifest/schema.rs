@@ -6,7 +6,7 @@ use crate::domain::Kind;
 
 use super::{
     ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, IncidentManifest,
-    PersonManifest, RequestManifest, SubjectManifest, TierPolicyManifest,
+    PersonManifest, ProposalManifest, RequestManifest, SubjectManifest, TierPolicyManifest,
 };
 
 /// The schema of manifests of `kind`.
@@ -20,6 +20,7 @@ pub fn schema(kind: Kind) -> serde_json::Value {
         Kind::Person => schema_of::<PersonManifest>(),
         Kind::Group => schema_of::<GroupManifest>(),
         // As `exeat get incidents -o json` shows them.
+        Kind::Proposal => schema_of::<ProposalManifest>(),
         Kind::Incident => schema_of::<IncidentManifest>(),
         // What a case is asked for with.
         Kind::Case => schema_of::<RequestManifest>(),

@@ -25,7 +25,8 @@ use crate::{
         encoded,
         signed::Signer,
         v1::{
-            self, exception_service_server::ExceptionServiceServer,
+            self, control_service_server::ControlServiceServer,
+            exception_service_server::ExceptionServiceServer,
             fleet_service_server::FleetServiceServer,
             incident_service_server::IncidentServiceServer,
             ledger_service_server::LedgerServiceServer, object_service_server::ObjectServiceServer,
@@ -46,7 +47,8 @@ use super::{
     role::Role,
     scope::Scope,
     service::{
-        Exceptions, Fleet, IncidentCalls, LedgerCalls, ObjectCalls, Revocations, Sync, token,
+        ControlCalls, Exceptions, Fleet, IncidentCalls, LedgerCalls, ObjectCalls, Revocations,
+        Sync, token,
     },
     store::{Access, Sqlite, Store},
     sweep::sweeps,
@@ -124,7 +126,8 @@ impl Bound {
             .map_err(Error::Tls)?;
         let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
-        let (registry, store, first) = open(&folder, clock, settings.kept_changes).await?;
+        let (mut registry, store, first) = open(&folder, clock, settings.kept_changes).await?;
+        registry.weakens_at_will = settings.weakens_at_will;
         if first.is_some() {
             tracing::info!(file = %folder.file("admin.token").display(), "the first administrator's token was written");
         }
@@ -237,6 +240,9 @@ fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationT
         .max_decoding_message_size(MAX_MESSAGE);
     let exceptions = ExceptionServiceServer::new(Exceptions::new(Arc::clone(registry)))
         .max_decoding_message_size(MAX_MESSAGE);
+    let controls = ControlServiceServer::new(ControlCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_APPLY);
     let incidents = IncidentServiceServer::new(IncidentCalls(Arc::clone(registry)))
         .max_decoding_message_size(MAX_MESSAGE);
     let ledger = LedgerServiceServer::new(LedgerCalls(Arc::clone(registry)))
@@ -249,6 +255,7 @@ fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationT
     Routes::new(Guarded::new(objects, guests))
         .add_service(Guarded::new(revocations, guests))
         .add_service(Guarded::new(exceptions, guests))
+        .add_service(Guarded::new(controls, guests))
         .add_service(Guarded::new(incidents, guests))
         .add_service(Guarded::new(ledger, guests))
         .add_service(Guarded::new(fleet, guests))

@@ -97,7 +97,7 @@ impl Cohort {
             return true;
         }
         match name.kind {
-            Kind::Person | Kind::Group | Kind::Case | Kind::Incident => false,
+            Kind::Person | Kind::Group | Kind::Case | Kind::Incident | Kind::Proposal => false,
             Kind::Control | Kind::TierPolicy | Kind::Domain => true,
             Kind::Subject => snapshot
                 .subject(&name.id)
@@ -142,6 +142,7 @@ impl Cohort {
             | Change::PutPerson(_)
             | Change::PutGroup(_)
             | Change::PutIncident(_)
+            | Change::PutProposal(_)
             | Change::RemovePerson(_)
             | Change::RemoveGroup(_)
             | Change::RemoveControl(_)
@@ -209,6 +210,7 @@ impl Cohort {
                 | Change::PutPerson(_)
                 | Change::PutGroup(_)
                 | Change::PutIncident(_)
+                | Change::PutProposal(_)
                 | Change::RemovePerson(_)
                 | Change::RemoveGroup(_) => {}
             }
@@ -254,7 +256,7 @@ fn rank(name: &Name) -> u8 {
         Kind::Control => 2,
         Kind::Subject => 3,
         Kind::Exception => 4,
-        Kind::Person | Kind::Group | Kind::Case | Kind::Incident => 5,
+        Kind::Person | Kind::Group | Kind::Case | Kind::Incident | Kind::Proposal => 5,
     }
 }
 

@@ -81,6 +81,8 @@ pub(super) struct Registry {
     windows: Arc<Mutex<HashMap<Scope, Window>>>,
     attendance: Mutex<Attendance>,
     pub(super) instances: Instances,
+    /// Whoever writes controls may have them deny less: one person's registry.
+    pub(super) weakens_at_will: bool,
     /// Changes kept for sidecars that were away.
     kept: usize,
 }
@@ -129,6 +131,7 @@ impl Registry {
             writing: Arc::default(),
             signing: Turn::default(),
             windows: Arc::default(),
+            weakens_at_will: false,
             kept,
         };
         registry.view.publish(Arc::new(view));

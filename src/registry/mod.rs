@@ -13,6 +13,7 @@ mod instances;
 mod ledger;
 mod permission;
 mod pki;
+mod proposals;
 mod publication;
 mod role;
 mod scope;

@@ -50,6 +50,7 @@ fn says_who_decides(view: &View, edit: &Edit) -> bool {
         Kind::Exception
         | Kind::Case
         | Kind::Incident
+        | Kind::Proposal
         | Kind::Person
         | Kind::Group
         | Kind::Domain

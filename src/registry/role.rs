@@ -85,6 +85,14 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ),
     ("/exeat.v1.ExceptionService/GiveUp", READ),
     ("/exeat.v1.ExceptionService/CloseOverride", READ),
+    ("/exeat.v1.ControlService/ProposeControl", WRITE),
+    ("/exeat.v1.ControlService/ListProposals", READ),
+    // Who decides about a control is its domains' to say.
+    (
+        "/exeat.v1.ControlService/DecideProposal",
+        &[Role::Admin, Role::Approver],
+    ),
+    ("/exeat.v1.ControlService/WithdrawProposal", WRITE),
     // Who is on call comes as a viewer; the command looks closer.
     ("/exeat.v1.IncidentService/OpenIncident", DECLARE),
     ("/exeat.v1.IncidentService/ResolveIncident", DECLARE),

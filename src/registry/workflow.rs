@@ -19,6 +19,7 @@ use super::{
     cases,
     core::{Draft, Error, Planned, Registry},
     permission::{is_requested, may_apply, may_take_back},
+    proposals::may_weaken,
     view::View,
 };
 
@@ -160,6 +161,7 @@ impl Registry {
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             let snapshot = checked(view, draft, &edits, &changes, &bundle)?;
+            may_weaken(self, view, &edits, &snapshot)?;
             if apply.dry_run || edits.is_empty() {
                 return Ok((None, (view.head.revision, applied)));
             }
@@ -378,7 +380,7 @@ fn pruned<'a>(
 }
 
 /// The snapshot after `edits`, if everything fits.
-fn checked(
+pub(super) fn checked(
     view: &View,
     draft: Draft,
     edits: &[Edit],

@@ -11,6 +11,7 @@ use exeat::{
     sidecar,
     wire::v1::{
         self, check_service_client::CheckServiceClient,
+        control_service_client::ControlServiceClient,
         exception_service_client::ExceptionServiceClient, fleet_service_client::FleetServiceClient,
         incident_service_client::IncidentServiceClient, object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
@@ -232,6 +233,7 @@ pub struct Client {
     pub fleet: FleetServiceClient<Connection>,
     pub exceptions: ExceptionServiceClient<Connection>,
     pub incidents: IncidentServiceClient<Connection>,
+    pub controls: ControlServiceClient<Connection>,
 }
 
 impl Client {
@@ -242,7 +244,8 @@ impl Client {
             revocations: RevocationServiceClient::with_interceptor(channel.clone(), token.clone()),
             fleet: FleetServiceClient::with_interceptor(channel.clone(), token.clone()),
             exceptions: ExceptionServiceClient::with_interceptor(channel.clone(), token.clone()),
-            incidents: IncidentServiceClient::with_interceptor(channel, token),
+            incidents: IncidentServiceClient::with_interceptor(channel.clone(), token.clone()),
+            controls: ControlServiceClient::with_interceptor(channel, token),
         }
     }
 }

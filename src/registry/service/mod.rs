@@ -7,6 +7,7 @@ mod incidents;
 mod ledger;
 mod objects;
 mod proof;
+mod proposals;
 mod report;
 mod revocations;
 mod sync;
@@ -16,6 +17,7 @@ pub(super) use fleet::{Fleet, token};
 pub(super) use incidents::IncidentCalls;
 pub(super) use ledger::LedgerCalls;
 pub(super) use objects::ObjectCalls;
+pub(super) use proposals::ControlCalls;
 pub(super) use revocations::Revocations;
 pub(super) use sync::Sync;
 

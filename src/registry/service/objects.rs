@@ -64,7 +64,12 @@ fn standing(name: &Name, view: &View) -> &'static str {
         Kind::Subject => "subject",
         Kind::Control => "control",
         Kind::Domain => "domain",
-        Kind::TierPolicy | Kind::Person | Kind::Group | Kind::Case | Kind::Incident => return "",
+        Kind::TierPolicy
+        | Kind::Person
+        | Kind::Group
+        | Kind::Case
+        | Kind::Incident
+        | Kind::Proposal => return "",
     };
     let revoked = Target::parse(kind, &name.id).is_ok_and(|target| removed.revokes(&target));
     let frozen = || SubjectId::parse(&name.id).is_ok_and(|id| removed.freezes(&id));

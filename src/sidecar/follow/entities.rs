@@ -127,7 +127,8 @@ impl Held {
                 | Kind::Person
                 | Kind::Group
                 | Kind::Case
-                | Kind::Incident => {}
+                | Kind::Incident
+                | Kind::Proposal => {}
             }
         }
         let all = changed.contains(ALL_TOUCHED);

@@ -436,6 +436,7 @@ fn unreadable(edit: &Edit) -> Option<Change> {
         | Kind::Person
         | Kind::Group
         | Kind::Case
-        | Kind::Incident => change(&gone(edit)).ok(),
+        | Kind::Incident
+        | Kind::Proposal => change(&gone(edit)).ok(),
     }
 }
