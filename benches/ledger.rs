@@ -56,7 +56,7 @@ fn export(signer: &Signer) -> String {
             }],
             removals: Vec::new(),
         };
-        let payloads = payloads(&transaction);
+        let payloads: Vec<String> = payloads(&transaction, &[]).into_iter().flatten().collect();
         let salt = [9; 16];
         let commitments: Vec<_> = payloads
             .iter()
@@ -77,7 +77,7 @@ fn export(signer: &Signer) -> String {
             size: LEAVES,
             root: tree.root(),
         },
-        signer,
+        &[signer],
     );
     writeln!(text, "{}", serde_json::json!({"checkpoint": checkpoint})).expect("text");
     text

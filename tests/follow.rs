@@ -434,6 +434,8 @@ async fn a_registry_that_lost_what_a_sidecar_holds_stops_writing() {
     // As if the machine had gone back to an earlier image: nothing says that it is a copy.
     both.registry.process.stop().await;
     let old = std::fs::read(&path).unwrap();
+    let note = folder.join("ledger.checkpoint");
+    let signed = std::fs::read(&note).unwrap();
     let mut again = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
         .await
         .unwrap();
@@ -449,6 +451,7 @@ async fn a_registry_that_lost_what_a_sidecar_holds_stops_writing() {
         drop(std::fs::remove_file(format!("{}{end}", path.display())));
     }
     std::fs::write(&path, old).unwrap();
+    std::fs::write(&note, signed).unwrap();
     let back = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
         .await
         .unwrap();
@@ -691,6 +694,8 @@ async fn s12_a_registry_that_has_become_another_is_noticed_even_when_it_is_furth
     let listen = both.registry.address.clone();
     both.registry.process.stop().await;
     let old = std::fs::read(&path).unwrap();
+    let note = folder.join("ledger.checkpoint");
+    let signed = std::fs::read(&note).unwrap();
     let mut again = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
         .await
         .unwrap();
@@ -707,6 +712,7 @@ async fn s12_a_registry_that_has_become_another_is_noticed_even_when_it_is_furth
         drop(std::fs::remove_file(format!("{}{end}", path.display())));
     }
     std::fs::write(&path, old).unwrap();
+    std::fs::write(&note, signed).unwrap();
     let back = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
         .await
         .unwrap();
@@ -717,7 +723,7 @@ async fn s12_a_registry_that_has_become_another_is_noticed_even_when_it_is_furth
     }
     both.wire.mend();
     let why = read_only(&mut client).await;
-    assert!(why.contains("another history"), "{why}");
+    assert!(why.contains("saw another ledger"), "{why}");
     let refused = client.apply(&control("CT-X", "x", "true")).await;
     assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
 }

@@ -67,14 +67,14 @@ fn transaction(revision: u64, edits: Vec<Edit>, removals: Vec<Removal>) -> Trans
 
 /// A transaction's leaf, appended to the tree.
 fn sealed(tree: &mut Tree, epoch: u64, transaction: &Transaction) -> Sealed {
-    let payloads = payloads(transaction);
+    let payloads = payloads(transaction, &[]);
     let salts: Vec<_> = (0..payloads.len())
         .map(|at| [u8::try_from(at + 1).unwrap(); 16])
         .collect();
     let commitments: Vec<_> = salts
         .iter()
         .zip(&payloads)
-        .map(|(salt, payload)| commitment(salt, payload))
+        .map(|(salt, payload)| commitment(salt, payload.as_deref().unwrap()))
         .collect();
     let text = leaf_text(
         era(epoch),
@@ -89,7 +89,11 @@ fn sealed(tree: &mut Tree, epoch: u64, transaction: &Transaction) -> Sealed {
         text: text.into(),
         salts,
     };
-    Sealed { leaf, whole }
+    Sealed {
+        leaf,
+        whole,
+        erases: None,
+    }
 }
 
 /// A store that can be closed and opened again over what it kept.
@@ -359,17 +363,28 @@ async fn suite(kind: &dyn Kind_) {
     assert_eq!(store.checkpoint().await.unwrap(), None);
     store.keep_checkpoint(2, "two").await.unwrap();
     store.keep_checkpoint(3, "three").await.unwrap();
-    store.keep_checkpoint(3, "another").await.unwrap();
+    store.keep_checkpoint(3, "signed again").await.unwrap();
     assert_eq!(
         store.checkpoint().await.unwrap(),
-        Some((3, "three".into())),
-        "L2"
+        Some((3, "signed again".into()))
     );
+    let mut grown = Tree::default();
+    for row in &rows {
+        let leaf = row.leaf.as_ref().unwrap();
+        assert_eq!(grown.append(leaf_hash(&leaf.text)), row.whole, "L3");
+        let revision = store.revision_at(leaf.position).await.unwrap();
+        assert_eq!(revision, Some(row.transaction.revision));
+    }
+    assert_eq!(store.revision_at(3).await.unwrap(), None);
 
-    // What is erased is gone with its salt; its leaf is as it was.
+    // What is erased is gone with its salt, together with what says so; its leaf is as it was.
     let agent = Name::new(Kind::Subject, "agent");
-    assert_eq!(store.erase(&agent).await.unwrap(), 1);
-    assert_eq!(store.erase(&agent).await.unwrap(), 0);
+    let erase = transaction(1_001, vec![], vec![]);
+    let with = Sealed {
+        erases: Some(agent),
+        ..sealed(&mut tree, 2, &erase)
+    };
+    store.commit(&erase, &with).await.unwrap();
     let after = store.entered(0, 1).await.unwrap().remove(0);
     assert_eq!(
         (
@@ -379,12 +394,11 @@ async fn suite(kind: &dyn Kind_) {
         (None, &[1][..])
     );
     let (was, is) = (rows[0].leaf.as_ref().unwrap(), after.leaf.unwrap());
-    assert_eq!(
-        (&is.text, is.salts[1], is.salts[2]),
-        (&was.text, was.salts[1], [0; 16]),
-        "L5"
-    );
-    let late = transaction(1_001, vec![], vec![]);
+    // Who did what, then each edit's name and manifest.
+    let mut salts = was.salts.clone();
+    salts[4] = [0; 16];
+    assert_eq!((&is.text, is.salts), (&was.text, salts), "L5");
+    let late = transaction(1_002, vec![], vec![]);
     store
         .commit(&late, &sealed(&mut tree, 2, &late))
         .await

@@ -1,6 +1,9 @@
 //! A whole ledger, as `exeat audit export` writes it.
 
-use std::{borrow::Cow, io::BufRead};
+use std::{
+    borrow::Cow,
+    io::{BufRead, Read as _},
+};
 
 use serde::Deserialize;
 
@@ -27,6 +30,9 @@ struct Line<'a> {
     #[serde(borrow)]
     checkpoint: Option<Cow<'a, str>>,
 }
+
+/// Longest line, in bytes.
+const LONGEST: u64 = 512 << 20;
 
 /// What a commitment is of.
 #[derive(Debug, Deserialize)]
@@ -60,6 +66,9 @@ pub(super) struct Said<'a> {
     pub(super) epoch: u64,
     pub(super) revision: u64,
     pub(super) time: i64,
+    pub(super) action: String,
+    /// What a later change is to say of each entry that was erased.
+    pub(super) erased: Vec<String>,
 }
 
 /// Reads a leaf and holds its entries against its commitments.
@@ -79,17 +88,39 @@ pub(super) fn opened<'a>(text: &'a str, entries: &[Entry<'_>]) -> Result<Said<'a
     let time = field("time")?;
     let time = time.parse().map_err(|_| format!("`{time}` is no time"))?;
     let mut entries = entries.iter().enumerate();
+    let mut about = None;
+    let mut erased = Vec::new();
+    let mut action = String::new();
     for line in lines {
         let said: Option<Sum> = line.strip_prefix("entry ").and_then(hex);
         let said = said.ok_or_else(|| format!("`{line}` is no commitment"))?;
         let (at, entry) = entries.next().ok_or("commits to more than is shown")?;
+        let named: Option<String> = about.take();
         if entry.erased {
+            if !(entry.salt.is_empty() && entry.payload.is_empty()) {
+                return Err(format!(
+                    "entry {at} is erased, and something is shown of it"
+                ));
+            }
+            // Nothing but who somebody was is ever erased, and a later change says so.
+            let person = named.ok_or_else(|| format!("entry {at} is of what is never erased"))?;
+            erased.push(format!("erase Person {person}"));
             continue;
         }
         let salt: [u8; 16] =
             hex(&entry.salt).ok_or_else(|| format!("entry {at} has no salt of sixteen bytes"))?;
         if sum(&[b"exeat/entry/v1\n", &salt, entry.payload.as_bytes()]) != said {
             return Err(format!("entry {at} is not what was committed to"));
+        }
+        if at == 0 {
+            let who: Who = serde_json::from_str(&entry.payload)
+                .map_err(|_| "does not say who did what".to_owned())?;
+            action = who.action;
+        } else if named.is_none()
+            && entry.payload.starts_with("{\"kind\":\"Person\",")
+            && let Ok(person) = serde_json::from_str::<About>(&entry.payload)
+        {
+            about = Some(person.id);
         }
     }
     match entries.next() {
@@ -99,8 +130,22 @@ pub(super) fn opened<'a>(text: &'a str, entries: &[Entry<'_>]) -> Result<Said<'a
             epoch,
             revision,
             time,
+            action,
+            erased,
         }),
     }
+}
+
+/// Who did what.
+#[derive(Debug, Deserialize)]
+struct Who {
+    action: String,
+}
+
+/// What an edit is about.
+#[derive(Debug, Deserialize)]
+struct About {
+    id: String,
 }
 
 /// A leaf that was read, for comparison with the next.
@@ -124,19 +169,25 @@ pub fn verify(mut file: impl BufRead, keys: &[Key], older: &[Note]) -> Result<Ve
     let mut log = String::new();
     let mut checkpoint = None;
     let (mut text, mut at) = (String::new(), 0_u64);
-    let mut pending: Vec<&Note> = older.iter().collect();
+    let mut pending: Vec<&Note> = older.iter().filter(|note| note.size > 0).collect();
     for note in older {
         note.signed_by(keys)?;
+        if note.size == 0 && note.root != tree.root() {
+            let what = "a checkpoint of nothing is of something".into();
+            return Err(Broken { line: 0, what });
+        }
     }
+    let mut unsaid = std::collections::BTreeMap::new();
     loop {
         text.clear();
         at = at.saturating_add(1);
         let broken = |what: String| Broken { line: at, what };
-        if file
+        let read = file
+            .by_ref()
+            .take(LONGEST)
             .read_line(&mut text)
-            .map_err(|error| broken(error.to_string()))?
-            == 0
-        {
+            .map_err(|error| broken(error.to_string()))?;
+        if read == 0 {
             break;
         }
         if !text.ends_with('\n') {
@@ -185,13 +236,17 @@ pub fn verify(mut file: impl BufRead, keys: &[Key], older: &[Note]) -> Result<Ve
                     time: said.time,
                 });
                 shown = shown.saturating_add(u64::try_from(entries.len()).unwrap_or(u64::MAX));
-                let gone = entries.iter().filter(|entry| entry.erased).count();
-                erased = erased.saturating_add(u64::try_from(gone).unwrap_or(u64::MAX));
+                unsaid.remove(&said.action);
+                erased =
+                    erased.saturating_add(u64::try_from(said.erased.len()).unwrap_or(u64::MAX));
+                unsaid.extend(said.erased.into_iter().map(|what| (what, at)));
                 tree.push(leaf(text.as_bytes()));
                 leaves = leaves.saturating_add(1);
-                if let Some(note) = pending.iter().find(|note| note.size == leaves)
-                    && (note.root != tree.root() || note.epoch < said.epoch)
-                {
+                let differs = |note: &&&Note| {
+                    let same = note.root == tree.root() && note.log == log;
+                    note.size == leaves && !(same && note.epoch >= said.epoch)
+                };
+                if let Some(note) = pending.iter().find(differs) {
                     return Err(broken(format!(
                         "the first {leaves} entries are not those that were signed in epoch {}",
                         note.epoch
@@ -219,7 +274,13 @@ pub fn verify(mut file: impl BufRead, keys: &[Key], older: &[Note]) -> Result<Ve
     if leaves > 0 && checkpoint.log != log {
         return Err(all("the checkpoint is of another log"));
     }
-    if let Some(note) = pending.iter().find(|note| note.size > 0) {
+    if let Some((what, line)) = unsaid.first_key_value() {
+        return Err(Broken {
+            line: *line,
+            what: format!("an entry was erased, and no later change is `{what}`"),
+        });
+    }
+    if let Some(note) = pending.first() {
         return Err(all(&format!(
             "there were {} entries once, and there are {leaves}",
             note.size

@@ -31,6 +31,8 @@ pub struct Proven {
     pub revision: u64,
     /// Its time, in microseconds since 1970.
     pub time: i64,
+    /// How many of its entries were erased since.
+    pub erased: usize,
     /// What is signed about the ledger that it is in.
     pub checkpoint: Note,
 }
@@ -74,6 +76,7 @@ pub fn prove(text: &str, keys: &[Key]) -> Result<Proven, Broken> {
     Ok(Proven {
         revision: said.revision,
         time: said.time,
+        erased: said.erased.len(),
         checkpoint,
     })
 }

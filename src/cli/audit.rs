@@ -27,6 +27,8 @@ use super::{
 
 /// Leaves asked for at once.
 const PAGE: u32 = 1_000;
+/// What a receipt begins with, however it is laid out.
+const RECEIPT: &str = "exeat-receipt/";
 /// How often `--follow` looks.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -72,7 +74,7 @@ pub(super) async fn audit(command: AuditCommand, screen: &mut Screen) -> Result<
                 .into_inner()
                 .entries;
             screen.say(&format!(
-                "{entries} entries of {person} are erased; backups made before still hold them"
+                "{entries} manifests of {person} are erased; what others did and said in that name stays, and so do backups"
             ))?;
             Ok(Exit::Done)
         }
@@ -92,10 +94,11 @@ async fn checkpoint(registry: &mut Registry) -> Result<(String, u64), Exit> {
     Ok((note, size))
 }
 
-async fn page(registry: &mut Registry, after: u64, most: u32) -> Result<Vec<v1::Leaf>, Exit> {
+async fn page(registry: &mut Registry, after: u64, last: u64) -> Result<Vec<v1::Leaf>, Exit> {
     let request = v1::ListLeavesRequest {
         after_revision: after,
-        page_size: most,
+        page_size: PAGE,
+        last,
     };
     let answer = registry.ledger.list_leaves(request).await;
     Ok(answer
@@ -111,11 +114,10 @@ async fn tail(
     output: Output,
     screen: &mut Screen,
 ) -> Result<Exit, Exit> {
-    let status = registry.fleet.get_status(v1::GetStatusRequest {}).await;
-    let head = status.map_err(|status| refused(&status))?.into_inner().head;
-    let mut after = head.unwrap_or_default().revision.saturating_sub(lines);
+    let (mut after, mut last) = (0, lines.max(1));
     loop {
-        let leaves = page(&mut registry, after, PAGE).await?;
+        let leaves = page(&mut registry, after, last).await?;
+        last = 0;
         for leaf in &leaves {
             after = leaf.revision;
             if output == Output::Json {
@@ -161,7 +163,7 @@ fn told(leaf: &v1::Leaf, screen: &mut Screen) -> Result<(), Exit> {
     ))?;
     for (entry, erased) in entries {
         let said = if erased {
-            styled(DIM, "  (erased)")
+            styled(DIM, "    (erased)")
         } else if entry.get("act").is_some() {
             styled(
                 BAD,
@@ -173,13 +175,17 @@ fn told(leaf: &v1::Leaf, screen: &mut Screen) -> Result<(), Exit> {
                     text(&entry, "cause")
                 ),
             )
-        } else {
+        } else if let Some(removed) = entry.get("removed") {
             let name = format!("{} {}", text(&entry, "kind"), text(&entry, "id"));
             let revision = entry.get("revision").unwrap_or(&Json::Null);
-            match entry.get("manifest") {
-                None | Some(Json::Null) => styled(BAD, &format!("  - {name}")),
-                Some(_) => styled(GOOD, &format!("  + {name} r{revision}")),
+            if removed.as_bool() == Some(true) {
+                styled(BAD, &format!("  - {name}"))
+            } else {
+                styled(GOOD, &format!("  + {name} r{revision}"))
             }
+        } else {
+            // The manifest of what was named before it.
+            continue;
         };
         screen.say(&format!("       {said}"))?;
     }
@@ -249,7 +255,7 @@ async fn export(
     sink.line(&json!({"format": "exeat-ledger/v1"}))?;
     let (mut after, mut left) = (0, size);
     while left > 0 {
-        let leaves = page(&mut registry, after, PAGE).await?;
+        let leaves = page(&mut registry, after, 0).await?;
         let Some(last) = leaves.last() else {
             return Err(Exit::Unexpected(format!(
                 "the registry signed {size} entries and has {left} fewer"
@@ -342,7 +348,10 @@ fn checked(
     let mut reader =
         BufReader::with_capacity(1 << 20, File::open(file).map_err(|e| unread(file, &e))?);
     let begins = io::BufRead::fill_buf(&mut reader).map_err(|e| unread(file, &e))?;
-    let single = begins.starts_with(b"{\"format\":\"exeat-receipt/");
+    let begins = begins.get(..200).unwrap_or(begins);
+    let single = begins
+        .windows(RECEIPT.len())
+        .any(|part| part == RECEIPT.as_bytes());
     let outcome = if single {
         if !older.is_empty() {
             return Err(Exit::Usage(
@@ -352,10 +361,11 @@ fn checked(
         let text = io::read_to_string(reader).map_err(|error| unread(file, &error))?;
         prove(&text, &keys).map(|proven| {
             format!(
-                "revision {} of {} is entry of a ledger of {}, root {}",
+                "revision {} of {} is in a ledger of {} changes, {} of its entries erased; root {}",
                 proven.revision,
                 Timestamp::from_micros(proven.time),
                 proven.checkpoint.size,
+                proven.erased,
                 hex(&proven.checkpoint.root)
             )
         })

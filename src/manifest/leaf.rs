@@ -6,9 +6,10 @@ use serde_json::json;
 
 use crate::domain::{Edit, Era, Hash, Removal, Timestamp, Transaction};
 
-/// What a transaction consists of, each part by itself: who did what first, then its edits, then
-/// its removals. A leaf names them by their commitments only.
-pub fn payloads(transaction: &Transaction) -> Vec<String> {
+/// What a transaction consists of, each part by itself: who did what first, then of each edit what
+/// it is about and, if there is one, its manifest, then its removals. A leaf names them by their
+/// commitments only. Of edits at the places in `erased` the manifest is not known any more.
+pub fn payloads(transaction: &Transaction, erased: &[usize]) -> Vec<Option<String>> {
     let Transaction {
         revision: _,
         time: _,
@@ -17,16 +18,23 @@ pub fn payloads(transaction: &Transaction) -> Vec<String> {
         edits,
         removals,
     } = transaction;
-    let mut payloads = Vec::with_capacity(1 + edits.len() + removals.len());
-    payloads.push(json!({"action": action, "principal": principal}).to_string());
-    for Edit {
-        name,
-        revision,
-        manifest,
-    } in edits
-    {
-        let payload = json!({"kind": name.kind.name(), "id": name.id, "revision": revision, "manifest": manifest.as_deref()});
-        payloads.push(payload.to_string());
+    let mut payloads = vec![json!({"action": action, "principal": principal}).to_string()]
+        .into_iter()
+        .map(Some)
+        .collect::<Vec<_>>();
+    for (place, edit) in edits.iter().enumerate() {
+        let Edit {
+            name,
+            revision,
+            manifest,
+        } = edit;
+        let gone = erased.contains(&place);
+        let removed = manifest.is_none() && !gone;
+        let about = json!({"kind": name.kind.name(), "id": name.id, "revision": revision, "removed": removed});
+        payloads.push(Some(about.to_string()));
+        if !removed {
+            payloads.push(manifest.as_deref().map(ToOwned::to_owned));
+        }
     }
     for Removal {
         sequence,
@@ -39,7 +47,7 @@ pub fn payloads(transaction: &Transaction) -> Vec<String> {
     } in removals
     {
         let payload = json!({"sequence": sequence, "act": act.name(), "target": target.kind(), "id": target.id(), "cause": cause.name(), "note": note, "initiator": initiator, "time": time.micros()});
-        payloads.push(payload.to_string());
+        payloads.push(Some(payload.to_string()));
     }
     payloads
 }

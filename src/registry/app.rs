@@ -41,7 +41,7 @@ use super::{
     authn::{Guarded, Guests},
     core::{self, Registry},
     files::{Folder, write_secret},
-    ledger::checkpoints,
+    ledger::{NOTE, checkpoints},
     pki::{Authority, Issued},
     publication::Publication,
     role::Role,
@@ -90,7 +90,10 @@ async fn open(
         .await
         .map_err(|error| Error::Data(format!("{}: {error}", path.display())))?;
     let store: Arc<dyn Store> = Arc::new(sqlite.clone());
-    let registry = Registry::open(Arc::clone(&store), signer, clock, kept).await?;
+    let mut registry = Registry::open(Arc::clone(&store), signer, clock, kept).await?;
+    let note = folder.file(NOTE);
+    registry.remember(&note).await?;
+    registry.kept_note = Some(note);
     let mut first = None;
     if store.access().await.map_err(core::Error::Store)?.is_empty() {
         let (token, digest) = token()?;
@@ -463,6 +466,8 @@ pub async fn rotate(data: &Path, clock: Clock) -> Result<(String, String), Error
     let (registry, store, _) = open(&folder, clock, 1).await?;
     let (next, bytes) = Signer::generate().map_err(Error::Data)?;
     let statement = registry.succession(&next);
+    // What was accepted under the old key is vouched for by the new one.
+    registry.checkpoint_for(&next).await?;
     // The statement first: a key without it nobody would follow.
     store
         .keep_key(&encoded(&statement))

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,6 +26,7 @@ use crate::{
 
 use super::{
     cohort::{Cohort, Window},
+    fsck,
     instances::Instances,
     ledger,
     role::{EXPELLED, Role},
@@ -76,6 +78,8 @@ pub(super) struct Registry {
     pub(super) clock: Clock,
     view: Arc<Published<View>>,
     writing: Arc<Turn<()>>,
+    /// Where what is signed about the ledger is kept beside the store.
+    pub(super) kept_note: Option<PathBuf>,
     /// Held by whoever signs a checkpoint.
     pub(super) signing: Turn<()>,
     windows: Arc<Mutex<HashMap<Scope, Window>>>,
@@ -112,8 +116,7 @@ impl Registry {
             )));
         }
         let (objects, removals) = (store.objects().await?, store.removals(0).await?);
-        let era = found.beginning.era;
-        let ledger = ledger::audited(&*store, era, &objects).await?;
+        let ledger = fsck::audited(&*store, &found, &signer, &objects, &removals).await?;
         let mut view = View::new(&found, objects, removals)?;
         view.ledger = ledger;
         if found.copied {
@@ -129,12 +132,15 @@ impl Registry {
             clock,
             view: Arc::default(),
             writing: Arc::default(),
+            kept_note: None,
             signing: Turn::default(),
             windows: Arc::default(),
             weakens_at_will: false,
             kept,
         };
         registry.view.publish(Arc::new(view));
+        // Before anything is accepted something is signed: a file without it was changed.
+        registry.checkpoint().await?;
         registry.begin_attendance().await?;
         // The sidecars of a small registry all hold everything.
         registry.cohort(&Scope::all()).await?;
@@ -257,7 +263,8 @@ impl Registry {
         }
         let (mut next, intervals) = view.after(&planned);
         let transaction = planned.transaction;
-        let sealed = ledger::seal(&mut next.ledger, view.beginning.era, &transaction)?;
+        let mut sealed = ledger::seal(&mut next.ledger, view.beginning.era, &transaction)?;
+        sealed.erases = ledger::erases(&view, &transaction);
         let (store, windows) = (Arc::clone(&self.store), Arc::clone(&self.windows));
         let published = Arc::clone(&self.view);
         // To its end, whatever becomes of the caller: what is committed is also seen.

@@ -1,26 +1,37 @@
 //! The ledger: every transaction is a leaf of one Merkle tree, written with it, and what is signed
 //! about the tree holds for ever (reliability §8, L1-L5).
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Era, Hash, Leaf, Name, Transaction},
-    engine::ledger::{Tree, commitment, consistency, folded, inclusion, leaf_hash, parts},
+    domain::{Era, Hash, Kind, Leaf, Name, Timestamp, Transaction},
+    engine::{
+        follow::Beginning,
+        ledger::{Tree, commitment, consistency, folded, inclusion, leaf_hash, parts},
+    },
     manifest::{leaf_text, payloads},
-    wire::{note, signed::random},
+    runtime::simulated::aside,
+    wire::{
+        note,
+        signed::{Signer, random},
+    },
 };
 
 use super::{
     core::{Error, Planned, Registry},
-    store::{Entered, Sealed, Store, StoreError, Stored},
+    files::write_secret,
+    store::{Entered, Sealed},
+    view::View,
     workflow::Refused,
 };
 
-/// How many rows of the log are read at once.
-const ROWS: usize = 1_000;
+/// The file beside the store with what was last signed about the ledger.
+pub(super) const NOTE: &str = "ledger.checkpoint";
+/// How the row of the log says that an epoch begins.
+pub(super) const RECOVER: &str = "recover";
 
 /// A transaction's leaf, appended to `tree`.
 ///
@@ -28,16 +39,13 @@ const ROWS: usize = 1_000;
 ///
 /// A system without random numbers.
 pub(super) fn seal(tree: &mut Tree, era: Era, transaction: &Transaction) -> Result<Sealed, Error> {
-    let payloads = payloads(transaction);
-    let mut salts = Vec::with_capacity(payloads.len());
-    for _ in &payloads {
-        salts.push(random().map_err(Error::Unfit)?);
+    let payloads = payloads(transaction, &[]);
+    let (mut salts, mut commitments) = (Vec::new(), Vec::new());
+    for payload in &payloads {
+        let salt = random().map_err(Error::Unfit)?;
+        commitments.push(commitment(&salt, payload.as_deref().unwrap_or_default()));
+        salts.push(salt);
     }
-    let commitments: Vec<_> = salts
-        .iter()
-        .zip(&payloads)
-        .map(|(salt, payload)| commitment(salt, payload))
-        .collect();
     let text = leaf_text(era, transaction.revision, transaction.time, &commitments);
     let position = tree.size();
     let whole = tree.append(leaf_hash(&text));
@@ -46,147 +54,38 @@ pub(super) fn seal(tree: &mut Tree, era: Era, transaction: &Transaction) -> Resu
         text: text.into(),
         salts,
     };
-    Ok(Sealed { leaf, whole })
+    Ok(Sealed {
+        leaf,
+        whole,
+        erases: None,
+    })
 }
 
 /// The row of the log that begins an epoch.
-pub(super) fn beginning(
-    beginning: &crate::engine::follow::Beginning,
-    time: crate::domain::Timestamp,
-) -> Transaction {
+pub(super) fn beginning(beginning: &Beginning, time: Timestamp) -> Transaction {
     Transaction {
         revision: beginning.base.revision,
         time,
         principal: "registry".into(),
-        action: "recover".into(),
+        action: RECOVER.into(),
         edits: Vec::new(),
         removals: Vec::new(),
     }
 }
 
-/// Reads the whole log, as it is, against its leaves, the tree and what was signed; and what there
-/// is against the log (L1, L3). What does not fit is named, and nothing is begun with it.
-///
-/// # Errors
-///
-/// A store that fails, or that was changed by something else than this program.
-pub(super) async fn audited(
-    store: &dyn Store,
-    era: Era,
-    objects: &[Stored],
-) -> Result<Tree, Error> {
-    let signed = store.checkpoint().await?;
-    let (mut tree, mut after) = (Tree::default(), 0);
-    let mut fold: BTreeMap<Name, (u64, Option<Arc<str>>)> = BTreeMap::new();
-    let mut then = signed
-        .as_ref()
-        .and_then(|(size, _)| (*size == 0).then(|| tree.root()));
-    loop {
-        let rows = store.entered(after, ROWS).await?;
-        let Some(last) = rows.last() else { break };
-        after = last.transaction.revision;
-        for row in rows {
-            match &row.leaf {
-                // A log that is older than the ledger enters it once.
-                None if signed.is_none() => {
-                    let era = Era {
-                        epoch: row.epoch,
-                        ..era
-                    };
-                    let sealed = seal(&mut tree, era, &row.transaction)?;
-                    store.enter(row.transaction.revision, &sealed).await?;
-                }
-                None => return Err(altered(row.transaction.revision, "has no leaf")),
-                Some(leaf) => {
-                    if !fits(&row, leaf, era) {
-                        return Err(altered(
-                            row.transaction.revision,
-                            "is not what its leaf says",
-                        ));
-                    }
-                    tree.append(leaf_hash(&leaf.text));
-                }
-            }
-            if signed
-                .as_ref()
-                .is_some_and(|(size, _)| *size == tree.size())
-            {
-                then = Some(tree.root());
-            }
-            for edit in row.transaction.edits {
-                fold.insert(edit.name, (edit.revision, edit.manifest));
-            }
-        }
-    }
-    if let Some((size, text)) = signed {
-        let root = note::read(&text).filter(|said| said.size == size);
-        if then.is_none() || root.map(|said| said.root) != then {
-            return Err(Error::Store(StoreError::Failed(format!(
-                "the ledger is not the one that was signed at {size} entries: the file was changed by something else than this program; put a backup back"
-            ))));
-        }
-    }
-    for stored in objects {
-        let said = fold.remove(&stored.name);
-        if said != Some((stored.revision, stored.manifest.clone())) {
-            return Err(altered(
-                stored.log_revision,
-                &format!("does not lead to {} as it is", stored.name),
-            ));
-        }
-    }
-    match fold.keys().next() {
-        Some(name) => Err(altered(after, &format!("leads to {name}, which is gone"))),
-        None => Ok(tree),
-    }
+/// How a transaction says that a person is erased.
+pub(super) fn erasing(name: &Name) -> String {
+    format!("erase {name}")
 }
 
-fn altered(revision: u64, how: &str) -> Error {
-    Error::Store(StoreError::Failed(format!(
-        "revision {revision} of the log {how}: the file was changed by something else than this program; put a backup back"
-    )))
-}
-
-/// Whether a row of the log is what its leaf commits to.
-fn fits(row: &Entered, leaf: &Leaf, era: Era) -> bool {
-    let payloads = payloads(&row.transaction);
-    if leaf.salts.len() != payloads.len() {
-        return false;
-    }
-    let mut said = leaf
-        .text
-        .lines()
-        .filter_map(|line| line.strip_prefix("entry "));
-    let mut commitments = Vec::with_capacity(payloads.len());
-    for (place, (salt, payload)) in leaf.salts.iter().zip(&payloads).enumerate() {
-        let said = said.next().and_then(unhex);
-        // Of what was erased only the commitment is left.
-        let erased = place
-            .checked_sub(1)
-            .is_some_and(|at| row.erased.contains(&at));
-        match (erased, said) {
-            (true, Some(said)) => commitments.push(said),
-            (true, None) => return false,
-            (false, _) => commitments.push(commitment(salt, payload)),
-        }
-    }
-    let Transaction { revision, time, .. } = row.transaction;
-    let era = Era {
-        epoch: row.epoch,
-        ..era
+/// What the ledger has come to, signed.
+fn signed_now(view: &View, signers: &[&Signer]) -> String {
+    let checkpoint = note::Checkpoint {
+        era: view.beginning.era,
+        size: view.ledger.size(),
+        root: view.ledger.root(),
     };
-    *leaf.text == *leaf_text(era, revision, time, &commitments)
-}
-
-fn unhex(text: &str) -> Option<Hash> {
-    let mut hash = Hash::default();
-    if text.len() != 64 {
-        return None;
-    }
-    for (byte, at) in hash.iter_mut().zip((0..64_usize).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(at..at.saturating_add(2))?, 16).ok()?;
-    }
-    Some(hash)
+    note::write(&checkpoint, signers)
 }
 
 /// What proves that a leaf is in the ledger, offline.
@@ -218,27 +117,73 @@ impl Registry {
         Ok(Some(folded(&self.store.nodes(&parts(&(0..size))).await?)))
     }
 
-    /// What is signed about the ledger as it is: signed once, and kept, after all it speaks of is
-    /// durable (L2, L3).
+    /// What is signed about the ledger as it is: signed and kept after all it speaks of is durable
+    /// (L2, L3). A registry that may not be changed signs nothing new.
     pub(super) async fn checkpoint(&self) -> Result<(u64, Box<str>), Error> {
         let _turn = self.signing.lock().await;
         let view = self.view();
         let size = view.ledger.size();
-        if let Some((signed, note)) = self.store.checkpoint().await?
-            && signed >= size
+        let known = self.store.checkpoint().await?;
+        if let Some((signed, note)) = known
+            && (signed >= size || view.read_only.is_some())
+            && note::vouched(&note, self.pin()).is_some()
         {
             return Ok((signed, note));
         }
-        let text = note::write(
-            &note::Checkpoint {
-                era: view.beginning.era,
-                size,
-                root: view.ledger.root(),
-            },
-            &self.signer,
-        );
-        self.store.keep_checkpoint(size, &text).await?;
-        Ok((size, text.into()))
+        let note = signed_now(&view, &[&self.signer]);
+        self.store.keep_checkpoint(size, &note).await?;
+        self.keep_beside(note.clone()).await?;
+        Ok((size, note.into()))
+    }
+
+    /// Signs what the ledger has come to with the next key as well, before it replaces ours.
+    pub(super) async fn checkpoint_for(&self, next: &Signer) -> Result<(), Error> {
+        let view = self.view();
+        let note = signed_now(&view, &[&self.signer, next]);
+        let size = view.ledger.size();
+        self.store.keep_checkpoint(size, &note).await?;
+        self.keep_beside(note).await
+    }
+
+    async fn keep_beside(&self, note: String) -> Result<(), Error> {
+        let Some(path) = self.kept_note.clone() else {
+            return Ok(());
+        };
+        aside(move || write_secret(&path, note.as_bytes()))
+            .await
+            .and_then(|written| written.map_err(|error| error.to_string()))
+            .map_err(|why| Error::Unfit(format!("{NOTE}: {why}")))
+    }
+
+    /// Holds the ledger against what was last signed about it and kept beside the store. One that
+    /// has lost something is not gone on with before an operator says so.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub(super) async fn remember(&self, path: &Path) -> Result<(), Error> {
+        let Some(said) = std::fs::read_to_string(path)
+            .ok()
+            .and_then(|text| note::vouched(&text, self.pin()))
+        else {
+            return Ok(());
+        };
+        if said.era != self.view().beginning.era {
+            return Ok(());
+        }
+        let root = self.root_at(said.size).await?;
+        if root == Some(said.root) {
+            return Ok(());
+        }
+        let size = said.size;
+        let lost = |view: &View| {
+            Some(format!(
+                "its ledger has {} entries and is not the one that was signed at {size}: it was put back from an older copy, or changed; run `exeat registry recover`",
+                view.ledger.size()
+            ))
+        };
+        self.stop_writing_if(lost).await;
+        Ok(())
     }
 
     /// What proves that a transaction is in the ledger; nothing if there is none of that revision.
@@ -287,6 +232,7 @@ impl Registry {
     ///
     /// A person who is there, or never was.
     pub(super) async fn erase(&self, by: &str, name: &Name) -> Result<usize, Refused> {
+        let entries = self.edits_of(name).await?;
         self.write(|view, draft| {
             let known = view.objects.get(name);
             match known.map(|stored| stored.manifest.is_some()) {
@@ -302,7 +248,7 @@ impl Registry {
                 revision: draft.revision,
                 time: draft.time,
                 principal: by.into(),
-                action: format!("erase {name}").into(),
+                action: erasing(name).into(),
                 edits: Vec::new(),
                 removals: Vec::new(),
             };
@@ -315,8 +261,40 @@ impl Registry {
             Ok((Some(planned), ()))
         })
         .await?;
-        Ok(self.store.erase(name).await.map_err(Error::Store)?)
+        Ok(entries)
     }
+
+    /// The revision after which there are `last` changes; 0 where there are no more.
+    pub(super) async fn before_the_last(&self, last: u64) -> Result<u64, Error> {
+        let size = self.view().ledger.size();
+        let Some(before) = size
+            .checked_sub(last)
+            .and_then(|first| first.checked_sub(1))
+        else {
+            return Ok(0);
+        };
+        Ok(self.store.revision_at(before).await?.unwrap_or(0))
+    }
+
+    /// How many manifests of an object the log holds.
+    async fn edits_of(&self, name: &Name) -> Result<usize, Error> {
+        let past = self
+            .store
+            .history(name, u64::MAX >> 1, usize::MAX >> 1)
+            .await?;
+        Ok(past
+            .iter()
+            .filter(|stored| stored.manifest.is_some())
+            .count())
+    }
+}
+
+/// What a transaction erases, if that is what it says.
+pub(super) fn erases(view: &View, transaction: &Transaction) -> Option<Name> {
+    let id = transaction.action.strip_prefix("erase Person ")?;
+    let name = Name::new(Kind::Person, id);
+    let removed = view.objects.get(&name)?.manifest.is_none();
+    removed.then_some(name)
 }
 
 /// How long changes are gathered before something is signed about them.
@@ -329,13 +307,15 @@ pub(super) async fn checkpoints(
 ) -> Result<(), String> {
     let mut changes = registry.changes();
     loop {
-        if let Err(error) = registry.checkpoint().await {
-            tracing::error!(%error, "the ledger cannot be signed; it is tried again");
-        }
+        let signed = registry.checkpoint().await;
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
             () = sleep(GATHER) => {}
+        }
+        if let Err(error) = signed {
+            tracing::error!(%error, "the ledger cannot be signed; it is tried again");
+            continue;
         }
         tokio::select! {
             biased;

@@ -8,6 +8,7 @@ mod cases;
 mod cohort;
 mod core;
 mod files;
+mod fsck;
 mod incidents;
 mod instances;
 mod ledger;

@@ -1,10 +1,12 @@
 //! Checkpoints of the ledger: signed notes as in C2SP `signed-note` and `tlog-checkpoint`.
 
+use std::fmt::Write as _;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::domain::{Era, Hash, LogId};
 
-use super::signed::{Signer, hex, sha256};
+use super::signed::{Pin, Signer, hex, sha256};
 
 /// What is signed about the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,20 +26,49 @@ fn origin(era: Era) -> String {
     format!("exeat/{}/{}", hex(&era.log.0), era.epoch)
 }
 
-/// A checkpoint as a signed note.
-pub fn write(checkpoint: &Checkpoint, signer: &Signer) -> String {
+/// What a signature line calls a key: type 1 is Ed25519.
+fn key_id(origin: &str, pin: &Pin) -> Vec<u8> {
+    let id = sha256(&[origin.as_bytes(), b"\n\x01", pin.bytes()].concat());
+    id.get(..4).unwrap_or_default().to_vec()
+}
+
+/// A checkpoint as a note, signed by each of `signers`.
+pub fn write(checkpoint: &Checkpoint, signers: &[&Signer]) -> String {
     let Checkpoint { era, size, root } = checkpoint;
     let origin = origin(*era);
     let text = format!("{origin}\n{size}\n{}\n", STANDARD.encode(root));
-    // The signature's type 1 is Ed25519.
-    let id = sha256(&[origin.as_bytes(), b"\n\x01", signer.pin().bytes()].concat());
-    let id = id.get(..4).unwrap_or_default();
-    let signature = STANDARD.encode([id, &signer.raw(text.as_bytes())].concat());
-    format!("{text}\n\u{2014} {origin} {signature}\n")
+    let mut note = format!("{text}\n");
+    for signer in signers {
+        let id = key_id(&origin, signer.pin());
+        let signature = STANDARD.encode([id, signer.raw(text.as_bytes())].concat());
+        // Writing to a string does not fail.
+        let _ = writeln!(note, "\u{2014} {origin} {signature}");
+    }
+    note
+}
+
+/// What a note says that the key behind `pin` signed; nothing if it did not.
+pub fn vouched(note: &str, pin: &Pin) -> Option<Checkpoint> {
+    let (text, signatures) = note.split_once("\n\n")?;
+    let text = format!("{text}\n");
+    let said = read(&text)?;
+    let origin = origin(said.era);
+    let id = key_id(&origin, pin);
+    let signed = signatures.lines().any(|line| {
+        let signature = line
+            .strip_prefix("\u{2014} ")
+            .and_then(|line| line.strip_prefix(&origin)?.strip_prefix(' '))
+            .and_then(|signature| STANDARD.decode(signature).ok());
+        let signature = signature
+            .as_deref()
+            .and_then(|bytes| bytes.strip_prefix(&*id));
+        signature.is_some_and(|signature| pin.vouches(text.as_bytes(), signature))
+    });
+    signed.then_some(said)
 }
 
 /// What a note says; its signature is not looked at. Nothing if it is no checkpoint.
-pub fn read(note: &str) -> Option<Checkpoint> {
+fn read(note: &str) -> Option<Checkpoint> {
     let mut lines = note.lines();
     let (log, epoch) = lines.next()?.strip_prefix("exeat/")?.split_once('/')?;
     let mut bytes = [0_u8; 16];

@@ -132,6 +132,13 @@ impl Pin {
         &self.0
     }
 
+    /// Whether the key's private half signed `bytes` as they are.
+    pub(super) fn vouches(&self, bytes: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0)
+            .verify(bytes, signature)
+            .is_ok()
+    }
+
     /// What statements name it by.
     pub fn id(&self) -> String {
         hex(digest(&SHA256, &self.0)

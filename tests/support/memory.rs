@@ -31,6 +31,20 @@ impl Held {
     fn enter(&mut self, epoch: u64, sealed: &Sealed) {
         self.leaves.push((epoch, sealed.leaf.clone()));
         self.nodes.extend(sealed.whole.iter().copied());
+        let Some(name) = &sealed.erases else { return };
+        // The row that says so holds nothing of it.
+        for (transaction, (_, leaf)) in self.log.iter_mut().zip(&mut self.leaves) {
+            let mut at = 1;
+            for (place, edit) in transaction.edits.iter_mut().enumerate() {
+                let key = (transaction.revision, place);
+                let had = edit.manifest.is_some() || self.erased.contains(&key);
+                if edit.name == *name && edit.manifest.take().is_some() {
+                    leaf.salts[at + 1] = [0; 16];
+                    self.erased.insert(key);
+                }
+                at += if had { 2 } else { 1 };
+            }
+        }
     }
 
     fn head(&self) -> Head {
@@ -66,6 +80,14 @@ impl Held {
     }
 }
 
+/// The subtrees that are whole with a leaf.
+fn whole_with(leaf: u64) -> impl Iterator<Item = Node> {
+    (0..=(leaf + 1).trailing_zeros()).map(move |level| Node {
+        level: u8::try_from(level).unwrap(),
+        place: ((leaf + 1) >> level) - 1,
+    })
+}
+
 /// Everything committed so far.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Mutex<Held>>);
@@ -92,6 +114,7 @@ impl Store for Memory {
                 .last()
                 .map_or(Timestamp::from_micros(0), |last| last.time),
             copied: false,
+            unentered: false,
         })
     }
 
@@ -168,12 +191,21 @@ impl Store for Memory {
                     .filter(|(revision, _)| *revision == transaction.revision)
                     .map(|(_, place)| *place)
                     .collect(),
+                whole: whole_with(leaf.position)
+                    .map(|node| (node, held.nodes[&node]))
+                    .collect(),
             })
             .collect())
     }
 
-    async fn enter(&self, _: u64, _: &Sealed) -> Result<(), StoreError> {
+    async fn enter(&self, _: &[(u64, Sealed)], _: &str) -> Result<(), StoreError> {
         unreachable!("this log is never older than its ledger")
+    }
+
+    async fn revision_at(&self, position: u64) -> Result<Option<u64>, StoreError> {
+        let held = self.held();
+        let row = held.log.get(usize::try_from(position).unwrap());
+        Ok(row.map(|row| row.revision))
     }
 
     async fn nodes(&self, wanted: &[Node]) -> Past<Hash> {
@@ -185,7 +217,7 @@ impl Store for Memory {
 
     async fn keep_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
         let mut held = self.held();
-        held.checkpoints.entry(size).or_insert_with(|| note.into());
+        held.checkpoints.insert(size, note.into());
         Ok(())
     }
 
@@ -193,22 +225,6 @@ impl Store for Memory {
         let held = self.held();
         let last = held.checkpoints.last_key_value();
         Ok(last.map(|(size, note)| (*size, note.clone())))
-    }
-
-    async fn erase(&self, name: &Name) -> Result<usize, StoreError> {
-        let mut held = self.held();
-        let held = &mut *held;
-        let mut count = 0;
-        for (transaction, (_, leaf)) in held.log.iter_mut().zip(&mut held.leaves) {
-            for (place, edit) in transaction.edits.iter_mut().enumerate() {
-                if edit.name == *name && edit.manifest.take().is_some() {
-                    leaf.salts[place + 1] = [0; 16];
-                    held.erased.insert((transaction.revision, place));
-                    count += 1;
-                }
-            }
-        }
-        Ok(count)
     }
 
     async fn begin(

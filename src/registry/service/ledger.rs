@@ -21,26 +21,28 @@ const LARGE: usize = 16 << 20;
 pub(crate) struct LedgerCalls(pub(in crate::registry) Arc<Registry>);
 
 fn leaf_message(entered: Entered) -> v1::Leaf {
-    let payloads = payloads(&entered.transaction);
+    let payloads = payloads(&entered.transaction, &entered.erased);
     let leaf = entered.leaf;
     let salts = leaf.as_ref().map_or(&[][..], |leaf| &leaf.salts);
-    let entries = salts.iter().zip(payloads).enumerate();
-    let entries = entries
-        .map(|(place, (salt, payload))| {
-            let at = place.checked_sub(1);
-            let erased = at.is_some_and(|at| entered.erased.contains(&at));
-            v1::Entry {
-                salt: if erased { Vec::new() } else { salt.to_vec() },
-                payload: if erased { String::new() } else { payload },
-                erased,
-            }
-        })
-        .collect();
+    let entries = salts
+        .iter()
+        .zip(payloads)
+        .map(|(salt, payload)| match payload {
+            Some(payload) => v1::Entry {
+                salt: salt.to_vec(),
+                payload,
+                erased: false,
+            },
+            None => v1::Entry {
+                erased: true,
+                ..v1::Entry::default()
+            },
+        });
     v1::Leaf {
         position: leaf.as_ref().map_or(0, |leaf| leaf.position),
         revision: entered.transaction.revision,
+        entries: entries.collect(),
         text: leaf.map_or_else(String::new, |leaf| leaf.text.into()),
-        entries,
     }
 }
 
@@ -57,8 +59,13 @@ impl LedgerCalls {
         let v1::ListLeavesRequest {
             after_revision,
             page_size,
+            last,
         } = message;
-        let rows = self.0.entered(after_revision, page(page_size)).await?;
+        let after = match last {
+            0 => after_revision,
+            last => self.0.before_the_last(last).await?,
+        };
+        let rows = self.0.entered(after, page(page_size)).await?;
         let (mut leaves, mut bytes) = (Vec::new(), 0_usize);
         for row in rows {
             let leaf = leaf_message(row);

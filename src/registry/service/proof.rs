@@ -84,7 +84,6 @@ pub(super) fn proven(
     trust: &Trust,
     view: &View,
     registry: &Registry,
-    witnessed: Witnessed,
 ) -> Proven {
     let ours = view.beginning.era;
     let v1::HeldProof {
@@ -103,10 +102,7 @@ pub(super) fn proven(
         revision,
         sequence: 0,
     };
-    let mut forked = match witnessed {
-        Witnessed::Fits => None,
-        Witnessed::Differs => Some(view.head),
-    };
+    let mut forked = None;
     if let Ok(beat) = trust.open::<v1::HeartbeatStatement>(Purpose::Heartbeat, heartbeat.as_ref())
         && let Ok(head) = head(beat.head.as_ref())
     {

@@ -28,7 +28,7 @@ use crate::{
 
 use super::{
     opened,
-    proof::{Proven, proven, witnessed},
+    proof::{Proven, Witnessed, proven, witnessed},
     report::Reporting,
 };
 
@@ -333,7 +333,13 @@ impl Sync {
             let proof = hello.proof.unwrap_or_default();
             let seen = witnessed(&proof, &trust, &self.registry).await?;
             let lost = |view: &View| {
-                let what = match proven(&proof, &caller, &trust, view, &self.registry, seen) {
+                if seen == Witnessed::Differs {
+                    return Some(format!(
+                        "`{}` saw another ledger, in this registry's own words: the file was changed by something else than this program; put the right one back",
+                        caller.identity
+                    ));
+                }
+                let what = match proven(&proof, &caller, &trust, view, &self.registry) {
                     Proven::Fits => return None,
                     Proven::Beyond(of, at) => format!(
                         "`{}` holds {of} revision {} and removal {} in this registry's own words, and it has come to {ours} revision {} and removal {}",

@@ -73,6 +73,8 @@ pub struct Kept {
     pub head: Head,
     /// The time of the last transaction.
     pub time: Timestamp,
+    /// Whether the log has yet to enter its ledger: it is older.
+    pub unentered: bool,
     /// Whether this is a copy that was made for safety, and not the registry that went on.
     pub copied: bool,
 }
@@ -97,6 +99,8 @@ pub struct Sealed {
     pub leaf: Leaf,
     /// The leaf's own digest first.
     pub whole: Vec<(Node, Hash)>,
+    /// Whose past manifests are erased with it, for good, and the salts that would prove a guess.
+    pub erases: Option<Name>,
 }
 
 /// A row of the log as the ledger has it.
@@ -110,6 +114,8 @@ pub struct Entered {
     pub leaf: Option<Leaf>,
     /// Which of its edits were erased, by place.
     pub erased: Vec<usize>,
+    /// The subtrees that are whole with its leaf, as they are kept.
+    pub whole: Vec<(Node, Hash)>,
 }
 
 /// How many digests of one facet, as one sidecar saw them, are kept.
@@ -145,19 +151,19 @@ pub trait Store: Send + Sync + fmt::Debug {
         time: Timestamp,
         sealed: &Sealed,
     ) -> Result<(), StoreError>;
-    /// The log after a revision with its leaves, in order.
+    /// The log after a revision with its leaves, in order; fewer where they are large.
     async fn entered(&self, after: u64, most: usize) -> Past<Entered>;
-    /// Keeps the leaf of a row of the log that is older than the ledger.
-    async fn enter(&self, revision: u64, sealed: &Sealed) -> Result<(), StoreError>;
+    /// Keeps the leaves of a log that is older than the ledger, all of them, and what is signed
+    /// about them.
+    async fn enter(&self, rows: &[(u64, Sealed)], note: &str) -> Result<(), StoreError>;
+    /// The revision of a leaf; nothing if there is none.
+    async fn revision_at(&self, position: u64) -> Result<Option<u64>, StoreError>;
     /// Digests of whole subtrees, as asked; what is not there is an error.
     async fn nodes(&self, wanted: &[Node]) -> Past<Hash>;
-    /// Keeps what was signed about the first `size` leaves.
+    /// Keeps what was signed about the first `size` leaves; signed again, that is kept.
     async fn keep_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError>;
     /// What was last signed, and about how many leaves.
     async fn checkpoint(&self) -> Result<Option<(u64, Box<str>)>, StoreError>;
-    /// Erases what an object was from the log, for good, with the salts that would prove a guess;
-    /// tells how many of its edits.
-    async fn erase(&self, name: &Name) -> Result<usize, StoreError>;
     /// Keeps what a sidecar saw; told twice, it is kept once. Of one facet a sidecar's latest
     /// [`OBSERVED`] are kept.
     async fn observe(&self, sidecar: &str, observed: &[Observed]) -> Result<(), StoreError>;

@@ -205,10 +205,11 @@ impl Store for Sqlite {
             .bind(number(fresh.epoch))
             .execute(&self.writer)
             .await?;
-        let row =
-            sqlx::query("SELECT log_id, epoch, base_revision, base_sequence, copied FROM registry")
-                .fetch_one(&self.writer)
-                .await?;
+        let row = sqlx::query(
+            "SELECT log_id, epoch, base_revision, base_sequence, copied, entered FROM registry",
+        )
+        .fetch_one(&self.writer)
+        .await?;
         let log = LogId::from_slice(&row.try_get::<Vec<u8>, _>(0)?);
         let head = sqlx::query(HEAD).fetch_one(&self.writer).await?;
         Ok(Kept {
@@ -225,6 +226,7 @@ impl Store for Sqlite {
             head: head_of(&head)?,
             time: Timestamp::from_micros(head.try_get(2)?),
             copied: row.try_get::<i64, _>(4)? != 0,
+            unentered: row.try_get::<i64, _>(5)? == 0,
         })
     }
 
@@ -281,6 +283,12 @@ impl Store for Sqlite {
         }
         leaves::enter(&mut work, transaction.revision, sealed).await?;
         work.commit().await?;
+        if sealed.erases.is_some() {
+            // What is erased does not stay in the write-ahead log either.
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+                .execute(&self.writer)
+                .await?;
+        }
         Ok(())
     }
 
@@ -319,11 +327,30 @@ impl Store for Sqlite {
         leaves::entered(&self.readers, after, most).await
     }
 
-    async fn enter(&self, revision: u64, sealed: &Sealed) -> Result<(), StoreError> {
+    async fn enter(&self, rows: &[(u64, Sealed)], note: &str) -> Result<(), StoreError> {
         let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        leaves::enter(&mut work, revision, sealed).await?;
+        for (revision, sealed) in rows {
+            leaves::enter(&mut work, *revision, sealed).await?;
+        }
+        sqlx::query("INSERT INTO checkpoints (size, note) VALUES (?, ?)")
+            .bind(i64::try_from(rows.len()).unwrap_or(i64::MAX))
+            .bind(note)
+            .execute(&mut *work)
+            .await?;
+        sqlx::query("UPDATE registry SET entered = 1")
+            .execute(&mut *work)
+            .await?;
         work.commit().await?;
         Ok(())
+    }
+
+    async fn revision_at(&self, position: u64) -> Result<Option<u64>, StoreError> {
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT revision FROM leaves WHERE position = ?")
+                .bind(number(position))
+                .fetch_optional(&self.readers)
+                .await?;
+        found.map(count).transpose()
     }
 
     async fn nodes(&self, wanted: &[Node]) -> Past<Hash> {
@@ -331,7 +358,7 @@ impl Store for Sqlite {
     }
 
     async fn keep_checkpoint(&self, size: u64, note: &str) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO checkpoints (size, note) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        sqlx::query("INSERT INTO checkpoints (size, note) VALUES (?, ?) ON CONFLICT (size) DO UPDATE SET note = excluded.note")
             .bind(number(size))
             .bind(note)
             .execute(&self.writer)
@@ -348,10 +375,6 @@ impl Store for Sqlite {
             Ok((count(row.try_get(0)?)?, note.into()))
         };
         row.map(read).transpose()
-    }
-
-    async fn erase(&self, name: &Name) -> Result<usize, StoreError> {
-        leaves::erase(&self.writer, name).await
     }
 
     async fn begin(

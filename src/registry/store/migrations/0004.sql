@@ -7,11 +7,12 @@ CREATE TABLE leaves (
   salts     BLOB    NOT NULL
 ) STRICT;
 
+-- A subtree by the leaf it is whole with: it ends there, and is of 2^level leaves.
 CREATE TABLE nodes (
+  leaf   INTEGER NOT NULL,
   level  INTEGER NOT NULL,
-  place  INTEGER NOT NULL,
   hash   BLOB    NOT NULL,
-  PRIMARY KEY (level, place)
+  PRIMARY KEY (leaf, level)
 ) STRICT, WITHOUT ROWID;
 
 -- What was signed about it.
@@ -22,3 +23,7 @@ CREATE TABLE checkpoints (
 
 -- What was erased for good: the leaf stays, and proves as before.
 ALTER TABLE edits ADD COLUMN erased INTEGER NOT NULL DEFAULT 0;
+
+-- A log that is older than its ledger enters it once.
+ALTER TABLE registry ADD COLUMN entered INTEGER NOT NULL DEFAULT 1;
+UPDATE registry SET entered = 0;
