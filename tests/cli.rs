@@ -65,8 +65,8 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
         "tier HIGH, computed; waits for 1 control_owner for acme, 1 risk_officer for acme",
         "dana approves it herself   refused",
         "still waits for 1 risk_officer for acme",
-        "EX-2 is approved, signed, and in force at the sidecar",
-        "✓ ALLOWED by exception  EX-2",
+        " is approved, signed, and in force at the sidecar",
+        "✓ ALLOWED by exception  EX-",
         "model: sha256:",
         "purpose: customer-support ≠ billing",
         "would match, but EXC_REVOKED",
@@ -76,6 +76,11 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
         "compliant calls went on meanwhile, and still do",
         "params.row_limit = 1000",
         "RELIED_ON",
+        "sam, who is on call, declares INC-7",
+        "owes 1 control_owner for acme afterwards, 1 risk_officer for acme afterwards",
+        "the override is revoked with it: refused again",
+        "changes hold",
+        "is not what was committed to",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }

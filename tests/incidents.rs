@@ -267,6 +267,18 @@ async fn many_overrides_and_one_that_goes_on_need_two_persons_and_then_a_waiver(
     let agents: String = (1..=4).map(|n| agent(&format!("a{n}"))).collect();
     world.admin.apply(&agents).await.unwrap();
     open(&mut erin, "INC-1", "team").await.unwrap();
+    // A waiver before is none of them: an override goes on from overrides alone.
+    let waiver = ask(
+        &mut alice,
+        &Ask {
+            agent: "a1",
+            ..PLAIN
+        },
+    )
+    .await
+    .unwrap();
+    let mut bob = world.as_who("user:bob").await;
+    assert_eq!(approve(&mut bob, &waiver).await.unwrap().state, "APPROVED");
     let names = ["a1", "a2", "a3"];
     for agent in names {
         let case = request(

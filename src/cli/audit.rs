@@ -249,16 +249,44 @@ async fn export(
     out: Option<&Path>,
     screen: &mut Screen,
 ) -> Result<Exit, Exit> {
-    // Signed first: what comes after it is not part of this export.
-    let (note, size) = checkpoint(&mut registry).await?;
     let mut sink = Sink::new(out)?;
-    sink.line(&json!({"format": "exeat-ledger/v1"}))?;
+    let size = exported(&mut registry, |line| sink.line(line)).await?;
+    sink.finish()?;
+    if let Some(out) = out {
+        screen.hint(&format!(
+            "{size} changes; check them with `exeat audit verify {} --key ed25519:…`",
+            out.display()
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+/// Everything that was accepted, as the text of an export.
+pub(super) async fn whole(registry: &mut Registry) -> Result<String, Exit> {
+    let mut text = String::new();
+    exported(registry, |line| {
+        text.push_str(&line.to_string());
+        text.push('\n');
+        Ok(())
+    })
+    .await?;
+    Ok(text)
+}
+
+/// The lines of an export; tells of how many changes.
+async fn exported(
+    registry: &mut Registry,
+    mut take: impl FnMut(&Json) -> Result<(), Exit>,
+) -> Result<u64, Exit> {
+    // Signed first: what comes after it is not part of this export.
+    let (note, size) = checkpoint(registry).await?;
+    take(&json!({"format": "exeat-ledger/v1"}))?;
     let (mut after, mut left) = (0, size);
     while left > 0 {
-        let leaves = page(&mut registry, after, 0).await?;
+        let leaves = page(registry, after, 0).await?;
         let Some(last) = leaves.last() else {
             return Err(Exit::Unexpected(format!(
-                "the registry signed {size} entries and has {left} fewer"
+                "the registry signed {size} changes and has {left} fewer"
             )));
         };
         after = last.revision;
@@ -266,19 +294,12 @@ async fn export(
             .iter()
             .take(usize::try_from(left).unwrap_or(usize::MAX))
         {
-            sink.line(&line(leaf))?;
+            take(&line(leaf))?;
             left = left.saturating_sub(1);
         }
     }
-    sink.line(&json!({"checkpoint": note}))?;
-    sink.finish()?;
-    if let Some(out) = out {
-        screen.hint(&format!(
-            "{size} entries; check them with `exeat audit verify {} --key ed25519:…`",
-            out.display()
-        ));
-    }
-    Ok(Exit::Done)
+    take(&json!({"checkpoint": note}))?;
+    Ok(size)
 }
 
 fn named(what: &str) -> Result<v1::prove_leaf_request::Which, Exit> {

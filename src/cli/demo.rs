@@ -6,22 +6,26 @@ use std::{
 };
 
 use tokio::{sync::oneshot, time::sleep};
-use tonic::transport::Channel;
 
 use crate::{
+    audit::{Key, verify},
     domain::{Facet, Timestamp},
     runtime::clock::Clock,
-    wire::v1::{self, check_service_client::CheckServiceClient},
+    wire::v1,
 };
 
 use super::{
-    ask::fields,
+    audit::whole,
     client::{over_unix, refused},
     dev::Pair,
     init::{files, request},
     reach::Registry,
     run::Exit,
-    screen::{BOLD, DIM, Screen, grounds, headline, styled},
+    screen::{BOLD, DIM, GOOD, Screen, styled},
+    telling::{
+        Client, allowed, approve, ask, chapter, harmless, in_force, requested, scene, unexpected,
+        until,
+    },
 };
 
 /// A folder that is removed at the end.
@@ -33,8 +37,6 @@ impl Drop for Scratch {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
-
-type Client = CheckServiceClient<Channel>;
 
 /// A tier's lease in the demo: short, so that one can wait for its end.
 const LEASE: &str = "---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: LOW\nlease_ttl: 1s\n---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: MODERATE\nlease_ttl: 1s\n---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: HIGH\nlease_ttl: 1s\n";
@@ -84,10 +86,6 @@ pub(super) async fn demo(screen: &mut Screen) -> Result<Exit, Exit> {
     told?;
     held.map_err(|e| unexpected(&e))?;
     Ok(Exit::Done)
-}
-
-fn unexpected(error: &dyn std::fmt::Display) -> Exit {
-    Exit::Unexpected(error.to_string())
 }
 
 struct Story<'a> {
@@ -147,7 +145,7 @@ impl Story<'_> {
         let id = self
             .grant(&request, &mut dana, &mut priya, &mut erin)
             .await?;
-        until(&mut client, allowed).await?;
+        until(&mut client, "customer-support", allowed).await?;
         let screen = &mut *self.screen;
         screen.say(&format!(
             "      … {id} is approved, signed, and in force at the sidecar\n"
@@ -165,9 +163,11 @@ impl Story<'_> {
         let elsewhere = ask(&mut client, "billing", &[]).await?;
         scene(screen, 5, "the same export for another purpose", &elsewhere)?;
         self.revoke(&mut client, &id).await?;
+        self.overrides(&mut client, &request, &mut dana).await?;
         let more = request.replace("max_uses: 3", "max_uses: 10000");
         self.quietly(&more, &mut dana, &mut priya, &mut erin)
             .await?;
+        let (ledger, key) = self.ledger().await?;
         self.outlast(&mut client, registry_end).await?;
 
         let explained = client
@@ -180,11 +180,12 @@ impl Story<'_> {
         let screen = self.screen;
         chapter(
             screen,
-            8,
+            9,
             "an auditor asks: was the export justified at the moment it was made?",
         )?;
         screen.explanation(&explained)?;
         screen.say("")?;
+        audited(screen, &ledger, &key)?;
         screen.hint(" Try it yourself:   exeat init my-agents && cd my-agents && exeat test");
         Ok(())
     }
@@ -269,7 +270,7 @@ impl Story<'_> {
             .map_err(|status| unexpected(&status))?
             .into_inner()
             .receipt;
-        let revoked = until(client, |decision| !allowed(decision)).await?;
+        let revoked = until(client, "customer-support", |decision| !allowed(decision)).await?;
         let took = clock.elapsed().saturating_sub(began).as_secs_f64() * 1_000.0;
         let sequence = receipt
             .and_then(|receipt| receipt.removal)
@@ -290,13 +291,71 @@ impl Story<'_> {
         ))?)
     }
 
+    /// An incident: one person lets it happen, and it ends with the incident.
+    async fn overrides(
+        &mut self,
+        client: &mut Client,
+        request: &str,
+        dana: &mut Registry,
+    ) -> Result<(), Exit> {
+        let mut sam = self.joins("user:sam", v1::Role::Approver).await?;
+        let declares = v1::OpenIncidentRequest {
+            id: "INC-7".into(),
+            domain: "acme".into(),
+            title: "every invoice of November is wrong".into(),
+        };
+        let opened = sam.incidents.open_incident(declares).await;
+        opened.map_err(|status| unexpected(&status))?;
+        let asked = request
+            .replace("WAIVER", "INCIDENT_OVERRIDE")
+            .replace("[customer-support]", "[billing]")
+            .replace("{duration: 4h}", "{duration: 1h}\nincident_ref: INC-7");
+        let case = requested(dana, &asked).await?;
+        let begun = approve(&mut sam, &case).await?;
+        let excepted = until(client, "billing", allowed).await?;
+        scene(
+            self.screen,
+            7,
+            "at night every invoice is wrong: sam, who is on call, declares INC-7 and lets the export happen for an hour",
+            &excepted,
+        )?;
+        self.screen.say(&format!(
+            "      {} owes {} within a day, and how it was undone within three",
+            begun.id,
+            begun.open_seats.join(", ")
+        ))?;
+        let ends = v1::ResolveIncidentRequest { id: "INC-7".into() };
+        let resolved = sam.incidents.resolve_incident(ends).await;
+        resolved.map_err(|status| unexpected(&status))?;
+        until(client, "billing", |decision| !allowed(decision)).await?;
+        Ok(self.screen.say(
+            "      … sam resolves INC-7, and the override is revoked with it: refused again\n",
+        )?)
+    }
+
+    /// Everything that was accepted so far, as an auditor takes it away, and the key it is signed
+    /// with.
+    async fn ledger(&mut self) -> Result<(String, String), Exit> {
+        let lines = whole(&mut self.registry).await?;
+        let status = self
+            .registry
+            .fleet
+            .get_status(v1::GetStatusRequest {})
+            .await;
+        let key = status
+            .map_err(|status| unexpected(&status))?
+            .into_inner()
+            .key_pin;
+        Ok((lines, key))
+    }
+
     /// Takes the registry away: exceptions end with the lease, compliant calls go on.
     async fn outlast(
         &mut self,
         client: &mut Client,
         registry_end: oneshot::Sender<()>,
     ) -> Result<(), Exit> {
-        until(client, allowed).await?;
+        until(client, "customer-support", allowed).await?;
         let clock = Clock::system();
         let began = clock.elapsed();
         drop(registry_end);
@@ -315,7 +374,7 @@ impl Story<'_> {
         let still = harmless(client).await?;
         scene(
             self.screen,
-            7,
+            8,
             "a second exception is in use when the registry goes away; its lease is one second here",
             &lapsed,
         )?;
@@ -326,149 +385,29 @@ impl Story<'_> {
     }
 }
 
-async fn requested(who: &mut Registry, content: &str) -> Result<v1::Case, Exit> {
-    let request = v1::RequestExceptionRequest {
-        file: Some(v1::ManifestFile {
-            name: "export_request.yaml".into(),
-            content: content.into(),
-        }),
-        ..v1::RequestExceptionRequest::default()
+/// Whether what was accepted is still what was accepted; and that one changed letter is seen.
+fn audited(screen: &mut Screen, ledger: &str, key: &str) -> Result<(), Exit> {
+    chapter(
+        screen,
+        10,
+        "and was any of it written anew since? The ledger, checked offline by code that shares nothing with the registry",
+    )?;
+    let keys = [Key::parse(key).map_err(Exit::Unexpected)?];
+    let held = verify(ledger.as_bytes(), &keys, &[]).map_err(|broken| unexpected(&broken))?;
+    screen.say(&format!(
+        "    {} {} entries in {} changes hold",
+        styled(GOOD, "ok"),
+        held.entries,
+        held.leaves
+    ))?;
+    let forged = ledger.replacen("user:erin", "user:evil", 1);
+    let broken = match verify(forged.as_bytes(), &keys, &[]) {
+        Ok(_) => "nothing".to_owned(),
+        Err(broken) => broken.to_string(),
     };
-    let answer = who.exceptions.request_exception(request).await;
-    cased(
-        answer
-            .map_err(|status| unexpected(&status))?
-            .into_inner()
-            .case,
-    )
-}
-
-async fn approve(who: &mut Registry, case: &v1::Case) -> Result<v1::Case, Exit> {
-    let request = v1::DecideRequest {
-        id: case.id.clone(),
-        approve: true,
-        comment: "the export is owed, and the plan is sound".into(),
-        digest: case.digest.clone(),
-        reviewed_evidence: vec!["dpo-approval".into(), "export-plan".into()],
-    };
-    let answer = who.exceptions.decide(request).await;
-    cased(
-        answer
-            .map_err(|status| unexpected(&status))?
-            .into_inner()
-            .case,
-    )
-}
-
-fn cased(case: Option<v1::Case>) -> Result<v1::Case, Exit> {
-    case.ok_or_else(|| Exit::Unexpected("the answer holds no case".into()))
-}
-
-fn allowed(decision: &v1::Decision) -> bool {
-    decision.outcome() == v1::Outcome::AllowByException
-}
-
-/// Asks the same question until the answer is as wanted.
-async fn until(
-    client: &mut Client,
-    wanted: impl Fn(&v1::Decision) -> bool,
-) -> Result<v1::Decision, Exit> {
-    for _ in 0..2_000 {
-        let decision = ask(client, "customer-support", &[]).await?;
-        if wanted(&decision) {
-            return Ok(decision);
-        }
-        sleep(Duration::from_millis(1)).await;
-    }
-    Err(Exit::Unexpected("nothing changed in time".into()))
-}
-
-/// Whether a call that needs no exception is allowed.
-async fn harmless(client: &mut Client) -> Result<bool, Exit> {
-    let decision = put(client, "mcp://crm/search", "billing", &[]).await?;
-    Ok(decision.outcome() == v1::Outcome::Allow)
-}
-
-fn chapter(screen: &mut Screen, number: u8, title: &str) -> Result<(), Exit> {
-    Ok(screen.say(&format!(" {}  {title}", styled(BOLD, &number.to_string())))?)
-}
-
-fn scene(
-    screen: &mut Screen,
-    number: u8,
-    title: &str,
-    decision: &v1::Decision,
-) -> Result<(), Exit> {
-    chapter(screen, number, title)?;
-    screen.say(&format!("    {}", headline(decision)))?;
-    for line in grounds(decision)
-        .iter()
-        .filter(|line| !line.contains("  next "))
-    {
-        screen.say(&format!("    {line}"))?;
-    }
-    Ok(screen.say(&styled(DIM, ""))?)
-}
-
-async fn ask(
-    client: &mut Client,
-    purpose: &str,
-    observed: &[(Facet, &str)],
-) -> Result<v1::Decision, Exit> {
-    put(client, "mcp://crm/export_customers", purpose, observed).await
-}
-
-async fn put(
-    client: &mut Client,
-    tool: &str,
-    purpose: &str,
-    observed: &[(Facet, &str)],
-) -> Result<v1::Decision, Exit> {
-    let text = |name: &str, value: serde_json::Value| {
-        fields([(name.to_owned(), value)].into_iter().collect())
-    };
-    let request = v1::CheckRequest {
-        subject: String::new(),
-        action: "tools/call".into(),
-        resource: Some(v1::Resource {
-            r#type: "tool".into(),
-            id: tool.into(),
-            properties: Some(text("rows", 48_210.into())),
-        }),
-        context: Some(text("purpose", purpose.into())),
-        observed: observed
-            .iter()
-            .map(|(facet, digest)| (facet.name().to_owned(), (*digest).to_owned()))
-            .collect(),
-        explain: false,
-    };
-    let answer = client
-        .check(request)
-        .await
-        .map_err(|status| refused(&status))?;
-    answer
-        .into_inner()
-        .decision
-        .ok_or_else(|| Exit::Unexpected("the answer holds no decision".into()))
-}
-
-/// Asks something harmless until the bundle of `revision` is in force.
-async fn in_force(client: &mut Client, revision: u64) -> Result<(), Exit> {
-    for _ in 0..2_000 {
-        match ask(client, "nothing", &[]).await {
-            Ok(decision)
-                if decision
-                    .snapshot
-                    .as_ref()
-                    .is_some_and(|snapshot| snapshot.revision >= revision) =>
-            {
-                return Ok(());
-            }
-            Ok(_) | Err(Exit::Unreachable(_)) => sleep(Duration::from_millis(2)).await,
-            Err(other) => return Err(other),
-        }
-    }
-    Err(Exit::Unexpected(
-        "the bundle did not come into force".into(),
-    ))
+    screen.say(&format!(
+        "      … with one name changed in it: {}\n",
+        styled(DIM, &broken)
+    ))?;
+    Ok(())
 }

@@ -21,6 +21,7 @@ mod screen;
 mod serve;
 mod suite;
 mod takeback;
+mod telling;
 mod test;
 
 pub use args::Cli;

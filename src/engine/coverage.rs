@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Case, ClassId, ControlId, DomainId, Exception, ExceptionId, Request, Scope, Seat, Selector,
-    Set, Span, SubjectId, Timestamp,
+    Case, ClassId, ControlId, Deviation, DomainId, Exception, ExceptionId, Request, Scope, Seat,
+    Selector, Set, Span, SubjectId, Timestamp,
 };
 
 use super::{Shelf, Snapshot};
@@ -94,7 +94,8 @@ impl<'a> Past<'a> {
     }
 
     /// How many came before `request`, whatever its requester says, and the first of them: granted
-    /// for the same controls and an overlapping scope.
+    /// for the same controls and an overlapping scope. An override during an incident goes on from
+    /// overrides alone.
     pub(super) fn renewals(self, request: &Request) -> (u32, Option<&'a ExceptionId>) {
         let mut controls: Vec<_> = request.controls.iter().collect();
         controls.sort_unstable();
@@ -102,7 +103,9 @@ impl<'a> Past<'a> {
             let mut theirs: Vec<_> = case.request.controls.iter().collect();
             theirs.sort_unstable();
             let same = theirs == controls && self.overlap(&case.request.scope, &request.scope);
-            case.granted.is_some() && (same || request.renews.as_ref() == Some(&case.id))
+            let alike = request.deviation != Deviation::IncidentOverride || case.debt.is_some();
+            let named = request.renews.as_ref() == Some(&case.id);
+            case.granted.is_some() && alike && (same || named)
         });
         let last = before
             .filter_map(|case| Some((case.terms.as_ref()?, &case.id)))

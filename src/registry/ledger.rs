@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    core::{Error, Planned, Registry},
+    core::{Draft, Error, Planned, Registry},
     files::write_secret,
     store::{Entered, Sealed},
     view::View,
@@ -244,24 +244,26 @@ impl Registry {
                 }
                 Some(false) => {}
             }
-            let transaction = Transaction {
-                revision: draft.revision,
-                time: draft.time,
-                principal: by.into(),
-                action: erasing(name).into(),
-                edits: Vec::new(),
-                removals: Vec::new(),
-            };
-            let planned = Planned {
-                transaction,
-                changes: Vec::new(),
-                snapshot: view.snapshot.clone(),
-                cases: Vec::new(),
-            };
-            Ok((Some(planned), ()))
+            Ok((Some(bare(view, draft, by, &erasing(name))), ()))
         })
         .await?;
         Ok(entries)
+    }
+
+    /// Notes in the ledger what is done beside the objects: who is let in, and who is shut out. It
+    /// is noted first: nobody is let in unseen. A registry that may not be changed cannot note it,
+    /// and shutting out waits for nothing.
+    pub(super) async fn note(&self, by: &str, action: &str) -> Result<(), Refused> {
+        if self.view().read_only.is_some() {
+            tracing::error!(
+                by,
+                action,
+                "done, and not in the ledger: the registry is read-only"
+            );
+            return Ok(());
+        }
+        self.write(|view, draft| Ok((Some(bare(view, draft, by, action)), ())))
+            .await
     }
 
     /// The revision after which there are `last` changes; 0 where there are no more.
@@ -286,6 +288,23 @@ impl Registry {
             .iter()
             .filter(|stored| stored.manifest.is_some())
             .count())
+    }
+}
+
+/// A transaction that changes no object.
+pub(super) fn bare(view: &View, draft: Draft, by: &str, action: &str) -> Planned {
+    Planned {
+        transaction: Transaction {
+            revision: draft.revision,
+            time: draft.time,
+            principal: by.into(),
+            action: action.into(),
+            edits: Vec::new(),
+            removals: Vec::new(),
+        },
+        changes: Vec::new(),
+        snapshot: view.snapshot.clone(),
+        cases: Vec::new(),
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     asking::principal,
     authn::Caller,
     core::{Draft, Planned, Registry},
+    ledger::bare,
     role::Role,
     view::View,
     workflow::{Refused, checked, digest},
@@ -153,22 +154,6 @@ fn recorded(
     Ok(planned)
 }
 
-fn nothing(view: &View, draft: Draft) -> Planned {
-    Planned {
-        transaction: Transaction {
-            revision: draft.revision,
-            time: draft.time,
-            principal: "".into(),
-            action: "".into(),
-            edits: Vec::new(),
-            removals: Vec::new(),
-        },
-        changes: Vec::new(),
-        snapshot: view.snapshot.clone(),
-        cases: Vec::new(),
-    }
-}
-
 impl Registry {
     /// Proposes a control that denies less.
     ///
@@ -234,7 +219,7 @@ impl Registry {
             proposal.weakens = how.into();
             proposal.digest = proposal_digest(&proposal).map_err(Refused::Invalid)?;
             let by = (&*caller.identity, "control propose");
-            let planned = recorded(view, draft, &proposal, nothing(view, draft), by)?;
+            let planned = recorded(view, draft, &proposal, bare(view, draft, "", ""), by)?;
             Ok((Some(planned), proposal))
         })
         .await
@@ -299,7 +284,7 @@ impl Registry {
             let planned = if next.state == ProposalState::Applied {
                 made(view, draft, &next)?
             } else {
-                nothing(view, draft)
+                bare(view, draft, "", "")
             };
             let by = (&*caller.identity, action);
             let planned = recorded(view, draft, &next, planned, by)?;

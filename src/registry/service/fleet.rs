@@ -179,6 +179,12 @@ impl Fleet {
             scope: parsed.to_string().into(),
             token: digest,
         };
+        self.registry
+            .note(
+                &caller.identity,
+                format!("let in {identity} as {role} {parsed}").trim_end(),
+            )
+            .await?;
         let store = &self.registry.store;
         store.grant(&access).await.map_err(Error::Store)?;
         self.reread().await?;
@@ -194,6 +200,9 @@ impl Fleet {
         if *identity == *caller.identity {
             return Err(Fault::Precondition("nobody shuts themselves out".into()));
         }
+        self.registry
+            .note(&caller.identity, &format!("shut out {identity}"))
+            .await?;
         let store = &self.registry.store;
         if !store.expel(&identity).await.map_err(Error::Store)? {
             return Err(Fault::NotFound(format!("`{identity}` is not let in")));
