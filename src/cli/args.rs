@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use super::registry_args::{
-    Access as AccessCommand, Agent as AgentCommand, Apply, AuditCommand, ControlCommand, Dev,
-    Exception as ExceptionCommand, Fleet, Get, IncidentCommand, One, Registry, Revoke,
+    Access as AccessCommand, Agent as AgentCommand, Apply, Dev, Exception as ExceptionCommand,
+    Fleet, Get, One, Registry, Revoke,
 };
+pub(super) use super::workflow_args::{AuditCommand, ControlCommand, Findings, IncidentCommand};
 
 /// exeat: permission slips for AI agents.
 #[derive(Debug, Parser)]
@@ -70,7 +71,10 @@ pub enum Command {
     /// Let people and sidecars in, or shut them out.
     #[command(subcommand)]
     Access(AccessCommand),
-    /// Propose controls that deny less, and decide about them.
+    /// Show what fails for whom, what is excepted, and until when it is to be remedied; exit code 3
+    /// if anything is neither remedied nor excepted.
+    Findings(Findings),
+    /// Run controls; propose controls that deny less, and decide about them.
     #[command(subcommand)]
     Control(ControlCommand),
     /// Say that incidents began or are over, and close what was overridden for them.

@@ -20,9 +20,9 @@ use super::{
     args::Output,
     govern::kind_of,
     reach::{Registry, refused},
-    registry_args::AuditCommand,
     run::Exit,
     screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
+    workflow_args::AuditCommand,
 };
 
 /// Leaves asked for at once.

@@ -9,9 +9,10 @@ use super::{
     exceptions::show,
     govern::shown,
     reach::{Registry, refused},
-    registry_args::{IncidentCommand, Told},
+    registry_args::Told,
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},
+    workflow_args::IncidentCommand,
 };
 
 pub(super) async fn incident(command: IncidentCommand, screen: &mut Screen) -> Result<Exit, Exit> {

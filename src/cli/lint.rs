@@ -110,8 +110,12 @@ fn findings(snapshot: &Snapshot, now: Now) -> Vec<String> {
 pub(super) fn schema(args: &Schema, screen: &mut Screen) -> Result<Exit, Exit> {
     // A case is asked for with a request.
     let asked = args.kind.eq_ignore_ascii_case("request");
-    let kind = Kind::parse(&args.kind)
-        .filter(|kind| !matches!(kind, Kind::Case | Kind::Incident | Kind::Proposal));
+    let kind = Kind::parse(&args.kind).filter(|kind| {
+        !matches!(
+            kind,
+            Kind::Case | Kind::Incident | Kind::Proposal | Kind::Finding
+        )
+    });
     let schema = match kind.or_else(|| asked.then_some(Kind::Case)) {
         Some(kind) => schema_of_kind(kind),
         None if args.kind.eq_ignore_ascii_case("test") => schema_of::<Suite>(),

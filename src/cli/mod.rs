@@ -8,6 +8,7 @@ mod decisions;
 mod demo;
 mod dev;
 mod exceptions;
+mod findings;
 mod fleet;
 mod govern;
 mod incidents;
@@ -23,6 +24,7 @@ mod suite;
 mod takeback;
 mod telling;
 mod test;
+mod workflow_args;
 
 pub use args::Cli;
 pub use run::{Exit, run};

@@ -1,4 +1,4 @@
-//! `exeat control`: controls that are to deny less.
+//! `exeat control`: controls that run by themselves, and those that are to deny less.
 
 use serde_json::{Value as Json, json};
 
@@ -7,15 +7,25 @@ use crate::wire::v1;
 use super::{
     args::Output,
     exceptions::one,
+    findings,
     govern::{differing, shown},
     reach::{Registry, refused},
-    registry_args::{ControlCommand, Told},
+    registry_args::Told,
     run::Exit,
     screen::{BOLD, DIM, Screen, styled},
+    workflow_args::ControlCommand,
 };
 
 pub(super) async fn control(command: ControlCommand, screen: &mut Screen) -> Result<Exit, Exit> {
     match command {
+        ControlCommand::Run {
+            control,
+            dry_run,
+            told,
+        } => findings::run(control, dry_run, &told, screen).await,
+        ControlCommand::History { control, told } => {
+            findings::history(control, &told, screen).await
+        }
         ControlCommand::Propose {
             file,
             remove,
@@ -62,11 +72,11 @@ pub(super) async fn control(command: ControlCommand, screen: &mut Screen) -> Res
 }
 
 async fn decide(
-    decides: super::registry_args::DecidesProposal,
+    decides: super::workflow_args::DecidesProposal,
     approve: bool,
     screen: &mut Screen,
 ) -> Result<Exit, Exit> {
-    let super::registry_args::DecidesProposal {
+    let super::workflow_args::DecidesProposal {
         id,
         digest,
         comment,

@@ -13,7 +13,8 @@ use crate::{
     config::{default_data, environment},
     wire::v1::{
         control_service_client::ControlServiceClient,
-        exception_service_client::ExceptionServiceClient, fleet_service_client::FleetServiceClient,
+        exception_service_client::ExceptionServiceClient,
+        finding_service_client::FindingServiceClient, fleet_service_client::FleetServiceClient,
         incident_service_client::IncidentServiceClient, ledger_service_client::LedgerServiceClient,
         object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
@@ -48,6 +49,7 @@ pub(super) struct Registry {
     pub(super) fleet: FleetServiceClient<Connection>,
     pub(super) exceptions: ExceptionServiceClient<Connection>,
     pub(super) controls: ControlServiceClient<Connection>,
+    pub(super) findings: FindingServiceClient<Connection>,
     pub(super) incidents: IncidentServiceClient<Connection>,
     pub(super) ledger: LedgerServiceClient<Connection>,
 }
@@ -98,6 +100,7 @@ impl Registry {
             fleet: FleetServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             exceptions: ExceptionServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             controls: ControlServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
+            findings: FindingServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             incidents: IncidentServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             ledger: LedgerServiceClient::new(over()).max_decoding_message_size(2 * MAX_MESSAGE),
         })

@@ -6,7 +6,8 @@ use crate::runtime::clock::Clock;
 
 use super::{
     args::{Cli, Colour, Command},
-    ask, audit, decisions, demo, dev, exceptions, fleet, govern, incidents, init, lint, proposals,
+    ask, audit, decisions, demo, dev, exceptions, findings, fleet, govern, incidents, init, lint,
+    proposals,
     screen::Screen,
     serve, takeback, test,
 };
@@ -92,6 +93,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Exception(command) => exceptions::exception(command, &mut screen).await,
         Command::Revoke(args) => takeback::revoke(args, &mut screen).await,
         Command::Agent(command) => takeback::agent(command, &mut screen).await,
+        Command::Findings(args) => findings::findings(args, &mut screen).await,
         Command::Control(command) => proposals::control(command, &mut screen).await,
         Command::Incident(command) => incidents::incident(command, &mut screen).await,
         Command::Audit(command) => audit::audit(command, &mut screen).await,

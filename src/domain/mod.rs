@@ -8,6 +8,7 @@ mod control;
 mod decision;
 mod exception;
 mod facet;
+mod finding;
 mod id;
 mod incident;
 mod invalid;
@@ -39,6 +40,7 @@ pub use decision::{
 };
 pub use exception::{Deviation, Evidence, Exception, ExceptionState, Justification, UsageLimits};
 pub use facet::{Completeness, Facet, FacetState, Fingerprint};
+pub use finding::{Disposition, Fault, Finding, Run, remedy_within};
 pub use id::{
     ClassId, ControlId, Digest, DomainId, ExceptionId, GroupId, IncidentId, Principal,
     PrincipalKind, SubjectId,

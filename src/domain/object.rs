@@ -27,11 +27,13 @@ pub enum Kind {
     Incident,
     /// A control that is to deny less; comes about by being proposed.
     Proposal,
+    /// A control that fails for a subject; comes about by runs.
+    Finding,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Control,
         Self::Subject,
         Self::Exception,
@@ -42,6 +44,7 @@ impl Kind {
         Self::Case,
         Self::Incident,
         Self::Proposal,
+        Self::Finding,
     ];
 
     /// Those that are applied as manifests.
@@ -61,7 +64,12 @@ impl Kind {
             Self::Control | Self::Subject | Self::Exception | Self::TierPolicy | Self::Domain => {
                 true
             }
-            Self::Person | Self::Group | Self::Case | Self::Incident | Self::Proposal => false,
+            Self::Person
+            | Self::Group
+            | Self::Case
+            | Self::Incident
+            | Self::Proposal
+            | Self::Finding => false,
         }
     }
 
@@ -78,6 +86,7 @@ impl Kind {
             Self::Case => "Case",
             Self::Incident => "Incident",
             Self::Proposal => "Proposal",
+            Self::Finding => "Finding",
         }
     }
 
@@ -101,6 +110,7 @@ impl Kind {
             Self::Case => 8,
             Self::Incident => 9,
             Self::Proposal => 10,
+            Self::Finding => 11,
         }
     }
 

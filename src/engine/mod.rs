@@ -23,6 +23,8 @@ pub mod planted;
 pub mod proposals;
 mod quorum;
 mod removed;
+pub mod rounds;
+pub mod schedule;
 mod shelf;
 mod snapshot;
 mod stakes;

@@ -537,6 +537,10 @@ fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {
             let (source, group) = read!(GroupManifest, id);
             (source, Change::PutGroup(group))
         }
+        Kind::Finding => {
+            let message = "`Finding` is not applied; a control's run finds it";
+            return Err(locate(file, spot, "kind", message.into()));
+        }
         Kind::Proposal => {
             let message = "`Proposal` is not applied; propose with `exeat control propose`";
             return Err(locate(file, spot, "kind", message.into()));

@@ -69,7 +69,7 @@ pub fn read_json(kind: Kind, revision: u64, json: &str) -> Result<Change, Invali
         Kind::Group => Change::PutGroup(read!(GroupManifest)),
         Kind::Incident => Change::PutIncident(read!(IncidentManifest)),
         Kind::Proposal => Change::PutProposal(read!(ProposalManifest)),
-        Kind::Case => return Err(no_manifest()),
+        Kind::Case | Kind::Finding => return Err(no_manifest()),
         Kind::TierPolicy => {
             let (tier, rules) = read!(TierPolicyManifest);
             Change::PutTier(tier, rules)
@@ -128,7 +128,7 @@ pub fn change(edit: &Edit) -> Result<Change, Invalid> {
         Kind::Person => Change::RemovePerson(Principal::parse(id)?),
         Kind::Group => Change::RemoveGroup(GroupId::parse(id)?),
         // An incident that is over is resolved, not removed.
-        Kind::Case | Kind::Incident | Kind::Proposal => return Err(no_manifest()),
+        Kind::Case | Kind::Incident | Kind::Proposal | Kind::Finding => return Err(no_manifest()),
         Kind::TierPolicy => {
             // Without a policy a tier has its standard rules.
             let tier = tier_of(id)?;

@@ -22,8 +22,8 @@ pub fn schema(kind: Kind) -> serde_json::Value {
         // As `exeat get incidents -o json` shows them.
         Kind::Proposal => schema_of::<ProposalManifest>(),
         Kind::Incident => schema_of::<IncidentManifest>(),
-        // What a case is asked for with.
-        Kind::Case => schema_of::<RequestManifest>(),
+        // What a case is asked for with; a finding is asked for with nothing.
+        Kind::Case | Kind::Finding => schema_of::<RequestManifest>(),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
         v1::{
             self, control_service_server::ControlServiceServer,
             exception_service_server::ExceptionServiceServer,
-            fleet_service_server::FleetServiceServer,
+            finding_service_server::FindingServiceServer, fleet_service_server::FleetServiceServer,
             incident_service_server::IncidentServiceServer,
             ledger_service_server::LedgerServiceServer, object_service_server::ObjectServiceServer,
             revocation_service_server::RevocationServiceServer,
@@ -45,10 +45,11 @@ use super::{
     pki::{Authority, Issued},
     publication::Publication,
     role::Role,
+    rounds::scheduled,
     scope::Scope,
     service::{
-        ControlCalls, Exceptions, Fleet, IncidentCalls, LedgerCalls, ObjectCalls, Revocations,
-        Sync, token,
+        ControlCalls, Exceptions, FindingCalls, Fleet, IncidentCalls, LedgerCalls, ObjectCalls,
+        Revocations, Sync, token,
     },
     store::{Access, Sqlite, Store},
     sweep::sweeps,
@@ -202,6 +203,7 @@ impl Bound {
             .route("/readyz", get(|| async { "ok\n" }));
         let services = Routes::from(grpc.into_axum_router().merge(pages));
         tasks.essential("lifecycle", sweeps(Arc::clone(&registry), stop.clone()));
+        tasks.essential("schedule", scheduled(Arc::clone(&registry), stop.clone()));
         tasks.essential("ledger", checkpoints(Arc::clone(&registry), stop.clone()));
         tasks.essential("access", look(Arc::clone(&registry), guests, stop.clone()));
         tasks.essential(
@@ -246,6 +248,8 @@ fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationT
     let controls = ControlServiceServer::new(ControlCalls(Arc::clone(registry)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_APPLY);
+    let findings = FindingServiceServer::new(FindingCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE);
     let incidents = IncidentServiceServer::new(IncidentCalls(Arc::clone(registry)))
         .max_decoding_message_size(MAX_MESSAGE);
     let ledger = LedgerServiceServer::new(LedgerCalls(Arc::clone(registry)))
@@ -259,6 +263,7 @@ fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationT
         .add_service(Guarded::new(revocations, guests))
         .add_service(Guarded::new(exceptions, guests))
         .add_service(Guarded::new(controls, guests))
+        .add_service(Guarded::new(findings, guests))
         .add_service(Guarded::new(incidents, guests))
         .add_service(Guarded::new(ledger, guests))
         .add_service(Guarded::new(fleet, guests))

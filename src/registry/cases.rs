@@ -145,6 +145,7 @@ pub(super) fn planned(
         changes: Vec::new(),
         snapshot: view.snapshot.clone(),
         cases: Vec::new(),
+        findings: Vec::new(),
     };
     put(view, draft, cases, &mut planned)?;
     Ok(planned)

@@ -97,7 +97,12 @@ impl Cohort {
             return true;
         }
         match name.kind {
-            Kind::Person | Kind::Group | Kind::Case | Kind::Incident | Kind::Proposal => false,
+            Kind::Person
+            | Kind::Group
+            | Kind::Case
+            | Kind::Incident
+            | Kind::Proposal
+            | Kind::Finding => false,
             Kind::Control | Kind::TierPolicy | Kind::Domain => true,
             Kind::Subject => snapshot
                 .subject(&name.id)
@@ -256,7 +261,12 @@ fn rank(name: &Name) -> u8 {
         Kind::Control => 2,
         Kind::Subject => 3,
         Kind::Exception => 4,
-        Kind::Person | Kind::Group | Kind::Case | Kind::Incident | Kind::Proposal => 5,
+        Kind::Person
+        | Kind::Group
+        | Kind::Case
+        | Kind::Incident
+        | Kind::Proposal
+        | Kind::Finding => 5,
     }
 }
 

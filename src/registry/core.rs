@@ -10,7 +10,9 @@ use std::{
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    domain::{Case, Era, Head, LogId, Removal, Span, Tier, TierRules, Timestamp, Transaction},
+    domain::{
+        Case, Era, Finding, Head, LogId, Removal, Span, Tier, TierRules, Timestamp, Transaction,
+    },
     engine::{Attendance, Change, Receipt, Snapshot, follow::Beginning},
     runtime::{
         clock::Clock,
@@ -396,6 +398,8 @@ pub(super) struct Planned {
     pub(super) snapshot: Snapshot,
     /// Cases among its edits.
     pub(super) cases: Vec<Arc<Case>>,
+    /// Findings among its edits.
+    pub(super) findings: Vec<Arc<Finding>>,
 }
 
 /// What a transaction begins from.

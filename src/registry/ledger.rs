@@ -305,6 +305,7 @@ pub(super) fn bare(view: &View, draft: Draft, by: &str, action: &str) -> Planned
         changes: Vec::new(),
         snapshot: view.snapshot.clone(),
         cases: Vec::new(),
+        findings: Vec::new(),
     }
 }
 

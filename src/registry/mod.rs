@@ -17,6 +17,7 @@ mod pki;
 mod proposals;
 mod publication;
 mod role;
+mod rounds;
 mod scope;
 mod service;
 mod store;

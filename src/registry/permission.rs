@@ -51,6 +51,7 @@ fn says_who_decides(view: &View, edit: &Edit) -> bool {
         | Kind::Case
         | Kind::Incident
         | Kind::Proposal
+        | Kind::Finding
         | Kind::Person
         | Kind::Group
         | Kind::Domain

@@ -124,6 +124,7 @@ fn made(view: &View, draft: Draft, proposal: &Proposal) -> Result<Planned, Refus
         changes,
         snapshot,
         cases: Vec::new(),
+        findings: Vec::new(),
     })
 }
 

@@ -85,6 +85,12 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ),
     ("/exeat.v1.ExceptionService/GiveUp", READ),
     ("/exeat.v1.ExceptionService/CloseOverride", READ),
+    (
+        "/exeat.v1.FindingService/RunControl",
+        &[Role::Admin, Role::Author, Role::Approver],
+    ),
+    ("/exeat.v1.FindingService/ListRuns", READ),
+    ("/exeat.v1.FindingService/ListFindings", READ),
     ("/exeat.v1.ControlService/ProposeControl", WRITE),
     ("/exeat.v1.ControlService/ListProposals", READ),
     // Who decides about a control is its domains' to say.

@@ -6,9 +6,11 @@ use std::{
 };
 
 use crate::{
-    domain::{Digest, Edit, ExceptionId, Head, Invalid, Kind, Name, Removal, Subject, Timestamp},
+    domain::{
+        Digest, Edit, ExceptionId, Finding, Head, Invalid, Kind, Name, Removal, Subject, Timestamp,
+    },
     engine::{Cases, Change, Removed, Shelf, Snapshot, follow::Beginning, ledger::Tree},
-    manifest::{change, read_case},
+    manifest::{change, read_case, read_finding},
 };
 
 use super::{
@@ -20,6 +22,9 @@ use super::{
 
 /// Objects by name, those that were removed included.
 pub(super) type Objects = Shelf<Name, Arc<Stored>>;
+
+/// Findings by their keys.
+pub(super) type Findings = Shelf<Box<str>, Arc<Finding>>;
 
 /// The registry at one revision.
 #[derive(Clone, Debug)]
@@ -42,6 +47,8 @@ pub(super) struct View {
     pub ledger: Tree,
     /// Exceptions on their way, and those that came to an end.
     pub cases: Cases,
+    /// What runs of controls found, by control and subject.
+    pub findings: Findings,
     /// Subjects that are classes: others may register as their instances.
     pub classes: Arc<BTreeSet<Arc<str>>>,
     /// Why nothing may be changed, if it may not.
@@ -71,6 +78,7 @@ impl View {
             cohorts: BTreeMap::new(),
             ledger: Tree::default(),
             cases: Cases::default(),
+            findings: Findings::default(),
             classes: Arc::default(),
             read_only: None,
         };
@@ -79,6 +87,12 @@ impl View {
             if stored.name.kind == Kind::Case {
                 view.note_case(&stored.name, stored.manifest.as_deref())
                     .map_err(|e| failed(format!("{}: {e}", stored.name)))?;
+            } else if stored.name.kind == Kind::Finding {
+                if let Some(record) = stored.manifest.as_deref() {
+                    let finding = read_finding(record)
+                        .map_err(|e| failed(format!("{}: {e}", stored.name)))?;
+                    view.note_finding(Arc::new(finding));
+                }
             } else if stored.manifest.is_some() {
                 let edit = Edit {
                     name: stored.name.clone(),
@@ -116,6 +130,11 @@ impl View {
             self.cases.take(&ExceptionId::parse(&name.id)?);
         }
         Ok(())
+    }
+
+    fn note_finding(&mut self, finding: Arc<Finding>) {
+        let key = Finding::key(&finding.control, &finding.subject);
+        self.findings.put(key, finding);
     }
 
     fn note_classes(&mut self, changes: &[Change]) {
@@ -169,6 +188,7 @@ impl View {
             changes,
             snapshot,
             cases,
+            findings,
         } = planned;
         let mut next = Self {
             snapshot: snapshot.removing(Arc::clone(self.snapshot.removed())),
@@ -190,6 +210,9 @@ impl View {
         }
         for case in cases {
             next.cases.put(case.id.clone(), Arc::clone(case));
+        }
+        for finding in findings {
+            next.note_finding(Arc::clone(finding));
         }
         next.note_classes(changes);
         if let Some(last) = transaction.removals.last() {

@@ -185,6 +185,7 @@ impl Registry {
                 changes,
                 snapshot,
                 cases: Vec::new(),
+                findings: Vec::new(),
             };
             Ok((Some(planned), (draft.revision, applied)))
         })
@@ -334,6 +335,7 @@ fn removing(
         changes: Vec::new(),
         snapshot,
         cases: Vec::new(),
+        findings: Vec::new(),
     })
 }
 

@@ -14,6 +14,7 @@ tonic::include_proto!("exeat.v1");
 tonic::include_proto!("exeat.v1.CheckService");
 tonic::include_proto!("exeat.v1.ControlService");
 tonic::include_proto!("exeat.v1.ExceptionService");
+tonic::include_proto!("exeat.v1.FindingService");
 tonic::include_proto!("exeat.v1.FleetService");
 tonic::include_proto!("exeat.v1.IncidentService");
 tonic::include_proto!("exeat.v1.LedgerService");

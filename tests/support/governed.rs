@@ -12,7 +12,8 @@ use exeat::{
     wire::v1::{
         self, check_service_client::CheckServiceClient,
         control_service_client::ControlServiceClient,
-        exception_service_client::ExceptionServiceClient, fleet_service_client::FleetServiceClient,
+        exception_service_client::ExceptionServiceClient,
+        finding_service_client::FindingServiceClient, fleet_service_client::FleetServiceClient,
         incident_service_client::IncidentServiceClient, object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
     },
@@ -233,6 +234,7 @@ pub struct Client {
     pub fleet: FleetServiceClient<Connection>,
     pub exceptions: ExceptionServiceClient<Connection>,
     pub incidents: IncidentServiceClient<Connection>,
+    pub findings: FindingServiceClient<Connection>,
     pub controls: ControlServiceClient<Connection>,
 }
 
@@ -245,7 +247,8 @@ impl Client {
             fleet: FleetServiceClient::with_interceptor(channel.clone(), token.clone()),
             exceptions: ExceptionServiceClient::with_interceptor(channel.clone(), token.clone()),
             incidents: IncidentServiceClient::with_interceptor(channel.clone(), token.clone()),
-            controls: ControlServiceClient::with_interceptor(channel, token),
+            controls: ControlServiceClient::with_interceptor(channel.clone(), token.clone()),
+            findings: FindingServiceClient::with_interceptor(channel, token),
         }
     }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use exeat::{
-    domain::{Era, Hash, Head, Leaf, Name, Node, Observed, Removal, Timestamp, Transaction},
+    domain::{
+        ControlId, Era, Hash, Head, Leaf, Name, Node, Observed, Removal, Run, Timestamp,
+        Transaction,
+    },
     engine::follow::Beginning,
     registry::{Access, Entered, Kept, Past, Sealed, Store, StoreError, Stored},
 };
@@ -24,6 +27,7 @@ struct Held {
     access: BTreeMap<Box<str>, Access>,
     attended: BTreeSet<Box<str>>,
     keys: Vec<Vec<u8>>,
+    runs: Vec<Run>,
     observed: BTreeMap<(String, String, String, String), Observed>,
 }
 
@@ -295,6 +299,27 @@ impl Store for Memory {
             .collect();
         known.sort_by_key(|(known, _)| std::cmp::Reverse(known.last));
         Ok(known)
+    }
+
+    async fn keep_run(&self, run: &Run) -> Result<(), StoreError> {
+        self.held().runs.push(run.clone());
+        Ok(())
+    }
+
+    async fn runs(&self, control: &ControlId, most: u32) -> Past<Run> {
+        let held = self.held();
+        let of = held.runs.iter().rev().filter(|run| run.control == *control);
+        Ok(of.take(usize::try_from(most).unwrap()).cloned().collect())
+    }
+
+    async fn last_due(&self) -> Past<(ControlId, Timestamp)> {
+        let mut last = BTreeMap::new();
+        for run in &self.held().runs {
+            if let Some(due) = run.due {
+                last.insert(run.control.clone(), due);
+            }
+        }
+        Ok(last.into_iter().collect())
     }
 
     async fn access(&self) -> Past<Access> {

@@ -2,6 +2,7 @@
 
 mod exceptions;
 mod fetch;
+mod findings;
 mod fleet;
 mod incidents;
 mod ledger;
@@ -13,6 +14,7 @@ mod revocations;
 mod sync;
 
 pub(super) use exceptions::Exceptions;
+pub(super) use findings::FindingCalls;
 pub(super) use fleet::{Fleet, token};
 pub(super) use incidents::IncidentCalls;
 pub(super) use ledger::LedgerCalls;

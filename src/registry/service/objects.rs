@@ -69,7 +69,8 @@ fn standing(name: &Name, view: &View) -> &'static str {
         | Kind::Group
         | Kind::Case
         | Kind::Incident
-        | Kind::Proposal => return "",
+        | Kind::Proposal
+        | Kind::Finding => return "",
     };
     let revoked = Target::parse(kind, &name.id).is_ok_and(|target| removed.revokes(&target));
     let frozen = || SubjectId::parse(&name.id).is_ok_and(|id| removed.freezes(&id));

@@ -2,6 +2,7 @@
 
 mod leaves;
 mod port;
+mod runs;
 mod sqlite;
 
 pub use port::{Access, Entered, Kept, Past, Sealed, Store, StoreError, Stored};

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    domain::{Era, Hash, Head, Leaf, Name, Node, Observed, Removal, Timestamp, Transaction},
+    domain::{
+        ControlId, Era, Hash, Head, Leaf, Name, Node, Observed, Removal, Run, Timestamp,
+        Transaction,
+    },
     engine::follow::Beginning,
 };
 
@@ -121,6 +124,9 @@ pub struct Entered {
 /// How many digests of one facet, as one sidecar saw them, are kept.
 pub(super) const OBSERVED: u32 = 16;
 
+/// How many runs of a control are kept.
+pub(super) const RUNS: u32 = 1_000;
+
 /// A page of what was.
 pub type Past<T> = Result<Vec<T>, StoreError>;
 
@@ -169,6 +175,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn observe(&self, sidecar: &str, observed: &[Observed]) -> Result<(), StoreError>;
     /// What sidecars saw of a subject, and which, latest first.
     async fn observed(&self, subject: &str) -> Past<(Observed, Box<str>)>;
+    /// Keeps how a control ran; of each its latest [`RUNS`] are kept.
+    async fn keep_run(&self, run: &Run) -> Result<(), StoreError>;
+    /// How a control ran lately, latest first.
+    async fn runs(&self, control: &ControlId, most: u32) -> Past<Run>;
+    /// When each control that ran by itself was last due.
+    async fn last_due(&self) -> Past<(ControlId, Timestamp)>;
     /// Who may do what.
     async fn access(&self) -> Past<Access>;
     /// Lets somebody in.

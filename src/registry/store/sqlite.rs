@@ -12,8 +12,8 @@ use sqlx::{
 
 use crate::{
     domain::{
-        Act, Cause, Digest, Era, Facet, Hash, Head, Kind, LogId, Name, Node, Observed, Removal,
-        SubjectId, Target, Timestamp, Transaction,
+        Act, Cause, ControlId, Digest, Era, Facet, Hash, Head, Kind, LogId, Name, Node, Observed,
+        Removal, Run, SubjectId, Target, Timestamp, Transaction,
     },
     engine::follow::Beginning,
 };
@@ -21,6 +21,7 @@ use crate::{
 use super::{
     leaves,
     port::{Access, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
+    runs,
 };
 
 /// Each version's step from the one before, and the statement that notes it.
@@ -40,6 +41,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     (
         include_str!("migrations/0004.sql"),
         "PRAGMA user_version = 4",
+    ),
+    (
+        include_str!("migrations/0005.sql"),
+        "PRAGMA user_version = 5",
     ),
 ];
 
@@ -453,6 +458,18 @@ impl Store for Sqlite {
             Ok((observed, text(5)?.into()))
         };
         rows.iter().map(observed_of).collect()
+    }
+
+    async fn keep_run(&self, run: &Run) -> Result<(), StoreError> {
+        runs::keep(&self.writer, run).await
+    }
+
+    async fn runs(&self, control: &ControlId, most: u32) -> Past<Run> {
+        runs::latest(&self.readers, control, most).await
+    }
+
+    async fn last_due(&self) -> Past<(ControlId, Timestamp)> {
+        runs::last_due(&self.readers).await
     }
 
     async fn access(&self) -> Past<Access> {

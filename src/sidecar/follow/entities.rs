@@ -128,7 +128,8 @@ impl Held {
                 | Kind::Group
                 | Kind::Case
                 | Kind::Incident
-                | Kind::Proposal => {}
+                | Kind::Proposal
+                | Kind::Finding => {}
             }
         }
         let all = changed.contains(ALL_TOUCHED);

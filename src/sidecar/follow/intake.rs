@@ -437,6 +437,7 @@ fn unreadable(edit: &Edit) -> Option<Change> {
         | Kind::Group
         | Kind::Case
         | Kind::Incident
-        | Kind::Proposal => change(&gone(edit)).ok(),
+        | Kind::Proposal
+        | Kind::Finding => change(&gone(edit)).ok(),
     }
 }

@@ -1,0 +1,180 @@
+//! `exeat findings`, `exeat control run` and `exeat control history`.
+
+use serde_json::{Value as Json, json};
+
+use crate::wire::v1;
+
+use super::{
+    args::Output,
+    govern::shown,
+    reach::{Registry, refused},
+    registry_args::Told,
+    run::Exit,
+    screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
+    workflow_args::Findings,
+};
+
+pub(super) async fn run(
+    control: String,
+    dry_run: bool,
+    told: &Told,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    let mut registry = Registry::connect(&told.reach).await?;
+    let request = v1::RunControlRequest {
+        control_id: control,
+        dry_run,
+    };
+    let answer = registry.findings.run_control(request).await;
+    let answer = answer.map_err(|status| refused(&status))?.into_inner();
+    let run = answer.run.unwrap_or_default();
+    let failing = run.failed.saturating_add(run.untold);
+    if told.output == Output::Json {
+        let changed: Vec<Json> = answer.changed.iter().map(finding_json).collect();
+        let line = json!({"apiVersion": "exeat/v1", "run": run_json(&run), "changed": changed});
+        screen.say(&line.to_string())?;
+    } else {
+        let style = if failing == 0 { GOOD } else { BAD };
+        screen.say(&format!(
+            "{}  {} passed, {}, {} cannot be told, {} elsewhere; {:.1} ms",
+            styled(BOLD, &run.control_id),
+            run.passed,
+            styled(style, &format!("{} failed", run.failed)),
+            run.untold,
+            run.elsewhere,
+            millis(run.took_micros)
+        ))?;
+        for finding in &answer.changed {
+            screen.say(&format!("  {}", line(finding)))?;
+        }
+    }
+    Ok(if failing == 0 { Exit::Done } else { Exit::No })
+}
+
+/// Microseconds as milliseconds, for people.
+fn millis(micros: u64) -> f64 {
+    f64::from(u32::try_from(micros).unwrap_or(u32::MAX)) / 1_000.0
+}
+
+pub(super) async fn history(
+    control: Option<String>,
+    told: &Told,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    let mut registry = Registry::connect(&told.reach).await?;
+    let request = v1::ListRunsRequest {
+        control_id: control.unwrap_or_default(),
+        page_size: 0,
+    };
+    let answer = registry.findings.list_runs(request).await;
+    let runs = answer.map_err(|status| refused(&status))?.into_inner().runs;
+    if told.output != Output::Json {
+        let heads = format!(
+            "{:<16} {:<20}  {:<20}  {:>8} {:>8} {:>8} {:>9} {:>7}  {:>9}",
+            "CONTROL", "DUE", "RUN", "PASSED", "FAILED", "UNTOLD", "ELSEWHERE", "MISSED", "TOOK"
+        );
+        screen.say(&styled(DIM, &heads))?;
+    }
+    for run in &runs {
+        if told.output == Output::Json {
+            screen.say(&run_json(run).to_string())?;
+            continue;
+        }
+        let due = if run.due.is_some() {
+            shown(run.due)
+        } else {
+            "asked for".to_owned()
+        };
+        screen.say(&format!(
+            "{:<16} {due:<20}  {:<20}  {:>8} {:>8} {:>8} {:>9} {:>7}  {:>6.1} ms",
+            run.control_id,
+            shown(run.time),
+            run.passed,
+            run.failed,
+            run.untold,
+            run.elsewhere,
+            run.missed,
+            millis(run.took_micros)
+        ))?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn findings(args: Findings, screen: &mut Screen) -> Result<Exit, Exit> {
+    let Findings {
+        control,
+        subject,
+        all,
+        uncovered,
+        told,
+    } = args;
+    let mut registry = Registry::connect(&told.reach).await?;
+    let mut page_token = String::new();
+    let mut open = false;
+    if told.output != Output::Json {
+        let heads = format!(
+            "{:<16} {:<28} {:<6} {:<9} {:<20} {:<20}  WHY",
+            "CONTROL", "SUBJECT", "RESULT", "SEVERITY", "DISPOSITION", "DUE"
+        );
+        screen.say(&styled(DIM, &heads))?;
+    }
+    loop {
+        let request = v1::ListFindingsRequest {
+            control_id: control.clone().unwrap_or_default(),
+            subject: subject.clone().unwrap_or_default(),
+            all,
+            uncovered,
+            page_size: 1_000,
+            page_token,
+        };
+        let answer = registry.findings.list_findings(request).await;
+        let answer = answer.map_err(|status| refused(&status))?.into_inner();
+        for finding in &answer.findings {
+            open |= finding.state == "NOT_SATISFIED" && finding.disposition != "DEVIATION_APPROVED";
+            if told.output == Output::Json {
+                screen.say(&finding_json(finding).to_string())?;
+            } else {
+                screen.say(&line(finding))?;
+            }
+        }
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    Ok(if open { Exit::No } else { Exit::Done })
+}
+
+fn line(finding: &v1::Finding) -> String {
+    let over = finding.state == "SATISFIED";
+    let disposition = match (over, finding.exception.as_str()) {
+        (true, _) => "satisfied".to_owned(),
+        (false, "") => "NONE".to_owned(),
+        (false, exception) if finding.disposition == "DEVIATION_APPROVED" => {
+            format!("excepted {exception}")
+        }
+        (false, exception) => format!("asked {exception}"),
+    };
+    let style = if over || finding.disposition == "DEVIATION_APPROVED" {
+        DIM
+    } else {
+        BAD
+    };
+    format!(
+        "{:<16} {:<28} {} {:<9} {disposition:<20} {:<20}  {}",
+        finding.control_id,
+        finding.subject,
+        styled(style, &format!("{:<6}", finding.result)),
+        finding.severity,
+        shown(finding.due),
+        finding.message
+    )
+}
+
+fn finding_json(finding: &v1::Finding) -> Json {
+    json!({"apiVersion": "exeat/v1", "control": finding.control_id, "subject": finding.subject, "result": finding.result, "state": finding.state, "disposition": finding.disposition, "exception": finding.exception, "severity": finding.severity, "owner": finding.owner, "message": finding.message, "firstSeen": shown(finding.first_seen), "due": shown(finding.due), "satisfied": finding.satisfied.map(|time| shown(Some(time))), "told": finding.told.map(|time| shown(Some(time)))})
+}
+
+fn run_json(run: &v1::ControlRun) -> Json {
+    json!({"apiVersion": "exeat/v1", "control": run.control_id, "controlRevision": run.control_revision, "due": run.due.map(|time| shown(Some(time))), "time": shown(run.time), "revision": run.revision, "passed": run.passed, "failed": run.failed, "untold": run.untold, "elsewhere": run.elsewhere, "tookMicros": run.took_micros, "missed": run.missed})
+}

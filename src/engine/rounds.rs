@@ -1,0 +1,217 @@
+//! One control over everybody: the same compiled control that questions are held against (R4).
+
+use std::sync::Arc;
+
+use crate::domain::{
+    Case, ControlId, Disposition, Exception, ExceptionState, Fault, Finding, Now, Selector,
+    Subject, SubjectId, Timestamp, Trouble, Verdict, remedy_within,
+};
+
+use super::{
+    Snapshot,
+    condition::Frame,
+    coverage::Cases,
+    decide::{fields, judge},
+    effective::{Standing, effective},
+    index::Rule,
+    world::describe,
+};
+
+/// What a control says of everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// How many it passes for.
+    pub passed: u64,
+    /// How many it does not apply to.
+    pub elsewhere: u64,
+    /// For whom it does not pass, why, and in words.
+    pub faults: Vec<(SubjectId, Fault, String)>,
+}
+
+/// Runs a control over every subject; nothing if there is none, or it does not run by itself.
+pub fn round(control: &ControlId, snapshot: &Snapshot, now: Timestamp) -> Option<Round> {
+    let rule = snapshot.rules.find(control)?;
+    if !runs(rule) {
+        return None;
+    }
+    let now = Now::exactly(now);
+    let mut round = Round::default();
+    for subject in snapshot.subjects() {
+        match said(rule, subject, now) {
+            None => round.elsewhere = round.elsewhere.saturating_add(1),
+            Some(Verdict::Pass) => round.passed = round.passed.saturating_add(1),
+            Some(Verdict::Fail) => {
+                let why = format!("`{}` holds", rule.fails.source());
+                round.faults.push((subject.id.clone(), Fault::Fails, why));
+            }
+            Some(Verdict::Indeterminate(Trouble { kind, at })) => {
+                let why = describe(kind, rule.fails.source(), at);
+                round
+                    .faults
+                    .push((subject.id.clone(), Fault::CannotTell, why));
+            }
+        }
+    }
+    round.faults.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    Some(round)
+}
+
+/// Whether a control runs by itself over subjects: it is in force, has a schedule, and reads
+/// neither a request nor an exception.
+fn runs(rule: &Rule) -> bool {
+    let control = &rule.control;
+    let asks = rule.fails.reads_request() || rule.fails.reads_resource();
+    control.state.in_force() && control.schedule.is_some() && !asks && !rule.fails.reads_exception()
+}
+
+/// Whether a control runs by itself over subjects.
+pub fn runs_by_itself(control: &ControlId, snapshot: &Snapshot) -> bool {
+    snapshot.rules.find(control).is_some_and(|rule| runs(rule))
+}
+
+/// What a control says of a subject by itself; nothing if it does not apply to it.
+fn said(rule: &Rule, subject: &Subject, now: Now) -> Option<Verdict> {
+    let mut frame = Frame::new(now.latest);
+    frame.subject = fields(&subject.attributes);
+    let applies = rule
+        .reach
+        .as_ref()
+        .is_none_or(|reach| reach.holds(&frame) != Ok(false));
+    applies.then(|| judge(rule, subject, &frame, now))
+}
+
+/// The exception that covers a subject's failing of a control at `now`, as far as what is governed
+/// tells; the first by id.
+pub fn covering<'a>(
+    control: &ControlId,
+    subject: &SubjectId,
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+) -> Option<&'a Arc<Exception>> {
+    let known = snapshot.subject(subject.as_str())?;
+    let holds = |exception: &&Arc<Exception>| {
+        let standing = Standing {
+            revoked: snapshot.takes_back(exception.id.as_str()),
+            ..Standing::default()
+        };
+        // Nobody asks: what is governed is what is seen.
+        let (rules, seen) = (snapshot.tier(exception.tier), &known.fingerprint);
+        exception.controls.contains(control)
+            && effective(exception, rules, known, seen, governed(now), standing).is_none()
+    };
+    let of_class = known
+        .class
+        .iter()
+        .filter_map(|class| snapshot.class_grants(class))
+        .flat_map(super::index::Grants::all)
+        .map(|grant| &grant.exception);
+    let of = snapshot.exceptions_of(subject.as_str()).into_iter();
+    of.chain(of_class)
+        .filter(holds)
+        .min_by(|a, b| a.id.cmp(&b.id))
+}
+
+/// A time at the registry, which needs no lease of itself and keeps what is used.
+fn governed(now: Timestamp) -> Now {
+    Now {
+        evidence: true,
+        ..Now::exactly(now)
+    }
+}
+
+/// How a finding is disposed of at `now`: an exception covers it, or is asked for.
+pub fn disposition(
+    control: &ControlId,
+    subject: &SubjectId,
+    snapshot: &Snapshot,
+    cases: &Cases,
+    now: Timestamp,
+) -> Disposition {
+    if let Some(exception) = covering(control, subject, snapshot, now) {
+        return Disposition::Approved(exception.id.clone());
+    }
+    let of = snapshot.subject(subject.as_str());
+    let named = |selector: &Selector| match selector {
+        Selector::Ids(ids) => ids.contains(subject),
+        Selector::Classes(classes) => classes.iter().any(|class| {
+            class.as_str() == subject.as_str()
+                || of.is_some_and(|of| of.class.as_ref() == Some(class))
+        }),
+    };
+    let asked = |case: &&Arc<Case>| {
+        case.state == ExceptionState::Pending
+            && case.request.controls.contains(control)
+            && named(&case.request.scope.subjects)
+    };
+    match cases.values().filter(asked).min_by(|a, b| a.id.cmp(&b.id)) {
+        Some(case) => Disposition::Requested(case.id.clone()),
+        None => Disposition::None,
+    }
+}
+
+/// What becomes of the findings of a control with what a round says: only those that change, and
+/// which of them somebody is to be told of: new, and covered no longer (F4, R5).
+pub fn found(
+    control: &ControlId,
+    round: &Round,
+    known: &[Arc<Finding>],
+    snapshot: &Snapshot,
+    covered: impl Fn(&SubjectId) -> bool,
+    now: Timestamp,
+) -> Vec<Finding> {
+    let Some(rule) = snapshot.control(control) else {
+        return Vec::new();
+    };
+    let mut known: std::collections::BTreeMap<_, _> = known
+        .iter()
+        .map(|finding| (&finding.subject, finding))
+        .collect();
+    let mut changed = Vec::new();
+    for (subject, fault, message) in &round.faults {
+        let covered = covered(subject);
+        let before = known
+            .remove(subject)
+            .filter(|known| known.satisfied.is_none());
+        let Some(before) = before else {
+            changed.push(Finding {
+                control: control.clone(),
+                control_revision: rule.revision,
+                subject: subject.clone(),
+                fault: *fault,
+                message: message.as_str().into(),
+                severity: rule.severity,
+                owner: rule.owner.clone(),
+                first_seen: now,
+                due: now + remedy_within(rule.severity),
+                satisfied: None,
+                covered,
+                told: (!covered).then_some(now),
+            });
+            continue;
+        };
+        let uncovered = before.covered && !covered;
+        let next = Finding {
+            control_revision: rule.revision,
+            fault: *fault,
+            message: message.as_str().into(),
+            severity: rule.severity,
+            owner: rule.owner.clone(),
+            covered,
+            told: if uncovered { Some(now) } else { before.told },
+            ..(**before).clone()
+        };
+        if next != **before {
+            changed.push(next);
+        }
+    }
+    // Of whom nothing was found any more.
+    let rest = known
+        .into_values()
+        .filter(|known| known.satisfied.is_none());
+    changed.extend(rest.map(|known| Finding {
+        satisfied: Some(now),
+        covered: false,
+        ..(**known).clone()
+    }));
+    changed
+}

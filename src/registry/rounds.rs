@@ -1,0 +1,345 @@
+//! Controls that run by themselves: when they are due, over everybody, and what they find.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{
+        ControlId, Edit, Fault, Finding, Kind, Name, Run, SubjectId, Timestamp, remedy_within,
+    },
+    engine::{
+        rounds::{covering, found, round, runs_by_itself},
+        schedule::{due, jitter},
+    },
+    manifest::write_finding,
+    runtime::simulated::aside,
+};
+
+use super::{
+    core::{Draft, Error, Planned, Registry},
+    ledger::bare,
+    view::View,
+    workflow::Refused,
+};
+
+/// How often it is looked what is due.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long until it is tried again, where the store or the registry cannot.
+const LATER: Duration = Duration::from_secs(10);
+/// The finding on a control's owner that its runs were missed (R2).
+const MISSED: &str = "EXG-RUN";
+/// In whose name.
+const SYSTEM: &str = "service:registry";
+
+/// When a control is to run next.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    revision: u64,
+    time: Timestamp,
+}
+
+/// The times of all controls that run by themselves.
+#[derive(Debug, Default)]
+struct Timetable {
+    /// When each was last due and was run.
+    last: HashMap<ControlId, Timestamp>,
+    next: HashMap<ControlId, Next>,
+}
+
+impl Timetable {
+    /// Takes in what controls there are.
+    fn read(&mut self, view: &View) {
+        let mut next = HashMap::new();
+        for control in view.snapshot.controls() {
+            let Some(schedule) = control.schedule.as_ref() else {
+                continue;
+            };
+            if !runs_by_itself(&control.id, &view.snapshot) {
+                continue;
+            }
+            let same = self.next.get(&control.id);
+            if let Some(known) = same.filter(|known| known.revision == control.revision) {
+                next.insert(control.id.clone(), *known);
+                continue;
+            }
+            let name = Name::new(Kind::Control, control.id.as_str());
+            let since = view
+                .objects
+                .get(&name)
+                .map_or(view.time, |stored| stored.time);
+            let last = self.last.get(&control.id).copied().unwrap_or(since);
+            if let Some((time, _)) = due(&control.id, schedule, last, last) {
+                let revision = control.revision;
+                let time = time + jitter(&control.id, schedule);
+                next.insert(control.id.clone(), Next { revision, time });
+            }
+        }
+        self.next = next;
+    }
+
+    /// The controls that are due, in the order in which they are.
+    fn due(&self, now: Timestamp) -> Vec<ControlId> {
+        let mut due: Vec<_> = self
+            .next
+            .iter()
+            .filter(|(_, next)| next.time <= now)
+            .collect();
+        due.sort_by(|(a, first), (b, second)| (first.time, *a).cmp(&(second.time, *b)));
+        due.into_iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    fn ran(&mut self, control: &ControlId, time: Timestamp) {
+        self.last.insert(control.clone(), time);
+        // Read anew from there.
+        self.next.remove(control);
+    }
+}
+
+/// Findings in a transaction.
+fn with_findings(view: &View, draft: Draft, findings: Vec<Finding>, action: &str) -> Planned {
+    let mut planned = bare(view, draft, SYSTEM, action);
+    for finding in findings {
+        let name = Name::new(
+            Kind::Finding,
+            &Finding::key(&finding.control, &finding.subject),
+        );
+        let revision = view.objects.get(&name).map_or(0, |stored| stored.revision);
+        planned.transaction.edits.push(Edit {
+            name,
+            revision: revision.saturating_add(1),
+            manifest: Some(write_finding(&finding).into()),
+        });
+        planned.findings.push(Arc::new(finding));
+    }
+    planned
+}
+
+/// The finding on a control's owner that its runs were missed: seen from when the second was, and
+/// over with this run.
+fn overdue(
+    view: &View,
+    control: &ControlId,
+    due: Timestamp,
+    missed: u64,
+    now: Timestamp,
+) -> Option<Finding> {
+    let known = view.snapshot.control(control)?;
+    Some(Finding {
+        control: ControlId::parse(MISSED).ok()?,
+        control_revision: known.revision,
+        subject: SubjectId::parse(control.as_str()).ok()?,
+        fault: Fault::CannotTell,
+        message: format!(
+            "{missed} runs of {control} were missed before {due}; they are caught up by one"
+        )
+        .into(),
+        severity: known.severity,
+        owner: known.owner.clone(),
+        first_seen: due,
+        due: due + remedy_within(known.severity),
+        satisfied: Some(now),
+        covered: false,
+        told: Some(now),
+    })
+}
+
+impl Registry {
+    /// Runs a control over everybody, keeps how it went, and what it found where that changes;
+    /// tells both. With `dry_run` nothing is kept.
+    ///
+    /// # Errors
+    ///
+    /// A control that does not run by itself, or a store that fails.
+    pub(super) async fn run_control(
+        &self,
+        control: &ControlId,
+        due: Option<(Timestamp, u64)>,
+        dry_run: bool,
+    ) -> Result<(Run, Vec<Finding>), Refused> {
+        let view = self.view();
+        let now = self.clock.now().latest;
+        let began = self.clock.elapsed();
+        let (id, snapshot) = (control.clone(), view.snapshot.clone());
+        let said = aside(move || round(&id, &snapshot, now))
+            .await
+            .map_err(|why| Refused::Failed(Error::Unfit(why)))?;
+        let mut said = said.ok_or_else(|| {
+            if view.snapshot.control(control).is_none() {
+                Refused::NotFound(format!("there is no control `{control}`"))
+            } else {
+                Refused::Precondition(format!(
+                    "`{control}` does not run by itself: it is not in force, has no schedule, or reads a request or an exception"
+                ))
+            }
+        })?;
+        let took = self.clock.elapsed().saturating_sub(began);
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let failed = said
+            .faults
+            .iter()
+            .filter(|(_, fault, _)| *fault == Fault::Fails);
+        let failed = count(failed.count());
+        let run = Run {
+            control: control.clone(),
+            control_revision: view
+                .snapshot
+                .control(control)
+                .map_or(0, |known| known.revision),
+            due: due.map(|(due, _)| due),
+            time: now,
+            revision: view.head.revision,
+            passed: said.passed,
+            failed,
+            untold: count(said.faults.len()).saturating_sub(failed),
+            elsewhere: said.elsewhere,
+            took,
+            missed: due.map_or(0, |(_, missed)| missed),
+        };
+        let compare = |view: &View, said: &crate::engine::rounds::Round, now: Timestamp| {
+            let of = view.findings.values();
+            let of: Vec<_> = of
+                .filter(|known| known.control == *control)
+                .cloned()
+                .collect();
+            let covered =
+                |subject: &SubjectId| covering(control, subject, &view.snapshot, now).is_some();
+            found(control, said, &of, &view.snapshot, covered, now)
+        };
+        if dry_run {
+            let changed = compare(&view, &said, now);
+            return Ok((run, changed));
+        }
+        let changed = self
+            .write(|view, draft| {
+                // Who has gone meanwhile has no findings.
+                said.faults
+                    .retain(|(subject, ..)| view.snapshot.subject(subject.as_str()).is_some());
+                let mut changed = compare(view, &said, draft.time);
+                if let Some((due, missed)) = due.filter(|(_, missed)| *missed >= 2) {
+                    changed.extend(overdue(view, control, due, missed, draft.time));
+                }
+                if changed.is_empty() {
+                    return Ok((None, changed));
+                }
+                let planned = with_findings(view, draft, changed.clone(), "control run");
+                Ok((Some(planned), changed))
+            })
+            .await?;
+        for finding in changed.iter().filter(|finding| finding.told == Some(now)) {
+            tracing::warn!(control = %finding.control, subject = %finding.subject, severity = ?finding.severity, owner = %finding.owner, due = %finding.due, message = &*finding.message, "a finding");
+        }
+        self.store.keep_run(&run).await.map_err(Error::Store)?;
+        Ok((run, changed))
+    }
+
+    /// Ends findings whose control or subject is no more.
+    async fn tidy(&self) -> Result<(), Refused> {
+        let stale = |view: &View, finding: &Finding| {
+            let over = finding.satisfied.is_some();
+            let gone = view.snapshot.subject(finding.subject.as_str()).is_none();
+            !over && (gone || !runs_by_itself(&finding.control, &view.snapshot))
+        };
+        let view = self.view();
+        if !view.findings.values().any(|finding| stale(&view, finding)) {
+            return Ok(());
+        }
+        self.write(|view, draft| {
+            let ended: Vec<_> = view
+                .findings
+                .values()
+                .filter(|finding| stale(view, finding))
+                .map(|finding| Finding {
+                    satisfied: Some(draft.time),
+                    covered: false,
+                    ..(**finding).clone()
+                })
+                .collect();
+            if ended.is_empty() {
+                return Ok((None, ()));
+            }
+            Ok((
+                Some(with_findings(view, draft, ended, "control retire")),
+                (),
+            ))
+        })
+        .await
+    }
+
+    /// Runs everything that is due.
+    async fn rounds(&self, timetable: &mut Timetable) -> Result<(), Refused> {
+        for control in timetable.due(self.clock.now().latest) {
+            let view = self.view();
+            let Some(known) = view.snapshot.control(&control) else {
+                continue;
+            };
+            let Some(schedule) = &known.schedule else {
+                continue;
+            };
+            let name = Name::new(Kind::Control, control.as_str());
+            let since = view
+                .objects
+                .get(&name)
+                .map_or(view.time, |stored| stored.time);
+            let last = timetable.last.get(&control).copied().unwrap_or(since);
+            let now = self.clock.now().latest;
+            let Some((time, missed)) = due(&control, schedule, last, now) else {
+                continue;
+            };
+            match self
+                .run_control(&control, Some((time, missed)), false)
+                .await
+            {
+                // One that no longer runs by itself is not waited for.
+                Ok(_) | Err(Refused::Precondition(_) | Refused::NotFound(_)) => {
+                    timetable.ran(&control, time);
+                }
+                Err(refused) => return Err(refused),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs controls when they are due, until stopped.
+pub(super) async fn scheduled(
+    registry: Arc<Registry>,
+    stop: CancellationToken,
+) -> Result<(), String> {
+    let mut changes = registry.changes();
+    let last = registry
+        .store
+        .last_due()
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut timetable = Timetable {
+        last: last.into_iter().collect(),
+        ..Timetable::default()
+    };
+    let mut again = true;
+    loop {
+        let mut pause = LOOK;
+        let now = registry.clock.now().latest;
+        if again || timetable.next.values().any(|next| next.time <= now) {
+            timetable.read(&registry.view());
+            let done = match registry.rounds(&mut timetable).await {
+                Ok(()) => registry.tidy().await,
+                Err(refused) => Err(refused),
+            };
+            timetable.read(&registry.view());
+            again = false;
+            if let Err(refused) = done {
+                tracing::error!(?refused, "controls cannot be run; they are caught up");
+                again = true;
+                pause = LATER;
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = sleep(pause) => {}
+        }
+        again |= changes.came();
+    }
+}

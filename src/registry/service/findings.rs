@@ -1,0 +1,207 @@
+//! `exeat.v1.FindingService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use crate::{
+    domain::{ControlId, Disposition, Finding, Run, Timestamp},
+    engine::rounds::disposition,
+    manifest::severity_name,
+    registry::{
+        core::{Error, Registry},
+        view::View,
+    },
+    wire::{Fault, Received, sync::stamp, v1},
+};
+
+use super::{opened, page};
+
+/// Answers for findings.
+#[derive(Clone, Debug)]
+pub(crate) struct FindingCalls(pub(in crate::registry) Arc<Registry>);
+
+fn control(text: &str) -> Result<ControlId, Fault> {
+    ControlId::parse(text).map_err(|error| Fault::Invalid(error.under("control_id")))
+}
+
+fn run_message(run: &Run) -> v1::ControlRun {
+    v1::ControlRun {
+        control_id: run.control.to_string(),
+        control_revision: run.control_revision,
+        due: run.due.map(stamp),
+        time: Some(stamp(run.time)),
+        revision: run.revision,
+        passed: run.passed,
+        failed: run.failed,
+        untold: run.untold,
+        elsewhere: run.elsewhere,
+        took_micros: u64::try_from(run.took.micros()).unwrap_or(0),
+        missed: run.missed,
+    }
+}
+
+/// How a finding is disposed of now; of what is satisfied not at all.
+fn disposed(view: &View, finding: &Finding, now: Timestamp) -> Disposition {
+    if finding.satisfied.is_some() {
+        return Disposition::None;
+    }
+    disposition(
+        &finding.control,
+        &finding.subject,
+        &view.snapshot,
+        &view.cases,
+        now,
+    )
+}
+
+fn message(finding: &Finding, disposition: &Disposition) -> v1::Finding {
+    let exception = disposition.exception();
+    v1::Finding {
+        control_id: finding.control.to_string(),
+        subject: finding.subject.to_string(),
+        result: finding.fault.name().to_owned(),
+        state: if finding.satisfied.is_some() {
+            "SATISFIED".to_owned()
+        } else {
+            "NOT_SATISFIED".to_owned()
+        },
+        disposition: disposition.name().to_owned(),
+        exception: exception.map_or(String::new(), ToString::to_string),
+        severity: severity_name(finding.severity).to_owned(),
+        owner: finding.owner.to_string(),
+        message: finding.message.to_string(),
+        first_seen: Some(stamp(finding.first_seen)),
+        due: Some(stamp(finding.due)),
+        satisfied: finding.satisfied.map(stamp),
+        told: finding.told.map(stamp),
+    }
+}
+
+impl FindingCalls {
+    async fn ran(
+        &self,
+        request: Request<Received<v1::RunControlRequest>>,
+    ) -> Result<v1::RunControlResponse, Fault> {
+        let (_, message_) = opened(request)?;
+        let v1::RunControlRequest {
+            control_id,
+            dry_run,
+        } = message_;
+        let control = control(&control_id)?;
+        let (run, changed) = self.0.run_control(&control, None, dry_run).await?;
+        let (view, now) = (self.0.view(), self.0.clock.now().latest);
+        Ok(v1::RunControlResponse {
+            run: Some(run_message(&run)),
+            changed: changed
+                .iter()
+                .map(|finding| message(finding, &disposed(&view, finding, now)))
+                .collect(),
+        })
+    }
+
+    async fn runs(
+        &self,
+        request: Request<Received<v1::ListRunsRequest>>,
+    ) -> Result<v1::ListRunsResponse, Fault> {
+        let (_, message_) = opened(request)?;
+        let v1::ListRunsRequest {
+            control_id,
+            page_size,
+        } = message_;
+        let store = &self.0.store;
+        let mut found = Vec::new();
+        if control_id.is_empty() {
+            let view = self.0.view();
+            for known in view.snapshot.controls() {
+                let latest = store.runs(&known.id, 1).await.map_err(Error::Store)?;
+                found.extend(latest);
+            }
+        } else {
+            let most = u32::try_from(page(page_size)).unwrap_or(u32::MAX);
+            let control = control(&control_id)?;
+            found = store.runs(&control, most).await.map_err(Error::Store)?;
+        }
+        Ok(v1::ListRunsResponse {
+            runs: found.iter().map(run_message).collect(),
+        })
+    }
+
+    fn listed(
+        &self,
+        request: Request<Received<v1::ListFindingsRequest>>,
+    ) -> Result<v1::ListFindingsResponse, Fault> {
+        let (_, message_) = opened(request)?;
+        let v1::ListFindingsRequest {
+            control_id,
+            subject,
+            all,
+            uncovered,
+            page_size,
+            page_token,
+        } = message_;
+        let (view, now) = (self.0.view(), self.0.clock.now().latest);
+        let mut found: Vec<_> = view
+            .findings
+            .values()
+            .filter(|finding| all || finding.satisfied.is_none())
+            .filter(|finding| control_id.is_empty() || finding.control.as_str() == control_id)
+            .filter(|finding| subject.is_empty() || finding.subject.as_str() == subject)
+            .map(|finding| (finding, disposed(&view, finding, now)))
+            .filter(|(_, disposition)| {
+                !uncovered || !matches!(disposition, Disposition::Approved(_))
+            })
+            .collect();
+        // What is due first comes first.
+        found.sort_by(|(a, _), (b, _)| {
+            let key = |finding: &Finding| {
+                (
+                    finding.satisfied.is_some(),
+                    finding.due,
+                    Finding::key(&finding.control, &finding.subject),
+                )
+            };
+            key(a).cmp(&key(b))
+        });
+        let key = |finding: &Finding| Finding::key(&finding.control, &finding.subject);
+        let after = found
+            .iter()
+            .position(|(finding, _)| *key(finding) == *page_token)
+            .map_or(0, |at| at.saturating_add(1));
+        let size = page(page_size);
+        let shown: Vec<_> = found.iter().skip(after).take(size).collect();
+        let more = found.len() > after.saturating_add(shown.len());
+        let last = shown.last().map(|(finding, _)| key(finding).to_string());
+        Ok(v1::ListFindingsResponse {
+            findings: shown
+                .iter()
+                .map(|(finding, disposition)| message(finding, disposition))
+                .collect(),
+            next_page_token: last.filter(|_| more).unwrap_or_default(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl v1::finding_service_server::FindingService for FindingCalls {
+    async fn run_control(
+        &self,
+        request: Request<Received<v1::RunControlRequest>>,
+    ) -> Result<Response<v1::RunControlResponse>, Status> {
+        Ok(Response::new(self.ran(request).await?))
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<Received<v1::ListRunsRequest>>,
+    ) -> Result<Response<v1::ListRunsResponse>, Status> {
+        Ok(Response::new(self.runs(request).await?))
+    }
+
+    async fn list_findings(
+        &self,
+        request: Request<Received<v1::ListFindingsRequest>>,
+    ) -> Result<Response<v1::ListFindingsResponse>, Status> {
+        Ok(Response::new(self.listed(request)?))
+    }
+}

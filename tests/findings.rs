@@ -1,0 +1,423 @@
+//! Controls that run by themselves, and what they find (R2, R3, R5, F1-F4).
+
+#[path = "support/governed.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod governed;
+
+#[path = "support/cases.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod cases;
+
+use std::time::Duration;
+
+use cases::{Ask, DAY, PLAIN, World, agent, approve, ask};
+use exeat::{
+    domain::{Fingerprint, Now, Question, Resource, Value},
+    engine::{decide, rounds::round},
+    manifest::Bundle,
+    wire::v1,
+};
+use governed::{Client, Registry, noon, seconds};
+use tonic::Code;
+
+const HOUR: i64 = 3_600;
+
+/// Fails for what is of risk MODERATE, hourly and at each question.
+fn hourly(id: &str, condition: &str) -> String {
+    format!(
+        "---\napiVersion: exeat/v1\nkind: Control\nid: {id}\ntitle: {id}\nowner: user:o\nseverity: MEDIUM\nenforcement: SOFT_MANDATORY\nevaluation_modes: [RUNTIME, SCHEDULED]\nschedule: {{cron: \"0 * * * *\", time_zone: UTC}}\nstate: DEPRECATED\nfailure_condition: \"{condition}\"\napplies_to: {{actions: [risky], condition: \"subject.kind == 'AI_AGENT'\"}}\nevidence_requirements: [{{source: s}}]\n"
+    )
+}
+
+fn of_risk(id: &str, tier: &str) -> String {
+    agent(id).replace("risk_tier: LOW", &format!("risk_tier: {tier}"))
+}
+
+async fn listed(client: &mut Client, all: bool) -> Vec<v1::Finding> {
+    let request = v1::ListFindingsRequest {
+        all,
+        ..v1::ListFindingsRequest::default()
+    };
+    let answer = client.findings.list_findings(request).await.unwrap();
+    answer.into_inner().findings
+}
+
+fn told(findings: &[v1::Finding]) -> Vec<(&str, &str, &str, &str)> {
+    findings
+        .iter()
+        .map(|found| {
+            (
+                found.control_id.as_str(),
+                found.subject.as_str(),
+                found.state.as_str(),
+                found.disposition.as_str(),
+            )
+        })
+        .collect()
+}
+
+async fn runs(client: &mut Client, control: &str) -> Vec<v1::ControlRun> {
+    let request = v1::ListRunsRequest {
+        control_id: control.into(),
+        page_size: 0,
+    };
+    client
+        .findings
+        .list_runs(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .runs
+}
+
+/// Waits until a control has run so often; the time it may take is no part of any claim.
+async fn ran(client: &mut Client, control: &str, times: usize) -> Vec<v1::ControlRun> {
+    let mut found = Vec::new();
+    for _ in 0..2_000 {
+        found = runs(client, control).await;
+        if found.len() >= times {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{control} did not run {times} times: {found:?}");
+}
+
+fn at(time: Option<prost_types::Timestamp>) -> i64 {
+    time.unwrap().seconds
+}
+
+async fn run(client: &mut Client, control: &str, dry_run: bool) -> v1::RunControlResponse {
+    let request = v1::RunControlRequest {
+        control_id: control.into(),
+        dry_run,
+    };
+    client
+        .findings
+        .run_control(request)
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+#[tokio::test]
+async fn a_control_runs_when_it_is_due_and_what_was_missed_is_caught_up_once() {
+    let mut world = World::start().await;
+    let service = agent("service").replace("AI_AGENT", "SERVICE");
+    let control = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'");
+    let everybody = of_risk("bad", "MODERATE") + &of_risk("good", "LOW") + &service;
+    world.admin.apply(&(control + &everybody)).await.unwrap();
+    assert!(runs(&mut world.admin, "CT-HOUR").await.is_empty());
+    world.clock.advance(seconds(HOUR));
+    let first = ran(&mut world.admin, "CT-HOUR", 1).await.remove(0);
+    // The world's own agent and `good` pass, `service` is elsewhere.
+    assert_eq!(
+        (
+            first.passed,
+            first.failed,
+            first.untold,
+            first.elsewhere,
+            first.missed
+        ),
+        (2, 1, 0, 1, 0),
+        "R2"
+    );
+    let found = listed(&mut world.admin, false).await;
+    assert_eq!(told(&found), [("CT-HOUR", "bad", "NOT_SATISFIED", "NONE")]);
+    assert!(
+        found[0]
+            .message
+            .contains("`subject.risk_tier == 'MODERATE'` holds"),
+        "{}",
+        found[0].message
+    );
+
+    // Five hours without the registry are one run, and a finding on the control's owner.
+    world.registry.process.stop().await;
+    world.clock.advance(seconds(5 * HOUR));
+    let data = world.scratch.path().join("r");
+    world.registry = Registry::start(&data, world.clock.clone()).await;
+    world.admin = world.registry.client().await;
+    let both = ran(&mut world.admin, "CT-HOUR", 2).await;
+    assert_eq!((both.len(), both[0].missed), (2, 4));
+    let all = listed(&mut world.admin, true).await;
+    assert_eq!(
+        told(&all),
+        [
+            ("CT-HOUR", "bad", "NOT_SATISFIED", "NONE"),
+            ("EXG-RUN", "CT-HOUR", "SATISFIED", "NONE")
+        ]
+    );
+    assert_eq!(all[1].owner, "user:o");
+    // Nothing is due again before its time.
+    let asked = run(&mut world.admin, "CT-HOUR", true).await;
+    assert!(asked.changed.is_empty(), "nothing new is found");
+    assert_eq!(
+        runs(&mut world.admin, "CT-HOUR").await.len(),
+        2,
+        "a dry run keeps nothing"
+    );
+}
+
+#[tokio::test]
+async fn an_exception_changes_the_disposition_and_never_the_finding_nor_its_time() {
+    let mut world = World::start().await;
+    let control = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'");
+    world
+        .admin
+        .apply(&(control + &of_risk("bad", "MODERATE")))
+        .await
+        .unwrap();
+    let first = run(&mut world.admin, "CT-HOUR", false).await;
+    assert_eq!(first.changed.len(), 1);
+    let before = first.changed[0].clone();
+    assert_eq!(before.told, before.first_seen, "F4: told of at once");
+    assert_eq!(
+        before.due.unwrap().seconds - before.first_seen.unwrap().seconds,
+        30 * DAY
+    );
+
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let wanted = Ask {
+        control: "CT-HOUR",
+        agent: "bad",
+        ..PLAIN
+    };
+    let case = ask(&mut alice, &wanted).await.unwrap();
+    let asked = listed(&mut bob, false).await;
+    assert_eq!(
+        told(&asked),
+        [("CT-HOUR", "bad", "NOT_SATISFIED", "DEVIATION_REQUESTED")]
+    );
+    approve(&mut bob, &case).await.unwrap();
+    let excepted = listed(&mut bob, false).await;
+    assert_eq!(
+        told(&excepted),
+        [("CT-HOUR", "bad", "NOT_SATISFIED", "DEVIATION_APPROVED")],
+        "F1"
+    );
+    assert_eq!(excepted[0].exception, case.id);
+    world.clock.advance(seconds(60));
+    let again = run(&mut world.admin, "CT-HOUR", false).await;
+    assert_eq!(
+        (again.changed.len(), again.changed[0].told),
+        (1, before.told),
+        "R5: nobody is told"
+    );
+
+    // The same instant that it ends it is not disposed of; the next run tells of it, once.
+    world.admin.revoke(&case.id).await.unwrap();
+    let bare = listed(&mut bob, false).await;
+    assert_eq!(bare[0].disposition, "NONE", "F2");
+    assert_eq!(
+        (bare[0].first_seen, bare[0].due),
+        (before.first_seen, before.due),
+        "F2"
+    );
+    world.clock.advance(seconds(60));
+    let uncovered = run(&mut world.admin, "CT-HOUR", false).await;
+    assert!(at(uncovered.changed[0].told) > at(before.told), "F4");
+    let quiet = run(&mut world.admin, "CT-HOUR", false).await;
+    assert!(quiet.changed.is_empty(), "R5");
+
+    // Remedied, it is satisfied; failing again it is another.
+    world.admin.apply(&of_risk("bad", "LOW")).await.unwrap();
+    let remedied = run(&mut world.admin, "CT-HOUR", false).await;
+    assert_eq!(
+        told(&remedied.changed),
+        [("CT-HOUR", "bad", "SATISFIED", "NONE")]
+    );
+    world.clock.advance(seconds(60));
+    world
+        .admin
+        .apply(&of_risk("bad", "MODERATE"))
+        .await
+        .unwrap();
+    let anew = run(&mut world.admin, "CT-HOUR", false).await;
+    let anew = &anew.changed[0];
+    assert!(at(anew.first_seen) > at(before.first_seen) && at(anew.told) > at(before.told));
+    assert_eq!(listed(&mut bob, true).await.len(), 1, "F3");
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_is_a_finding_and_what_is_gone_has_none() {
+    let mut world = World::start().await;
+    let silent = hourly("CT-TOLD", "subject.lineage.complete").replace(
+        "evidence_requirements: [{source: s}]",
+        "evidence_requirements: [{source: s, facets: [tools], max_age: 1h, completeness: COMPLETE}]",
+    );
+    let hourly = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'");
+    world
+        .admin
+        .apply(&(silent.clone() + &hourly + &of_risk("bad", "MODERATE")))
+        .await
+        .unwrap();
+    let untold = run(&mut world.admin, "CT-TOLD", false).await;
+    let counts = untold.run.clone().unwrap();
+    assert_eq!(
+        (counts.passed, counts.failed, counts.untold),
+        (0, 0, 2),
+        "R3"
+    );
+    world.clock.advance(seconds(2 * HOUR));
+    let stale = run(&mut world.admin, "CT-TOLD", false).await;
+    assert!(stale.changed.iter().all(|found| found.result == "ERROR"));
+    assert!(
+        stale
+            .changed
+            .iter()
+            .any(|found| found.message.contains("tools")),
+        "{:?}",
+        stale.changed
+    );
+    run(&mut world.admin, "CT-HOUR", false).await;
+
+    // A control that is no more, and a subject that is no more.
+    let gone = v1::ApplyRequest {
+        files: governed::files(&(hourly + &governed::control("CT-RISKY", "risky", "true"))),
+        prune: true,
+        ..v1::ApplyRequest::default()
+    };
+    let refused = world.admin.objects.apply(gone.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "that denies less");
+    world.registry.process.stop().await;
+    let data = world.scratch.path().join("r");
+    let alone = [("weakening", "applied")];
+    world.registry = Registry::start_at(&data, world.clock.clone(), "127.0.0.1:0", &alone)
+        .await
+        .unwrap();
+    world.admin = world.registry.client().await;
+    world.admin.objects.apply(gone).await.unwrap();
+    for _ in 0..2_000 {
+        let open = listed(&mut world.admin, false).await;
+        if open.iter().all(|found| found.control_id == "CT-HOUR") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{:?}", listed(&mut world.admin, false).await);
+}
+
+#[tokio::test]
+async fn what_does_not_run_by_itself_is_refused_with_why() {
+    let mut world = World::start().await;
+    let request = |control: &str| v1::RunControlRequest {
+        control_id: control.into(),
+        dry_run: false,
+    };
+    let status = world
+        .admin
+        .findings
+        .run_control(request("CT-RISKY"))
+        .await
+        .unwrap_err();
+    assert!(
+        status.message().contains("does not run by itself"),
+        "{}",
+        status.message()
+    );
+    let status = world
+        .admin
+        .findings
+        .run_control(request("CT-NONE"))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    let status = world
+        .admin
+        .findings
+        .run_control(request("nonsense"))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let token = world.admin.let_in("user:v", v1::Role::Viewer, &[]).await;
+    let mut viewer = world.registry.client_with(&token).await;
+    let status = viewer
+        .findings
+        .run_control(request("CT-RISKY"))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+}
+
+#[test]
+fn r4_a_run_says_of_each_subject_what_a_question_is_told() {
+    let conditions = [
+        "subject.risk_tier == 'MODERATE'",
+        "subject.environment == 'prod' && subject.risk_tier != 'LOW'",
+        "subject.lineage.complete",
+        "subject.tools.exists(t, t.approved)",
+        "now - subject.owner.attest_time > duration('1h')",
+        "!(subject.purpose.permitted_ids.exists(p, p == 'work'))",
+        "has(subject.class_id)",
+    ];
+    let mut text = String::new();
+    for (at, condition) in conditions.iter().enumerate() {
+        text += &hourly(&format!("CT-{at}"), condition);
+    }
+    let tiers = ["LOW", "MODERATE", "HIGH"];
+    for n in 0..24 {
+        let mut one = governed::subject(&format!("s{n}"), None)
+            .replace("risk_tier: LOW", &format!("risk_tier: {}", tiers[n % 3]));
+        if n % 2 == 0 {
+            one = one.replace("environment: prod", "environment: dev");
+        }
+        if n % 5 == 0 {
+            one = one.replace("AI_AGENT", "SERVICE");
+        }
+        if n % 7 == 0 {
+            one = one.replace("permitted_ids: [work]", "permitted_ids: [play]");
+        }
+        if n % 4 == 1 {
+            one = one.replace("tools: {source: s, observed_time: \"2026-11-22T11:59:00Z\", completeness: COMPLETE}", "tools: {source: s, observed_time: \"2026-11-22T11:59:00Z\", completeness: PARTIAL}");
+        }
+        text += &one;
+    }
+    let snapshot = Bundle::read_files([("w.yaml".to_owned(), text)])
+        .unwrap()
+        .snapshot(1)
+        .unwrap();
+    let (mut seen, mut faults) = (0, 0);
+    for control in snapshot.controls() {
+        let round = round(&control.id, &snapshot, noon()).unwrap();
+        for subject in snapshot.subjects() {
+            let question = Question {
+                subject: subject.id.clone(),
+                action: "risky".into(),
+                resource: Resource {
+                    kind: "thing".into(),
+                    id: "t".into(),
+                    properties: Value::Map(Box::default()),
+                },
+                purpose: None,
+                actor_kind: None,
+                context: Value::Map(Box::default()),
+                observed: Fingerprint::default(),
+            };
+            let decision = decide(&question, &snapshot, Now::exactly(noon()));
+            let denied = decision
+                .failed
+                .iter()
+                .any(|failed| failed.control.id == control.id);
+            let found = round.faults.iter().any(|(id, ..)| *id == subject.id);
+            assert_eq!(found, denied, "R4: {} of {}", control.id, subject.id);
+            seen += 1;
+            faults += usize::from(found);
+        }
+    }
+    assert_eq!(seen, 24 * conditions.len());
+    assert!(faults > 20 && faults < seen, "{faults}");
+}
