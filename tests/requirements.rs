@@ -1,0 +1,407 @@
+//! Which test proves which requirement (governance §4) and named edge case (§5), and what of them
+//! is still open. The table is kept complete by the test below it.
+
+use std::{collections::BTreeSet, fs};
+
+/// A requirement or edge case: the tests that prove it, and what of it is not there yet.
+struct Row(&'static str, &'static [&'static str], &'static str);
+
+const REQUIREMENTS: &[Row] = &[
+    Row(
+        "R1",
+        &["bundle::what_is_wrong_is_named_with_its_place"],
+        "an owner who is not active is not refused",
+    ),
+    Row(
+        "R2",
+        &["findings::a_control_runs_when_it_is_due_and_what_was_missed_is_caught_up_once"],
+        "several runners",
+    ),
+    Row(
+        "R3",
+        &[
+            "properties::r3_a_list_nobody_reported_is_no_pass_whatever_the_control_says_of_its_evidence",
+            "findings::what_cannot_be_told_is_a_finding_and_what_is_gone_has_none",
+        ],
+        "",
+    ),
+    Row(
+        "R4",
+        &["findings::r4_a_run_says_of_each_subject_what_a_question_is_told"],
+        "",
+    ),
+    Row(
+        "R5",
+        &["findings::an_exception_changes_the_disposition_and_never_the_finding_nor_its_time"],
+        "told in the log only: no notifications",
+    ),
+    Row(
+        "R6",
+        &["governance::low_is_automatic_within_a_budget_and_never_in_production"],
+        "no report of reviews avoided",
+    ),
+    Row(
+        "R7",
+        &[
+            "ledger::l4_every_changed_bit_and_every_missing_doubled_or_swapped_line_is_found",
+            "ledger::l3_a_registry_whose_file_was_changed_does_not_begin",
+        ],
+        "uses are not in it",
+    ),
+    Row(
+        "R8",
+        &["incidents::an_override_begins_with_one_person_ends_with_its_incident_and_is_owed_for"],
+        "one queue for cases, findings and closures",
+    ),
+    Row(
+        "R9",
+        &[
+            "properties::r36_a_changed_facet_is_named_and_an_absent_one_counts_as_changed",
+            "demand::r9_what_a_caller_sees_to_differ_is_reported_and_kept_beside_what_is_governed",
+        ],
+        "",
+    ),
+    Row(
+        "R10",
+        &["governance::what_waits_lapses_is_withdrawn_or_amended_and_survives_a_restart"],
+        "queue age is not exported",
+    ),
+    Row(
+        "R11",
+        &[
+            "governance::what_may_not_be_granted_is_refused_with_its_field",
+            "bundle::a_class_may_not_reach_more_subjects_than_the_tier_permits",
+        ],
+        "",
+    ),
+    Row("R12", &[], "no oversight report"),
+    Row(
+        "R13",
+        &["sidecar::explain_replays_a_decision_and_shows_it_to_its_subject"],
+        "at the sidecar and while it is remembered; not at the registry",
+    ),
+    Row(
+        "R14",
+        &[
+            "properties::r14_one_instant_before_the_end_allows_and_the_end_itself_denies",
+            "sidecar::r14_the_end_of_an_exception_denies_over_the_wire",
+        ],
+        "",
+    ),
+    Row(
+        "R15",
+        &["governance::one_takes_back_what_many_granted_and_so_does_the_system"],
+        "attestation age of owners",
+    ),
+    Row(
+        "R16",
+        &["lifecycle::approval_moves_no_window_and_outlives_no_evidence"],
+        "usage that cannot be recorded",
+    ),
+    Row(
+        "R17",
+        &["follow::everything_that_can_be_revoked_takes_its_exceptions_along"],
+        "no credential events",
+    ),
+    Row("R18", &[], "no thresholds"),
+    Row(
+        "R19",
+        &["bundle::what_is_wrong_is_named_with_its_place"],
+        "",
+    ),
+    Row(
+        "R20",
+        &["findings::what_cannot_be_told_is_a_finding_and_what_is_gone_has_none"],
+        "evidence age is not in the run",
+    ),
+    Row(
+        "R21",
+        &[
+            "starter::every_world_decides_as_the_reference_says",
+            "evasion::a_secret_in_a_request_is_not_kept",
+        ],
+        "secrets are looked for in requests only",
+    ),
+    Row(
+        "R22",
+        &["findings::a_control_runs_when_it_is_due_and_what_was_missed_is_caught_up_once"],
+        "",
+    ),
+    Row(
+        "R23",
+        &["sidecar::it_answers_over_tcp_and_the_unix_socket_at_once"],
+        "",
+    ),
+    Row(
+        "R24",
+        &["registry::every_object_has_its_history_and_lists_come_in_pages"],
+        "",
+    ),
+    Row(
+        "R25",
+        &["evasion::renewals_are_counted_whatever_came_between"],
+        "word-for-word justifications are shown to deciders without a test of their own",
+    ),
+    Row(
+        "R26",
+        &["sidecar::max_uses_are_counted_and_then_denied"],
+        "no durable usage records",
+    ),
+    Row(
+        "R27",
+        &[
+            "governance::an_exception_is_requested_decided_used_looked_at_again_and_ends",
+            "governance::one_takes_back_what_many_granted_and_so_does_the_system",
+        ],
+        "auto-resume; baseline and usage triggers",
+    ),
+    Row(
+        "R28",
+        &[
+            "governance::an_exception_is_requested_decided_used_looked_at_again_and_ends",
+            "ledger::l3_a_registry_whose_file_was_changed_does_not_begin",
+        ],
+        "an administrator still applies by hand, and the ledger says so",
+    ),
+    Row(
+        "R29",
+        &["incidents::who_is_on_call_begins_alone_only_where_every_domain_says_so"],
+        "who was skipped is not alerted",
+    ),
+    Row("R30", &[], "EXG-EXC-01 to 04 do not run"),
+    Row(
+        "R31",
+        &[
+            "demand::r31_an_instance_registers_itself_and_is_governed_by_its_class",
+            "follow::s3_without_the_registry_exceptions_end_at_the_lease_and_compliant_calls_go_on",
+        ],
+        "",
+    ),
+    Row(
+        "R32",
+        &["governance::low_is_automatic_within_a_budget_and_never_in_production"],
+        "no figures of time to decision",
+    ),
+    Row(
+        "R33",
+        &[
+            "governance::domains_tighten_and_each_has_its_say",
+            "lifecycle::domains_only_tighten",
+        ],
+        "",
+    ),
+    Row("R34", &[], "no OSCAL"),
+    Row(
+        "R35",
+        &[
+            "governance::a_year_has_so_many_days_and_a_tier_so_many_renewals",
+            "evasion::later_windows_asked_for_first_count",
+        ],
+        "no reminders",
+    ),
+    Row(
+        "R36",
+        &["properties::r36_a_changed_facet_is_named_and_an_absent_one_counts_as_changed"],
+        "findings do not name the facet",
+    ),
+    Row(
+        "R37",
+        &[
+            "incidents::an_override_begins_with_one_person_ends_with_its_incident_and_is_owed_for",
+            "incidents::what_is_overdue_blocks_the_next_override_of_its_domain",
+        ],
+        "",
+    ),
+    Row(
+        "R38",
+        &[
+            "governance::one_takes_back_what_many_granted_and_so_does_the_system",
+            "evasion::nothing_is_granted_beyond_a_deployment_approval",
+        ],
+        "within a look of 0.2 s, not in the same transaction",
+    ),
+    Row("R39", &["lifecycle::tiers_are_monotone"], ""),
+    Row(
+        "R40",
+        &[
+            "governance::high_needs_two_persons_in_two_roles_who_saw_the_evidence",
+            "evasion::a_long_exception_is_looked_at_again_and_again",
+        ],
+        "",
+    ),
+    Row(
+        "R41",
+        &["properties::r41_a_failing_gate_makes_every_exception_ineffective_whatever_is_asked"],
+        "",
+    ),
+    Row(
+        "R42",
+        &[
+            "weakening::every_way_to_deny_less_is_refused_to_one_person_and_its_contrary_is_not",
+            "weakening::two_persons_in_two_roles_decide_and_whoever_proposed_is_neither",
+        ],
+        "no density finding",
+    ),
+    Row(
+        "R43",
+        &["bundle::what_is_wrong_is_named_with_its_place"],
+        "no coverage report",
+    ),
+    Row("R44", &[], "recurrence is shown to deciders; no finding"),
+];
+
+const EDGE_CASES: &[Row] = &[
+    Row(
+        "Temporary → permanent",
+        &[
+            "governance::an_exception_is_requested_decided_used_looked_at_again_and_ends",
+            "governance::a_year_has_so_many_days_and_a_tier_so_many_renewals",
+        ],
+        "",
+    ),
+    Row(
+        "Renewal by sleepwalking",
+        &["evasion::renewals_are_counted_whatever_came_between"],
+        "uses are not shown at a renewal",
+    ),
+    Row(
+        "Approved model, changed context",
+        &["properties::r36_a_changed_facet_is_named_and_an_absent_one_counts_as_changed"],
+        "",
+    ),
+    Row(
+        "Change while pending",
+        &["lifecycle::outdated_terms_void_every_vote"],
+        "",
+    ),
+    Row(
+        "Incident override",
+        &[
+            "incidents::an_override_begins_with_one_person_ends_with_its_incident_and_is_owed_for",
+            "incidents::what_is_overdue_blocks_the_next_override_of_its_domain",
+        ],
+        "",
+    ),
+    Row(
+        "Override used as the normal path",
+        &["incidents::many_overrides_and_one_that_goes_on_need_two_persons_and_then_a_waiver"],
+        "a second person in place of a finding",
+    ),
+    Row(
+        "Domain semantics differ",
+        &["lifecycle::domains_only_tighten"],
+        "",
+    ),
+    Row(
+        "Tier gaming",
+        &[
+            "lifecycle::tiers_are_monotone",
+            "evasion::risk_is_seen_under_other_names",
+        ],
+        "",
+    ),
+    Row(
+        "Auto-approval flood",
+        &["governance::low_is_automatic_within_a_budget_and_never_in_production"],
+        "",
+    ),
+    Row(
+        "Exposed upstream secret",
+        &["properties::r41_a_failing_gate_makes_every_exception_ineffective_whatever_is_asked"],
+        "",
+    ),
+    Row(
+        "Registry outpaced",
+        &[
+            "demand::r31_an_instance_registers_itself_and_is_governed_by_its_class",
+            "follow::s3_without_the_registry_exceptions_end_at_the_lease_and_compliant_calls_go_on",
+        ],
+        "",
+    ),
+    Row(
+        "Third-party tool call",
+        &["starter::every_world_decides_as_the_reference_says"],
+        "",
+    ),
+    Row(
+        "Clock skew",
+        &["peers::the_independent_evaluator_agrees"],
+        "",
+    ),
+    Row(
+        "Approver collusion / sock puppets",
+        &[
+            "lifecycle::two_seats_are_two_persons_and_one_denial_ends_it",
+            "evasion::one_person_does_not_become_two_between_votes",
+        ],
+        "",
+    ),
+    Row(
+        "Quorum 0 / unsatisfiable",
+        &[
+            "lifecycle::a_quorum_is_satisfiable_if_distinct_persons_fill_it",
+            "governance::what_may_not_be_granted_is_refused_with_its_field",
+        ],
+        "",
+    ),
+    Row(
+        "Revocation lost",
+        &[
+            "follow::a_revocation_reaches_the_sidecar_and_the_receipt_says_so",
+            "turmoil::s3_the_bound_holds_over_a_simulated_network",
+        ],
+        "",
+    ),
+    Row("Telemetry loss", &[], "no spool yet"),
+    Row(
+        "Exceptions legitimise poor controls",
+        &[],
+        "no density finding, nothing is closed as unneeded",
+    ),
+    Row(
+        "Weakening the control instead of asking",
+        &["weakening::every_way_to_deny_less_is_refused_to_one_person_and_its_contrary_is_not"],
+        "",
+    ),
+    Row(
+        "Retired subject",
+        &["governance::one_takes_back_what_many_granted_and_so_does_the_system"],
+        "within a look of 0.2 s, not in the same transaction",
+    ),
+];
+
+#[test]
+fn every_requirement_has_its_row_and_every_test_in_it_is_there() {
+    let ids: Vec<String> = REQUIREMENTS.iter().map(|row| row.0.to_owned()).collect();
+    let all: Vec<String> = (1..=44).map(|n| format!("R{n}")).collect();
+    assert_eq!(ids, all);
+    let names: BTreeSet<&str> = EDGE_CASES.iter().map(|row| row.0).collect();
+    assert_eq!(
+        (names.len(), EDGE_CASES.len()),
+        (20, 20),
+        "as many as governance §5 names"
+    );
+    let mut open = Vec::new();
+    for Row(id, tests, missing) in REQUIREMENTS.iter().chain(EDGE_CASES) {
+        assert!(
+            !tests.is_empty() || !missing.is_empty(),
+            "{id} says nothing"
+        );
+        for test in *tests {
+            let (file, name) = test.split_once("::").expect("a file and a test");
+            let text = fs::read_to_string(format!("tests/{file}.rs")).expect("a file of tests");
+            let at = text.find(&format!("fn {name}("));
+            let at = at.unwrap_or_else(|| panic!("{id}: there is no test {test}"));
+            // In a macro of properties, or under an attribute.
+            let before = &text[at.saturating_sub(200)..at];
+            assert!(
+                before.contains("test]") || text.contains("proptest!"),
+                "{id}: {test} is no test"
+            );
+        }
+        if !missing.is_empty() {
+            open.push(format!("{id}: {missing}"));
+        }
+    }
+    println!("{} open: {}", open.len(), open.join("; "));
+}
