@@ -124,8 +124,7 @@ async fn an_exception_is_requested_decided_used_looked_at_again_and_ends() {
         "{}",
         waits.reason
     );
-    let said = sidecar.outcome("agent", "risky").await;
-    assert!(!said.contains(EXCEPTED), "{said}");
+    sidecar.until("agent", "risky", "CONTROL_FAILED").await;
     let refused = approve(&mut bob, &seen).await.unwrap_err();
     assert_eq!(refused.code(), Code::Aborted, "A5: {refused:?}");
     let again = approve(&mut bob, &waits).await.unwrap();
@@ -757,4 +756,45 @@ async fn a_year_has_so_many_days_and_a_tier_so_many_renewals() {
         "{}",
         refused.message()
     );
+}
+
+#[tokio::test]
+async fn r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction() {
+    let mut world = World::start().await;
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    let mut granted = Vec::new();
+    for name in ["first", "second", "third"] {
+        world.admin.apply(&agent(name)).await.unwrap();
+        let wanted = Ask {
+            agent: name,
+            ..PLAIN
+        };
+        let case = ask(&mut alice, &wanted).await.unwrap();
+        granted.push(approve(&mut bob, &case).await.unwrap());
+    }
+    // One retires, one changes its purpose, and nothing happens to the third; all in one apply.
+    let retired = agent("first").replace("lifecycle_state: ACTIVE", "lifecycle_state: RETIRED");
+    let changed = agent("second").replace("permitted_ids: [work]", "permitted_ids: [work, play]");
+    let done = world
+        .admin
+        .apply(&(retired + &changed + &agent("third")))
+        .await
+        .unwrap();
+    for (case, state) in granted.iter().zip(["REVOKED", "SUSPENDED", "APPROVED"]) {
+        assert_eq!(look(&mut bob, &case.id).await.state, state);
+        let request = v1::GetObjectRequest {
+            kind: v1::ObjectKind::Exception.into(),
+            id: case.id.clone(),
+        };
+        let stored = bob.objects.get_object(request).await.unwrap();
+        let stored = stored.into_inner().object.unwrap();
+        assert_eq!(stored.log_revision == done.revision, state != "APPROVED");
+        assert!(stored.manifest.contains(state));
+    }
+    let list = v1::ListRevocationsRequest::default();
+    let removals = bob.revocations.list_revocations(list).await.unwrap();
+    assert_eq!(removals.into_inner().removals.len(), 1, "pushed at once");
 }

@@ -215,10 +215,10 @@ const REQUIREMENTS: &[Row] = &[
     Row(
         "R38",
         &[
-            "governance::one_takes_back_what_many_granted_and_so_does_the_system",
+            "governance::r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction",
             "evasion::nothing_is_granted_beyond_a_deployment_approval",
         ],
-        "within a look of 0.2 s, not in the same transaction",
+        "",
     ),
     Row("R39", &["lifecycle::tiers_are_monotone"], ""),
     Row(
@@ -365,8 +365,8 @@ const EDGE_CASES: &[Row] = &[
     ),
     Row(
         "Retired subject",
-        &["governance::one_takes_back_what_many_granted_and_so_does_the_system"],
-        "within a look of 0.2 s, not in the same transaction",
+        &["governance::r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction"],
+        "",
     ),
 ];
 

@@ -19,6 +19,7 @@ use super::{
     core::{Draft, Planned, Registry},
     ledger::bare,
     role::Role,
+    sweep::along,
     view::View,
     workflow::{Refused, checked, digest},
 };
@@ -283,7 +284,9 @@ impl Registry {
                 }
             };
             let planned = if next.state == ProposalState::Applied {
-                made(view, draft, &next)?
+                let mut planned = made(view, draft, &next)?;
+                along(view, draft, &mut planned)?;
+                planned
             } else {
                 bare(view, draft, "", "")
             };

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Case, Cause, ExceptionState, Kind, Name, OnChange, Span, Timestamp},
+    domain::{Case, Cause, ExceptionState, Kind, Name, OnChange, Removal, Span, Timestamp},
     engine::{
         Against, against,
         lifecycle::{Event, due, step},
@@ -14,8 +14,8 @@ use crate::{
 };
 
 use super::{
-    cases::{fade, nobody, planned, removal},
-    core::Registry,
+    cases::{fade, nobody, planned, put, removal},
+    core::{Draft, Planned, Registry},
     view::View,
     workflow::Refused,
 };
@@ -70,6 +70,49 @@ fn demanded(view: &View, case: &Case, now: Timestamp) -> Option<(Event, Cause)> 
     })
 }
 
+/// The cases that move by themselves, `most` at once, and what is taken back with them.
+fn moves(view: &View, draft: Draft, most: usize) -> (Vec<Case>, Vec<Removal>) {
+    let (mut next, mut removals) = (Vec::new(), Vec::new());
+    for case in view.cases.values() {
+        if next.len() >= most {
+            break;
+        }
+        let Some((event, cause)) = demanded(view, case, draft.time) else {
+            continue;
+        };
+        let revokes = matches!(event, Event::Revoke(_));
+        let Ok(after) = step(case, event, draft.time, nobody) else {
+            continue;
+        };
+        tracing::info!(exception = %case.id, from = %case.state, to = %after.state, reason = &*after.reason, "an exception moves by itself");
+        if revokes && !view.snapshot.takes_back_itself(&case.id) {
+            let place = removals.len();
+            removals.push(removal(draft, place, &after, cause, SYSTEM));
+        }
+        next.push(after);
+    }
+    (next, removals)
+}
+
+/// Moves, in the same transaction, every case that what is planned moves: what a change takes the
+/// ground from does not stand for a moment (R38).
+///
+/// # Errors
+///
+/// Cases that cannot be written.
+pub(super) fn along(view: &View, draft: Draft, planned: &mut Planned) -> Result<(), Refused> {
+    let after = View {
+        snapshot: planned.snapshot.clone(),
+        ..view.clone()
+    };
+    let (next, removals) = moves(&after, draft, usize::MAX);
+    if next.is_empty() {
+        return Ok(());
+    }
+    planned.transaction.removals.extend(removals);
+    put(view, draft, next, planned)
+}
+
 /// When a case's exception is to be sent to nobody any more; nothing while it may hold, or once
 /// it is not.
 fn fades(view: &View, case: &Case) -> Option<Timestamp> {
@@ -100,29 +143,14 @@ impl Registry {
             }
             let moved = self
                 .write(|view, draft| {
-                    let (mut next, mut removals) = (Vec::new(), Vec::new());
-                    let mut ended = Vec::new();
-                    for case in view.cases.values() {
-                        if next.len().saturating_add(ended.len()) >= MOST {
-                            break;
-                        }
-                        if faded(view, case, draft.time) {
-                            ended.push(case.id.clone());
-                        }
-                        let Some((event, cause)) = demanded(view, case, draft.time) else {
-                            continue;
-                        };
-                        let revokes = matches!(event, Event::Revoke(_));
-                        let Ok(after) = step(case, event, draft.time, nobody) else {
-                            continue;
-                        };
-                        tracing::info!(exception = %case.id, from = %case.state, to = %after.state, reason = &*after.reason, "an exception moves by itself");
-                        if revokes && !view.snapshot.takes_back_itself(&case.id) {
-                            let place = removals.len();
-                            removals.push(removal(draft, place, &after, cause, SYSTEM));
-                        }
-                        next.push(after);
-                    }
+                    let (next, removals) = moves(view, draft, MOST);
+                    let ended: Vec<_> = view
+                        .cases
+                        .values()
+                        .filter(|case| faded(view, case, draft.time))
+                        .map(|case| case.id.clone())
+                        .take(MOST)
+                        .collect();
                     let moved = next.len().saturating_add(ended.len());
                     if moved == 0 {
                         return Ok((None, 0));

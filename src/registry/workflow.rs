@@ -20,6 +20,7 @@ use super::{
     core::{Draft, Error, Planned, Registry},
     permission::{is_requested, may_apply, may_take_back},
     proposals::may_weaken,
+    sweep::along,
     view::View,
 };
 
@@ -180,13 +181,14 @@ impl Registry {
                 edits,
                 removals: Vec::new(),
             };
-            let planned = Planned {
+            let mut planned = Planned {
                 transaction,
                 changes,
                 snapshot,
                 cases: Vec::new(),
                 findings: Vec::new(),
             };
+            along(view, draft, &mut planned)?;
             Ok((Some(planned), (draft.revision, applied)))
         })
         .await
