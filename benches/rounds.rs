@@ -11,7 +11,7 @@ use std::{path::Path, time::Instant};
 use exeat::{
     domain::Digest,
     engine::{
-        Change,
+        Cases, Change,
         rounds::{round, runs_by_itself},
     },
     manifest::Bundle,
@@ -39,7 +39,7 @@ fn main() {
         let began = Instant::now();
         let (mut controls, mut said) = (0, 0);
         for control in snapshot.controls() {
-            if let Some(round) = round(&control.id, &snapshot, now) {
+            if let Some(round) = round(&control.id, &snapshot, &Cases::default(), now) {
                 controls += 1;
                 said += round.passed
                     + round.elsewhere

@@ -25,7 +25,7 @@ use std::time::Duration;
 use cases::{Ask, DAY, PLAIN, World, agent, approve, ask};
 use exeat::{
     domain::{Fingerprint, Now, Question, Resource, Value},
-    engine::{decide, rounds::round},
+    engine::{Cases, decide, rounds::round},
     manifest::Bundle,
     wire::v1,
 };
@@ -392,7 +392,7 @@ fn r4_a_run_says_of_each_subject_what_a_question_is_told() {
         .unwrap();
     let (mut seen, mut faults) = (0, 0);
     for control in snapshot.controls() {
-        let round = round(&control.id, &snapshot, noon()).unwrap();
+        let round = round(&control.id, &snapshot, &Cases::default(), noon()).unwrap();
         for subject in snapshot.subjects() {
             let question = Question {
                 subject: subject.id.clone(),
@@ -420,4 +420,86 @@ fn r4_a_run_says_of_each_subject_what_a_question_is_told() {
     }
     assert_eq!(seen, 24 * conditions.len());
     assert!(faults > 20 && faults < seen, "{faults}");
+}
+
+#[tokio::test]
+async fn r30_exceptions_are_themselves_under_control() {
+    let mut world = World::start().await;
+    let of_exceptions = |id: &str, condition: &str| {
+        hourly(id, condition)
+            .replace("[RUNTIME, SCHEDULED]", "[SCHEDULED]")
+            .replace(", condition: \"subject.kind == 'AI_AGENT'\"", "")
+    };
+    let evergreen = of_exceptions("CT-GREEN", "exception.coverage_ratio_365d > 0.02");
+    let closed = of_exceptions(
+        "CT-CLOSED",
+        "exception.deviation_type == 'INCIDENT_OVERRIDE' && exception.closure_state != 'COMPLETE' && now > exception.closure_due_time",
+    );
+    let used = of_exceptions("CT-USED", "exception.usage_gap_count > 0");
+    let people = "---\napiVersion: exeat/v1\nkind: Group\nid: oncall\nmembers: [\"user:carol\"]\n---\napiVersion: exeat/v1\nkind: Domain\nid: team\ndisplay_name: Team\nowner: user:o\napprover_groups: {control_owner: owners, risk_officer: risk, on_call: oncall}\n";
+    world
+        .admin
+        .apply(&(evergreen + &closed + &used + people))
+        .await
+        .unwrap();
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let waiver = ask(
+        &mut alice,
+        &Ask {
+            hours: 200,
+            ..PLAIN
+        },
+    )
+    .await
+    .unwrap();
+    approve(&mut bob, &waiver).await.unwrap();
+    let green = run(&mut world.admin, "CT-GREEN", false).await;
+    assert_eq!(
+        told(&green.changed),
+        [("CT-GREEN", waiver.id.as_str(), "NOT_SATISFIED", "NONE")]
+    );
+
+    // An override that nobody looked at within a day, though it is long over.
+    let declares = v1::OpenIncidentRequest {
+        id: "INC-1".into(),
+        domain: "team".into(),
+        title: "exports fail".into(),
+    };
+    world.admin.incidents.open_incident(declares).await.unwrap();
+    let during = Ask {
+        hours: 1,
+        more: "incident_ref: INC-1\n",
+        ..PLAIN
+    }
+    .text()
+    .replace("WAIVER", "INCIDENT_OVERRIDE");
+    let request = v1::RequestExceptionRequest {
+        file: governed::files(&during).pop(),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let mut carol = world.as_who("user:carol").await;
+    let case = alice.exceptions.request_exception(request).await.unwrap();
+    let case = case.into_inner().case.unwrap();
+    approve(&mut carol, &case).await.unwrap();
+    let quiet = run(&mut world.admin, "CT-CLOSED", false).await;
+    assert!(quiet.changed.is_empty(), "{:?}", quiet.changed);
+    world.clock.advance(seconds(25 * HOUR));
+    let open = run(&mut world.admin, "CT-CLOSED", false).await;
+    assert_eq!(
+        told(&open.changed),
+        [("CT-CLOSED", case.id.as_str(), "NOT_SATISFIED", "NONE")]
+    );
+
+    // Uses are not reported to the registry yet: that is said, and nothing is made of it.
+    let request = v1::RunControlRequest {
+        control_id: "CT-USED".into(),
+        dry_run: false,
+    };
+    let status = world.admin.findings.run_control(request).await.unwrap_err();
+    assert!(
+        status.message().contains("how exceptions were used"),
+        "{}",
+        status.message()
+    );
 }

@@ -168,7 +168,11 @@ const REQUIREMENTS: &[Row] = &[
         &["incidents::who_is_on_call_begins_alone_only_where_every_domain_says_so"],
         "who was skipped is not alerted",
     ),
-    Row("R30", &[], "EXG-EXC-01 to 04 do not run"),
+    Row(
+        "R30",
+        &["findings::r30_exceptions_are_themselves_under_control"],
+        "EXG-EXC-04 reads uses, which the registry does not hold",
+    ),
     Row(
         "R31",
         &[

@@ -59,7 +59,10 @@ impl<'a> Past<'a> {
         now: Timestamp,
     ) -> u32 {
         let mut stretches = vec![window];
-        for case in self.others() {
+        // Overrides during incidents have an allowance of their own; everything else counts all.
+        let overrides = |case: &Case| case.request.deviation == Deviation::IncidentOverride;
+        let apart = request.deviation == Deviation::IncidentOverride;
+        for case in self.others().filter(|case| !apart || overrides(case)) {
             if let Some(stretch) = case.window(now)
                 && case.request.controls.contains(control)
                 && self.meet(&case.request.scope.subjects, &request.scope.subjects)
@@ -67,7 +70,10 @@ impl<'a> Past<'a> {
                 stretches.push(stretch);
             }
         }
-        for exception in self.bare() {
+        let bare = self.bare();
+        for exception in
+            bare.filter(|known| !apart || known.deviation == Deviation::IncidentOverride)
+        {
             if exception.controls.contains(control)
                 && self.meet(&exception.scope.subjects, &request.scope.subjects)
             {

@@ -4,18 +4,27 @@ use std::sync::Arc;
 
 use crate::domain::{
     Case, ControlId, Disposition, Exception, ExceptionState, Fault, Finding, Now, Selector,
-    Subject, SubjectId, Timestamp, Trouble, Verdict, remedy_within,
+    Subject, SubjectId, Timestamp, Trouble, Value, Verdict, remedy_within,
 };
 
 use super::{
     Snapshot,
+    catalogue::EXCEPTION,
     condition::Frame,
-    coverage::Cases,
+    coverage::{Cases, Past},
     decide::{fields, judge},
     effective::{Standing, effective},
     index::Rule,
-    world::describe,
+    world::{describe, exception_record},
 };
+
+/// What the registry does not hold of exceptions: whoever reads it would be told of each that it
+/// cannot be told.
+const USES: [&str; 3] = [
+    "relied_on_count_30d",
+    "out_of_scope_attempts_24h",
+    "usage_gap_count",
+];
 
 /// What a control says of everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,43 +37,135 @@ pub struct Round {
     pub faults: Vec<(SubjectId, Fault, String)>,
 }
 
-/// Runs a control over every subject; nothing if there is none, or it does not run by itself.
-pub fn round(control: &ControlId, snapshot: &Snapshot, now: Timestamp) -> Option<Round> {
+/// Runs a control over every subject or, if it reads one, over every exception; nothing if there is
+/// no such control, or it does not run by itself.
+pub fn round(
+    control: &ControlId,
+    snapshot: &Snapshot,
+    cases: &Cases,
+    now: Timestamp,
+) -> Option<Round> {
     let rule = snapshot.rules.find(control)?;
     if !runs(rule) {
         return None;
     }
-    let now = Now::exactly(now);
     let mut round = Round::default();
-    for subject in snapshot.subjects() {
-        match said(rule, subject, now) {
-            None => round.elsewhere = round.elsewhere.saturating_add(1),
-            Some(Verdict::Pass) => round.passed = round.passed.saturating_add(1),
-            Some(Verdict::Fail) => {
-                let why = format!("`{}` holds", rule.fails.source());
-                round.faults.push((subject.id.clone(), Fault::Fails, why));
+    if rule.fails.reads_exception() {
+        for exception in snapshot.exceptions() {
+            let Some(record) = living(exception, snapshot, cases, now) else {
+                continue;
+            };
+            let mut frame = Frame::new(now);
+            frame.exception = fields(&record);
+            let verdict = match rule.fails.holds(&frame) {
+                Ok(false) => Verdict::Pass,
+                Ok(true) => Verdict::Fail,
+                Err(trouble) => Verdict::Indeterminate(trouble),
+            };
+            if let Ok(id) = SubjectId::parse(exception.id.as_str()) {
+                round.count(rule, &id, Some(verdict));
             }
-            Some(Verdict::Indeterminate(Trouble { kind, at })) => {
-                let why = describe(kind, rule.fails.source(), at);
-                round
-                    .faults
-                    .push((subject.id.clone(), Fault::CannotTell, why));
-            }
+        }
+    } else {
+        let now = Now::exactly(now);
+        for subject in snapshot.subjects() {
+            round.count(rule, &subject.id, said(rule, subject, now));
         }
     }
     round.faults.sort_by(|(a, ..), (b, ..)| a.cmp(b));
     Some(round)
 }
 
-/// Whether a control runs by itself over subjects: it is in force, has a schedule, and reads
-/// neither a request nor an exception.
+impl Round {
+    fn count(&mut self, rule: &Rule, of: &SubjectId, verdict: Option<Verdict>) {
+        match verdict {
+            None => self.elsewhere = self.elsewhere.saturating_add(1),
+            Some(Verdict::Pass) => self.passed = self.passed.saturating_add(1),
+            Some(Verdict::Fail) => {
+                let why = format!("`{}` holds", rule.fails.source().trim());
+                self.faults.push((of.clone(), Fault::Fails, why));
+            }
+            Some(Verdict::Indeterminate(Trouble { kind, at })) => {
+                let why = describe(kind, rule.fails.source(), at);
+                self.faults.push((of.clone(), Fault::CannotTell, why));
+            }
+        }
+    }
+}
+
+/// Whether what a finding of a control is about is still there.
+pub fn is_there(control: &ControlId, of: &SubjectId, snapshot: &Snapshot) -> bool {
+    let reads = |rule: &Arc<Rule>| rule.fails.reads_exception();
+    if snapshot.rules.find(control).is_some_and(reads) {
+        snapshot.exception(of.as_str()).is_some()
+    } else {
+        snapshot.subject(of.as_str()).is_some()
+    }
+}
+
+/// What controls read of an exception: one that may still hold, or that still owes something. What
+/// the registry does not hold, its uses, is not known.
+fn living(
+    exception: &Exception,
+    snapshot: &Snapshot,
+    cases: &Cases,
+    now: Timestamp,
+) -> Option<Value> {
+    let case = cases.get(exception.id.as_str());
+    let debt = case.and_then(|case| case.debt.as_ref());
+    if exception.state.is_final() && debt.is_none() {
+        return None;
+    }
+    let Value::Record(known) = exception_record(exception) else {
+        return None;
+    };
+    let past = Past {
+        cases,
+        snapshot,
+        own: &exception.id,
+    };
+    let window = (exception.effective_time, exception.expire_time);
+    let share = case.map(|case| {
+        let of = |control| past.percent(control, &case.request, window, now);
+        f64::from(case.request.controls.iter().map(of).max().unwrap_or(0)) / 100.0
+    });
+    let effective = match exception.state {
+        ExceptionState::Approved if now < exception.effective_time => "SCHEDULED",
+        ExceptionState::Approved if now >= exception.expire_time => "EXPIRED",
+        ExceptionState::Approved => "ACTIVE",
+        other => other.name(),
+    };
+    let owed = debt.map(|debt| {
+        let look = debt.looked.is_none().then_some(debt.look_due);
+        let closure = debt.closure.is_none().then_some(debt.closure_due);
+        [look, closure].into_iter().flatten().min()
+    });
+    let closure = match owed {
+        None => "NOT_REQUIRED",
+        Some(None) => "COMPLETE",
+        Some(Some(_)) => "OPEN",
+    };
+    let fields = EXCEPTION.fields.iter().zip(known);
+    let fields = fields.map(|(field, known)| match field.name {
+        "effective_state" => Some(Value::str(effective)),
+        "coverage_ratio_365d" => share.map(Value::Double),
+        "closure_state" => Some(Value::str(closure)),
+        "closure_due_time" => owed.flatten().map(Value::Time),
+        _ => known,
+    });
+    Some(Value::Record(fields.collect()))
+}
+
+/// Whether a control runs by itself: it is in force, has a schedule, and reads neither a request nor
+/// how exceptions were used.
 fn runs(rule: &Rule) -> bool {
     let control = &rule.control;
     let asks = rule.fails.reads_request() || rule.fails.reads_resource();
-    control.state.in_force() && control.schedule.is_some() && !asks && !rule.fails.reads_exception()
+    let used = USES.iter().any(|name| rule.fails.source().contains(name));
+    control.state.in_force() && control.schedule.is_some() && !asks && !used
 }
 
-/// Whether a control runs by itself over subjects.
+/// Whether a control runs by itself.
 pub fn runs_by_itself(control: &ControlId, snapshot: &Snapshot) -> bool {
     snapshot.rules.find(control).is_some_and(|rule| runs(rule))
 }

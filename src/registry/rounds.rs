@@ -10,7 +10,7 @@ use crate::{
         ControlId, Edit, Fault, Finding, Kind, Name, Run, SubjectId, Timestamp, remedy_within,
     },
     engine::{
-        rounds::{covering, found, round, runs_by_itself},
+        rounds::{covering, found, is_there, round, runs_by_itself},
         schedule::{due, jitter},
     },
     manifest::write_finding,
@@ -161,8 +161,8 @@ impl Registry {
         let view = self.view();
         let now = self.clock.now().latest;
         let began = self.clock.elapsed();
-        let (id, snapshot) = (control.clone(), view.snapshot.clone());
-        let said = aside(move || round(&id, &snapshot, now))
+        let (id, at) = (control.clone(), Arc::clone(&view));
+        let said = aside(move || round(&id, &at.snapshot, &at.cases, now))
             .await
             .map_err(|why| Refused::Failed(Error::Unfit(why)))?;
         let mut said = said.ok_or_else(|| {
@@ -170,7 +170,7 @@ impl Registry {
                 Refused::NotFound(format!("there is no control `{control}`"))
             } else {
                 Refused::Precondition(format!(
-                    "`{control}` does not run by itself: it is not in force, has no schedule, or reads a request or an exception"
+                    "`{control}` does not run by itself: it is not in force, has no schedule, or reads a request or how exceptions were used"
                 ))
             }
         })?;
@@ -215,7 +215,7 @@ impl Registry {
             .write(|view, draft| {
                 // Who has gone meanwhile has no findings.
                 said.faults
-                    .retain(|(subject, ..)| view.snapshot.subject(subject.as_str()).is_some());
+                    .retain(|(of, ..)| is_there(control, of, &view.snapshot));
                 let mut changed = compare(view, &said, draft.time);
                 if let Some((due, missed)) = due.filter(|(_, missed)| *missed >= 2) {
                     changed.extend(overdue(view, control, due, missed, draft.time));
@@ -238,7 +238,7 @@ impl Registry {
     async fn tidy(&self) -> Result<(), Refused> {
         let stale = |view: &View, finding: &Finding| {
             let over = finding.satisfied.is_some();
-            let gone = view.snapshot.subject(finding.subject.as_str()).is_none();
+            let gone = !is_there(&finding.control, &finding.subject, &view.snapshot);
             !over && (gone || !runs_by_itself(&finding.control, &view.snapshot))
         };
         let view = self.view();
