@@ -744,3 +744,55 @@ async fn a_secret_in_a_request_is_not_kept() {
         assert!(!refused.message().contains(secret), "{}", refused.message());
     }
 }
+
+#[tokio::test]
+async fn what_is_taken_away_and_made_anew_is_still_an_administrators() {
+    let mut world = World::start().await;
+    world.admin.apply(&agent("moved")).await.unwrap();
+    let token = world
+        .admin
+        .let_in("user:author", v1::Role::Author, &[])
+        .await;
+    let mut author = world.registry.client_with(&token).await;
+    let moved = agent("moved").replace("domain: team", "domain: other");
+    world.admin.apply(&governed::domain("other")).await.unwrap();
+    let status = author.apply(&moved).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    let without = v1::ApplyRequest {
+        files: files(&agent("agent")),
+        prune: true,
+        ..v1::ApplyRequest::default()
+    };
+    author.objects.apply(without).await.unwrap();
+    let status = author.apply(&moved).await.unwrap_err();
+    assert_eq!(
+        status.code(),
+        Code::PermissionDenied,
+        "{}",
+        status.message()
+    );
+    author.apply(&agent("never-there")).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_applies_an_override() {
+    let mut world = World::start().await;
+    let override_ = governed::exception("EX-9", "CT-RISKY", "agent")
+        .replace("tier: LOW", "tier: INCIDENT")
+        .replace("WAIVER", "INCIDENT_OVERRIDE")
+        + "incident_ref: INC-9\n";
+    for text in [
+        override_.clone(),
+        override_.replace("tier: INCIDENT", "tier: LOW"),
+        override_.replace("INCIDENT_OVERRIDE", "WAIVER"),
+    ] {
+        let status = world.admin.apply(&text).await.unwrap_err();
+        assert!(
+            status
+                .message()
+                .contains("is an override during an incident"),
+            "{}",
+            status.message()
+        );
+    }
+}

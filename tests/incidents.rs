@@ -350,7 +350,7 @@ async fn who_is_on_call_begins_alone_only_where_every_domain_says_so() {
             "---\napiVersion: exeat/v1\nkind: Domain\nid: team\ndisplay_name: Team\nowner: user:o\nparent: all\napprover_groups: {{control_owner: owners, risk_officer: risk, on_call: oncall}}\n{more}"
         )
     };
-    let all = |more: &str| domain("all") + more;
+    let all = |more: &str| domain("all") + "approver_groups: {risk_officer: risk}\n" + more;
     open(&mut erin, "INC-1", "team").await.unwrap();
     let yes = "incident_self_activation: true\n";
     let no = "incident_self_activation: false\n";

@@ -39,13 +39,20 @@ impl<'a> Past<'a> {
 
     /// The overrides there were during incidents in any of `domains`.
     pub(super) fn overrides(self, domains: &[&DomainId]) -> impl Iterator<Item = &'a Arc<Case>> {
-        let of = |seat: &Seat| {
-            let mut domains = domains.iter();
-            domains.any(|domain| seat.domain.as_ref() == Some(*domain))
+        // Above and below is the same domain to whoever owes.
+        let within = move |inner: &DomainId, outer: &DomainId| {
+            let mut above = self.snapshot.domains_above(inner);
+            above.any(|domain| domain.id == *outer)
+        };
+        let of = move |seat: &Seat| {
+            seat.domain.as_ref().is_some_and(|owing| {
+                let mut domains = domains.iter();
+                domains.any(|domain| within(domain, owing) || within(owing, domain))
+            })
         };
         self.others().filter(move |case| {
             let owed = case.debt.as_ref().map(|debt| &debt.seats);
-            owed.is_some_and(|seats| seats.iter().any(of))
+            owed.is_some_and(|seats| seats.iter().any(&of))
         })
     }
 

@@ -45,6 +45,14 @@ fn declared(request: &Request, domains: &[&DomainId], snapshot: &Snapshot) -> Re
             "nothing is overridden for what is over",
         );
     }
+    let mut subjects = super::parties::scoped(snapshot, request);
+    if let Some(subject) = subjects.find(|subject| subject.domain.is_none()) {
+        return Err(Invalid::new(
+            "scope.subject_selector",
+            format!("names `{}`, which is of no domain", subject.id),
+            "an incident is of a domain, and so are those it touches",
+        ));
+    }
     if domains.is_empty() {
         return Err(Invalid::new(
             "domain",
@@ -79,7 +87,7 @@ fn owes_nothing(past: Past<'_>, domains: &[&DomainId], now: Timestamp) -> Result
             "incident_ref",
             format!("{id} was overridden in this domain, and {what} is overdue"),
             format!(
-                "see `exeat exception show {id}`; until then ask for a WAIVER, which two persons decide"
+                "see `exeat exception show {id}`; until then ask for a WAIVER, which its own people decide"
             ),
         )),
         None => Ok(()),
@@ -110,7 +118,7 @@ pub(super) fn emergency(
             return Err(Invalid::new(
                 "scope",
                 format!("was overridden {renewals} times already"),
-                "what goes on is no emergency: ask for a WAIVER, which two persons decide",
+                "what goes on is no emergency: ask for a WAIVER, which its own people decide",
             ));
         }
     }
@@ -141,7 +149,8 @@ pub(super) fn emergency(
             .collect();
         said == BTreeSet::from([true])
     };
-    if !dual && responds && domains.iter().all(alone) {
+    // Whoever began it alone does not look at it again alone.
+    if asked.granted.is_none() && !dual && responds && domains.iter().all(alone) {
         first.clear();
     }
     Ok(Emergency {

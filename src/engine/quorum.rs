@@ -108,7 +108,8 @@ impl<'a> Electorate<'a> {
     /// Whether `who` is an active person who has a seat's role, of whatever there may be to decide.
     pub fn serves(snapshot: &Snapshot, who: &Principal, seat: &Seat) -> bool {
         let directory = snapshot.directory();
-        directory.is_active(who) && holders(snapshot, seat).contains(who)
+        let revoked = snapshot.removed().revokes(&Target::Principal(who.clone()));
+        directory.is_active(who) && !revoked && holders(snapshot, seat).contains(who)
     }
 
     /// Whether `who` is active and has the seat's role, whatever else stands against them.

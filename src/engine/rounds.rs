@@ -52,7 +52,7 @@ pub fn round(
     let mut round = Round::default();
     if rule.fails.reads_exception() {
         for exception in snapshot.exceptions() {
-            let Some(record) = living(exception, snapshot, cases, now) else {
+            let Some(record) = living(rule, exception, snapshot, cases, now) else {
                 continue;
             };
             let mut frame = Frame::new(now);
@@ -106,6 +106,7 @@ pub fn is_there(control: &ControlId, of: &SubjectId, snapshot: &Snapshot) -> boo
 /// What controls read of an exception: one that may still hold, or that still owes something. What
 /// the registry does not hold, its uses, is not known.
 fn living(
+    rule: &Rule,
     exception: &Exception,
     snapshot: &Snapshot,
     cases: &Cases,
@@ -125,7 +126,8 @@ fn living(
         own: &exception.id,
     };
     let window = (exception.effective_time, exception.expire_time);
-    let share = case.map(|case| {
+    let reads = rule.fails.source().contains("coverage_ratio_365d");
+    let share = case.filter(|_| reads).map(|case| {
         let of = |control| past.percent(control, &case.request, window, now);
         f64::from(case.request.controls.iter().map(of).max().unwrap_or(0)) / 100.0
     });
@@ -220,12 +222,13 @@ fn governed(now: Timestamp) -> Now {
     }
 }
 
-/// How a finding is disposed of at `now`: an exception covers it, or is asked for.
+/// How a finding is disposed of at `now`: an exception covers it, or is asked for by one of the
+/// `pending` cases.
 pub fn disposition(
     control: &ControlId,
     subject: &SubjectId,
     snapshot: &Snapshot,
-    cases: &Cases,
+    pending: &[&Arc<Case>],
     now: Timestamp,
 ) -> Disposition {
     if let Some(exception) = covering(control, subject, snapshot, now) {
@@ -240,11 +243,10 @@ pub fn disposition(
         }),
     };
     let asked = |case: &&Arc<Case>| {
-        case.state == ExceptionState::Pending
-            && case.request.controls.contains(control)
-            && named(&case.request.scope.subjects)
+        case.request.controls.contains(control) && named(&case.request.scope.subjects)
     };
-    match cases.values().filter(asked).min_by(|a, b| a.id.cmp(&b.id)) {
+    let asking = pending.iter().copied().filter(asked);
+    match asking.min_by(|a, b| a.id.cmp(&b.id)) {
         Some(case) => Disposition::Requested(case.id.clone()),
         None => Disposition::None,
     }

@@ -43,6 +43,19 @@ impl Read {
     }
 }
 
+impl Read {
+    /// The latest time that is over at `now`, with `late` more.
+    fn latest(&self, now: Timestamp, late: Span) -> Option<Timestamp> {
+        let until = now.micros().saturating_sub(late.micros());
+        let until = DateTime::<Utc>::from_timestamp_micros(until)?;
+        let latest = self
+            .cron
+            .find_previous_occurrence(&until.with_timezone(&self.zone), true)
+            .ok()?;
+        Some(Timestamp::from_micros(latest.timestamp_micros()))
+    }
+}
+
 /// When a control is due after `last`, whatever of that is over by `now` counted as one; and how
 /// many times before that were missed. Nothing for a schedule that never comes.
 ///
@@ -63,6 +76,11 @@ pub fn due(
     {
         time = later;
         missed = missed.saturating_add(1);
+    }
+    if missed >= MANY
+        && let Some(latest) = read.latest(now, late)
+    {
+        time = time.max(latest);
     }
     Some((time, missed))
 }

@@ -17,7 +17,7 @@ use crate::{
 use super::{
     asking::{Decides, known, principal},
     authn::Caller,
-    cases::{nobody, planned, put, removal, standing},
+    cases::{nobody, planned, put, removal, standing, terms_of},
     core::{Draft, Planned, Registry},
     role::Role,
     view::View,
@@ -218,10 +218,37 @@ pub(super) fn looked_back(
         return Ok(None);
     }
     let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, Tier::High);
+    let directory = view.snapshot.directory();
+    let person = directory.person(approver);
+    let began = case
+        .votes
+        .iter()
+        .any(|vote| vote.approves && directory.person(&vote.approver) == person);
+    if began && decides.approves && !case.state.is_final() {
+        // Whoever let it begin may still say that it holds.
+        return Ok(None);
+    }
+    // Who may look at it may say no, though others have filled the seat.
+    let all = case.debt.iter().flat_map(|debt| &debt.seats);
+    let open = if decides.approves {
+        open
+    } else {
+        all.collect()
+    };
     let seat = match electorate.seat(approver, &open) {
         Ok(seat) => seat,
         Err(Some(why)) if case.state.is_final() => return Err(Refused::Forbidden(why)),
         Err(_) => return Ok(None),
+    };
+    let Some(terms) = case.terms.clone() else {
+        return Ok(None);
+    };
+    // What is shown of one in force are its terms as they are now; the vote is about what began.
+    let now_shown = terms_of(view, case, now).is_ok_and(|shown| shown.digest == decides.digest);
+    let digest = if now_shown {
+        terms.digest.clone()
+    } else {
+        decides.digest.clone()
     };
     let vote = Vote {
         approver: approver.clone(),
@@ -231,13 +258,10 @@ pub(super) fn looked_back(
         approves: decides.approves,
         comment: decides.comment.clone(),
         reviewed: decides.reviewed.clone(),
-        digest: decides.digest.clone(),
+        digest,
         time: now,
         viewed: decides.viewed,
         ballot: Ballot::Retroactive,
-    };
-    let Some(terms) = case.terms.clone() else {
-        return Ok(None);
     };
     Ok(Some(step(case, Event::Vote(vote, terms), now, still)?))
 }

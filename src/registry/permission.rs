@@ -44,7 +44,9 @@ fn says_who_decides(view: &View, edit: &Edit) -> bool {
         .and_then(|stored| stored.manifest.as_deref());
     let differ = |fields: &[&str]| match (before, edit.manifest.as_deref()) {
         (Some(before), Some(after)) => differs(before, after, fields),
-        (None, _) | (_, None) => false,
+        // Taken away and made anew it may be another's.
+        (None, Some(_)) => view.objects.get(&edit.name).is_some(),
+        (None | Some(_), None) => false,
     };
     match edit.name.kind {
         Kind::Exception

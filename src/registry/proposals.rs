@@ -68,6 +68,11 @@ pub(super) fn may_weaken(
     if registry.weakens_at_will {
         return Ok(());
     }
+    if Deciders::named(&view.snapshot) && !Deciders::named(after) {
+        return Err(Refused::Precondition(
+            "no domain at the top would name a risk officer any more, and nobody would decide about controls: name another with it".into(),
+        ));
+    }
     let controls = edits.iter().filter(|edit| edit.name.kind == Kind::Control);
     let mut weaker = Vec::new();
     for edit in controls {

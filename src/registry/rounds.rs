@@ -69,7 +69,11 @@ impl Timetable {
                 .objects
                 .get(&name)
                 .map_or(view.time, |stored| stored.time);
-            let last = self.last.get(&control.id).copied().unwrap_or(since);
+            // What it was due by before it changed is over.
+            let last = self
+                .last
+                .get(&control.id)
+                .map_or(since, |last| since.max(*last));
             if let Some((time, _)) = due(&control.id, schedule, last, last) {
                 let revision = control.revision;
                 let time = time + jitter(&control.id, schedule);
@@ -165,7 +169,7 @@ impl Registry {
         let said = aside(move || round(&id, &at.snapshot, &at.cases, now))
             .await
             .map_err(|why| Refused::Failed(Error::Unfit(why)))?;
-        let mut said = said.ok_or_else(|| {
+        let said = said.ok_or_else(|| {
             if view.snapshot.control(control).is_none() {
                 Refused::NotFound(format!("there is no control `{control}`"))
             } else {
@@ -211,23 +215,27 @@ impl Registry {
             let changed = compare(&view, &said, now);
             return Ok((run, changed));
         }
-        let changed = self
+        let (changed, at) = self
             .write(|view, draft| {
-                // Who has gone meanwhile has no findings.
-                said.faults
-                    .retain(|(of, ..)| is_there(control, of, &view.snapshot));
-                let mut changed = compare(view, &said, draft.time);
+                // What it was worked out from may have changed: then it is worked out anew.
+                let same = view.head.revision == run.revision;
+                let now = draft.time;
+                let anew = || round(control, &view.snapshot, &view.cases, now);
+                let Some(said) = (if same { Some(said) } else { anew() }) else {
+                    return Ok((None, (Vec::new(), now)));
+                };
+                let mut changed = compare(view, &said, now);
                 if let Some((due, missed)) = due.filter(|(_, missed)| *missed >= 2) {
-                    changed.extend(overdue(view, control, due, missed, draft.time));
+                    changed.extend(overdue(view, control, due, missed, now));
                 }
                 if changed.is_empty() {
-                    return Ok((None, changed));
+                    return Ok((None, (changed, now)));
                 }
                 let planned = with_findings(view, draft, changed.clone(), "control run");
-                Ok((Some(planned), changed))
+                Ok((Some(planned), (changed, now)))
             })
             .await?;
-        for finding in changed.iter().filter(|finding| finding.told == Some(now)) {
+        for finding in changed.iter().filter(|finding| finding.told == Some(at)) {
             tracing::warn!(control = %finding.control, subject = %finding.subject, severity = ?finding.severity, owner = %finding.owner, due = %finding.due, message = &*finding.message, "a finding");
         }
         self.store.keep_run(&run).await.map_err(Error::Store)?;
@@ -237,9 +245,9 @@ impl Registry {
     /// Ends findings whose control or subject is no more.
     async fn tidy(&self) -> Result<(), Refused> {
         let stale = |view: &View, finding: &Finding| {
-            let over = finding.satisfied.is_some();
-            let gone = !is_there(&finding.control, &finding.subject, &view.snapshot);
-            !over && (gone || !runs_by_itself(&finding.control, &view.snapshot))
+            finding.satisfied.is_none()
+                && (!is_there(&finding.control, &finding.subject, &view.snapshot)
+                    || !runs_by_itself(&finding.control, &view.snapshot))
         };
         let view = self.view();
         if !view.findings.values().any(|finding| stale(&view, finding)) {
@@ -269,6 +277,7 @@ impl Registry {
 
     /// Runs everything that is due.
     async fn rounds(&self, timetable: &mut Timetable) -> Result<(), Refused> {
+        let mut failed = Ok(());
         for control in timetable.due(self.clock.now().latest) {
             let view = self.view();
             let Some(known) = view.snapshot.control(&control) else {
@@ -282,7 +291,8 @@ impl Registry {
                 .objects
                 .get(&name)
                 .map_or(view.time, |stored| stored.time);
-            let last = timetable.last.get(&control).copied().unwrap_or(since);
+            let last = timetable.last.get(&control);
+            let last = last.map_or(since, |last| since.max(*last));
             let now = self.clock.now().latest;
             let Some((time, missed)) = due(&control, schedule, last, now) else {
                 continue;
@@ -295,10 +305,11 @@ impl Registry {
                 Ok(_) | Err(Refused::Precondition(_) | Refused::NotFound(_)) => {
                     timetable.ran(&control, time);
                 }
-                Err(refused) => return Err(refused),
+                // The others do not wait for it.
+                Err(refused) => failed = Err(refused),
             }
         }
-        Ok(())
+        failed
     }
 }
 
@@ -323,10 +334,8 @@ pub(super) async fn scheduled(
         let now = registry.clock.now().latest;
         if again || timetable.next.values().any(|next| next.time <= now) {
             timetable.read(&registry.view());
-            let done = match registry.rounds(&mut timetable).await {
-                Ok(()) => registry.tidy().await,
-                Err(refused) => Err(refused),
-            };
+            let ran = registry.rounds(&mut timetable).await;
+            let done = registry.tidy().await.and(ran);
             timetable.read(&registry.view());
             again = false;
             if let Err(refused) = done {

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Case, Cause, ExceptionState, Kind, Name, OnChange, Removal, Span, Timestamp},
+    domain::{Case, Cause, Debt, ExceptionState, Kind, Name, OnChange, Removal, Span, Timestamp},
     engine::{
         Against, against,
         lifecycle::{Event, due, step},
@@ -117,7 +117,10 @@ pub(super) fn along(view: &View, draft: Draft, planned: &mut Planned) -> Result<
 /// it is not.
 fn fades(view: &View, case: &Case) -> Option<Timestamp> {
     let name = || Name::new(Kind::Exception, case.id.as_str());
-    let shown = case.state.is_final() && view.object(&name()).is_some();
+    // What is owed for is still looked at.
+    let owes = |debt: &Debt| debt.looked.is_none() || debt.closure.is_none();
+    let settled = !case.debt.as_ref().is_some_and(owes);
+    let shown = case.state.is_final() && settled && view.object(&name()).is_some();
     shown.then(|| case.since + SHOWN)
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     domain::{
-        Act, Cause, ControlId, Digest, DomainId, Edit, ExceptionId, Invalid, Kind, Name, Removal,
-        SubjectId, Target, Transaction,
+        Act, Cause, ControlId, Deviation, Digest, DomainId, Edit, ExceptionId, Invalid, Kind, Name,
+        Removal, SubjectId, Target, Tier, Transaction,
     },
     engine::{
         Change, Receipt, Snapshot,
@@ -161,6 +161,7 @@ impl Registry {
                     None => change(edit).map_err(Refused::Invalid),
                 })
                 .collect::<Result<Vec<_>, _>>()?;
+            not_in_an_emergency(&changes)?;
             let snapshot = checked(view, draft, &edits, &changes, &bundle)?;
             may_weaken(self, view, &edits, &snapshot)?;
             if apply.dry_run || edits.is_empty() {
@@ -343,6 +344,25 @@ fn removing(
 
 pub(super) fn digest(revision: u64) -> Result<Digest, Refused> {
     Digest::parse(&format!("revision:{revision}")).map_err(Refused::Invalid)
+}
+
+/// An override belongs to an incident and owes for it: it is asked for, and nobody applies one.
+fn not_in_an_emergency(changes: &[Change]) -> Result<(), Refused> {
+    let overrides = changes.iter().find_map(|change| match change {
+        Change::PutException(exception)
+            if exception.deviation == Deviation::IncidentOverride
+                || exception.tier == Tier::Incident =>
+        {
+            Some(&exception.id)
+        }
+        _ => None,
+    });
+    match overrides {
+        Some(id) => Err(Refused::Precondition(format!(
+            "{id} is an override during an incident: ask for it with `exeat exception request`"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn expect(view: &View, expected: &[(Name, u64)]) -> Result<(), Refused> {

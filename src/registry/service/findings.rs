@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    domain::{ControlId, Disposition, Finding, Run, Timestamp},
-    engine::rounds::disposition,
+    domain::{Case, ControlId, Disposition, ExceptionState, Finding, Run, Timestamp},
+    engine::rounds::{covering, disposition},
     manifest::severity_name,
     registry::{
         core::{Error, Registry},
@@ -42,7 +42,7 @@ fn run_message(run: &Run) -> v1::ControlRun {
 }
 
 /// How a finding is disposed of now; of what is satisfied not at all.
-fn disposed(view: &View, finding: &Finding, now: Timestamp) -> Disposition {
+fn disposed(view: &View, pending: &[&Arc<Case>], finding: &Finding, now: Timestamp) -> Disposition {
     if finding.satisfied.is_some() {
         return Disposition::None;
     }
@@ -50,9 +50,17 @@ fn disposed(view: &View, finding: &Finding, now: Timestamp) -> Disposition {
         &finding.control,
         &finding.subject,
         &view.snapshot,
-        &view.cases,
+        pending,
         now,
     )
+}
+
+/// The cases that wait for a decision, looked up once for all findings.
+fn pending(view: &View) -> Vec<&Arc<Case>> {
+    let cases = view.cases.values();
+    cases
+        .filter(|case| case.state == ExceptionState::Pending)
+        .collect()
 }
 
 fn message(finding: &Finding, disposition: &Disposition) -> v1::Finding {
@@ -91,11 +99,12 @@ impl FindingCalls {
         let control = control(&control_id)?;
         let (run, changed) = self.0.run_control(&control, None, dry_run).await?;
         let (view, now) = (self.0.view(), self.0.clock.now().latest);
+        let pending = pending(&view);
         Ok(v1::RunControlResponse {
             run: Some(run_message(&run)),
             changed: changed
                 .iter()
-                .map(|finding| message(finding, &disposed(&view, finding, now)))
+                .map(|finding| message(finding, &disposed(&view, &pending, finding, now)))
                 .collect(),
         })
     }
@@ -147,13 +156,13 @@ impl FindingCalls {
             .filter(|finding| all || finding.satisfied.is_none())
             .filter(|finding| control_id.is_empty() || finding.control.as_str() == control_id)
             .filter(|finding| subject.is_empty() || finding.subject.as_str() == subject)
-            .map(|finding| (finding, disposed(&view, finding, now)))
-            .filter(|(_, disposition)| {
-                !uncovered || !matches!(disposition, Disposition::Approved(_))
+            .filter(|finding| {
+                !uncovered
+                    || covering(&finding.control, &finding.subject, &view.snapshot, now).is_none()
             })
             .collect();
         // What is due first comes first.
-        found.sort_by(|(a, _), (b, _)| {
+        found.sort_by(|a, b| {
             let key = |finding: &Finding| {
                 (
                     finding.satisfied.is_some(),
@@ -166,16 +175,17 @@ impl FindingCalls {
         let key = |finding: &Finding| Finding::key(&finding.control, &finding.subject);
         let after = found
             .iter()
-            .position(|(finding, _)| *key(finding) == *page_token)
+            .position(|finding| *key(finding) == *page_token)
             .map_or(0, |at| at.saturating_add(1));
+        let waiting = pending(&view);
         let size = page(page_size);
         let shown: Vec<_> = found.iter().skip(after).take(size).collect();
         let more = found.len() > after.saturating_add(shown.len());
-        let last = shown.last().map(|(finding, _)| key(finding).to_string());
+        let last = shown.last().map(|finding| key(finding).to_string());
         Ok(v1::ListFindingsResponse {
             findings: shown
                 .iter()
-                .map(|(finding, disposition)| message(finding, disposition))
+                .map(|finding| message(finding, &disposed(&view, &waiting, finding, now)))
                 .collect(),
             next_page_token: last.filter(|_| more).unwrap_or_default(),
         })

@@ -40,9 +40,11 @@ pub(super) async fn keep(writer: &SqlitePool, run: &Run) -> Result<(), StoreErro
         .bind(number(*missed))
         .execute(&mut *work)
         .await?;
-    sqlx::query("DELETE FROM runs WHERE control = ?1 AND number <= (SELECT number FROM runs WHERE control = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)")
+    sqlx::query("DELETE FROM runs WHERE control = ?1 AND (due IS NULL) = ?3 AND number <= (SELECT number FROM runs WHERE control = ?1 AND (due IS NULL) = ?3 ORDER BY number DESC LIMIT 1 OFFSET ?2)")
         .bind(control.as_str())
         .bind(RUNS)
+        // What was asked for does not push out what was due.
+        .bind(due.is_none())
         .execute(&mut *work)
         .await?;
     work.commit().await?;
