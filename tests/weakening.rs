@@ -407,3 +407,49 @@ async fn where_nobody_is_named_to_decide_administrators_do() {
         status.message()
     );
 }
+
+#[tokio::test]
+async fn a_control_is_removed_by_decision_and_not_from_under_an_exception() {
+    let mut world = World::start().await;
+    world.admin.apply(&full()).await.unwrap();
+    let token = world.admin.let_in("user:dave", v1::Role::Author, &[]).await;
+    let mut dave = world.registry.client_with(&token).await;
+    let (mut alice, mut bob, mut carol) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+        world.as_who("user:carol").await,
+    );
+    let removal = |id: &str| v1::ProposeControlRequest {
+        remove: id.into(),
+        reason: REASON.into(),
+        ..v1::ProposeControlRequest::default()
+    };
+    let status = dave.controls.propose_control(removal("CT-NONE")).await;
+    assert_eq!(status.unwrap_err().code(), Code::NotFound);
+    let answer = dave.controls.propose_control(removal("CT-FULL")).await;
+    let proposal = answer.unwrap().into_inner().proposal.unwrap();
+    assert_eq!(
+        (proposal.weakens.as_str(), proposal.after.as_str()),
+        ("it is removed", "")
+    );
+    decide(&mut bob, &proposal, true).await.unwrap();
+    assert_eq!(
+        decide(&mut carol, &proposal, true).await.unwrap().state,
+        "APPLIED"
+    );
+    let request = v1::GetObjectRequest {
+        kind: v1::ObjectKind::Control.into(),
+        id: "CT-FULL".into(),
+    };
+    let status = carol.objects.get_object(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+
+    let case = cases::ask(&mut alice, &cases::PLAIN).await.unwrap();
+    cases::approve(&mut bob, &case).await.unwrap();
+    let status = dave
+        .controls
+        .propose_control(removal("CT-RISKY"))
+        .await
+        .unwrap_err();
+    assert!(status.message().contains(&case.id), "{}", status.message());
+}

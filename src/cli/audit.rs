@@ -252,9 +252,14 @@ async fn export(
     let mut sink = Sink::new(out)?;
     let size = exported(&mut registry, |line| sink.line(line)).await?;
     sink.finish()?;
+    let status = registry.fleet.get_status(v1::GetStatusRequest {}).await;
+    let key = status
+        .map_err(|status| refused(&status))?
+        .into_inner()
+        .key_pin;
     if let Some(out) = out {
         screen.hint(&format!(
-            "{size} changes; check them with `exeat audit verify {} --key ed25519:…`",
+            "{size} changes; check them with `exeat audit verify {} --key {key}`",
             out.display()
         ));
     }

@@ -294,6 +294,9 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
     if let Some(next) = case.next_revalidation_time {
         screen.say(&format!("  look again   before {}", shown(Some(next))))?;
     }
+    for line in owed(&record) {
+        screen.say(&line)?;
+    }
     if !case.open_seats.is_empty() {
         let until = case.deadline.filter(|_| case.state == "PENDING");
         let until = until.map_or(String::new(), |at| format!(" until {}", shown(Some(at))));
@@ -302,6 +305,30 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         screen.say(&format!("  digest       {}", case.digest))?;
     }
     Ok(Exit::Done)
+}
+
+/// What an override owes, and what of it is done.
+fn owed(record: &Json) -> Vec<String> {
+    let Some(debt) = record.get("debt").filter(|debt| debt.is_object()) else {
+        return Vec::new();
+    };
+    let at = |path: &str| debt.pointer(path).and_then(Json::as_str).unwrap_or("-");
+    let looked = match debt.pointer("/looked/approved").and_then(Json::as_bool) {
+        Some(true) => format!("approved {}", at("/looked/time")),
+        Some(false) => format!("denied {}", at("/looked/time")),
+        None => format!("owed until {}", at("/look_due")),
+    };
+    let mut lines = vec![format!("  afterwards   {looked}")];
+    if debt.get("closure").is_some_and(Json::is_object) {
+        let (by, time) = (at("/closure/by"), at("/closure/time"));
+        lines.push(format!("  closed       by {by} {time}"));
+        for part in ["relaxed", "restored", "lessons"] {
+            lines.push(format!("  {part:<12} {}", at(&format!("/closure/{part}"))));
+        }
+    } else {
+        lines.push(format!("  closure      owed until {}", at("/closure_due")));
+    }
+    lines
 }
 
 /// The facets that it would be bound to anew.

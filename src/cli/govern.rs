@@ -32,7 +32,7 @@ pub(super) fn kind_of(text: &str) -> Result<Kind, Exit> {
         })
         .ok_or_else(|| {
             Exit::Usage(format!(
-                "`{text}` is no kind; use control, subject, exception, tierpolicy, domain, person, group or case"
+                "`{text}` is no kind; use control, subject, exception, tierpolicy, domain, person, group, case, incident, proposal or finding"
             ))
         })
 }

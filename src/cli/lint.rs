@@ -120,9 +120,9 @@ pub(super) fn schema(args: &Schema, screen: &mut Screen) -> Result<Exit, Exit> {
         Some(kind) => schema_of_kind(kind),
         None if args.kind.eq_ignore_ascii_case("test") => schema_of::<Suite>(),
         None => {
-            let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+            let names: Vec<_> = Kind::APPLIED.iter().map(|kind| kind.name()).collect();
             return Err(Exit::Usage(format!(
-                "`{}` is not a kind; use one of {} or Test",
+                "`{}` is not a kind; use one of {}, Request or Test",
                 args.kind,
                 names.join(", ")
             )));

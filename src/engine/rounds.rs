@@ -82,7 +82,8 @@ impl Round {
             None => self.elsewhere = self.elsewhere.saturating_add(1),
             Some(Verdict::Pass) => self.passed = self.passed.saturating_add(1),
             Some(Verdict::Fail) => {
-                let why = format!("`{}` holds", rule.fails.source().trim());
+                let words: Vec<_> = rule.fails.source().split_whitespace().collect();
+                let why = format!("`{}` holds", words.join(" "));
                 self.faults.push((of.clone(), Fault::Fails, why));
             }
             Some(Verdict::Indeterminate(Trouble { kind, at })) => {

@@ -97,27 +97,29 @@ pub(super) fn may_weaken(
 fn made(view: &View, draft: Draft, proposal: &Proposal) -> Result<Planned, Refused> {
     let name = Name::new(Kind::Control, proposal.control.as_str());
     let revision = view.objects.get(&name).map_or(0, |stored| stored.revision);
-    let files = proposal
-        .manifest
-        .iter()
-        .map(|manifest| (format!("{}.yaml", proposal.control), manifest.to_string()));
-    let bundle = Bundle::read_files(files.collect::<Vec<_>>()).map_err(Refused::Problems)?;
+    let bundle = match &proposal.manifest {
+        Some(manifest) => {
+            let file = (format!("{}.yaml", proposal.control), manifest.to_string());
+            Some(Bundle::read_files([file]).map_err(Refused::Problems)?)
+        }
+        None => None,
+    };
     let revision = revision.saturating_add(1);
-    let mut changes: Vec<Change> = bundle
-        .objects()
-        .map_err(Refused::Problems)?
-        .into_iter()
-        .map(|(_, _, change)| change.at_revision(revision))
-        .collect();
-    if proposal.manifest.is_none() {
-        changes.push(Change::RemoveControl(proposal.control.clone()));
-    }
+    let changes = match &bundle {
+        Some(bundle) => bundle
+            .objects()
+            .map_err(Refused::Problems)?
+            .into_iter()
+            .map(|(_, _, change)| change.at_revision(revision))
+            .collect(),
+        None => vec![Change::RemoveControl(proposal.control.clone())],
+    };
     let edits = vec![Edit {
         name,
         revision,
         manifest: proposal.manifest.as_deref().map(Into::into),
     }];
-    let snapshot = checked(view, draft, &edits, &changes, &bundle)?;
+    let snapshot = checked(view, draft, &edits, &changes, bundle.as_ref())?;
     Ok(Planned {
         transaction: Transaction {
             revision: draft.revision,
@@ -181,7 +183,7 @@ impl Registry {
                 "say why the control is to deny less, and what takes its place",
             )));
         }
-        let (control, manifest) = match proposes {
+        let (control, manifest): (_, Option<Box<str>>) = match proposes {
             Proposes::Removed(id) => (id, None),
             Proposes::Changed(name, content) => {
                 let bundle = Bundle::read_files([(name, content)]).map_err(Refused::Problems)?;
@@ -200,6 +202,9 @@ impl Registry {
             }
         };
         self.write(|view, draft| {
+            if manifest.is_none() && view.snapshot.control(&control).is_none() {
+                return Err(Refused::NotFound(format!("there is no control `{control}`")));
+            }
             let name = Name::new(Kind::Control, control.as_str());
             let base = view.object(&name).map_or(0, |stored| stored.revision);
             let mut proposal = Proposal {

@@ -162,7 +162,7 @@ impl Registry {
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             not_in_an_emergency(&changes)?;
-            let snapshot = checked(view, draft, &edits, &changes, &bundle)?;
+            let snapshot = checked(view, draft, &edits, &changes, Some(&bundle))?;
             may_weaken(self, view, &edits, &snapshot)?;
             if apply.dry_run || edits.is_empty() {
                 return Ok((None, (view.head.revision, applied)));
@@ -403,13 +403,14 @@ fn pruned<'a>(
     })
 }
 
-/// The snapshot after `edits`, if everything fits.
+/// The snapshot after `edits`, if everything fits; what does not is told with its place in what was
+/// read, if anything was.
 pub(super) fn checked(
     view: &View,
     draft: Draft,
     edits: &[Edit],
     changes: &[Change],
-    bundle: &Bundle,
+    bundle: Option<&Bundle>,
 ) -> Result<Snapshot, Refused> {
     let mut problems = Vec::new();
     for edit in edits {
@@ -418,16 +419,21 @@ pub(super) fn checked(
             && let Ok(target) = Target::parse("exception", &edit.name.id)
             && view.snapshot.removed().revokes(&target)
         {
-            problems.push(bundle.problem_with(
-                &edit.name,
-                "was revoked, and that is for good; ask for a new exception under another id",
-            ));
+            let message =
+                "was revoked, and that is for good; ask for a new exception under another id";
+            let unplaced = || Problem::whole("", format!("{} {message}", edit.name));
+            problems.push(
+                bundle.map_or_else(unplaced, |bundle| bundle.problem_with(&edit.name, message)),
+            );
         }
     }
     let (snapshot, errors) =
         view.snapshot
             .taking(changes.to_vec(), digest(draft.revision)?, draft.revision);
-    problems.extend(errors.iter().map(|error| bundle.problem(error)));
+    problems.extend(errors.iter().map(|error| {
+        let unplaced = || Problem::whole("", error.to_string());
+        bundle.map_or_else(unplaced, |bundle| bundle.problem(error))
+    }));
     problems.extend(left_hanging(&snapshot, edits));
     if problems.is_empty() {
         return Ok(snapshot);
