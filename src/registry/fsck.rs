@@ -12,7 +12,7 @@ use crate::{
     manifest::{leaf_text, payloads},
     wire::{
         note,
-        signed::{Pin, Signer},
+        signed::{Pin, Signer, unhex},
     },
 };
 
@@ -273,17 +273,6 @@ fn fits(row: &Entered, leaf: &Leaf, era: Era) -> bool {
     let Transaction { revision, time, .. } = row.transaction;
     commitments
         .is_some_and(|commitments| *leaf.text == *leaf_text(era, revision, time, &commitments))
-}
-
-fn unhex(text: &str) -> Option<Hash> {
-    let mut hash = Hash::default();
-    if text.len() != 64 {
-        return None;
-    }
-    for (byte, at) in hash.iter_mut().zip((0..64_usize).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(at..at.saturating_add(2))?, 16).ok()?;
-    }
-    Some(hash)
 }
 
 /// What commits to a payload that is known, or what is said of one that was erased.

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::domain::{Era, Hash, LogId};
 
-use super::signed::{Pin, Signer, hex, sha256};
+use super::signed::{Pin, Signer, hex, sha256, unhex};
 
 /// What is signed about the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +71,8 @@ pub fn vouched(note: &str, pin: &Pin) -> Option<Checkpoint> {
 fn read(note: &str) -> Option<Checkpoint> {
     let mut lines = note.lines();
     let (log, epoch) = lines.next()?.strip_prefix("exeat/")?.split_once('/')?;
-    let mut bytes = [0_u8; 16];
-    for (byte, at) in bytes.iter_mut().zip((0..32_usize).step_by(2)) {
-        *byte = u8::from_str_radix(log.get(at..at.saturating_add(2))?, 16).ok()?;
-    }
     let era = Era {
-        log: LogId(bytes),
+        log: LogId(unhex(log)?),
         epoch: epoch.parse().ok()?,
     };
     Some(Checkpoint {

@@ -113,18 +113,7 @@ impl Pin {
             )
         };
         let hex = text.strip_prefix("ed25519:").ok_or_else(wrong)?;
-        let nibbles: Option<Vec<u8>> = hex
-            .chars()
-            .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
-            .collect();
-        let bytes: Vec<u8> = nibbles
-            .ok_or_else(wrong)?
-            .chunks(2)
-            .map(|pair| pair.iter().fold(0, |byte, nibble| (byte << 4) | nibble))
-            .collect();
-        Self::from_slice(&bytes)
-            .filter(|_| hex.len() == 64)
-            .ok_or_else(wrong)
+        unhex(hex).map(Self).ok_or_else(wrong)
     }
 
     /// The key's bytes.
@@ -168,6 +157,25 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Reads as many bytes as there are to be from hex; nothing if it is no hex, or of another length.
+pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |c: u8| {
+        char::from(c)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    let mut bytes = [0; N];
+    let digits = text.as_bytes();
+    if digits.len() != N.checked_mul(2)? {
+        return None;
+    }
+    for (byte, two) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = two else { return None };
+        *byte = (digit(*high)? << 4) | digit(*low)?;
+    }
+    Some(bytes)
 }
 
 /// SHA-256.

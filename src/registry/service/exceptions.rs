@@ -24,10 +24,8 @@ use crate::{
     wire::{Fault, Received, sync::stamp, v1},
 };
 
-use super::{opened, page};
+use super::{opened, page, short};
 
-/// Longest comment, in bytes.
-const COMMENT: usize = 4 << 10;
 /// Shortest part of a closure record, in characters.
 const SAID: usize = 20;
 /// Most looks at cases that are remembered.
@@ -51,14 +49,6 @@ pub(crate) struct Exceptions {
 
 fn id(text: &str) -> Result<ExceptionId, Fault> {
     ExceptionId::parse(text).map_err(|error| Fault::Invalid(error.under("id")))
-}
-
-fn short(field: &str, text: String) -> Result<Box<str>, Fault> {
-    if text.len() > COMMENT {
-        let invalid = Invalid::new(field, "is longer than 4 KiB", "say it shorter");
-        return Err(Fault::Invalid(invalid));
-    }
-    Ok(text.into())
 }
 
 fn seat_text(seat: &Seat) -> String {

@@ -25,9 +25,24 @@ pub(super) use sync::Sync;
 
 use tonic::Request;
 
-use crate::wire::{Fault, Received};
+use crate::{
+    domain::Invalid,
+    wire::{Fault, Received},
+};
 
 use super::{authn::Caller, core::Error, workflow::Refused};
+
+/// Longest text that somebody says, in bytes.
+const TEXT: usize = 4 << 10;
+
+/// A text that is no longer than texts may be.
+fn short(field: &str, text: String) -> Result<Box<str>, Fault> {
+    if text.len() > TEXT {
+        let invalid = Invalid::new(field, "is longer than 4 KiB", "say it shorter");
+        return Err(Fault::Invalid(invalid));
+    }
+    Ok(text.into())
+}
 
 /// Largest page.
 const PAGE: u32 = 1_000;

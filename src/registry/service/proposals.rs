@@ -15,22 +15,11 @@ use crate::{
     wire::{Fault, Received, sync::stamp, v1},
 };
 
-use super::opened;
-
-/// Longest text, in bytes.
-const TEXT: usize = 4 << 10;
+use super::{opened, short};
 
 /// Answers for controls that are to deny less.
 #[derive(Clone, Debug)]
 pub(crate) struct ControlCalls(pub(in crate::registry) Arc<Registry>);
-
-fn short(field: &str, text: String) -> Result<String, Fault> {
-    if text.len() > TEXT {
-        let invalid = Invalid::new(field, "is longer than 4 KiB", "say it shorter");
-        return Err(Fault::Invalid(invalid));
-    }
-    Ok(text)
-}
 
 impl ControlCalls {
     fn message(&self, proposal: &Proposal) -> v1::Proposal {
@@ -138,7 +127,7 @@ impl ControlCalls {
         })?;
         let says = Says::Decides {
             approves: approve,
-            comment: short("comment", comment)?,
+            comment: short("comment", comment)?.into(),
             digest,
         };
         let proposal = self.0.say(&caller, &id, says).await?;

@@ -16,10 +16,8 @@ use crate::{
     },
 };
 
-use super::{opened, page};
+use super::{opened, page, short};
 
-/// Longest note, in bytes.
-const NOTE: usize = 4 << 10;
 /// How often a waiter looks whether anything has changed.
 const LOOK: Duration = Duration::from_millis(20);
 /// Longest a call waits.
@@ -28,14 +26,6 @@ const PATIENCE: Duration = Duration::from_mins(10);
 /// Answers for removals.
 #[derive(Clone, Debug)]
 pub(crate) struct Revocations(pub(in crate::registry) Arc<Registry>);
-
-fn note(text: String) -> Result<Box<str>, Fault> {
-    if text.len() > NOTE {
-        let invalid = Invalid::new("note", "is longer than 4 KiB", "say it shorter");
-        return Err(Fault::Invalid(invalid));
-    }
-    Ok(text.into())
-}
 
 impl Revocations {
     fn message(&self, removal: &Removal, receipt: Receipt) -> v1::RemovalReceipt {
@@ -88,7 +78,7 @@ impl Revocations {
             act: Act::Revoke,
             target: target(of).map_err(Fault::Invalid)?,
             cause,
-            note: note(text)?,
+            note: short("note", text)?,
         };
         Ok(v1::RevokeResponse {
             receipt: self.taken(&caller, takes).await?,
@@ -165,7 +155,7 @@ fn frozen(act: Act, subject: &str, text: String) -> Result<Takes, Fault> {
         act,
         target: Target::Subject(subject),
         cause: Cause::Admin,
-        note: note(text)?,
+        note: short("note", text)?,
     })
 }
 
