@@ -1,6 +1,7 @@
 //! The registry's gRPC services: thin, one file a service.
 
 mod exceptions;
+mod fault;
 mod fetch;
 mod findings;
 mod fleet;
@@ -30,7 +31,7 @@ use crate::{
     wire::{Fault, Received},
 };
 
-use super::{authn::Caller, core::Error, workflow::Refused};
+use super::authn::Caller;
 
 /// Longest text that somebody says, in bytes.
 const TEXT: usize = 4 << 10;
@@ -60,32 +61,4 @@ fn opened<M>(request: Request<Received<M>>) -> Result<(Caller, M), Fault> {
 fn page(size: u32) -> usize {
     let size = if size == 0 { 100 } else { size.min(PAGE) };
     usize::try_from(size).unwrap_or(100)
-}
-
-impl From<Refused> for Fault {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Failed(error) => error.into(),
-            Refused::Problems(problems) => {
-                Self::Faulty(problems.iter().map(ToString::to_string).collect())
-            }
-            Refused::Invalid(invalid) => Self::Invalid(invalid),
-            Refused::Forbidden(why) => Self::Forbidden(why),
-            Refused::NotFound(why) => Self::NotFound(why),
-            Refused::Conflict(why) => Self::Conflict(why),
-            Refused::Precondition(why) => Self::Precondition(why),
-        }
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::ReadOnly(_) => Self::Precondition(error.to_string()),
-            Error::Store(_) | Error::Unfit(_) => {
-                tracing::error!(%error, "the registry failed");
-                Self::Unavailable("the registry cannot do this now; see its log".into())
-            }
-        }
-    }
 }
