@@ -1,8 +1,10 @@
 //! What the process is made of: time, tasks, listeners, published state and the end.
 
 pub mod clock;
+pub mod http;
 pub mod listen;
 pub mod publish;
+pub mod reachable;
 pub mod ring;
 pub mod serve;
 pub mod simulated;
