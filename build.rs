@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         [
             "exeat/v1/check.proto",
             "exeat/v1/ledger.proto",
+            "exeat/v1/notify.proto",
             "exeat/v1/registry.proto",
             "exeat/v1/sync.proto",
         ],

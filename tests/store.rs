@@ -14,15 +14,15 @@ use std::sync::Arc;
 
 use exeat::{
     domain::{
-        Act, Cause, Digest, Edit, Era, Facet, Head, Kind, Leaf, LogId, Name, Observed, Removal,
-        Span, SubjectId, Target, Transaction,
+        Act, Cause, Digest, DomainId, Edit, Era, Facet, Head, Kind, Leaf, LogId, Name, News,
+        Notice, Observed, Removal, Span, SubjectId, Target, Transaction,
     },
     engine::{
         follow::Beginning,
         ledger::{Tree, commitment, folded, leaf_hash, parts},
     },
     manifest::{leaf_text, payloads},
-    registry::{Access, Sealed, Sqlite, Store, StoreError},
+    registry::{Access, DeliveryState, Sealed, Sqlite, Store, StoreError, Told},
     testing::noon,
 };
 use memory::Memory;
@@ -93,6 +93,7 @@ fn sealed(tree: &mut Tree, epoch: u64, transaction: &Transaction) -> Sealed {
         leaf,
         whole,
         erases: None,
+        told: Vec::new(),
     }
 }
 
@@ -413,4 +414,58 @@ async fn sqlite_keeps_to_the_port() {
 #[tokio::test]
 async fn the_store_of_simulations_keeps_to_the_port() {
     suite(&Memories(Memory::default())).await;
+}
+
+/// What is told is kept with the change it tells of, or not at all; told twice, it is told once.
+#[tokio::test]
+async fn what_is_told_is_kept_with_its_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open_file(&folder.path().join("registry.db"))
+        .await
+        .unwrap();
+    sqlite.open(era(1)).await.unwrap();
+    let outbox = sqlite.outbox();
+    outbox.enrol("ops").await.unwrap();
+    let mut tree = Tree::default();
+    let told = |id: &str| Told {
+        id: id.into(),
+        notice: Notice::new(News::ExceptionRevoked, "EX-1", noon())
+            .of(Some(DomainId::parse("team").unwrap()))
+            .with("by", "a \"quoted\" name"),
+    };
+    let first = transaction(1, Vec::new(), vec![removal(1, "EX-1")]);
+    let before = tree.clone();
+    let with = Sealed {
+        told: vec![told("msg_1"), told("msg_2")],
+        ..sealed(&mut tree, 1, &first)
+    };
+    sqlite.commit(&first, &with).await.unwrap();
+    // Somebody else was first: neither the change nor what it tells.
+    let late = Sealed {
+        told: vec![told("msg_3")],
+        ..sealed(&mut before.clone(), 1, &first)
+    };
+    let refused = sqlite.commit(&first, &late).await;
+    assert!(
+        matches!(refused, Err(StoreError::Conflict { .. })),
+        "{refused:?}"
+    );
+    outbox.tell(&[told("msg_2"), told("msg_4")]).await.unwrap();
+    assert!(!outbox.spread("ops", noon(), |_| true).await.unwrap());
+    let due = outbox.due("ops", noon(), 10).await.unwrap();
+    let ids: Vec<_> = due.iter().map(|one| &*one.told.id).collect();
+    assert_eq!(ids, ["msg_1", "msg_2", "msg_4"]);
+    assert_eq!(due[0].told, told("msg_1"));
+    // Whoever comes later is told what comes later.
+    outbox.enrol("late").await.unwrap();
+    outbox.spread("late", noon(), |_| true).await.unwrap();
+    assert_eq!(outbox.due("late", noon(), 10).await.unwrap(), []);
+    // What is on its way is not forgotten; what was taken is.
+    let mut taken = due[0].clone();
+    taken.state = DeliveryState::Delivered;
+    outbox.settle(&taken).await.unwrap();
+    outbox.forget(noon() + Span::from_secs(1)).await.unwrap();
+    let left = outbox.list(None, None, u64::MAX, 10).await.unwrap();
+    let left: Vec<_> = left.iter().map(|one| &*one.told.id).collect();
+    assert_eq!(left, ["msg_4", "msg_2"]);
 }

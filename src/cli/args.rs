@@ -8,7 +8,9 @@ pub(super) use super::registry_args::{
     Access as AccessCommand, Agent as AgentCommand, Apply, Dev, Exception as ExceptionCommand,
     Fleet, Get, One, Registry, Revoke,
 };
-pub(super) use super::workflow_args::{AuditCommand, ControlCommand, Findings, IncidentCommand};
+pub(super) use super::workflow_args::{
+    AuditCommand, ControlCommand, Findings, IncidentCommand, NotificationCommand,
+};
 
 /// exeat: permission slips for AI agents.
 #[derive(Debug, Parser)]
@@ -80,6 +82,9 @@ pub enum Command {
     /// Say that incidents began or are over, and close what was overridden for them.
     #[command(subcommand)]
     Incident(IncidentCommand),
+    /// Say who is told of what happens, and what came of it.
+    #[command(subcommand)]
+    Notification(NotificationCommand),
     /// Read, prove and check the ledger of everything that was ever accepted.
     #[command(subcommand)]
     Audit(AuditCommand),

@@ -74,7 +74,7 @@ pub(super) async fn demo(screen: &mut Screen) -> Result<Exit, Exit> {
                 address: address.clone(),
                 now: clock.now().latest,
             };
-            let told = story.tell(&socket, end_registry).await;
+            let told = Box::pin(story.tell(&socket, end_registry)).await;
             drop(end_sidecar);
             told
         };

@@ -14,6 +14,7 @@ mod govern;
 mod incidents;
 mod init;
 mod lint;
+mod notifications;
 mod proposals;
 mod reach;
 mod registry_args;

@@ -16,6 +16,7 @@ use crate::{
         exception_service_client::ExceptionServiceClient,
         finding_service_client::FindingServiceClient, fleet_service_client::FleetServiceClient,
         incident_service_client::IncidentServiceClient, ledger_service_client::LedgerServiceClient,
+        notification_service_client::NotificationServiceClient,
         object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
     },
@@ -52,6 +53,7 @@ pub(super) struct Registry {
     pub(super) findings: FindingServiceClient<Connection>,
     pub(super) incidents: IncidentServiceClient<Connection>,
     pub(super) ledger: LedgerServiceClient<Connection>,
+    pub(super) notifications: NotificationServiceClient<Connection>,
 }
 
 impl Registry {
@@ -102,6 +104,8 @@ impl Registry {
             controls: ControlServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             findings: FindingServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             incidents: IncidentServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
+            notifications: NotificationServiceClient::new(over())
+                .max_decoding_message_size(MAX_MESSAGE),
             ledger: LedgerServiceClient::new(over()).max_decoding_message_size(2 * MAX_MESSAGE),
         })
     }

@@ -7,7 +7,7 @@ use crate::runtime::clock::Clock;
 use super::{
     args::{Cli, Colour, Command},
     ask, audit, decisions, demo, dev, exceptions, findings, fleet, govern, incidents, init, lint,
-    proposals,
+    notifications, proposals,
     screen::Screen,
     serve, takeback, test,
 };
@@ -96,6 +96,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Findings(args) => findings::findings(args, &mut screen).await,
         Command::Control(command) => proposals::control(command, &mut screen).await,
         Command::Incident(command) => incidents::incident(command, &mut screen).await,
+        Command::Notification(command) => notifications::notification(command, &mut screen).await,
         Command::Audit(command) => audit::audit(command, &mut screen).await,
         Command::Access(command) => fleet::access(command, &mut screen).await,
         Command::Sidecars(args) => fleet::sidecars(args, &mut screen).await,

@@ -233,3 +233,44 @@ pub struct Findings {
     #[command(flatten)]
     pub told: Told,
 }
+
+/// `exeat notification`.
+#[derive(Debug, Subcommand)]
+pub enum NotificationCommand {
+    /// List who is told of what happens.
+    Endpoints {
+        #[command(flatten)]
+        told: Told,
+    },
+    /// List messages on their way, taken and given up, latest first.
+    List {
+        /// Only those to this endpoint.
+        #[arg(long, value_name = "NAME", default_value = "")]
+        endpoint: String,
+        /// Only those in this state: WAITING, DELIVERED or DEAD.
+        #[arg(long, default_value = "")]
+        state: String,
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: u32,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// Try again what was given up.
+    Retry {
+        /// The endpoint.
+        endpoint: String,
+        /// One message; everything that was given up, if left out.
+        #[arg(long, value_name = "ID", default_value = "")]
+        id: String,
+        #[command(flatten)]
+        told: Told,
+    },
+    /// Send a message that says nothing.
+    Test {
+        /// The endpoint.
+        endpoint: String,
+        #[command(flatten)]
+        told: Told,
+    },
+}

@@ -4,8 +4,12 @@ mod common;
 mod load;
 mod registry;
 mod sidecar;
+mod source;
+mod webhooks;
 
 pub use common::{LogFormat, Tls, state_folder};
 pub use load::{Setting, Settings, Wrong, environment};
 pub use registry::{RegistryProcess, default_data};
 pub use sidecar::{Identity, Origin, Registry, Sidecar, default_socket};
+pub use source::Source;
+pub use webhooks::{EventSource, WebhookEndpoint, Webhooks};

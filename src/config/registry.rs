@@ -26,6 +26,8 @@ pub struct RegistryProcess {
     pub kept_changes: usize,
     /// Whoever writes controls may have them deny less.
     pub weakens_at_will: bool,
+    /// The file that says who is told, and who may tell us.
+    pub webhooks: Option<PathBuf>,
     /// How long calls under way may take after the signal to stop.
     pub drain_timeout: Duration,
     /// How logs are written.
@@ -76,6 +78,11 @@ const DEFAULTS: &[Setting] = &[
         key: "weakening",
         default: "decided",
         about: "controls that deny less: `decided` by the people for it, or `applied` by whoever writes controls, on one person's machine",
+    },
+    Setting {
+        key: "webhooks",
+        default: "",
+        about: "file that says who is told of what happens, and who may tell the registry",
     },
     Setting {
         key: "drain_timeout",
@@ -133,6 +140,7 @@ impl RegistryProcess {
             "applied" => Ok(true),
             _ => Err("use `decided` or `applied`".to_owned()),
         });
+        let webhooks = settings.parse("webhooks", told, |text| Ok(PathBuf::from(text)));
         let drain_timeout = settings.parse("drain_timeout", told, common::span);
         let log_format = settings.parse("log_format", told, common::log_format);
         let log = settings.parse("log", told, |text| Ok(text.to_owned()));
@@ -161,6 +169,7 @@ impl RegistryProcess {
                 max_connections,
                 kept_changes,
                 weakens_at_will,
+                webhooks,
                 drain_timeout,
                 log_format,
                 log: log.unwrap_or_default(),

@@ -13,6 +13,7 @@ mod id;
 mod incident;
 mod invalid;
 mod ledger;
+mod notice;
 mod object;
 mod observed;
 mod person;
@@ -48,6 +49,7 @@ pub use id::{
 pub use incident::{CLOSE, Closure, Debt, Incident, LOOK_BACK};
 pub use invalid::Invalid;
 pub use ledger::{Hash, Leaf, Node, Salt};
+pub use notice::{News, Notice};
 pub use object::{Edit, Kind, Name, Transaction};
 pub use observed::Observed;
 pub use person::{Group, Member, Person};

@@ -18,6 +18,7 @@ pub mod follow;
 mod index;
 pub mod ledger;
 pub mod lifecycle;
+pub mod notices;
 mod parties;
 pub mod planted;
 pub mod proposals;

@@ -21,44 +21,24 @@ use crate::{
         tasks::{End, Tasks},
         tls::{Clients, Keys},
     },
-    wire::{
-        encoded,
-        signed::Signer,
-        v1::{
-            self, control_service_server::ControlServiceServer,
-            exception_service_server::ExceptionServiceServer,
-            finding_service_server::FindingServiceServer, fleet_service_server::FleetServiceServer,
-            incident_service_server::IncidentServiceServer,
-            ledger_service_server::LedgerServiceServer, object_service_server::ObjectServiceServer,
-            revocation_service_server::RevocationServiceServer,
-            sync_service_server::SyncServiceServer,
-        },
-    },
+    wire::{encoded, signed::Signer, v1},
 };
 
 use super::{
-    attendants::Attendants,
-    authn::{Guarded, Guests},
+    authn::Guests,
     core::{self, Registry},
     files::{Folder, write_secret},
     ledger::{NOTE, checkpoints},
+    notifications::{Deliveries, Outside, deliver, remind},
     pki::{Authority, Issued},
-    publication::Publication,
     role::Role,
     rounds::scheduled,
     scope::Scope,
-    service::{
-        ControlCalls, Exceptions, FindingCalls, Fleet, IncidentCalls, LedgerCalls, ObjectCalls,
-        Revocations, Sync, token,
-    },
+    service::{NotificationCalls, token},
+    services::services,
     store::{Access, Sqlite, Store},
     sweep::sweeps,
 };
-
-/// Largest request: a bundle of manifests.
-const MAX_APPLY: usize = 64 << 20;
-/// Largest of anything else.
-const MAX_MESSAGE: usize = 1 << 20;
 
 /// A registry whose socket is bound and that serves nothing yet.
 #[derive(Debug)]
@@ -68,6 +48,7 @@ pub struct Bound {
     registry: Arc<Registry>,
     store: Sqlite,
     guests: Arc<Guests>,
+    outside: Outside,
     tcp: Tcp,
     tls: Option<Arc<Keys>>,
 }
@@ -128,6 +109,10 @@ impl Bound {
             })
             .transpose()
             .map_err(Error::Tls)?;
+        let outside = match &settings.webhooks {
+            Some(path) => Outside::read(path).map_err(Error::Data)?.0,
+            None => Outside::default(),
+        };
         let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
         let (mut registry, store, first) = open(&folder, clock, settings.kept_changes).await?;
@@ -144,6 +129,7 @@ impl Bound {
             registry: Arc::new(registry),
             store,
             guests,
+            outside,
             tcp,
             tls,
         })
@@ -171,6 +157,7 @@ impl Bound {
             registry,
             store,
             guests,
+            outside,
             tcp,
             tls,
         } = self;
@@ -194,7 +181,14 @@ impl Bound {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let failed = |error: tonic_reflection::server::Error| Error::Failed(error.to_string());
-        let grpc = services(&registry, &guests, &stop)
+        let Outside { endpoints, site } = outside;
+        let deliveries = Deliveries::new(&registry, store.outbox(), site);
+        let notifications = NotificationCalls {
+            registry: Arc::clone(&registry),
+            deliveries: deliveries.clone(),
+            endpoints: endpoints.clone().into(),
+        };
+        let grpc = services(&registry, &guests, &stop, Some(notifications))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(failed)?)
             .add_service(reflection().build_v1alpha().map_err(failed)?);
@@ -205,6 +199,14 @@ impl Bound {
         tasks.essential("lifecycle", sweeps(Arc::clone(&registry), stop.clone()));
         tasks.essential("schedule", scheduled(Arc::clone(&registry), stop.clone()));
         tasks.essential("ledger", checkpoints(Arc::clone(&registry), stop.clone()));
+        tasks.essential(
+            "reminders",
+            remind(Arc::clone(&registry), deliveries.clone(), stop.clone()),
+        );
+        for endpoint in endpoints {
+            let sending = deliver(endpoint, deliveries.clone(), stop.clone());
+            tasks.essential("notifications", sending);
+        }
         tasks.essential("access", look(Arc::clone(&registry), guests, stop.clone()));
         tasks.essential(
             "registry",
@@ -221,72 +223,6 @@ impl Bound {
             End::Failed { task, why } => Err(Error::Failed(format!("{task}: {why}"))),
         }
     }
-}
-
-/// The services of a registry, each behind its guard.
-fn services(registry: &Arc<Registry>, guests: &Arc<Guests>, stop: &CancellationToken) -> Routes {
-    let attendants = Arc::new(Attendants::default());
-    let sync = Sync {
-        registry: Arc::clone(registry),
-        publication: Arc::new(Publication::default()),
-        attendants: Arc::clone(&attendants),
-        guests: Arc::clone(guests),
-        stop: stop.clone(),
-    };
-    let fleet = Fleet {
-        registry: Arc::clone(registry),
-        attendants,
-        guests: Arc::clone(guests),
-    };
-    let objects = ObjectServiceServer::new(ObjectCalls(Arc::clone(registry)))
-        .max_decoding_message_size(MAX_APPLY)
-        .max_encoding_message_size(MAX_APPLY);
-    let revocations = RevocationServiceServer::new(Revocations(Arc::clone(registry)))
-        .max_decoding_message_size(MAX_MESSAGE);
-    let exceptions = ExceptionServiceServer::new(Exceptions::new(Arc::clone(registry)))
-        .max_decoding_message_size(MAX_MESSAGE);
-    let controls = ControlServiceServer::new(ControlCalls(Arc::clone(registry)))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_APPLY);
-    let findings = FindingServiceServer::new(FindingCalls(Arc::clone(registry)))
-        .max_decoding_message_size(MAX_MESSAGE);
-    let incidents = IncidentServiceServer::new(IncidentCalls(Arc::clone(registry)))
-        .max_decoding_message_size(MAX_MESSAGE);
-    let ledger = LedgerServiceServer::new(LedgerCalls(Arc::clone(registry)))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(2 * MAX_APPLY);
-    let fleet = FleetServiceServer::new(fleet).max_decoding_message_size(MAX_MESSAGE);
-    let sync = SyncServiceServer::new(sync)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_APPLY);
-    Routes::new(Guarded::new(objects, guests))
-        .add_service(Guarded::new(revocations, guests))
-        .add_service(Guarded::new(exceptions, guests))
-        .add_service(Guarded::new(controls, guests))
-        .add_service(Guarded::new(findings, guests))
-        .add_service(Guarded::new(incidents, guests))
-        .add_service(Guarded::new(ledger, guests))
-        .add_service(Guarded::new(fleet, guests))
-        .add_service(Guarded::new(sync, guests))
-}
-
-/// The services of a registry over any store, for simulations.
-///
-/// # Errors
-///
-/// A store that cannot be taken up.
-#[cfg(any(test, feature = "testing"))]
-pub async fn simulated(
-    store: Arc<dyn Store>,
-    signer: Signer,
-    clock: Clock,
-    kept: usize,
-) -> Result<Routes, Error> {
-    let registry = Arc::new(Registry::open(store, signer, clock, kept).await?);
-    let guests = Arc::new(Guests::default());
-    let access = registry.store.access().await.map_err(core::Error::Store)?;
-    guests.read(&access).map_err(core::Error::Store)?;
-    Ok(services(&registry, &guests, &CancellationToken::new()))
 }
 
 /// How often it is looked up who is let in: another process may have issued a certificate.

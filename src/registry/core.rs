@@ -30,7 +30,7 @@ use super::{
     cohort::{Cohort, Window},
     fsck,
     instances::Instances,
-    ledger,
+    ledger, news,
     role::{EXPELLED, Role},
     scope::Scope,
     store::{Store, StoreError},
@@ -263,10 +263,12 @@ impl Registry {
         if let Some(why) = &view.read_only {
             return Err(Error::ReadOnly(why.clone()).into());
         }
+        let told = news::told(&view, &planned);
         let (mut next, intervals) = view.after(&planned);
         let transaction = planned.transaction;
         let mut sealed = ledger::seal(&mut next.ledger, view.beginning.era, &transaction)?;
         sealed.erases = ledger::erases(&view, &transaction);
+        sealed.told = told;
         let (store, windows) = (Arc::clone(&self.store), Arc::clone(&self.windows));
         let published = Arc::clone(&self.view);
         // To its end, whatever becomes of the caller: what is committed is also seen.

@@ -58,6 +58,7 @@ pub(super) fn seal(tree: &mut Tree, era: Era, transaction: &Transaction) -> Resu
         leaf,
         whole,
         erases: None,
+        told: Vec::new(),
     })
 }
 

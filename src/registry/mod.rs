@@ -12,6 +12,8 @@ mod fsck;
 mod incidents;
 mod instances;
 mod ledger;
+mod news;
+mod notifications;
 mod permission;
 mod pki;
 mod proposals;
@@ -20,15 +22,19 @@ mod role;
 mod rounds;
 mod scope;
 mod service;
+mod services;
 mod store;
 mod sweep;
 mod view;
 mod workflow;
 
-#[cfg(any(test, feature = "testing"))]
-pub use app::simulated;
 pub use app::{Bound, Made, backup, init, issue, recover, rotate};
 pub use cohort::{Interval, Window};
 pub use pki::Issued;
 pub use role::{CALLS, Role};
-pub use store::{Access, Entered, Kept, Past, Sealed, Sqlite, Store, StoreError, Stored};
+#[cfg(any(test, feature = "testing"))]
+pub use services::simulated;
+pub use store::{
+    Access, Delivery, DeliveryState, Entered, Kept, Outbox, Past, Sealed, Sqlite, Store,
+    StoreError, Stored, Told,
+};

@@ -4,11 +4,13 @@
 mod check;
 mod codec;
 pub mod identity;
+pub mod message;
 pub mod note;
 pub mod signed;
 mod status;
 pub mod sync;
 pub mod v1;
+pub mod webhook;
 
 pub use check::{Detail, Stamp, answer, batch_item, keep, kept, question};
 pub use codec::{Codec, Received};

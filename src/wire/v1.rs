@@ -18,6 +18,7 @@ tonic::include_proto!("exeat.v1.FindingService");
 tonic::include_proto!("exeat.v1.FleetService");
 tonic::include_proto!("exeat.v1.IncidentService");
 tonic::include_proto!("exeat.v1.LedgerService");
+tonic::include_proto!("exeat.v1.NotificationService");
 tonic::include_proto!("exeat.v1.ObjectService");
 tonic::include_proto!("exeat.v1.RevocationService");
 tonic::include_proto!("exeat.v1.SyncService");

@@ -86,9 +86,16 @@ pub struct World {
 
 impl World {
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub async fn start_with(more: &[(&'static str, &str)]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let clock = Clock::manual(noon());
-        let registry = Registry::start(&scratch.path().join("r"), clock.clone()).await;
+        let data = scratch.path().join("r");
+        let registry = Registry::start_at(&data, clock.clone(), "127.0.0.1:0", more)
+            .await
+            .unwrap();
         let mut admin = registry.client().await;
         let world = people()
             + &control("CT-RISKY", "risky", "true")

@@ -14,7 +14,9 @@ use exeat::{
         control_service_client::ControlServiceClient,
         exception_service_client::ExceptionServiceClient,
         finding_service_client::FindingServiceClient, fleet_service_client::FleetServiceClient,
-        incident_service_client::IncidentServiceClient, object_service_client::ObjectServiceClient,
+        incident_service_client::IncidentServiceClient,
+        notification_service_client::NotificationServiceClient,
+        object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
     },
 };
@@ -236,6 +238,7 @@ pub struct Client {
     pub incidents: IncidentServiceClient<Connection>,
     pub findings: FindingServiceClient<Connection>,
     pub controls: ControlServiceClient<Connection>,
+    pub notifications: NotificationServiceClient<Connection>,
 }
 
 impl Client {
@@ -248,6 +251,10 @@ impl Client {
             exceptions: ExceptionServiceClient::with_interceptor(channel.clone(), token.clone()),
             incidents: IncidentServiceClient::with_interceptor(channel.clone(), token.clone()),
             controls: ControlServiceClient::with_interceptor(channel.clone(), token.clone()),
+            notifications: NotificationServiceClient::with_interceptor(
+                channel.clone(),
+                token.clone(),
+            ),
             findings: FindingServiceClient::with_interceptor(channel, token),
         }
     }

@@ -67,6 +67,9 @@ impl Reporting {
             .observe(&self.caller.identity, &ours)
             .await
             .map_err(Error::Store)?;
+        if let Some(deliveries) = &self.sync.deliveries {
+            deliveries.saw(&view, &ours).await.map_err(Error::Store)?;
+        }
         Ok(Some(v1::ReportResponse {
             acknowledged: sequence,
         }))

@@ -13,6 +13,7 @@ use crate::{
         authn::{Caller, Guests},
         cohort::Window,
         core::Registry,
+        notifications::Deliveries,
         publication::{Built, Publication},
         scope::Scope,
         view::View,
@@ -53,6 +54,8 @@ pub(crate) struct Sync {
     pub(in crate::registry) attendants: Arc<Attendants>,
     pub(in crate::registry) guests: Arc<Guests>,
     pub(in crate::registry) stop: CancellationToken,
+    /// Where it is told what callers saw; nowhere in a simulation.
+    pub(in crate::registry) deliveries: Option<Deliveries>,
 }
 
 /// A sidecar that watches, and how far it is.

@@ -24,6 +24,7 @@ pub(super) async fn enter(
         leaf,
         whole,
         erases,
+        told: _,
     } = sealed;
     sqlx::query("INSERT INTO leaves (position, revision, leaf, salts) VALUES (?, ?, ?, ?)")
         .bind(number(leaf.position))

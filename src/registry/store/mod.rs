@@ -1,9 +1,11 @@
 //! Where the log is kept: one port, and what stands behind it.
 
 mod leaves;
+mod outbox;
 mod port;
 mod runs;
 mod sqlite;
 
-pub use port::{Access, Entered, Kept, Past, Sealed, Store, StoreError, Stored};
+pub use outbox::{Delivery, DeliveryState, Outbox};
+pub use port::{Access, Entered, Kept, Past, Sealed, Store, StoreError, Stored, Told};
 pub use sqlite::Sqlite;

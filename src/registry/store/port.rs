@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        ControlId, Era, Hash, Head, Leaf, Name, Node, Observed, Removal, Run, Timestamp,
+        ControlId, Era, Hash, Head, Leaf, Name, Node, Notice, Observed, Removal, Run, Timestamp,
         Transaction,
     },
     engine::follow::Beginning,
@@ -95,7 +95,16 @@ pub struct Access {
     pub token: Option<[u8; 32]>,
 }
 
-/// A transaction's leaf, and the subtrees of the ledger that are whole with it.
+/// Something that is told elsewhere, under an id that stays the same however often it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The id.
+    pub id: Box<str>,
+    /// What.
+    pub notice: Notice,
+}
+
+/// What is kept with a transaction: its leaf, and the subtrees of the ledger that are whole with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     /// The leaf.
@@ -104,6 +113,8 @@ pub struct Sealed {
     pub whole: Vec<(Node, Hash)>,
     /// Whose past manifests are erased with it, for good, and the salts that would prove a guess.
     pub erases: Option<Name>,
+    /// What is told elsewhere.
+    pub told: Vec<Told>,
 }
 
 /// A row of the log as the ledger has it.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    leaves,
+    leaves, outbox,
     port::{Access, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
     runs,
 };
@@ -45,6 +45,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     (
         include_str!("migrations/0005.sql"),
         "PRAGMA user_version = 5",
+    ),
+    (
+        include_str!("migrations/0006.sql"),
+        "PRAGMA user_version = 6",
     ),
 ];
 
@@ -128,6 +132,14 @@ impl Sqlite {
         std::fs::File::open(to)
             .and_then(|file| file.sync_all())
             .map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    /// What is told elsewhere.
+    pub fn outbox(&self) -> outbox::Outbox {
+        outbox::Outbox {
+            writer: self.writer.clone(),
+            readers: self.readers.clone(),
+        }
     }
 
     /// Closes the file.
@@ -287,6 +299,7 @@ impl Store for Sqlite {
                 .await?;
         }
         leaves::enter(&mut work, transaction.revision, sealed).await?;
+        outbox::write(&mut work, &sealed.told).await?;
         work.commit().await?;
         if sealed.erases.is_some() {
             // What is erased does not stay in the write-ahead log either.

@@ -1,0 +1,9 @@
+//! Who is told of what happens, and how.
+
+mod deliver;
+mod endpoints;
+mod reminders;
+
+pub(super) use deliver::{Deliveries, deliver};
+pub(super) use endpoints::{Endpoint, Outside};
+pub(super) use reminders::remind;

@@ -1,0 +1,115 @@
+//! What time alone gives to tell: that an end, a revalidation, a deadline or a debt is near.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{Span, Timestamp},
+    engine::notices::reminders,
+    registry::{
+        core::Registry,
+        store::{StoreError, Told},
+    },
+};
+
+use super::deliver::{Deliveries, id};
+
+/// How often the clock, and what changed, is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long until it is tried again, where the store cannot.
+const LATER: Duration = Duration::from_secs(10);
+/// How long what was told is kept.
+const KEPT: Span = Span::from_days(30);
+/// How often what is older is forgotten.
+const TIDY: Span = Span::from_hours(1);
+
+/// What was told by time, and what is next.
+#[derive(Debug, Default)]
+struct Calendar {
+    told: HashSet<Box<str>>,
+    next: Option<Timestamp>,
+    tidied: Option<Timestamp>,
+}
+
+impl Calendar {
+    async fn look(&mut self, registry: &Registry, out: &Deliveries) -> Result<(), StoreError> {
+        let (view, now) = (registry.view(), registry.clock.now().latest);
+        let log = view.beginning.era.log.to_string();
+        let (mut told, mut keys, mut known) = (Vec::new(), Vec::new(), HashSet::new());
+        self.next = None;
+        for case in view.cases.values() {
+            for reminder in reminders(case) {
+                if reminder.time > now {
+                    let sooner = self.next.is_none_or(|next| reminder.time < next);
+                    self.next = if sooner {
+                        Some(reminder.time)
+                    } else {
+                        self.next
+                    };
+                } else if self.told.contains(&reminder.key) {
+                    known.insert(reminder.key);
+                } else if reminder.is_news(now) {
+                    told.push(Told {
+                        id: id(&log, &reminder.key),
+                        notice: reminder.notice(case, now),
+                    });
+                    keys.push(reminder.key);
+                }
+            }
+        }
+        if !told.is_empty() {
+            out.outbox.tell(&told).await?;
+            out.nudge();
+        }
+        known.extend(keys);
+        self.told = known;
+        Ok(())
+    }
+
+    async fn tidy(&mut self, registry: &Registry, out: &Deliveries) -> Result<(), StoreError> {
+        let now = registry.clock.now().latest;
+        if self.tidied.is_some_and(|last| now - last < TIDY) {
+            return Ok(());
+        }
+        if let Some(before) = now.checked_sub(KEPT) {
+            out.outbox.forget(before).await?;
+        }
+        self.tidied = Some(now);
+        Ok(())
+    }
+}
+
+/// Tells what time gives to tell, until stopped, and forgets what was told long ago.
+pub(in crate::registry) async fn remind(
+    registry: Arc<Registry>,
+    out: Deliveries,
+    stop: CancellationToken,
+) -> Result<(), String> {
+    let mut changes = registry.changes();
+    let mut calendar = Calendar::default();
+    let mut again = true;
+    loop {
+        let mut pause = LOOK;
+        let now = registry.clock.now().latest;
+        if again || calendar.next.is_some_and(|next| next <= now) {
+            again = false;
+            if let Err(error) = calendar.look(&registry, &out).await {
+                tracing::error!(%error, "nobody can be reminded; it is tried again");
+                again = true;
+                pause = LATER;
+            }
+        }
+        if let Err(error) = calendar.tidy(&registry, &out).await {
+            tracing::error!(%error, "what was told long ago cannot be forgotten; it is tried again");
+            pause = LATER;
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = sleep(pause) => {}
+        }
+        again |= changes.came();
+    }
+}

@@ -1,0 +1,123 @@
+//! Every gRPC service, each behind its guard.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::wire::v1::{
+    control_service_server::ControlServiceServer, exception_service_server::ExceptionServiceServer,
+    finding_service_server::FindingServiceServer, fleet_service_server::FleetServiceServer,
+    incident_service_server::IncidentServiceServer, ledger_service_server::LedgerServiceServer,
+    notification_service_server::NotificationServiceServer,
+    object_service_server::ObjectServiceServer, revocation_service_server::RevocationServiceServer,
+    sync_service_server::SyncServiceServer,
+};
+#[cfg(any(test, feature = "testing"))]
+use crate::{
+    runtime::{clock::Clock, serve::Error},
+    wire::signed::Signer,
+};
+
+use super::{
+    attendants::Attendants,
+    authn::{Guarded, Guests},
+    core::Registry,
+    publication::Publication,
+    service::{
+        ControlCalls, Exceptions, FindingCalls, Fleet, IncidentCalls, LedgerCalls,
+        NotificationCalls, ObjectCalls, Revocations, Sync,
+    },
+};
+#[cfg(any(test, feature = "testing"))]
+use super::{core, store::Store};
+
+/// Largest request: a bundle of manifests.
+const MAX_APPLY: usize = 64 << 20;
+/// Largest of anything else.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// The services of a registry, each behind its guard.
+pub(super) fn services(
+    registry: &Arc<Registry>,
+    guests: &Arc<Guests>,
+    stop: &CancellationToken,
+    notifications: Option<NotificationCalls>,
+) -> Routes {
+    let attendants = Arc::new(Attendants::default());
+    let sync = Sync {
+        registry: Arc::clone(registry),
+        publication: Arc::new(Publication::default()),
+        attendants: Arc::clone(&attendants),
+        guests: Arc::clone(guests),
+        stop: stop.clone(),
+        deliveries: notifications.as_ref().map(|calls| calls.deliveries.clone()),
+    };
+    let fleet = Fleet {
+        registry: Arc::clone(registry),
+        attendants,
+        guests: Arc::clone(guests),
+    };
+    let objects = ObjectServiceServer::new(ObjectCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_APPLY)
+        .max_encoding_message_size(MAX_APPLY);
+    let revocations = RevocationServiceServer::new(Revocations(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE);
+    let exceptions = ExceptionServiceServer::new(Exceptions::new(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE);
+    let controls = ControlServiceServer::new(ControlCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_APPLY);
+    let findings = FindingServiceServer::new(FindingCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE);
+    let incidents = IncidentServiceServer::new(IncidentCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE);
+    let ledger = LedgerServiceServer::new(LedgerCalls(Arc::clone(registry)))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(2 * MAX_APPLY);
+    let fleet = FleetServiceServer::new(fleet).max_decoding_message_size(MAX_MESSAGE);
+    let sync = SyncServiceServer::new(sync)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_APPLY);
+    let routes = Routes::new(Guarded::new(objects, guests))
+        .add_service(Guarded::new(revocations, guests))
+        .add_service(Guarded::new(exceptions, guests))
+        .add_service(Guarded::new(controls, guests))
+        .add_service(Guarded::new(findings, guests))
+        .add_service(Guarded::new(incidents, guests))
+        .add_service(Guarded::new(ledger, guests))
+        .add_service(Guarded::new(fleet, guests))
+        .add_service(Guarded::new(sync, guests));
+    match notifications {
+        Some(calls) => {
+            let calls =
+                NotificationServiceServer::new(calls).max_decoding_message_size(MAX_MESSAGE);
+            routes.add_service(Guarded::new(calls, guests))
+        }
+        None => routes,
+    }
+}
+
+/// The services of a registry over any store, for simulations.
+///
+/// # Errors
+///
+/// A store that cannot be taken up.
+#[cfg(any(test, feature = "testing"))]
+pub async fn simulated(
+    store: Arc<dyn Store>,
+    signer: Signer,
+    clock: Clock,
+    kept: usize,
+) -> Result<Routes, Error> {
+    let registry = Arc::new(Registry::open(store, signer, clock, kept).await?);
+    let guests = Arc::new(Guests::default());
+    let access = registry.store.access().await.map_err(core::Error::Store)?;
+    guests.read(&access).map_err(core::Error::Store)?;
+    Ok(services(
+        &registry,
+        &guests,
+        &CancellationToken::new(),
+        None,
+    ))
+}
