@@ -84,7 +84,6 @@ const OWNED: &[(&str, &[&str])] = &[
     ("http_body_util", &["runtime"]),
     ("rustls_native_certs", &["runtime"]),
     ("jsonwebtoken", &["wire"]),
-    ("argon2", &["registry"]),
     ("sqlx", &["registry"]),
     ("rcgen", &["registry"]),
     ("rustls", &["runtime"]),

@@ -28,6 +28,7 @@ use super::{
     authn::Guests,
     core::{self, Registry},
     files::{Folder, write_secret},
+    inbox::{Inbox, events},
     ledger::{NOTE, checkpoints},
     notifications::{Deliveries, Outside, deliver, remind},
     pki::{Authority, Issued},
@@ -110,7 +111,7 @@ impl Bound {
             .transpose()
             .map_err(Error::Tls)?;
         let outside = match &settings.webhooks {
-            Some(path) => Outside::read(path).map_err(Error::Data)?.0,
+            Some(path) => Outside::read(path).map_err(Error::Data)?,
             None => Outside::default(),
         };
         let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
@@ -181,7 +182,16 @@ impl Bound {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let failed = |error: tonic_reflection::server::Error| Error::Failed(error.to_string());
-        let Outside { endpoints, site } = outside;
+        let Outside {
+            endpoints,
+            site,
+            sources,
+        } = outside;
+        let inbox = Arc::new(Inbox {
+            registry: Arc::clone(&registry),
+            outbox: store.outbox(),
+            sources,
+        });
         let deliveries = Deliveries::new(&registry, store.outbox(), site);
         let notifications = NotificationCalls {
             registry: Arc::clone(&registry),
@@ -194,7 +204,8 @@ impl Bound {
             .add_service(reflection().build_v1alpha().map_err(failed)?);
         let pages = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
-            .route("/readyz", get(|| async { "ok\n" }));
+            .route("/readyz", get(|| async { "ok\n" }))
+            .merge(events(inbox));
         let services = Routes::from(grpc.into_axum_router().merge(pages));
         tasks.essential("lifecycle", sweeps(Arc::clone(&registry), stop.clone()));
         tasks.essential("schedule", scheduled(Arc::clone(&registry), stop.clone()));

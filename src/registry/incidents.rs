@@ -25,7 +25,7 @@ use super::{
 };
 
 /// What somebody says of an incident.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Declares {
     /// It began, in a domain, and is called so.
     Opened(DomainId, Box<str>),

@@ -4,6 +4,7 @@
 mod check;
 mod codec;
 pub mod identity;
+pub mod jwt;
 pub mod message;
 pub mod note;
 pub mod signed;

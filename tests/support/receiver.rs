@@ -40,6 +40,7 @@ struct Held {
     got: Vec<Got>,
     answers: VecDeque<String>,
     always: String,
+    pages: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +84,12 @@ impl Receiver {
         self.held.lock().unwrap().always = format!("{answer}\r\n");
     }
 
+    /// Answers a path with a page.
+    pub fn page(&self, path: &str, body: &str) {
+        let mut held = self.held.lock().unwrap();
+        held.pages.insert(path.into(), body.into());
+    }
+
     pub fn got(&self) -> Vec<Got> {
         self.held.lock().unwrap().got.clone()
     }
@@ -118,20 +125,28 @@ async fn serve(stream: TcpStream, held: &Mutex<Held>) -> Option<()> {
         };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length")?.parse().ok()?;
+    let length = headers.get("content-length");
+    let length = length.map_or(Some(0), |length| length.parse().ok())?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    let answer = {
+    let (answer, page) = {
         let mut held = held.lock().unwrap();
+        let page = held.pages.get(&path).cloned();
         held.got.push(Got {
             path,
             headers,
             body,
         });
-        held.answers
-            .pop_front()
-            .unwrap_or_else(|| held.always.clone())
+        if page.is_some() {
+            ("200 OK\r\n".to_owned(), page)
+        } else {
+            let always = held.always.clone();
+            (held.answers.pop_front().unwrap_or(always), None)
+        }
     };
-    let text = format!("HTTP/1.1 {answer}content-length: 0\r\nconnection: close\r\n\r\n");
+    let page = page.unwrap_or_default();
+    let length = page.len();
+    let text =
+        format!("HTTP/1.1 {answer}content-length: {length}\r\nconnection: close\r\n\r\n{page}");
     stream.get_mut().write_all(text.as_bytes()).await.ok()
 }

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use super::sources;
 use crate::{
     config::{Source, WebhookEndpoint, Webhooks},
     domain::{DomainId, News, Notice},
-    registry::view::View,
+    registry::{inbox::Source as EventSource, view::View},
     runtime::{
         http::{Caller, callable},
         reachable::Net,
@@ -62,12 +63,14 @@ impl Endpoint {
 }
 
 /// Who is told, and where people look at it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(in crate::registry) struct Outside {
     /// Who is told.
     pub endpoints: Vec<Endpoint>,
     /// Where people look.
     pub site: Option<String>,
+    /// Who may tell us.
+    pub sources: Vec<EventSource>,
 }
 
 impl Outside {
@@ -76,7 +79,7 @@ impl Outside {
     /// # Errors
     ///
     /// Everything that is wrong with it, a line each, with its place.
-    pub(in crate::registry) fn read(path: &Path) -> Result<(Self, Source, Webhooks), String> {
+    pub(in crate::registry) fn read(path: &Path) -> Result<Self, String> {
         let (source, file) = Source::read::<Webhooks>(path)?;
         let mut wrong = Vec::new();
         let mut outside = Self::default();
@@ -97,8 +100,12 @@ impl Outside {
                 Err(more) => wrong.extend(more),
             }
         }
+        match sources::checked(&source, &file.sources) {
+            Ok(sources) => outside.sources = sources,
+            Err(more) => wrong.extend(more),
+        }
         if wrong.is_empty() {
-            Ok((outside, source, file))
+            Ok(outside)
         } else {
             Err(wrong.join("\n"))
         }

@@ -3,6 +3,7 @@
 mod deliver;
 mod endpoints;
 mod reminders;
+mod sources;
 
 pub(super) use deliver::{Deliveries, deliver};
 pub(super) use endpoints::{Endpoint, Outside};
