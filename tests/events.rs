@@ -136,7 +136,7 @@ async fn start(issuer: &Issuer) -> (World, tempfile::TempDir) {
     std::fs::write(folder.path().join("secret"), SECRET).unwrap();
     let file = folder.path().join("webhooks.yaml");
     let text = format!(
-        "sources:\n- {{name: pager, secret_file: secret}}\n- {{name: idp, issuer: \"{}\", audience: exeat, allow: [127.0.0.1]}}\n",
+        "sources:\n- {{name: pager, may: [incidents], secret_file: secret}}\n- {{name: idp, may: [credentials, sessions], issuer: \"{}\", audience: exeat, allow: [127.0.0.1]}}\n",
         issuer.name()
     );
     std::fs::write(&file, text).unwrap();
@@ -242,6 +242,14 @@ async fn what_is_not_proven_does_nothing() {
         400
     );
     assert_eq!(told(&world, "m", &json!([])).await.0, 400);
+    // A pager speaks of incidents, and of nothing else.
+    let session = json!({"type": "session.revoked", "data": {"subject": "agent"}});
+    let (status, why) = told(&world, "m", &session).await;
+    assert_eq!(
+        (status, why.contains("speak of sessions")),
+        (409, true),
+        "{why}"
+    );
     let large = json!({"type": "incident.opened", "data": "x".repeat(70_000)});
     assert_eq!(told(&world, "m", &large).await.0, 413);
 
@@ -328,8 +336,16 @@ async fn a_provider_that_revokes_is_heard() {
     issuer.publish("b");
     world.clock.advance(seconds(11));
     let change = json!({"change_type": "revoke", "credential_type": "x509"});
-    let claims = issuer.event(&world, "j2", "credential-change", "cred-7", &change);
-    assert_eq!(pushed(&world, &issuer.token("b", &claims)).await.0, 202);
+    let with = cases::agent("agent")
+        + "credentials: [{id: cred-7, kind: API_KEY, state: ACTIVE, issue_time: \"2026-11-01T00:00:00Z\", scopes: [], environments: [prod], bound_subjects: [agent], store: SECRET_MANAGER, exposed: false}]\n";
+    world.admin.apply(&with).await.unwrap();
+    for (id, credential) in [("j2", "cred-7"), ("j5", "dana@example.com")] {
+        let claims = issuer.event(&world, id, "credential-change", credential, &change);
+        assert_eq!(pushed(&world, &issuer.token("b", &claims)).await.0, 202);
+    }
+    let mut both = issuer.event(&world, "j6", "session-revoked", "agent", &revoked);
+    both["events"][format!("{CAEP}credential-change")] = change;
+    assert_eq!(pushed(&world, &issuer.token("b", &both)).await.0, 400);
     let claims = issuer.event(
         &world,
         "j3",
@@ -371,7 +387,8 @@ async fn a_provider_that_is_away_is_asked_again() {
     issuer.pages.page(document, &wrong);
     let (status, why) = pushed(&world, &token).await;
     assert_eq!(status, 503, "{why}");
-    assert!(why.contains("another issuer"), "{why}");
+    // Anybody could have asked: why is in the log.
+    assert!(why.contains("keys cannot be had"), "{why}");
     // Not asked at every event.
     issuer.pages.page(document, &right);
     assert_eq!(pushed(&world, &token).await.0, 503);

@@ -159,6 +159,48 @@ async fn each_step_of_an_exception_is_told_signed_and_in_order() {
     assert_eq!((latest.attempts, latest.why.as_str()), (1, "204"));
 }
 
+/// A3, A5: terms that change void votes, and whoever decides hears of it; so does everybody of an
+/// exception that was looked at again.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_terms_are_told_anew() {
+    let to = Receiver::start().await;
+    let (_folder, file) = settings(&endpoint("ops", &to, ", events: [\"exception.*\"]"));
+    let mut world = World::start_with(&[("webhooks", &file)]).await;
+    let mut asker = world.as_who("user:alice").await;
+    let long = Ask {
+        hours: 480,
+        ..PLAIN
+    };
+    let case = ask(&mut asker, &PLAIN).await.unwrap();
+    let request = v1::RequestExceptionRequest {
+        file: governed::files(&long.text()).pop(),
+        id: case.id.clone(),
+        dry_run: false,
+    };
+    let anew = asker.exceptions.request_exception(request).await.unwrap();
+    let anew = anew.into_inner().case.unwrap();
+    let got = to.wait_for(2).await;
+    let digests: Vec<_> = got
+        .iter()
+        .map(|got| got.json()["data"]["digest"].clone())
+        .collect();
+    assert_eq!(digests, [&*case.digest, &*anew.digest]);
+    assert_ne!(case.digest, anew.digest);
+    let mut owner = world.as_who("user:bob").await;
+    approve(&mut owner, &anew).await.unwrap();
+    assert_eq!(to.wait_for(3).await[2].news(), "exception.approved");
+    world.clock.advance(seconds(27 * DAY / 2));
+    let near = to.wait_for(5).await;
+    let due: Vec<_> = near.iter().skip(3).map(receiver::Got::news).collect();
+    assert_eq!(
+        due,
+        ["exception.revalidation_due", "exception.revalidation_due"]
+    );
+    let again = look(&mut owner, &case.id).await;
+    approve(&mut owner, &again).await.unwrap();
+    assert_eq!(to.wait_for(6).await[5].news(), "exception.revalidated");
+}
+
 /// What failed is tried again under the same id, then given up where people see it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_tried_for_days_and_then_lies_where_people_see_it() {
@@ -312,6 +354,11 @@ async fn an_end_that_is_near_is_told_twice_and_no_more() {
     world.clock.advance(seconds(DAY / 2));
     let got = to.wait_for(1).await;
     assert_eq!(got[0].news(), "exception.expiring");
+    assert_eq!(
+        got[0].json()["timestamp"],
+        "2026-11-30T00:00:00Z",
+        "not before"
+    );
     world.registry.process.kill().await;
     let data = world.scratch.path().join("r");
     let flags = [("webhooks", file.as_str())];
@@ -358,6 +405,14 @@ async fn an_endpoint_is_told_what_it_asked_for() {
     assert_eq!(got[0].json()["type"], "dev.exeat.incident.opened.v1");
     assert_eq!(got[0].json()["id"], *got[0].header("webhook-id"));
     assert_eq!((team.got().len(), lab.got().len()), (1, 1));
+    // What happens to an agent happens in its domain, though no domain is named.
+    let freeze = v1::FreezeRequest {
+        subject: "agent".into(),
+        ..v1::FreezeRequest::default()
+    };
+    world.admin.revocations.freeze(freeze).await.unwrap();
+    assert_eq!(team.wait_for(2).await[1].news(), "agent.frozen");
+    assert_eq!(lab.got().len(), 1);
 }
 
 /// Bad settings are told with their places, all of them, and nothing starts.

@@ -33,7 +33,7 @@ const REQUIREMENTS: &[Row] = &[
     Row(
         "R5",
         &["findings::an_exception_changes_the_disposition_and_never_the_finding_nor_its_time"],
-        "told in the log only: no notifications",
+        "",
     ),
     Row(
         "R6",
@@ -50,7 +50,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R8",
-        &["incidents::an_override_begins_with_one_person_ends_with_its_incident_and_is_owed_for"],
+        &[
+            "incidents::an_override_begins_with_one_person_ends_with_its_incident_and_is_owed_for",
+            "notifications::each_step_of_an_exception_is_told_signed_and_in_order",
+            "notifications::new_terms_are_told_anew",
+        ],
         "one queue for cases, findings and closures",
     ),
     Row(
@@ -200,8 +204,9 @@ const REQUIREMENTS: &[Row] = &[
         &[
             "governance::a_year_has_so_many_days_and_a_tier_so_many_renewals",
             "evasion::later_windows_asked_for_first_count",
+            "notifications::an_end_that_is_near_is_told_twice_and_no_more",
         ],
-        "no reminders",
+        "",
     ),
     Row(
         "R36",
@@ -221,6 +226,7 @@ const REQUIREMENTS: &[Row] = &[
         &[
             "governance::r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction",
             "evasion::nothing_is_granted_beyond_a_deployment_approval",
+            "events::a_provider_that_revokes_is_heard",
         ],
         "",
     ),

@@ -94,6 +94,7 @@ fn sealed(tree: &mut Tree, epoch: u64, transaction: &Transaction) -> Sealed {
         whole,
         erases: None,
         told: Vec::new(),
+        heard: None,
     }
 }
 
@@ -463,9 +464,27 @@ async fn what_is_told_is_kept_with_its_change() {
     // What is on its way is not forgotten; what was taken is.
     let mut taken = due[0].clone();
     taken.state = DeliveryState::Delivered;
-    outbox.settle(&taken).await.unwrap();
+    outbox.settle(&due[0], &taken).await.unwrap();
+    // Whoever was at it meanwhile does not undo that.
+    outbox.settle(&due[0], &due[0]).await.unwrap();
     outbox.forget(noon() + Span::from_secs(1)).await.unwrap();
-    let left = outbox.list(None, None, u64::MAX, 10).await.unwrap();
+    let left = outbox.list(None, None, None, 10).await.unwrap();
     let left: Vec<_> = left.iter().map(|one| &*one.told.id).collect();
     assert_eq!(left, ["msg_4", "msg_2"]);
+    // What nobody has looked at yet stays, however old it is; who is gone is waited for no more.
+    outbox.tell(&[told("msg_5")]).await.unwrap();
+    outbox.forget(noon() + Span::from_secs(1)).await.unwrap();
+    outbox.spread("ops", noon(), |_| true).await.unwrap();
+    let due = outbox.due("ops", noon(), 10).await.unwrap();
+    assert_eq!(due.last().map(|one| &*one.told.id), Some("msg_5"));
+    outbox.retire(&["late".into()]).await.unwrap();
+    assert_eq!(outbox.due("ops", noon(), 10).await.unwrap(), []);
+    outbox.tell(&[told("msg_6")]).await.unwrap();
+    outbox.enrol("ops").await.unwrap();
+    outbox.spread("ops", noon(), |_| true).await.unwrap();
+    assert_eq!(
+        outbox.due("ops", noon(), 10).await.unwrap(),
+        [],
+        "from now on"
+    );
 }

@@ -38,6 +38,30 @@ pub(super) async fn exception(command: Exception, screen: &mut Screen) -> Result
             };
             ask(request, &told, screen).await
         }
+        Exception::Renew {
+            id,
+            why,
+            duration,
+            dry_run,
+            told,
+        } => {
+            let mut registry = Registry::connect(&told.reach).await?;
+            let answer = registry
+                .exceptions
+                .get_case(v1::GetCaseRequest { id: id.clone() })
+                .await;
+            let answer = answer.map_err(|status| refused(&status))?.into_inner();
+            let record = answer.case.unwrap_or_default().record;
+            let request = v1::RequestExceptionRequest {
+                file: Some(v1::ManifestFile {
+                    name: format!("renewal of {id}"),
+                    content: renewal(&record, &id, &why, duration.as_deref())?,
+                }),
+                id: String::new(),
+                dry_run,
+            };
+            ask(request, &told, screen).await
+        }
         Exception::List {
             state,
             waiting_for_me,
@@ -70,6 +94,31 @@ pub(super) async fn exception(command: Exception, screen: &mut Screen) -> Result
             takeback::revoke(revoke, screen).await
         }
     }
+}
+
+/// What was asked for, asked for again: for another reason, and from its approval on.
+fn renewal(record: &str, id: &str, why: &str, duration: Option<&str>) -> Result<String, Exit> {
+    let unread = || Exit::Unexpected(format!("the registry's record of {id} cannot be read"));
+    let record: Json = serde_json::from_str(record).map_err(|_| unread())?;
+    let mut request = record.get("request").cloned().unwrap_or_default();
+    let fields = request.as_object_mut().ok_or_else(unread)?;
+    fields.insert("renews".into(), id.into());
+    let before = fields
+        .get("window")
+        .and_then(|window| window.get("duration"));
+    let duration = match (duration, before) {
+        (Some(duration), _) => duration.into(),
+        (None, Some(before)) => before.clone(),
+        (None, None) => return Err(Exit::Usage("--duration: say for how long".into())),
+    };
+    fields.insert("window".into(), json!({ "duration": duration }));
+    let justification = fields
+        .get_mut("justification")
+        .and_then(Json::as_object_mut);
+    let justification = justification.ok_or_else(unread)?;
+    justification.insert("business_need".into(), why.into());
+    // JSON is YAML.
+    Ok(request.to_string())
 }
 
 /// The one file at a path.

@@ -207,6 +207,22 @@ pub enum Exception {
         #[command(flatten)]
         told: Told,
     },
+    /// Ask for one that goes on from another: a new request, decided anew, with limits over both.
+    Renew {
+        /// The exception it goes on from.
+        id: String,
+        /// Why it is still needed, in at least forty characters.
+        #[arg(long, value_name = "TEXT")]
+        why: String,
+        /// For how long, from its approval on; as long as before if left out.
+        #[arg(long, value_name = "SPAN")]
+        duration: Option<String>,
+        /// Say on which terms it would be decided, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Hand in anew what is not decided yet; its votes are void.
     Amend {
         /// The exception.
@@ -229,6 +245,7 @@ pub enum Exception {
         told: Told,
     },
     /// Show one with everything that is to be decided about.
+    #[command(visible_alias = "review")]
     Show {
         /// The exception.
         id: String,
@@ -236,6 +253,7 @@ pub enum Exception {
         told: Told,
     },
     /// Approve one; or, once it was granted, say that it still holds.
+    #[command(visible_alias = "revalidate")]
     Approve {
         #[command(flatten)]
         decides: Decides,

@@ -50,6 +50,9 @@ pub struct WebhookEndpoint {
 pub struct EventSource {
     /// What it is called here: events are posted to `/events/NAME`.
     pub name: String,
+    /// What it may speak of: `incidents`, `credentials`, `sessions`.
+    #[serde(default)]
+    pub may: Vec<String>,
     /// A file with the secrets that its messages are signed with, one a line.
     pub secret_file: Option<String>,
     /// Of one that sends security event tokens: who issues them.

@@ -45,7 +45,7 @@ pub use directory::Directory;
 pub use effective::{Standing, effective};
 pub use explain::{Clause, ControlClauses, Explanation, NearMiss, Read, explain, reasons};
 pub use quorum::{Electorate, satisfiable};
-pub use removed::Removed;
+pub use removed::{Removed, has_credential};
 pub use shelf::Shelf;
 pub use snapshot::Snapshot;
 pub use sum::{Part, Sum, part};

@@ -1,12 +1,14 @@
 //! What there is to tell when something changed, and what time alone gives to tell.
 
 use crate::domain::{
-    Act, ApproverRole, Case, ExceptionState, Finding, Incident, News, Notice, Proposal,
+    Act, ApproverRole, Case, Digest, ExceptionState, Finding, Incident, News, Notice, Proposal,
     ProposalState, Removal, Seat, Span, Target, Timestamp,
 };
 
 /// How long before an end it is told, beside at three quarters of the time.
 const BEFORE: Span = Span::from_hours(24);
+/// How long after its time a reminder is still one.
+const NEWS: Span = Span::from_days(7);
 
 fn list<T: ToString>(items: &[T]) -> String {
     let items: Vec<_> = items.iter().map(ToString::to_string).collect();
@@ -48,14 +50,26 @@ fn about(case: &Case, news: News, time: Timestamp) -> Notice {
     notice
 }
 
+fn digest(case: &Case) -> Option<&Digest> {
+    case.terms.as_ref().map(|terms| &terms.digest)
+}
+
 /// What there is to tell of a case that changed; nothing where only votes came.
 pub fn of_case(before: Option<&Case>, after: &Case, time: Timestamp) -> Option<Notice> {
     use ExceptionState as State;
     let was = before.map_or(State::Draft, |before| before.state);
-    if was == after.state {
-        return None;
-    }
+    let revalidated = |case: &Case| case.granted.and_then(|granted| granted.revalidated);
     let news = match (was, after.state) {
+        // Asked for anew: who decides is to look at other terms.
+        (State::Pending, State::Pending) if before.and_then(digest) != digest(after) => {
+            News::ExceptionRequested
+        }
+        (State::Approved, State::Approved)
+            if before.and_then(revalidated) != revalidated(after) =>
+        {
+            News::ExceptionRevalidated
+        }
+        (was, is) if was == is => return None,
         (State::Suspended, State::Approved) => News::ExceptionRevalidated,
         (_, State::Approved) => News::ExceptionApproved,
         (_, State::Pending) => News::ExceptionRequested,
@@ -190,9 +204,11 @@ pub struct Reminder {
 }
 
 impl Reminder {
-    /// Whether it still is one: an end that has come is told as such.
+    /// Whether it still is one: an end that has come is told as such, and what nobody was told for
+    /// long is told no more. That is shorter than it is kept that it was told.
     pub fn is_news(&self, now: Timestamp) -> bool {
-        self.news == News::ExceptionActivated || now < self.due
+        let begun = self.news == News::ExceptionActivated;
+        now < self.time + NEWS && (begun || now < self.due)
     }
 
     /// What it says of its case.

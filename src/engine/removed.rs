@@ -144,25 +144,30 @@ impl Removed {
     }
 
     fn holds_revoked_credential(&self, subject: &Subject) -> bool {
-        let Value::Record(fields) = &subject.attributes else {
-            return false;
-        };
-        let list = catalogue::SUBJECT
-            .place("credentials")
-            .and_then(|at| fields.get(at)?.as_ref());
-        let Some(Value::List(credentials)) = list else {
-            return false;
-        };
-        let place = catalogue::CREDENTIAL.place("id");
-        credentials.iter().any(|credential| {
-            let Value::Record(fields) = credential else {
-                return false;
-            };
-            place
-                .and_then(|at| fields.get(at)?.as_ref()?.as_str())
-                .is_some_and(|id| self.credentials.contains(id))
-        })
+        has_credential(subject, |id| self.credentials.contains(id))
     }
+}
+
+/// Whether a subject has a credential of an id that fits.
+pub fn has_credential(subject: &Subject, fits: impl Fn(&str) -> bool) -> bool {
+    let Value::Record(fields) = &subject.attributes else {
+        return false;
+    };
+    let list = catalogue::SUBJECT
+        .place("credentials")
+        .and_then(|at| fields.get(at)?.as_ref());
+    let Some(Value::List(credentials)) = list else {
+        return false;
+    };
+    let place = catalogue::CREDENTIAL.place("id");
+    credentials.iter().any(|credential| {
+        let Value::Record(fields) = credential else {
+            return false;
+        };
+        place
+            .and_then(|at| fields.get(at)?.as_ref()?.as_str())
+            .is_some_and(&fits)
+    })
 }
 
 #[cfg(test)]

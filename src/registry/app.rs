@@ -192,6 +192,9 @@ impl Bound {
             outbox: store.outbox(),
             sources,
         });
+        let named: Vec<_> = endpoints.iter().map(|known| known.name.clone()).collect();
+        let outbox = store.outbox();
+        outbox.retire(&named).await.map_err(core::Error::Store)?;
         let deliveries = Deliveries::new(&registry, store.outbox(), site);
         let notifications = NotificationCalls {
             registry: Arc::clone(&registry),

@@ -146,6 +146,7 @@ pub(super) fn planned(
         snapshot: view.snapshot.clone(),
         cases: Vec::new(),
         findings: Vec::new(),
+        heard: None,
     };
     put(view, draft, cases, &mut planned)?;
     Ok(planned)

@@ -33,7 +33,7 @@ use super::{
     ledger, news,
     role::{EXPELLED, Role},
     scope::Scope,
-    store::{Store, StoreError},
+    store::{Heard, Store, StoreError},
     view::View,
     workflow::Refused,
 };
@@ -269,6 +269,7 @@ impl Registry {
         let mut sealed = ledger::seal(&mut next.ledger, view.beginning.era, &transaction)?;
         sealed.erases = ledger::erases(&view, &transaction);
         sealed.told = told;
+        sealed.heard = planned.heard;
         let (store, windows) = (Arc::clone(&self.store), Arc::clone(&self.windows));
         let published = Arc::clone(&self.view);
         // To its end, whatever becomes of the caller: what is committed is also seen.
@@ -402,6 +403,8 @@ pub(super) struct Planned {
     pub(super) cases: Vec<Arc<Case>>,
     /// Findings among its edits.
     pub(super) findings: Vec<Arc<Finding>>,
+    /// The event that asks for it, if one does.
+    pub(super) heard: Option<Heard>,
 }
 
 /// What a transaction begins from.

@@ -1,7 +1,8 @@
 //! What others tell us: that incidents begin and end, that credentials and sessions are revoked.
 //!
-//! Every event is authenticated, and counts once by who sent it and its id. What it does only ever
-//! takes authority away, or says whom overrides belong to; doing it twice changes nothing more.
+//! Every event is authenticated, and counts once by who sent it and its id, which are kept with what
+//! it does in one transaction. A source does what its settings say and no more: declare incidents
+//! (with an open one people may override), revoke credentials, or freeze agents.
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     domain::{Act, Cause, DomainId, IncidentId, Span, SubjectId, Target},
+    engine::{Snapshot, has_credential},
     wire::{
         jwt::{Claims, Use},
         webhook::{ID, SIGNATURE, Secrets, TIMESTAMP},
@@ -30,7 +32,7 @@ use super::{
     issuers::{Issuer, NotTaken},
     role::Role,
     scope::Scope,
-    store::Outbox,
+    store::{Heard, Outbox},
     workflow::{Refused, Takes},
 };
 
@@ -61,6 +63,33 @@ pub(super) struct Source {
     pub name: Box<str>,
     /// How it proves who it is.
     pub proof: Proof,
+    /// What it may do.
+    pub may: Vec<May>,
+}
+
+/// What a source may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum May {
+    /// Say that incidents begin and end.
+    Incidents,
+    /// Say that a credential is revoked.
+    Credentials,
+    /// Say that an agent's sessions are revoked: it is frozen.
+    Sessions,
+}
+
+impl May {
+    /// All of it.
+    pub(super) const ALL: [Self; 3] = [Self::Incidents, Self::Credentials, Self::Sessions];
+
+    /// The name as written in settings.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Incidents => "incidents",
+            Self::Credentials => "credentials",
+            Self::Sessions => "sessions",
+        }
+    }
 }
 
 /// What an event does.
@@ -70,6 +99,18 @@ enum Does {
     Take(Act, Target),
     /// It is none of our business.
     Nothing(String),
+}
+
+impl Does {
+    /// What a source needs for it.
+    fn needs(&self) -> Option<May> {
+        match self {
+            Self::Declare(..) => Some(May::Incidents),
+            Self::Take(_, Target::Credential(_)) => Some(May::Credentials),
+            Self::Take(..) => Some(May::Sessions),
+            Self::Nothing(_) => None,
+        }
+    }
 }
 
 /// Why an event is not taken.
@@ -115,7 +156,12 @@ async fn receive(
         Ok(_) if tokens => StatusCode::ACCEPTED.into_response(),
         Ok(done) => json_answer(StatusCode::OK, &json!({"done": done})),
         Err(fault) => {
-            tracing::warn!(source = &*source.name, ?fault, "an event was not taken");
+            if let Fault::Unproven(..) = fault {
+                // Anybody can have this written.
+                tracing::debug!(source = &*source.name, ?fault, "an event was not taken");
+            } else {
+                tracing::warn!(source = &*source.name, ?fault, "an event was not taken");
+            }
             refusal(&fault, tokens)
         }
     }
@@ -171,16 +217,27 @@ impl Inbox {
         {
             return Ok(done);
         }
-        let mut said = Vec::new();
-        for does in does {
-            said.push(self.do_it(source, does).await?);
+        if let Some(may) = does.needs().filter(|may| !source.may.contains(may)) {
+            let why = format!(
+                "its settings do not let this source speak of {}",
+                may.name()
+            );
+            return Err(Fault::Refused(why));
         }
-        let done = said.join("; ");
+        let heard = |done: &str| Heard {
+            issuer: source.name.clone(),
+            id: id.as_str().into(),
+            time: self.registry.clock.now().latest,
+            done: done.into(),
+        };
+        let done = self.do_it(source, does, &heard).await?;
         tracing::info!(source = &*source.name, id, done, "an event");
-        // Done first and noted after: what comes between does it again, which changes nothing more.
-        let now = self.registry.clock.now().latest;
-        let noted = self.outbox.receive(&source.name, &id, now, &done).await;
-        noted.map_err(failed)?;
+        // What changed nothing is noted by itself.
+        let noted = self.outbox.received(&source.name, &id).await;
+        if noted.map_err(failed)?.is_none() {
+            let noted = self.outbox.receive(&heard(&done)).await;
+            noted.map_err(failed)?;
+        }
         Ok(done)
     }
 
@@ -190,7 +247,7 @@ impl Inbox {
         secrets: &Secrets,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<(String, Vec<Does>), Fault> {
+    ) -> Result<(String, Does), Fault> {
         let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let header = |name: &'static str| {
             said(name).ok_or_else(|| {
@@ -204,7 +261,7 @@ impl Inbox {
             .map_err(|why| Fault::Unproven("authentication_failed", why.into()))?;
         let message: Json =
             serde_json::from_slice(body).map_err(|error| Fault::Wrong(error.to_string()))?;
-        Ok((id.to_owned(), vec![of_message(&message)?]))
+        Ok((id.to_owned(), of_message(&message)?))
     }
 
     /// A security event token.
@@ -213,7 +270,7 @@ impl Inbox {
         issuer: &Issuer,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<(String, Vec<Does>), Fault> {
+    ) -> Result<(String, Does), Fault> {
         let kind = headers.get(header::CONTENT_TYPE);
         if kind.is_none_or(|kind| kind.as_bytes() != b"application/secevent+jwt") {
             return Err(Fault::Wrong(
@@ -225,7 +282,9 @@ impl Inbox {
         let claims = read.await.map_err(|not| match not {
             NotTaken::UnknownKey => Fault::Unproven("invalid_key", "no known key signed it".into()),
             NotTaken::Wrong(why) => Fault::Unproven("authentication_failed", why),
-            NotTaken::Unavailable(why) => Fault::Unavailable(why),
+            NotTaken::Unavailable => {
+                Fault::Unavailable("its issuer's keys cannot be had now".into())
+            }
         })?;
         let id = claims.text("jti").unwrap_or_default().to_owned();
         // What is older may have been forgotten, and would count a second time.
@@ -236,16 +295,20 @@ impl Inbox {
         }
         let events = claims.get("events").and_then(Json::as_object);
         let events = events.ok_or_else(|| Fault::Wrong("`events` is missing".into()))?;
+        let mut events = events.iter();
+        let (Some((kind, event)), None) = (events.next(), events.next()) else {
+            return Err(Fault::Wrong("`events` has not exactly one".into()));
+        };
         let view = self.registry.view();
-        let governs = |id: &SubjectId| view.snapshot.subject(id.as_str()).is_some();
-        let does = events
-            .iter()
-            .map(|(kind, event)| of_event(kind, event, &claims, &governs))
-            .collect::<Result<_, _>>()?;
-        Ok((id, does))
+        Ok((id, of_event(kind, event, &claims, &view.snapshot)?))
     }
 
-    async fn do_it(&self, source: &Source, does: Does) -> Result<String, Fault> {
+    async fn do_it(
+        &self,
+        source: &Source,
+        does: Does,
+        heard: &impl Fn(&str) -> Heard,
+    ) -> Result<String, Fault> {
         let caller = |role| Caller {
             identity: format!("service:{}", source.name).into(),
             role,
@@ -254,14 +317,15 @@ impl Inbox {
         match does {
             Does::Nothing(why) => Ok(format!("nothing: {why}")),
             Does::Declare(id, declares) => {
-                let caller = caller(Role::Integration);
-                let incident = self.registry.declare(&caller, &id, declares).await?;
-                let state = if incident.is_open() {
-                    "open"
-                } else {
-                    "resolved"
+                let state = match declares {
+                    Declares::Opened(..) => "open",
+                    Declares::Resolved => "resolved",
                 };
-                Ok(format!("incident {id} is {state}"))
+                let done = format!("incident {id} is {state}");
+                let caller = caller(Role::Integration);
+                let heard = Some(heard(&done));
+                self.registry.declare(&caller, &id, declares, heard).await?;
+                Ok(done)
             }
             Does::Take(act, target) => {
                 let done = format!("{} {target}", act.name());
@@ -270,6 +334,7 @@ impl Inbox {
                     target,
                     cause: Cause::Compromise,
                     note: "as its issuer says".into(),
+                    heard: Some(heard(&done)),
                 };
                 // Whoever proves to be a source may take back, and nothing else.
                 self.registry
@@ -284,7 +349,10 @@ impl Inbox {
 impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Failed(error) => Self::Unavailable(error.to_string()),
+            Refused::Failed(error) => {
+                tracing::error!(%error, "an event cannot be acted on");
+                Self::Unavailable("the registry cannot do this now; see its log".into())
+            }
             Refused::Problems(problems) => {
                 let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
                 Self::Wrong(problems.join("; "))
@@ -358,15 +426,11 @@ fn about<'a>(claims: &'a Claims, event: &'a Json) -> Option<&'a str> {
 
 /// What a security event does. One that takes a session or a credential from an agent without
 /// saying which freezes the agent, until people have looked.
-fn of_event(
-    kind: &str,
-    event: &Json,
-    claims: &Claims,
-    governs: &impl Fn(&SubjectId) -> bool,
-) -> Result<Does, Fault> {
+fn of_event(kind: &str, event: &Json, claims: &Claims, snapshot: &Snapshot) -> Result<Does, Fault> {
     let wrong = |what: &str| Fault::Wrong(what.to_owned());
     let frozen = |id: &str| {
-        let subject = SubjectId::parse(id).ok().filter(governs);
+        let subject = SubjectId::parse(id).ok();
+        let subject = subject.filter(|id| snapshot.subject(id.as_str()).is_some());
         subject.map(|subject| Does::Take(Act::Freeze, Target::Subject(subject)))
     };
     let ours = |kind: &str| Does::Nothing(format!("`{kind}` of nobody who is governed here"));
@@ -389,6 +453,11 @@ fn of_event(
                 return Ok(does);
             }
             let id = named.or(who).ok_or_else(|| wrong("`sub_id` is missing"))?;
+            // Who is meant may be anybody: only what somebody here has is taken back.
+            let mut subjects = snapshot.subjects();
+            if !subjects.any(|subject| has_credential(subject, |known| known == id)) {
+                return Ok(ours("credential-change"));
+            }
             let target = Target::parse("credential", id);
             Ok(Does::Take(
                 Act::Revoke,

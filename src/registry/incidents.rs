@@ -20,6 +20,7 @@ use super::{
     cases::{nobody, planned, put, removal, standing, terms_of},
     core::{Draft, Planned, Registry},
     role::Role,
+    store::Heard,
     view::View,
     workflow::Refused,
 };
@@ -66,6 +67,7 @@ impl Registry {
         caller: &Caller,
         id: &IncidentId,
         declares: Declares,
+        heard: Option<Heard>,
     ) -> Result<Incident, Refused> {
         self.write(|view, draft| {
             let known = view.snapshot.directory().incident(id.as_str());
@@ -113,7 +115,8 @@ impl Registry {
                     (incident, "incident resolve")
                 }
             };
-            let planned = recorded(view, draft, caller, action, &incident)?;
+            let mut planned = recorded(view, draft, caller, action, &incident)?;
+            planned.heard = heard;
             Ok((Some(planned), incident))
         })
         .await

@@ -1,9 +1,11 @@
 //! Who issues tokens, and the keys they sign with: fetched, kept for a while, and fetched again when
 //! a token names one that is not known.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use bytes::Bytes;
 use http::{Request, Uri};
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as Turn;
 
 use crate::{
     domain::Span,
@@ -28,8 +30,8 @@ pub(super) enum NotTaken {
     UnknownKey,
     /// It is wrong.
     Wrong(String),
-    /// The issuer's keys cannot be had now.
-    Unavailable(String),
+    /// The issuer's keys cannot be had now; why is in the log.
+    Unavailable,
 }
 
 /// Somebody whose tokens count.
@@ -40,11 +42,13 @@ pub(super) struct Issuer {
     keys_at: Option<Uri>,
     caller: Caller,
     kept: Mutex<Kept>,
+    /// Held by whoever fetches: nobody waits for them.
+    fetching: Turn<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Kept {
-    keys: Keys,
+    keys: Arc<Keys>,
     fetched: Option<Span>,
     tried: Option<Span>,
 }
@@ -59,7 +63,12 @@ impl Issuer {
             keys_at,
             caller,
             kept: Mutex::default(),
+            fetching: Turn::default(),
         }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a token claims, if it counts now.
@@ -73,57 +82,65 @@ impl Issuer {
         used: Use,
         clock: &Clock,
     ) -> Result<Claims, NotTaken> {
-        let mut kept = self.kept.lock().await;
-        let now = clock.elapsed();
-        let age = |since: Option<Span>| since.map(|since| now.saturating_sub(since));
-        if age(kept.fetched).is_none_or(|age| age >= FRESH) {
-            self.fetch(&mut kept, now).await?;
+        // What cannot be a token of this use is no reason to ask anybody for keys.
+        if let Err(Doubt::Wrong(why)) = Keys::default().claims(token, used) {
+            return Err(NotTaken::Wrong(why));
+        }
+        let fresh = |kept: &Kept| {
+            kept.fetched
+                .is_some_and(|at| clock.elapsed().saturating_sub(at) < FRESH)
+        };
+        let mut kept = self.kept().clone();
+        if !fresh(&kept) {
+            kept = self.fetch(clock).await?;
         }
         let read = match kept.keys.claims(token, used) {
-            Err(Doubt::UnknownKey) if age(kept.tried).is_none_or(|age| age >= PAUSE) => {
-                self.fetch(&mut kept, now).await?;
-                kept.keys.claims(token, used)
-            }
+            Err(Doubt::UnknownKey) => self.fetch(clock).await?.keys.claims(token, used),
             read => read,
         };
-        drop(kept);
         let claims = read.map_err(|doubt| match doubt {
             Doubt::UnknownKey => NotTaken::UnknownKey,
             Doubt::Wrong(why) => NotTaken::Wrong(why),
         })?;
         claims
-            .check(&self.name, &self.audience, clock.now().latest)
+            .check(&self.name, &self.audience, used, clock.now().latest)
             .map_err(NotTaken::Wrong)?;
         Ok(claims)
     }
 
-    /// Fetches the keys anew. Those that are not too old stay where there are no others.
-    async fn fetch(&self, kept: &mut Kept, now: Span) -> Result<(), NotTaken> {
-        let age = |since: Option<Span>| since.map(|since| now.saturating_sub(since));
-        let paused = age(kept.tried).is_some_and(|age| age < PAUSE);
-        let why = if paused {
-            "its keys could not be had a moment ago".to_owned()
-        } else {
-            kept.tried = Some(now);
-            match self.fetched().await {
-                Ok(keys) => {
-                    kept.keys = keys;
-                    kept.fetched = Some(now);
-                    return Ok(());
-                }
-                Err(why) => why,
+    /// Fetches the keys anew, unless that was tried a moment ago or somebody is about it. Those
+    /// that are not too old stay where there are no others.
+    async fn fetch(&self, clock: &Clock) -> Result<Kept, NotTaken> {
+        let kept = self.kept().clone();
+        let now = clock.elapsed();
+        let usable = || {
+            if kept.fetched.is_some_and(|at| now.saturating_sub(at) < KEPT) {
+                return Ok(kept.clone());
             }
+            Err(NotTaken::Unavailable)
         };
-        if age(kept.fetched).is_some_and(|age| age < KEPT) {
-            tracing::warn!(
-                issuer = &*self.name,
-                why,
-                "keys cannot be fetched; those from before go on"
-            );
-            return Ok(());
+        let paused = kept.tried.is_some_and(|at| now.saturating_sub(at) < PAUSE);
+        let Some(_turn) = self.fetching.try_lock().ok().filter(|_| !paused) else {
+            return usable();
+        };
+        let fetched = self.fetched().await;
+        let after = clock.elapsed();
+        match fetched {
+            Ok(keys) => {
+                let anew = Kept {
+                    keys: Arc::new(keys),
+                    fetched: Some(after),
+                    tried: Some(after),
+                };
+                *self.kept() = anew.clone();
+                Ok(anew)
+            }
+            Err(why) => {
+                tracing::warn!(issuer = &*self.name, why, "keys cannot be fetched");
+                self.kept().tried = Some(after);
+                usable()
+            }
         }
-        kept.keys = Keys::default();
-        Err(NotTaken::Unavailable(why))
     }
 
     async fn fetched(&self) -> Result<Keys, String> {

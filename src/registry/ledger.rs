@@ -59,6 +59,7 @@ pub(super) fn seal(tree: &mut Tree, era: Era, transaction: &Transaction) -> Resu
         whole,
         erases: None,
         told: Vec::new(),
+        heard: None,
     })
 }
 
@@ -307,6 +308,7 @@ pub(super) fn bare(view: &View, draft: Draft, by: &str, action: &str) -> Planned
         snapshot: view.snapshot.clone(),
         cases: Vec::new(),
         findings: Vec::new(),
+        heard: None,
     }
 }
 

@@ -37,6 +37,6 @@ pub use role::{CALLS, Role};
 #[cfg(any(test, feature = "testing"))]
 pub use services::simulated;
 pub use store::{
-    Access, Delivery, DeliveryState, Entered, Kept, Outbox, Past, Sealed, Sqlite, Store,
+    Access, Delivery, DeliveryState, Entered, Heard, Kept, Outbox, Past, Sealed, Sqlite, Store,
     StoreError, Stored, Told,
 };

@@ -1,11 +1,43 @@
 //! What a transaction gives to tell elsewhere: written with it, or not at all.
 
 use crate::{
-    domain::{ExceptionId, Finding, Notice, Target},
+    domain::{DomainId, ExceptionId, Finding, Notice, Selector, Target},
     engine::{Change, notices},
 };
 
 use super::{core::Planned, store::Told, view::View};
+
+/// The domain of the subject that something is about.
+fn domain_of(view: &View, planned: &Planned, notice: &Notice) -> Option<DomainId> {
+    let of = |id: &str| {
+        let known = planned
+            .snapshot
+            .subject(id)
+            .or_else(|| view.snapshot.subject(id));
+        known?.domain.clone()
+    };
+    let fact = |name: &str| {
+        let known = notice.facts.iter().find(|(known, _)| &**known == name);
+        known.map(|(_, value)| &**value)
+    };
+    match notice.news.subject() {
+        "agent" => of(&notice.about),
+        "finding" => of(fact("subject")?),
+        "revocation" if fact("kind") == Some("subject") => of(&notice.about),
+        "exception" => {
+            let case = planned
+                .cases
+                .iter()
+                .find(|case| case.id.as_str() == &*notice.about);
+            let asked = case.and_then(|case| match &case.request.scope.subjects {
+                Selector::Ids(ids) => of(ids.first()?.as_str()),
+                Selector::Classes(_) => None,
+            });
+            asked.or_else(|| view.snapshot.exception(&notice.about)?.domain.clone())
+        }
+        _ => None,
+    }
+}
 
 /// What there is to tell of what is planned, each under an id that follows from its place in the
 /// log.
@@ -37,6 +69,11 @@ pub(super) fn told(view: &View, planned: &Planned) -> Vec<Told> {
         }
         if let Change::PutProposal(proposal) = change {
             news.extend(notices::of_proposal(proposal, time));
+        }
+    }
+    for notice in &mut news {
+        if notice.domain.is_none() {
+            notice.domain = domain_of(view, planned, notice);
         }
     }
     let era = view.beginning.era;

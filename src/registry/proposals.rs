@@ -133,6 +133,7 @@ fn made(view: &View, draft: Draft, proposal: &Proposal) -> Result<Planned, Refus
         snapshot,
         cases: Vec::new(),
         findings: Vec::new(),
+        heard: None,
     })
 }
 

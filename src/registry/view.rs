@@ -189,6 +189,7 @@ impl View {
             snapshot,
             cases,
             findings,
+            heard: _,
         } = planned;
         let mut next = Self {
             snapshot: snapshot.removing(Arc::clone(self.snapshot.removed())),

@@ -20,6 +20,7 @@ use super::{
     core::{Draft, Error, Planned, Registry},
     permission::{is_requested, may_apply, may_take_back},
     proposals::may_weaken,
+    store::Heard,
     sweep::along,
     view::View,
 };
@@ -101,6 +102,8 @@ pub(super) struct Takes {
     pub cause: Cause,
     /// In words.
     pub note: Box<str>,
+    /// The event that asks for it, if one does.
+    pub heard: Option<Heard>,
 }
 
 impl Registry {
@@ -188,6 +191,7 @@ impl Registry {
                 snapshot,
                 cases: Vec::new(),
                 findings: Vec::new(),
+                heard: None,
             };
             along(view, draft, &mut planned)?;
             Ok((Some(planned), (draft.revision, applied)))
@@ -231,6 +235,7 @@ impl Registry {
                 if let (Act::Revoke, Target::Exception(id)) = (takes.act, &takes.target) {
                     with_case(view, draft, id, &takes, &mut drafted)?;
                 }
+                drafted.heard.clone_from(&takes.heard);
                 Ok((Some(drafted), removal))
             })
             .await?;
@@ -339,6 +344,7 @@ fn removing(
         snapshot,
         cases: Vec::new(),
         findings: Vec::new(),
+        heard: None,
     })
 }
 

@@ -179,7 +179,13 @@ impl Claims {
     /// # Errors
     ///
     /// Why not.
-    pub fn check(&self, issuer: &str, audience: &str, now: Timestamp) -> Result<(), String> {
+    pub fn check(
+        &self,
+        issuer: &str,
+        audience: &str,
+        used: Use,
+        now: Timestamp,
+    ) -> Result<(), String> {
         if self.text("iss") != Some(issuer) {
             return Err(format!("was not issued by {issuer}"));
         }
@@ -189,8 +195,8 @@ impl Claims {
         }
         // OIDC Core §3.1.3.7: with several audiences it says for whom it was made.
         let party = self.text("azp");
-        if party.is_some_and(|party| party != audience) || (audiences.len() > 1 && party.is_none())
-        {
+        let unsaid = audiences.len() > 1 && party.is_none();
+        if used == Use::Identity && (unsaid || party.is_some_and(|party| party != audience)) {
             return Err(format!("was made for another party than `{audience}`"));
         }
         if self.time("exp")?.is_some_and(|end| end + SKEW <= now) {
@@ -333,7 +339,7 @@ mod tests {
         let with = |name: &str, value: Json| {
             let mut claims = base.as_object().unwrap().clone();
             claims.insert(name.to_owned(), value);
-            Claims(claims).check("https://idp", "exeat", now())
+            Claims(claims).check("https://idp", "exeat", Use::Identity, now())
         };
         assert_eq!(with("x", json!(1)), Ok(()));
         assert_eq!(with("exp", json!(seconds - 59)), Ok(()));
@@ -356,6 +362,9 @@ mod tests {
         let mut both = base.as_object().unwrap().clone();
         both.insert("aud".into(), json!(["exeat", "other"]));
         both.insert("azp".into(), json!("exeat"));
-        assert_eq!(Claims(both).check("https://idp", "exeat", now()), Ok(()));
+        assert_eq!(
+            Claims(both).check("https://idp", "exeat", Use::Identity, now()),
+            Ok(())
+        );
     }
 }

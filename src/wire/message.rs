@@ -83,7 +83,8 @@ impl Message<'_> {
             "finding" => "findings",
             _ => return None,
         };
-        Some(format!("{}/ui/{kind}/{about}", site.trim_end_matches('/')))
+        let site = site.trim_end_matches('/');
+        Some(format!("{site}/ui/{kind}/{}", in_a_path(about)))
     }
 
     fn data(&self) -> Json {
@@ -236,6 +237,19 @@ impl Message<'_> {
     }
 }
 
+/// An id as a part of a path: everything else than letters, digits and a few marks is encoded.
+fn in_a_path(id: &str) -> String {
+    let mut path = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            path = format!("{path}%{byte:02X}");
+        }
+    }
+    path
+}
+
 fn cut(text: &str) -> String {
     if text.chars().count() <= FACT {
         return text.to_owned();
@@ -243,14 +257,14 @@ fn cut(text: &str) -> String {
     text.chars().take(FACT).chain("…".chars()).collect()
 }
 
-/// What somebody wrote makes no link and calls nobody.
+/// What somebody wrote hides no link under another name, and calls nobody.
 fn plain_for_slack(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
 }
 
-/// What somebody wrote makes no link.
+/// What somebody wrote hides no link under another name.
 fn plain_for_teams(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {

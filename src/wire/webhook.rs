@@ -172,7 +172,9 @@ mod tests {
     fn what_is_no_secret_is_refused_and_not_told() {
         for text in ["", "\n", "secret", "whsec_", "whsec_c2hvcnQ=", "whsec_%%%%"] {
             let why = Secrets::parse(text).unwrap_err();
-            assert!(text.trim().is_empty() || !why.contains(text), "{why}");
+            let value = text.trim_start_matches("whsec_").trim();
+            let told = ["secret", ""].contains(&value) || !why.contains(value);
+            assert!(told, "{why}");
         }
         assert_eq!(
             format!("{:?}", secrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),

@@ -1,8 +1,9 @@
 //! Messages on their way: each is tried until it is taken, or its time is over.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -49,6 +50,10 @@ const AGAIN: [Span; 9] = [
 ];
 /// Longest wait that a receiver may ask for.
 const ASKED: Span = Span::from_hours(24);
+/// Most that is told of one subject a day of what callers saw.
+const SEEN: usize = 16;
+/// A day, in microseconds.
+const DAY: i64 = 86_400_000_000;
 /// Most of an answer that is kept, in characters.
 const KEPT: usize = 200;
 
@@ -60,7 +65,12 @@ pub(in crate::registry) struct Deliveries {
     site: Option<Arc<str>>,
     /// Goes up where there is something to send that no change of the registry tells of.
     nudges: Arc<AtomicU64>,
+    /// What callers saw today, by subject.
+    seen: Arc<Mutex<Seen>>,
 }
+
+/// A day, and what was told of each subject on it.
+type Seen = (i64, HashMap<Box<str>, HashSet<Box<str>>>);
 
 /// The id of something that no place in the log has, by what tells it apart.
 pub(super) fn id(log: &str, key: &str) -> Box<str> {
@@ -95,6 +105,7 @@ impl Deliveries {
             outbox,
             site: site.map(Arc::from),
             nudges: Arc::default(),
+            seen: Arc::default(),
         }
     }
 
@@ -108,7 +119,7 @@ impl Deliveries {
         self.nudges.fetch_add(1, Ordering::Release);
     }
 
-    /// Tells of facets that callers saw to differ from what is governed; of each once.
+    /// Tells of facets that callers saw to differ from what is governed; of each once a day.
     ///
     /// # Errors
     ///
@@ -118,34 +129,47 @@ impl Deliveries {
         view: &View,
         observed: &[Observed],
     ) -> Result<(), StoreError> {
-        let log = view.beginning.era.log.to_string();
         let told: Vec<Told> = observed
             .iter()
-            .filter_map(|observed| {
-                let subject = view.snapshot.subject(observed.subject.as_str())?;
-                let governed = subject.fingerprint.get(observed.facet);
-                if governed == Some(&observed.digest) {
-                    return None;
-                }
-                let (facet, digest) = (observed.facet.name(), observed.digest.as_str());
-                let key = format!("{}/{facet}/{digest}", subject.id);
-                let now = self.registry.clock.now().latest;
-                let notice = Notice::new(News::AgentContextChanged, subject.id.as_str(), now)
-                    .of(subject.domain.clone())
-                    .with("facet", facet)
-                    .with("observed", digest)
-                    .with("governed", governed.map_or("", |digest| digest.as_str()));
-                Some(Told {
-                    id: id(&log, &key),
-                    notice,
-                })
-            })
+            .filter_map(|observed| self.drift(view, observed))
             .collect();
-        if !told.is_empty() {
+        if !told.is_empty() && view.read_only.is_none() {
             self.outbox.tell(&told).await?;
             self.nudge();
         }
         Ok(())
+    }
+
+    /// What there is to tell of a facet that a caller saw, the first time today.
+    fn drift(&self, view: &View, observed: &Observed) -> Option<Told> {
+        let subject = view.snapshot.subject(observed.subject.as_str())?;
+        let governed = subject.fingerprint.get(observed.facet);
+        if governed == Some(&observed.digest) {
+            return None;
+        }
+        let now = self.registry.clock.now().latest;
+        let day = now.micros().div_euclid(DAY);
+        let (facet, digest) = (observed.facet.name(), observed.digest.as_str());
+        let key = format!("{}/{facet}/{digest}/{day}", subject.id);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0 != day {
+            *seen = (day, HashMap::new());
+        }
+        // Callers choose what they say they saw: a few a day are news.
+        let known = seen.1.entry(subject.id.as_str().into()).or_default();
+        if known.len() >= SEEN || !known.insert(key.as_str().into()) {
+            return None;
+        }
+        let notice = Notice::new(News::AgentContextChanged, subject.id.as_str(), now)
+            .of(subject.domain.clone())
+            .with("facet", facet)
+            .with("observed", digest)
+            .with("governed", governed.map_or("", |digest| digest.as_str()));
+        let log = view.beginning.era.log.to_string();
+        Some(Told {
+            id: id(&log, &key),
+            notice,
+        })
     }
 
     /// Sends one message.
@@ -183,6 +207,10 @@ impl Deliveries {
     async fn round(&self, endpoint: &Endpoint) -> Result<(Option<Timestamp>, bool), StoreError> {
         let name = &*endpoint.name;
         let now = || self.registry.clock.now().latest;
+        // A copy tells nobody what the registry it is of has told, or will.
+        if self.registry.view().read_only.is_some() {
+            return Ok((None, true));
+        }
         loop {
             let view = self.registry.view();
             let wants = |notice: &_| endpoint.wants(notice, &view);
@@ -200,6 +228,7 @@ impl Deliveries {
         for mut delivery in self.outbox.due(name, now(), MOST).await? {
             let time = now();
             let tried = self.attempt(endpoint, &delivery, time).await;
+            let before = delivery.clone();
             delivery.attempts = delivery.attempts.saturating_add(1);
             let silent = matches!(tried, Tried::Silent(_));
             let (id, news) = (&*delivery.told.id, delivery.told.notice.news.name());
@@ -222,7 +251,7 @@ impl Deliveries {
                 Tried::Failed(why, asked) => put_off(&mut delivery, why, asked, time),
                 Tried::Silent(why) => put_off(&mut delivery, why, None, time),
             }
-            self.outbox.settle(&delivery).await?;
+            self.outbox.settle(&before, &delivery).await?;
             if silent {
                 // The others would find nobody either.
                 return Ok((self.outbox.next(name).await?, false));

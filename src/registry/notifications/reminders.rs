@@ -36,6 +36,10 @@ struct Calendar {
 impl Calendar {
     async fn look(&mut self, registry: &Registry, out: &Deliveries) -> Result<(), StoreError> {
         let (view, now) = (registry.view(), registry.clock.now().latest);
+        if view.read_only.is_some() {
+            self.next = None;
+            return Ok(());
+        }
         let log = view.beginning.era.log.to_string();
         let (mut told, mut keys, mut known) = (Vec::new(), Vec::new(), HashSet::new());
         self.next = None;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     config::{EventSource, Source},
     registry::{
-        inbox::{self, Proof},
+        inbox::{self, May, Proof},
         issuers::Issuer,
     },
     runtime::http::{Caller, callable},
@@ -52,8 +52,20 @@ fn proven(source: &Source, one: &EventSource) -> Result<inbox::Source, (&'static
         jwks_uri,
         allow,
         ca,
+        may,
     } = one;
     let name = named(name).map_err(|why| ("name", why))?;
+    let may = may
+        .iter()
+        .map(|text| May::ALL.into_iter().find(|may| may.name() == text));
+    let may: Option<Vec<May>> = may.collect();
+    let may = may.filter(|may| !may.is_empty()).ok_or_else(|| {
+        let names = May::ALL.map(May::name).join(", ");
+        (
+            "may",
+            format!("is to say what it may speak of: one or more of {names}"),
+        )
+    })?;
     let proof = match (secret_file, issuer) {
         (Some(file), None) => {
             let of_tokens = [audience, jwks_uri, ca].into_iter().any(Option::is_some);
@@ -80,5 +92,5 @@ fn proven(source: &Source, one: &EventSource) -> Result<inbox::Source, (&'static
             return Err(("name", "say either `secret_file` or `issuer`".into()));
         }
     };
-    Ok(inbox::Source { name, proof })
+    Ok(inbox::Source { name, proof, may })
 }

@@ -50,7 +50,7 @@ impl IncidentCalls {
         id: &IncidentId,
         declares: Declares,
     ) -> Result<Option<v1::Incident>, Fault> {
-        let incident = self.0.declare(caller, id, declares).await?;
+        let incident = self.0.declare(caller, id, declares, None).await?;
         Ok(Some(message(&self.0.view(), &incident)))
     }
 

@@ -70,9 +70,7 @@ impl NotificationCalls {
         for endpoint in self.endpoints.iter() {
             let name = &*endpoint.name;
             let count = async |state| {
-                let found = outbox
-                    .list(Some(name), Some(state), u64::MAX, COUNTED)
-                    .await;
+                let found = outbox.list(Some(name), Some(state), None, COUNTED).await;
                 let found = found.map_err(failed)?;
                 Ok::<_, Fault>(u32::try_from(found.len()).unwrap_or(u32::MAX))
             };
@@ -108,29 +106,28 @@ impl NotificationCalls {
                 wrong("state", format!("`{text}` is no state"), fix)
             })?),
         };
-        let before = match page_token.as_str() {
-            "" => u64::MAX,
-            text => text.parse().map_err(|_| {
-                let fix = "send what the page before came with";
-                wrong("page_token", format!("`{text}` is none"), fix)
-            })?,
+        let after = match page_token.as_str() {
+            "" => None,
+            text => {
+                let place = text.split_once('/');
+                let place = place.and_then(|(number, name)| Some((number.parse().ok()?, name)));
+                Some(place.ok_or_else(|| {
+                    let fix = "send what the page before came with";
+                    wrong("page_token", format!("`{text}` is none"), fix)
+                })?)
+            }
         };
         let endpoint = (!endpoint.is_empty()).then_some(endpoint.as_str());
         let size = u32::try_from(page(page_size)).unwrap_or(u32::MAX);
         let outbox = self.deliveries.outbox();
-        let found = outbox.list(endpoint, state, before, size).await;
-        let mut found = found.map_err(failed)?;
-        // What one message went to several endpoints with stays on one page.
-        let whole = u32::try_from(found.len()).unwrap_or(u32::MAX) < size;
-        let last = found.last().map_or(0, |last| last.number);
-        let first = found.first().map_or(0, |first| first.number);
-        if !whole && first != last && endpoint.is_none() {
-            found.retain(|delivery| delivery.number != last);
-        }
-        let next = found.last().map(|last| last.number.to_string());
+        let found = outbox.list(endpoint, state, after, size).await;
+        let found = found.map_err(failed)?;
+        let more = u32::try_from(found.len()).unwrap_or(u32::MAX) >= size;
+        let last = found.last().filter(|_| more);
+        let next = last.map(|last| format!("{}/{}", last.number, last.endpoint));
         Ok(v1::ListDeliveriesResponse {
             deliveries: found.into_iter().map(message).collect(),
-            next_page_token: next.filter(|_| !whole).unwrap_or_default(),
+            next_page_token: next.unwrap_or_default(),
         })
     }
 

@@ -79,6 +79,7 @@ impl Revocations {
             target: target(of).map_err(Fault::Invalid)?,
             cause,
             note: short("note", text)?,
+            heard: None,
         };
         Ok(v1::RevokeResponse {
             receipt: self.taken(&caller, takes).await?,
@@ -156,6 +157,7 @@ fn frozen(act: Act, subject: &str, text: String) -> Result<Takes, Fault> {
         target: Target::Subject(subject),
         cause: Cause::Admin,
         note: short("note", text)?,
+        heard: None,
     })
 }
 

@@ -25,6 +25,7 @@ pub(super) async fn enter(
         whole,
         erases,
         told: _,
+        heard: _,
     } = sealed;
     sqlx::query("INSERT INTO leaves (position, revision, leaf, salts) VALUES (?, ?, ?, ?)")
         .bind(number(leaf.position))

@@ -7,5 +7,5 @@ mod runs;
 mod sqlite;
 
 pub use outbox::{Delivery, DeliveryState, Outbox};
-pub use port::{Access, Entered, Kept, Past, Sealed, Store, StoreError, Stored, Told};
+pub use port::{Access, Entered, Heard, Kept, Past, Sealed, Store, StoreError, Stored, Told};
 pub use sqlite::Sqlite;

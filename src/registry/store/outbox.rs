@@ -5,7 +5,7 @@ use sqlx::{Row, Sqlite as Db, SqlitePool, Transaction as Work, sqlite::SqliteRow
 use crate::domain::{DomainId, News, Notice, Timestamp};
 
 use super::{
-    port::{Past, StoreError, Told},
+    port::{Heard, Past, StoreError, Told},
     sqlite::{count, number, wrong},
 };
 
@@ -74,6 +74,18 @@ fn facts(notice: &Notice) -> String {
     facts.to_string()
 }
 
+/// Notes an event with what it did: who sends it twice does nothing the second time.
+pub(super) async fn heard(work: &mut Work<'_, Db>, event: &Heard) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO received (issuer, id, time, done) VALUES (?, ?, ?, ?)")
+        .bind(&*event.issuer)
+        .bind(&*event.id)
+        .bind(event.time.micros())
+        .bind(&*event.done)
+        .execute(&mut **work)
+        .await?;
+    Ok(())
+}
+
 /// Writes notices with the change they tell of; one that was told already is not told again.
 pub(super) async fn write(work: &mut Work<'_, Db>, told: &[Told]) -> Result<(), StoreError> {
     for Told { id, notice } in told {
@@ -140,17 +152,38 @@ impl Outbox {
         Ok(work.commit().await?)
     }
 
-    /// Notes that an endpoint is told from now on; one that is known goes on where it was.
+    /// Notes that an endpoint is told from now on; one that is known goes on where it was, unless it
+    /// was left out of the settings in between.
     ///
     /// # Errors
     ///
     /// A store that fails.
     pub async fn enrol(&self, endpoint: &str) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO endpoints (name, seen) SELECT ?, coalesce(max(number), 0) FROM outbox WHERE true ON CONFLICT (name) DO NOTHING")
+        sqlx::query("INSERT INTO endpoints (name, seen) SELECT ?, coalesce(max(number), 0) FROM outbox WHERE true ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, gone = 0 WHERE endpoints.gone = 2")
             .bind(endpoint)
             .execute(&self.writer)
             .await?;
         Ok(())
+    }
+
+    /// Gives up what is on its way to endpoints that are in the settings no more.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub async fn retire(&self, known: &[Box<str>]) -> Result<(), StoreError> {
+        let known: serde_json::Value = known.iter().map(|name| &**name).collect();
+        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query(
+            "UPDATE endpoints SET gone = 2 WHERE name NOT IN (SELECT value FROM json_each(?))",
+        )
+        .bind(known.to_string())
+        .execute(&mut *work)
+        .await?;
+        sqlx::query("UPDATE deliveries SET state = 'DEAD', why = 'is in the settings no more' WHERE state = 'WAITING' AND endpoint IN (SELECT name FROM endpoints WHERE gone = 2)")
+            .execute(&mut *work)
+            .await?;
+        Ok(work.commit().await?)
     }
 
     /// Whether an endpoint said that it receives nothing any more.
@@ -262,19 +295,21 @@ impl Outbox {
         Ok(next.map(Timestamp::from_micros))
     }
 
-    /// Notes how a try went.
+    /// Notes how a try went, unless somebody had it begin anew meanwhile.
     ///
     /// # Errors
     ///
     /// A store that fails.
-    pub async fn settle(&self, delivery: &Delivery) -> Result<(), StoreError> {
-        sqlx::query("UPDATE deliveries SET state = ?, attempts = ?, next = ?, why = ? WHERE endpoint = ? AND number = ?")
+    pub async fn settle(&self, before: &Delivery, delivery: &Delivery) -> Result<(), StoreError> {
+        sqlx::query("UPDATE deliveries SET state = ?, attempts = ?, next = ?, why = ? WHERE endpoint = ? AND number = ? AND state = 'WAITING' AND attempts = ? AND next = ?")
             .bind(delivery.state.name())
             .bind(i64::from(delivery.attempts))
             .bind(delivery.next.micros())
             .bind(&*delivery.why)
             .bind(&*delivery.endpoint)
             .bind(number(delivery.number))
+            .bind(i64::from(before.attempts))
+            .bind(before.next.micros())
             .execute(&self.writer)
             .await?;
         Ok(())
@@ -299,7 +334,7 @@ impl Outbox {
         Ok(work.commit().await?)
     }
 
-    /// Deliveries, the latest first, before a place; to one endpoint, and in one state, if named.
+    /// Deliveries, the latest first, after one of them; to one endpoint, and in one state, if named.
     ///
     /// # Errors
     ///
@@ -308,17 +343,18 @@ impl Outbox {
         &self,
         endpoint: Option<&str>,
         state: Option<DeliveryState>,
-        before: u64,
+        after: Option<(u64, &str)>,
         most: u32,
     ) -> Past<Delivery> {
         let text = format!(
-            "SELECT {TOLD}, d.endpoint, d.state, d.attempts, d.next, d.why FROM deliveries d JOIN outbox o USING (number) WHERE d.number < ?1 AND (?2 IS NULL OR d.endpoint = ?2) AND (?3 IS NULL OR d.state = ?3) ORDER BY d.number DESC, d.endpoint LIMIT ?4"
+            "SELECT {TOLD}, d.endpoint, d.state, d.attempts, d.next, d.why FROM deliveries d JOIN outbox o USING (number) WHERE (d.number < ?1 OR d.number = ?1 AND d.endpoint > ?5) AND (?2 IS NULL OR d.endpoint = ?2) AND (?3 IS NULL OR d.state = ?3) ORDER BY d.number DESC, d.endpoint LIMIT ?4"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(text))
-            .bind(number(before))
+            .bind(number(after.map_or(u64::MAX, |(number, _)| number)))
             .bind(endpoint)
             .bind(state.map(DeliveryState::name))
             .bind(most)
+            .bind(after.map_or("", |(_, endpoint)| endpoint))
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(delivery_of).collect()
@@ -352,7 +388,8 @@ impl Outbox {
         Ok(done)
     }
 
-    /// Forgets what was told, and what came, before a time; what is still on its way stays.
+    /// Forgets what was told, and what came, before a time; what is still on its way, or was not
+    /// yet looked at for somebody, stays.
     ///
     /// # Errors
     ///
@@ -364,7 +401,7 @@ impl Outbox {
             .execute(&mut *work)
             .await?;
         sqlx::query(
-            "DELETE FROM outbox WHERE time < ? AND number NOT IN (SELECT number FROM deliveries)",
+            "DELETE FROM outbox WHERE time < ? AND number NOT IN (SELECT number FROM deliveries) AND number <= (SELECT coalesce(min(seen), number) FROM endpoints WHERE gone != 2)",
         )
         .bind(before.micros())
         .execute(&mut *work)
@@ -390,25 +427,14 @@ impl Outbox {
         Ok(done)
     }
 
-    /// Notes what was done about an event.
+    /// Notes an event that changed nothing.
     ///
     /// # Errors
     ///
     /// A store that fails.
-    pub async fn receive(
-        &self,
-        issuer: &str,
-        id: &str,
-        time: Timestamp,
-        done: &str,
-    ) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO received (issuer, id, time, done) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(issuer)
-            .bind(id)
-            .bind(time.micros())
-            .bind(done)
-            .execute(&self.writer)
-            .await?;
-        Ok(())
+    pub async fn receive(&self, event: &Heard) -> Result<(), StoreError> {
+        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        heard(&mut work, event).await?;
+        Ok(work.commit().await?)
     }
 }

@@ -104,6 +104,19 @@ pub struct Told {
     pub notice: Notice,
 }
 
+/// An event that came from elsewhere, and what was done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Who sent it.
+    pub issuer: Box<str>,
+    /// Its id there.
+    pub id: Box<str>,
+    /// When it came.
+    pub time: Timestamp,
+    /// What was done.
+    pub done: Box<str>,
+}
+
 /// What is kept with a transaction: its leaf, and the subtrees of the ledger that are whole with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
@@ -115,6 +128,8 @@ pub struct Sealed {
     pub erases: Option<Name>,
     /// What is told elsewhere.
     pub told: Vec<Told>,
+    /// The event that asked for it, if one did: it counts once.
+    pub heard: Option<Heard>,
 }
 
 /// A row of the log as the ledger has it.

@@ -300,6 +300,9 @@ impl Store for Sqlite {
         }
         leaves::enter(&mut work, transaction.revision, sealed).await?;
         outbox::write(&mut work, &sealed.told).await?;
+        if let Some(event) = &sealed.heard {
+            outbox::heard(&mut work, event).await?;
+        }
         work.commit().await?;
         if sealed.erases.is_some() {
             // What is erased does not stay in the write-ahead log either.
