@@ -405,7 +405,10 @@ fn every_requirement_has_its_row_and_every_test_in_it_is_there() {
             // In a macro of properties, or under an attribute.
             let before = &text[at.saturating_sub(200)..at];
             assert!(
-                before.contains("test]") || text.contains("proptest!"),
+                ["test]", "::test("]
+                    .iter()
+                    .any(|mark| before.contains(mark))
+                    || text.contains("proptest!"),
                 "{id}: {test} is no test"
             );
         }
