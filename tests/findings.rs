@@ -503,3 +503,60 @@ async fn r30_exceptions_are_themselves_under_control() {
         status.message()
     );
 }
+
+/// R43: what nothing answers to is said, what fails is counted, and an exception hides none of it.
+#[tokio::test]
+async fn coverage_tells_what_nothing_answers_to() {
+    let mut world = World::start().await;
+    let answers = |control: String, id: &str| {
+        control + &format!("framework_refs: [{{framework: OWASP_NHI_2025, ref: \"{id}\"}}]\n")
+    };
+    let moderate = "subject.risk_tier == 'MODERATE'";
+    let controls = answers(hourly("CT-HOUR", moderate), "NHI5:2025")
+        + &answers(hourly("CT-LATER", moderate), "NHI7:2025").replace("DEPRECATED", "DRAFT")
+        + &of_risk("m1", "MODERATE")
+        + &of_risk("m2", "MODERATE");
+    world.admin.apply(&controls).await.unwrap();
+    run(&mut world.admin, "CT-HOUR", false).await;
+    let excepted = Ask {
+        control: "CT-HOUR",
+        agent: "m1",
+        ..PLAIN
+    };
+    let mut asker = world.as_who("user:alice").await;
+    let case = ask(&mut asker, &excepted).await.unwrap();
+    let mut owner = world.as_who("user:bob").await;
+    approve(&mut owner, &case).await.unwrap();
+    world.clock.advance(seconds(5));
+    let get = |framework: &str| v1::GetCoverageRequest {
+        framework: framework.into(),
+    };
+    let answer = world
+        .admin
+        .findings
+        .get_coverage(get("OWASP_NHI_2025"))
+        .await;
+    let covered = answer.unwrap().into_inner().coverage;
+    assert_eq!(covered.len(), 10);
+    let five = &covered[4];
+    assert_eq!(
+        (&*five.id, &*five.controls),
+        ("NHI5:2025", &["CT-HOUR".to_owned()][..])
+    );
+    assert_eq!((five.failing, five.excepted), (2, 1));
+    let seven = &covered[6];
+    assert_eq!(
+        (seven.controls.len(), &*seven.drafts),
+        (0, &["CT-LATER".to_owned()][..])
+    );
+    assert_eq!((covered[3].controls.len(), covered[3].failing), (0, 0));
+    let all = world.admin.findings.get_coverage(get("")).await.unwrap();
+    assert_eq!(all.into_inner().coverage.len(), 188);
+    let unknown = world
+        .admin
+        .findings
+        .get_coverage(get("SOC2"))
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), Code::InvalidArgument);
+}

@@ -4,6 +4,7 @@ mod args;
 mod ask;
 mod audit;
 mod client;
+mod coverage;
 mod decisions;
 mod demo;
 mod dev;

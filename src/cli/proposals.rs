@@ -6,6 +6,7 @@ use crate::wire::v1;
 
 use super::{
     args::Output,
+    coverage,
     exceptions::one,
     findings,
     govern::{differing, shown},
@@ -26,6 +27,11 @@ pub(super) async fn control(command: ControlCommand, screen: &mut Screen) -> Res
         ControlCommand::History { control, told } => {
             findings::history(control, &told, screen).await
         }
+        ControlCommand::Coverage {
+            framework,
+            gaps,
+            told,
+        } => coverage::coverage(framework, gaps, &told, screen).await,
         ControlCommand::Propose {
             file,
             remove,

@@ -145,6 +145,17 @@ pub enum ControlCommand {
         #[command(flatten)]
         told: Told,
     },
+    /// Say what of the frameworks controls answer to, and what of them nothing does.
+    Coverage {
+        /// `CSF_2_0`, `AI_RMF_1_0` or `OWASP_NHI_2025`; all of them, if left out.
+        #[arg(long, default_value = "")]
+        framework: String,
+        /// Also every id that nothing answers to.
+        #[arg(long)]
+        gaps: bool,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Propose a control that denies less than it does; everything else is applied.
     Propose {
         /// A manifest with the one control, or `-` for standard input.

@@ -36,6 +36,31 @@ const AI_RMF_1_0: &[(&str, &[u8])] = &[
     ("MANAGE", &[4, 4, 2, 3]),
 ];
 
+/// The frameworks, as references name them.
+pub const FRAMEWORKS: [&str; 3] = ["CSF_2_0", "AI_RMF_1_0", "OWASP_NHI_2025"];
+
+/// Every id of a framework, in its order; none of one that is not known.
+pub fn framework_ids(framework: &str) -> Vec<String> {
+    match framework {
+        "CSF_2_0" => CSF_2_0
+            .iter()
+            .flat_map(|(category, numbers)| {
+                numbers.iter().map(move |n| format!("{category}-{n:02}"))
+            })
+            .collect(),
+        "AI_RMF_1_0" => AI_RMF_1_0
+            .iter()
+            .flat_map(|(function, counts)| {
+                (1..).zip(counts.iter()).flat_map(move |(category, count)| {
+                    (1..=*count).map(move |n| format!("{function} {category}.{n}"))
+                })
+            })
+            .collect(),
+        "OWASP_NHI_2025" => (1..=10).map(|n| format!("NHI{n}:2025")).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Parses a reference into one of the embedded lists.
 pub(super) fn parse(framework: &str, id: &str) -> Result<FrameworkRef, Invalid> {
     let known = match framework {
@@ -101,6 +126,18 @@ fn ai_rmf(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_id_that_is_listed_is_one_and_no_other() {
+        for (framework, count) in FRAMEWORKS.into_iter().zip([106, 72, 10]) {
+            let ids = framework_ids(framework);
+            assert_eq!(ids.len(), count, "{framework}");
+            for id in ids {
+                assert!(parse(framework, &id).is_ok(), "{id}");
+            }
+        }
+        assert!(framework_ids("SOC2").is_empty());
+    }
 
     #[test]
     fn r43_unknown_ids_are_refused() {

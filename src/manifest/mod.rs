@@ -28,6 +28,7 @@ pub use control::ControlManifest;
 pub use document::split;
 pub use exception::ExceptionManifest;
 pub use finding::{read_finding, severity_name, write_finding};
+pub use frameworks::{FRAMEWORKS, framework_ids};
 pub use incident::{IncidentManifest, write_incident};
 pub use json::{change, differs, instance, read_json, tier_of};
 pub use leaf::{leaf_text, payloads};

@@ -7,6 +7,7 @@ mod authn;
 mod cases;
 mod cohort;
 mod core;
+mod coverage;
 mod files;
 mod fsck;
 mod inbox;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    domain::{Case, ControlId, Disposition, ExceptionState, Finding, Run, Timestamp},
+    domain::{Case, ControlId, Disposition, ExceptionState, Finding, Invalid, Run, Timestamp},
     engine::rounds::{covering, disposition},
-    manifest::severity_name,
+    manifest::{FRAMEWORKS, severity_name},
     registry::{
         core::{Error, Registry},
+        coverage::coverage,
         view::View,
     },
     wire::{Fault, Received, sync::stamp, v1},
@@ -136,6 +137,34 @@ impl FindingCalls {
         })
     }
 
+    fn coverage(
+        &self,
+        request: Request<Received<v1::GetCoverageRequest>>,
+    ) -> Result<v1::GetCoverageResponse, Fault> {
+        let (_, v1::GetCoverageRequest { framework }) = opened(request)?;
+        if !framework.is_empty() && !FRAMEWORKS.contains(&framework.as_str()) {
+            let what = format!("`{framework}` is not a known framework");
+            let fix = format!("use one of {}", FRAMEWORKS.join(", "));
+            return Err(Fault::Invalid(Invalid::new("framework", what, fix)));
+        }
+        let one = (!framework.is_empty()).then_some(framework.as_str());
+        let names = |ids: &[ControlId]| ids.iter().map(ToString::to_string).collect();
+        let covered = coverage(&self.0.view(), one, self.0.clock.now().latest);
+        Ok(v1::GetCoverageResponse {
+            coverage: covered
+                .into_iter()
+                .map(|covered| v1::FrameworkCoverage {
+                    framework: covered.framework.into(),
+                    controls: names(&covered.controls),
+                    drafts: names(&covered.drafts),
+                    id: covered.id,
+                    failing: covered.failing,
+                    excepted: covered.excepted,
+                })
+                .collect(),
+        })
+    }
+
     fn listed(
         &self,
         request: Request<Received<v1::ListFindingsRequest>>,
@@ -206,6 +235,13 @@ impl v1::finding_service_server::FindingService for FindingCalls {
         request: Request<Received<v1::ListRunsRequest>>,
     ) -> Result<Response<v1::ListRunsResponse>, Status> {
         Ok(Response::new(self.runs(request).await?))
+    }
+
+    async fn get_coverage(
+        &self,
+        request: Request<Received<v1::GetCoverageRequest>>,
+    ) -> Result<Response<v1::GetCoverageResponse>, Status> {
+        Ok(Response::new(self.coverage(request)?))
     }
 
     async fn list_findings(
