@@ -254,8 +254,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R43",
-        &["bundle::what_is_wrong_is_named_with_its_place"],
-        "no coverage report",
+        &[
+            "bundle::what_is_wrong_is_named_with_its_place",
+            "findings::coverage_tells_what_nothing_answers_to",
+        ],
+        "",
     ),
     Row("R44", &[], "recurrence is shown to deciders; no finding"),
 ];
