@@ -745,6 +745,47 @@ async fn a_secret_in_a_request_is_not_kept() {
     }
 }
 
+/// Nor in anything else that is written down.
+#[tokio::test]
+async fn a_secret_is_kept_nowhere() {
+    const SECRET: &str = "ghp_16C7e42F292c6912E7710c838347Ae178B4a";
+    let mut world = World::start().await;
+    let named =
+        governed::domain("lab").replace("display_name: lab", &format!("display_name: {SECRET}"));
+    let refused = world.admin.apply(&named).await.unwrap_err();
+    says(
+        &refused,
+        &["display_name", "looks like a secret", "a.yaml:5"],
+    );
+    assert!(!refused.message().contains(SECRET), "{}", refused.message());
+    let mut alice = world.as_who("user:alice").await;
+    let case = ask(&mut alice, &PLAIN).await.unwrap();
+    let mut bob = world.as_who("user:bob").await;
+    let decide = v1::DecideRequest {
+        id: case.id.clone(),
+        approve: true,
+        comment: format!("looked with {SECRET}"),
+        digest: case.digest.clone(),
+        reviewed_evidence: Vec::new(),
+    };
+    let refused = bob.exceptions.decide(decide).await.unwrap_err();
+    says(&refused, &["comment", "looks like a secret"]);
+    let freeze = v1::FreezeRequest {
+        subject: "agent".into(),
+        note: SECRET.into(),
+        ..v1::FreezeRequest::default()
+    };
+    let refused = world.admin.revocations.freeze(freeze).await.unwrap_err();
+    says(&refused, &["note", "looks like a secret"]);
+    let open = v1::OpenIncidentRequest {
+        id: "INC-1".into(),
+        domain: "team".into(),
+        title: SECRET.into(),
+    };
+    let refused = world.admin.incidents.open_incident(open).await.unwrap_err();
+    says(&refused, &["title", "looks like a secret"]);
+}
+
 #[tokio::test]
 async fn what_is_taken_away_and_made_anew_is_still_an_administrators() {
     let mut world = World::start().await;

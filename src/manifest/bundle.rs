@@ -18,6 +18,7 @@ use super::{
     Problem, SubjectManifest, TierPolicyManifest, document,
     fingerprint::{digest_of, written},
     json, options,
+    secret::refuse_secrets,
 };
 
 /// Largest file read, in bytes.
@@ -114,6 +115,9 @@ impl Bundle {
                 continue;
             };
             match json::of_yaml(text_of(file, *spot)).and_then(|json| {
+                let value = serde_json::from_str(&json);
+                let value = value.map_err(|error| Invalid::new("", error.to_string(), ""))?;
+                refuse_secrets(&value, "")?;
                 let change = json::read_json(kind, 1, &json)?;
                 Ok((json, change))
             }) {

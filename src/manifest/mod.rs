@@ -39,5 +39,6 @@ pub use problem::Problem;
 pub use proposal::{ProposalManifest, proposal_digest, write_proposal};
 pub use request::{RequestManifest, read_request};
 pub use schema::{schema, schema_of};
+pub use secret::is_secret;
 pub use subject::SubjectManifest;
 pub use tree::{Tree, from_json, options};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::is_secret;
+
 /// An error at a place in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -13,7 +15,7 @@ pub struct Problem {
     pub column: usize,
     /// What is wrong and what to do.
     pub message: String,
-    /// The line itself.
+    /// The line itself; nothing of one that looks as if it held a secret.
     pub text: String,
 }
 
@@ -40,6 +42,7 @@ impl Problem {
         let text = content
             .lines()
             .nth(line.saturating_sub(1))
+            .filter(|text| !is_secret(text))
             .unwrap_or_default()
             .chars()
             .take(200)

@@ -22,7 +22,7 @@ const BEGINNINGS: [(&str, usize); 14] = [
 ];
 
 /// Whether some of `text` looks like a secret.
-fn is_secret(text: &str) -> bool {
+pub fn is_secret(text: &str) -> bool {
     let within = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let mut words = text.split(|c: char| !within(c));
     text.contains("-----BEGIN ") && text.contains("PRIVATE KEY")

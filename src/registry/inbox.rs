@@ -19,6 +19,7 @@ use serde_json::{Value as Json, json};
 use crate::{
     domain::{Act, Cause, DomainId, IncidentId, Span, SubjectId, Target},
     engine::{Snapshot, has_credential},
+    manifest::is_secret,
     wire::{
         jwt::{Claims, Use},
         webhook::{ID, SIGNATURE, Secrets, TIMESTAMP},
@@ -388,6 +389,9 @@ fn of_message(message: &Json) -> Result<Does, Fault> {
                 return Err(Fault::Wrong(
                     "`data.title` is empty, or longer than 512 bytes".into(),
                 ));
+            }
+            if is_secret(title) {
+                return Err(Fault::Wrong("`data.title` looks like a secret".into()));
             }
             Ok(Does::Declare(
                 incident()?,

@@ -10,7 +10,7 @@ use crate::{
     wire::{Fault, Received, sync::stamp, v1},
 };
 
-use super::opened;
+use super::{opened, short};
 
 /// Longest title, in bytes.
 const TITLE: usize = 512;
@@ -75,7 +75,7 @@ impl IncidentCalls {
             return Err(wrong("is longer than 512 bytes"));
         }
         let domain = DomainId::parse(&domain).map_err(|e| Fault::Invalid(e.under("domain")))?;
-        let declares = Declares::Opened(domain, title.into());
+        let declares = Declares::Opened(domain, short("title", title)?);
         Ok(v1::OpenIncidentResponse {
             incident: self.declared(&caller, &id(&text)?, declares).await?,
         })

@@ -30,6 +30,7 @@ use tonic::Request;
 
 use crate::{
     domain::Invalid,
+    manifest::is_secret,
     wire::{Fault, Received},
 };
 
@@ -38,10 +39,15 @@ use super::authn::Caller;
 /// Longest text that somebody says, in bytes.
 const TEXT: usize = 4 << 10;
 
-/// A text that is no longer than texts may be.
+/// A text that is no longer than texts may be, and holds no secret.
 fn short(field: &str, text: String) -> Result<Box<str>, Fault> {
     if text.len() > TEXT {
         let invalid = Invalid::new(field, "is longer than 4 KiB", "say it shorter");
+        return Err(Fault::Invalid(invalid));
+    }
+    if is_secret(&text) {
+        let fix = "name where it is kept, and revoke it if it is one";
+        let invalid = Invalid::new(field, "looks like a secret", fix);
         return Err(Fault::Invalid(invalid));
     }
     Ok(text.into())
