@@ -773,7 +773,6 @@ async fn a_secret_is_kept_nowhere() {
     let freeze = v1::FreezeRequest {
         subject: "agent".into(),
         note: SECRET.into(),
-        ..v1::FreezeRequest::default()
     };
     let refused = world.admin.revocations.freeze(freeze).await.unwrap_err();
     says(&refused, &["note", "looks like a secret"]);
