@@ -4,7 +4,7 @@ use std::num::NonZeroU8;
 
 use exeat::{
     domain::{
-        ApproverRole, Ballot, Case, Closure, Digest, Dimension, Evidence, ExceptionId,
+        ApproverRole, Assurance, Ballot, Case, Closure, Digest, Dimension, Evidence, ExceptionId,
         ExceptionState, Facet, Fingerprint, OnChange, Principal, Seat, Sensitivity, Severity, Span,
         Stage, Terms, Tier, TierRules, Tightening, Timestamp, Vote, Window,
     },
@@ -28,6 +28,7 @@ fn seat(role: ApproverRole, quorum: u8) -> Seat {
             quorum: NonZeroU8::new(quorum).unwrap(),
         },
         domain: None,
+        step_up: false,
     }
 }
 
@@ -63,6 +64,7 @@ fn vote(who: &str, role: ApproverRole, ballot: Ballot) -> Vote {
         digest: digest("t"),
         time: noon(),
         viewed: None,
+        assurance: None,
         ballot,
     }
 }
@@ -276,6 +278,61 @@ fn a_vote_is_for_the_terms_it_saw_with_its_evidence_and_in_time() {
     };
     assert!(cast(silent, high.clone(), noon()).is_err());
     assert!(cast(reviewed, high, noon()).is_ok());
+}
+
+/// A seat that asks for a step-up is filled with one alone; a no needs none, and where nobody asks
+/// for one everybody may approve.
+#[test]
+fn a_seat_may_ask_for_a_step_up() {
+    let strong = |seat: Seat| Seat {
+        step_up: true,
+        ..seat
+    };
+    let assured = |vote: Vote, stepped_up| Vote {
+        assurance: Some(Assurance {
+            said: "acr silver".into(),
+            stepped_up,
+        }),
+        ..vote
+    };
+    let asks = terms(&[strong(seat(OWNER, 1)), seat(OFFICER, 1)]);
+    let pending = run(
+        &case("EX-1", &["CT-A"], "agent"),
+        Event::Submit(asks.clone()),
+        noon(),
+    );
+    let pending = pending.unwrap();
+    let cast = |vote: Vote| run(&pending, Event::Vote(vote, asks.clone()), noon());
+    let bob = vote("user:bob", OWNER, Ballot::Initial);
+    for weak in [bob.clone(), assured(bob.clone(), false)] {
+        let refused = cast(weak.clone()).unwrap_err();
+        assert!(
+            refused.to_string().contains("exeat login --step-up"),
+            "{refused}"
+        );
+        let no = Vote {
+            approves: false,
+            ..weak
+        };
+        assert_eq!(cast(no).unwrap().state, ExceptionState::Denied);
+    }
+    assert_eq!(cast(assured(bob, true)).unwrap().votes.len(), 1);
+    let carol = vote("user:carol", OFFICER, Ballot::Initial);
+    assert_eq!(cast(carol).unwrap().votes.len(), 1);
+    // Also of whoever looks at an override afterwards.
+    let mut override_ = terms(&[]);
+    override_.after = vec![strong(seat(OWNER, 1))];
+    let begun = run(
+        &case("EX-2", &["CT-A"], "agent"),
+        Event::Submit(override_.clone()),
+        noon(),
+    );
+    let begun = begun.unwrap();
+    let look = |vote: Vote| run(&begun, Event::Vote(vote, override_.clone()), noon());
+    let bob = vote("user:bob", OWNER, Ballot::Retroactive);
+    assert!(look(bob.clone()).is_err());
+    let looked = look(assured(bob, true)).unwrap().debt.unwrap().looked;
+    assert_eq!(looked, Some((true, noon())));
 }
 
 /// Votes of an earlier submission do not come back with its terms.
@@ -507,7 +564,7 @@ fn tightening() -> impl Strategy<Value = Tightening> {
         OnChange::Suspend,
         OnChange::Revoke,
     ]));
-    let flags = (any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
     (
         span(),
         span(),
@@ -536,6 +593,7 @@ fn tightening() -> impl Strategy<Value = Tightening> {
                     max_renewals: numbers.2,
                     max_coverage: numbers.3,
                     review_evidence: flags.1,
+                    step_up: flags.2,
                     on_change: change,
                 }
             },
@@ -575,6 +633,7 @@ proptest! {
         prop_assert!(shorter(b.deadline, a.deadline));
         prop_assert!(b.max_renewals <= a.max_renewals && b.max_coverage <= a.max_coverage);
         prop_assert!(b.review_evidence >= a.review_evidence && b.on_change >= a.on_change);
+        prop_assert!(b.step_up >= a.step_up);
         prop_assert_eq!((below.lease_ttl, below.max_staleness), (above.lease_ttl, above.max_staleness));
         prop_assert_eq!(below.tightened(&child), below.clone());
         // What is not looser is in force as it is written.

@@ -102,6 +102,8 @@ pub struct ApprovalRules {
     pub max_coverage: u8,
     /// Whether every vote names every required item of evidence as reviewed (A4).
     pub review_evidence: bool,
+    /// Whether whoever approves has signed in with a step-up, such as a second factor.
+    pub step_up: bool,
     /// What becomes of one whose context has changed.
     pub on_change: OnChange,
     /// How long one that is not used stays.
@@ -118,6 +120,7 @@ impl ApprovalRules {
             max_renewals: 1,
             max_coverage: 25,
             review_evidence: false,
+            step_up: false,
             on_change: OnChange::Suspend,
             unused_after: Some(Span::from_days(7)),
         };
@@ -182,6 +185,7 @@ impl ApprovalRules {
             max_renewals: self.max_renewals.min(with.max_renewals),
             max_coverage: self.max_coverage.min(with.max_coverage),
             review_evidence: self.review_evidence || with.review_evidence,
+            step_up: self.step_up || with.step_up,
             on_change: self.on_change.max(with.on_change),
             unused_after: shorter(self.unused_after, with.unused_after),
         }
@@ -207,6 +211,7 @@ impl ApprovalRules {
                 "review_evidence",
                 both.review_evidence != with.review_evidence,
             ),
+            ("step_up", both.step_up != with.step_up),
             ("on_context_change", both.on_change != with.on_change),
             ("unused_after", both.unused_after != with.unused_after),
         ]

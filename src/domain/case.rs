@@ -97,6 +97,8 @@ pub struct Seat {
     pub stage: Stage,
     /// For which domain; of no domain where none is named.
     pub domain: Option<DomainId>,
+    /// Whether whoever approves in it has signed in with a step-up.
+    pub step_up: bool,
 }
 
 /// What was fixed when a request was submitted; votes are bound to it.
@@ -163,6 +165,15 @@ impl Ballot {
     }
 }
 
+/// How somebody had signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assurance {
+    /// What their issuer said of it (`acr`, `amr`), or how else they showed who they are.
+    pub said: Box<str>,
+    /// Whether that was a step-up, and lately.
+    pub stepped_up: bool,
+}
+
 /// What somebody decided. Never changed, never taken away; terms that change leave it behind (A7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vote {
@@ -186,6 +197,8 @@ pub struct Vote {
     pub time: Timestamp,
     /// When the terms were shown to them, if that is known (A9).
     pub viewed: Option<Timestamp>,
+    /// How they had signed in, if they had.
+    pub assurance: Option<Assurance>,
     /// What about.
     pub ballot: Ballot,
 }

@@ -30,7 +30,7 @@ mod time;
 mod value;
 
 pub use approval::{ApprovalRules, ApproverRole, AutoBudget, OnChange, Stage};
-pub use case::{Ballot, Case, Granted, Request, Seat, Terms, TierInput, Vote, Window};
+pub use case::{Assurance, Ballot, Case, Granted, Request, Seat, Terms, TierInput, Vote, Window};
 pub use control::{
     Control, ControlState, Enforcement, EvidenceNeed, FrameworkRef, OnError, Reach, Schedule,
     Severity, Vector, Verdict,

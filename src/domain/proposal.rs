@@ -1,6 +1,6 @@
 //! A control that is to deny less than it does, until the people for that have decided.
 
-use super::{ApproverRole, ControlId, Digest, Principal, Span, Timestamp};
+use super::{ApproverRole, Assurance, ControlId, Digest, Principal, Span, Timestamp};
 
 /// How long people have to decide.
 pub const DECIDE_WITHIN: Span = Span::from_hours(72);
@@ -54,6 +54,8 @@ pub struct Voice {
     pub comment: Box<str>,
     /// When.
     pub time: Timestamp,
+    /// How they had signed in, if they had.
+    pub assurance: Option<Assurance>,
 }
 
 /// A control that is to deny less.

@@ -29,6 +29,8 @@ pub struct Tightening {
     pub max_coverage: Option<u8>,
     /// Every vote names the required evidence as reviewed.
     pub review_evidence: bool,
+    /// Whoever approves has signed in with a step-up.
+    pub step_up: bool,
     /// What becomes of one whose context has changed.
     pub on_change: Option<OnChange>,
 }
@@ -50,6 +52,7 @@ impl TierRules {
             max_renewals,
             max_coverage,
             review_evidence,
+            step_up,
             on_change,
         } = with;
         let mut bound = self.bound_facets.clone();
@@ -70,6 +73,7 @@ impl TierRules {
             max_renewals: max_renewals.unwrap_or(u32::MAX),
             max_coverage: max_coverage.unwrap_or(u8::MAX),
             review_evidence: *review_evidence,
+            step_up: *step_up,
             on_change: on_change.unwrap_or(OnChange::Suspend),
             unused_after: None,
         });

@@ -133,12 +133,8 @@ pub(super) fn emergency(
     } else {
         &[]
     };
-    let mut first = seats(&rules.approval.stages, more, domains);
-    let after = seats(
-        &snapshot.rules(Tier::High, domains).approval.stages,
-        &[],
-        domains,
-    );
+    let mut first = seats(&rules.approval, more, domains);
+    let after = seats(&snapshot.rules(Tier::High, domains).approval, &[], domains);
     let electorate = Electorate::new(snapshot, requester, request, Tier::Incident);
     let human = requester.kind() == PrincipalKind::Human;
     let responds = human && first.iter().all(|seat| electorate.has(requester, seat));

@@ -281,6 +281,7 @@ fn voted(
             vote.approver
         )
     })?;
+    strong(&vote, &terms.seats)?;
     if vote.approves && terms.review_evidence {
         let required = case.request.evidence.iter().filter(|item| item.required);
         for item in required {
@@ -338,6 +339,18 @@ fn commented(vote: &Vote) -> Result<(), Refused> {
     })
 }
 
+/// Whoever approves in a seat that asks for it has signed in with a step-up; a no needs none.
+fn strong(vote: &Vote, seats: &[Seat]) -> Result<(), Refused> {
+    let its = |seat: &&Seat| seat.stage.role == vote.role && seat.domain == vote.domain;
+    let asks = seats.iter().find(its).is_some_and(|seat| seat.step_up);
+    let assurance = vote.assurance.as_ref();
+    let has = assurance.is_some_and(|assurance| assurance.stepped_up);
+    guard(has || !asks || !vote.approves, || {
+        "whoever approves this signs in with a step-up: `exeat login --step-up`, then approve again"
+            .into()
+    })
+}
+
 /// A vote on an override that has begun, and may be over: it changes what is owed, and of what is
 /// over nothing else.
 fn looked_back(
@@ -359,6 +372,7 @@ fn looked_back(
         return Err(Refused::Outdated);
     }
     commented(&vote)?;
+    strong(&vote, &debt.seats)?;
     let person = who(&vote).unwrap_or_else(|| vote.person.clone());
     // Whoever let it happen is not who looks at it afterwards (A2).
     let twice = case.votes.iter().any(|known| {

@@ -1,7 +1,9 @@
 //! Who decides about a proposal, and what becomes of it: two persons in two roles, neither of whom
 //! proposed it, while the control is what it was.
 
-use crate::domain::{ApproverRole, Principal, Proposal, ProposalState, Timestamp, Voice};
+use crate::domain::{
+    ApproverRole, Assurance, Principal, Proposal, ProposalState, Tier, Timestamp, Voice,
+};
 
 use super::{Snapshot, weakening::Deciders};
 
@@ -53,7 +55,7 @@ pub fn decided(
     proposal: &Proposal,
     who: &Principal,
     approves: bool,
-    comment: &str,
+    (comment, assurance): (&str, Option<&Assurance>),
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Result<Proposal, Stands> {
@@ -91,6 +93,17 @@ pub fn decided(
             "`{who}` has decided already; one person counts once"
         )));
     }
+    // What weakens a control needs what an exception of tier HIGH needs (R42).
+    let asks = snapshot
+        .rules(Tier::High, &Deciders::domains(snapshot))
+        .approval
+        .step_up;
+    let has = assurance.is_some_and(|assurance| assurance.stepped_up);
+    if approves && asks && !has {
+        return Err(Stands::Settled(
+            "whoever approves this signs in with a step-up: `exeat login --step-up`, then approve again".into(),
+        ));
+    }
     let open = wanted(proposal, snapshot);
     let may_fill = open.iter().find(|role| roles.contains(role));
     // Who may decide may say no, whatever is still wanted.
@@ -126,6 +139,7 @@ pub fn decided(
         approves,
         comment: comment.into(),
         time: now,
+        assurance: assurance.cloned(),
     });
     if !approves {
         next.state = ProposalState::Denied;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::domain::{
-    ApproverRole, ControlId, Deviation, Digest, DomainId, ExceptionId, Fingerprint, Invalid,
-    Principal, Request, Seat, Span, Stage, Subject, Terms, Tier, TierInput, TierRules, Timestamp,
+    ApprovalRules, ApproverRole, ControlId, Deviation, Digest, DomainId, ExceptionId, Fingerprint,
+    Invalid, Principal, Request, Seat, Span, Subject, Terms, Tier, TierInput, TierRules, Timestamp,
     Value,
 };
 
@@ -136,7 +136,7 @@ pub fn terms(
         if once_more {
             more.push(ApproverRole::DomainOwner);
         }
-        (seats(&rules.approval.stages, &more, &domains), Vec::new())
+        (seats(&rules.approval, &more, &domains), Vec::new())
     };
     let deadline = rules
         .approval
@@ -271,16 +271,21 @@ fn decidable(
     ))
 }
 
-/// Who has to decide: the persons of `stages` and one in each of `more`, in each domain that it
-/// reaches into (M3).
-pub(super) fn seats(stages: &[Stage], more: &[ApproverRole], domains: &[&DomainId]) -> Vec<Seat> {
-    let stages = with(stages, more);
+/// Who has to decide: the persons of the rules' stages and one in each of `more`, in each domain
+/// that it reaches into (M3).
+pub(super) fn seats(
+    rules: &ApprovalRules,
+    more: &[ApproverRole],
+    domains: &[&DomainId],
+) -> Vec<Seat> {
+    let stages = with(&rules.stages, more);
     let nowhere = domains.is_empty().then_some(None);
     let domains = domains.iter().map(|domain| Some((*domain).clone()));
     let each = domains.chain(nowhere).flat_map(|domain| {
         stages.iter().map(move |stage| Seat {
             stage: *stage,
             domain: domain.clone(),
+            step_up: rules.step_up,
         })
     });
     each.collect()

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::domain::{
-    ApproverRole, Control, ControlId, EvidenceNeed, OnError, Principal, PrincipalKind, Reach, Set,
-    Target,
+    ApproverRole, Control, ControlId, Domain, DomainId, EvidenceNeed, OnError, Principal,
+    PrincipalKind, Reach, Set, Target,
 };
 
 use super::{Snapshot, rounds::runs_by_itself};
@@ -115,14 +115,17 @@ pub struct Deciders<'a> {
 impl<'a> Deciders<'a> {
     /// Whether there is anybody to decide: a domain at the top names risk officers.
     pub fn named(snapshot: &Snapshot) -> bool {
-        let mut tops = snapshot
-            .domains
-            .values()
-            .filter(|domain| domain.parent.is_none());
-        tops.any(|domain| {
+        !Self::domains(snapshot).is_empty()
+    }
+
+    /// The domains whose people decide: those at the top that name risk officers.
+    pub(super) fn domains(snapshot: &Snapshot) -> Vec<&DomainId> {
+        let officers = |domain: &&Domain| {
             let mut roles = domain.approvers.iter().map(|(role, _)| *role);
-            roles.any(|role| role == ApproverRole::RiskOfficer)
-        })
+            domain.parent.is_none() && roles.any(|role| role == ApproverRole::RiskOfficer)
+        };
+        let tops = snapshot.domains.values().filter(officers);
+        tops.map(|domain| &domain.id).collect()
     }
 
     /// Who decides about `control` in a snapshot; nothing where there is nobody yet.

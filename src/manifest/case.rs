@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, num::NonZeroU8};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use crate::domain::{
-    ApproverRole, Ballot, Case, Closure, ControlId, Debt, Digest, DomainId, ExceptionId,
+    ApproverRole, Assurance, Ballot, Case, Closure, ControlId, Debt, Digest, DomainId, ExceptionId,
     ExceptionState, Facet, Fingerprint, Granted, Invalid, OnChange, Principal, Seat, Span, Stage,
     Terms, Tier, TierInput, Timestamp, Vote,
 };
@@ -97,6 +98,8 @@ struct SeatRecord {
     role: String,
     quorum: u8,
     domain: Option<String>,
+    #[serde(default)]
+    step_up: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,7 +115,30 @@ struct VoteRecord {
     digest: String,
     time: String,
     viewed: Option<String>,
+    #[serde(default)]
+    assurance: Option<AssuranceRecord>,
     ballot: String,
+}
+
+/// How somebody had signed in, as it is kept.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AssuranceRecord {
+    said: String,
+    stepped_up: bool,
+}
+
+impl AssuranceRecord {
+    pub(super) fn parse(&self) -> Assurance {
+        Assurance {
+            said: self.said.as_str().into(),
+            stepped_up: self.stepped_up,
+        }
+    }
+}
+
+pub(super) fn assurance_of(assurance: &Assurance) -> Json {
+    json!({"said": assurance.said, "stepped_up": assurance.stepped_up})
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,6 +250,7 @@ fn seats_from(records: &[SeatRecord]) -> Result<Vec<Seat>, Invalid> {
                 quorum,
             },
             domain: some_domain(seat.domain.as_ref())?,
+            step_up: seat.step_up,
         })
     };
     records.iter().map(seat).collect()
@@ -290,6 +317,7 @@ impl VoteRecord {
             digest: Digest::parse(&self.digest)?,
             time: time(&self.time)?,
             viewed: some_time(self.viewed.as_ref())?,
+            assurance: self.assurance.as_ref().map(AssuranceRecord::parse),
             ballot: Ballot::parse(&self.ballot).ok_or_else(|| unknown("ballot", &self.ballot))?,
         })
     }
@@ -310,11 +338,17 @@ fn domain_of(domain: Option<&DomainId>) -> Json {
 
 fn seats_of(seats: &[Seat]) -> Json {
     let seats = seats.iter().map(|seat| {
-        json!({
+        let mut record = json!({
             "role": seat.stage.role.name(),
             "quorum": seat.stage.quorum.get(),
             "domain": domain_of(seat.domain.as_ref()),
-        })
+        });
+        // Said only where it is demanded: what was decided before there was such a demand keeps
+        // its digest.
+        if let Some(fields) = record.as_object_mut().filter(|_| seat.step_up) {
+            fields.insert("step_up".into(), true.into());
+        }
+        record
     });
     seats.collect()
 }
@@ -433,6 +467,7 @@ pub fn write_case(case: &Case) -> String {
             "digest": vote.digest.as_str(),
             "time": vote.time.to_string(),
             "viewed": told(vote.viewed),
+            "assurance": vote.assurance.as_ref().map(assurance_of),
             "ballot": vote.ballot.name(),
         })
     });

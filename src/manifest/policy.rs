@@ -68,6 +68,8 @@ pub struct TierPolicyManifest {
     max_coverage_percent: Option<u8>,
     /// Whether every vote names the required evidence as reviewed.
     review_evidence: Option<bool>,
+    /// Whether whoever approves has signed in with a step-up, such as a second factor.
+    step_up: Option<bool>,
     /// What becomes of an exception whose context has changed.
     on_context_change: Option<ChangeName>,
 }
@@ -280,6 +282,7 @@ impl TierPolicyManifest {
         rules.max_renewals = self.max_renewals.unwrap_or(rules.max_renewals);
         rules.max_coverage = self.max_coverage_percent.unwrap_or(rules.max_coverage);
         rules.review_evidence = self.review_evidence.unwrap_or(rules.review_evidence);
+        rules.step_up = self.step_up.unwrap_or(rules.step_up);
         rules.on_change = self
             .on_context_change
             .map_or(rules.on_change, ChangeName::parse);
@@ -353,6 +356,9 @@ struct TighteningManifest {
     /// Whether every vote names the required evidence as reviewed.
     #[serde(default)]
     review_evidence: bool,
+    /// Whether whoever approves has signed in with a step-up, such as a second factor.
+    #[serde(default)]
+    step_up: bool,
     /// What becomes of an exception whose context has changed.
     on_context_change: Option<ChangeName>,
 }
@@ -383,6 +389,7 @@ impl TighteningManifest {
             max_renewals: self.max_renewals,
             max_coverage: self.max_coverage_percent,
             review_evidence: self.review_evidence,
+            step_up: self.step_up,
             on_change: self.on_context_change.map(ChangeName::parse),
         })
     }

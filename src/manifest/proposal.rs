@@ -9,6 +9,7 @@ use crate::domain::{
 };
 
 use super::{
+    case::{AssuranceRecord, assurance_of},
     control::{each, name},
     fingerprint::{canonical, digest},
 };
@@ -53,6 +54,8 @@ struct VoiceManifest {
     approves: bool,
     comment: String,
     time: String,
+    #[serde(default)]
+    assurance: Option<AssuranceRecord>,
 }
 
 impl VoiceManifest {
@@ -65,6 +68,7 @@ impl VoiceManifest {
             approves: self.approves,
             comment: self.comment.as_str().into(),
             time: Timestamp::parse(&self.time)?,
+            assurance: self.assurance.as_ref().map(AssuranceRecord::parse),
         })
     }
 }
@@ -122,6 +126,7 @@ pub fn write_proposal(proposal: &Proposal) -> String {
             "approves": voice.approves,
             "comment": voice.comment,
             "time": voice.time.to_string(),
+            "assurance": voice.assurance.as_ref().map(assurance_of),
         })
     });
     let mut record = decided_about(proposal);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        Ballot, Case, Cause, Deviation, Digest, DomainId, ExceptionId, ExceptionState, Invalid,
-        Kind, Name, Principal, Request, Terms, Timestamp, Vote,
+        Assurance, Ballot, Case, Cause, Deviation, Digest, DomainId, ExceptionId, ExceptionState,
+        Invalid, Kind, Name, Principal, Request, Terms, Timestamp, Vote,
     },
     engine::{
         Electorate,
@@ -42,6 +42,8 @@ pub(super) struct Decides {
     pub reviewed: Vec<(Box<str>, Digest)>,
     /// When the terms were shown to them, if that is known.
     pub viewed: Option<Timestamp>,
+    /// How they had signed in, if they had.
+    pub assurance: Option<Assurance>,
 }
 
 /// Who calls, as somebody who may ask and decide.
@@ -374,6 +376,7 @@ fn seated(
         digest: decides.digest.clone(),
         time: now,
         viewed: decides.viewed,
+        assurance: decides.assurance.clone(),
         ballot: if case.state == ExceptionState::Pending {
             Ballot::Initial
         } else {

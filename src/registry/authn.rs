@@ -17,7 +17,10 @@ use tonic::{
 };
 use tower::Service;
 
-use crate::wire::{Fault, identity::spiffe_id, signed::sha256};
+use crate::{
+    domain::{Assurance, Timestamp},
+    wire::{Fault, identity::spiffe_id, signed::sha256},
+};
 
 use super::{
     role::{EXPELLED, Role, may_call},
@@ -34,6 +37,30 @@ pub(super) struct Caller {
     pub role: Role,
     /// Of a sidecar: what it may hold.
     pub scope: Arc<Scope>,
+    /// Of somebody who signed in: how.
+    pub signed_in: Option<Arc<SignedIn>>,
+}
+
+/// How somebody signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SignedIn {
+    /// What their issuer said of it, or how else.
+    pub said: Box<str>,
+    /// Until when that counts as a step-up.
+    pub strong_until: Option<Timestamp>,
+    /// Until when they are signed in.
+    pub until: Timestamp,
+}
+
+impl Caller {
+    /// How they had signed in, if they had.
+    pub(super) fn assurance(&self, now: Timestamp) -> Option<Assurance> {
+        let signed_in = self.signed_in.as_ref()?;
+        Some(Assurance {
+            said: signed_in.said.clone(),
+            stepped_up: signed_in.strong_until.is_some_and(|until| now < until),
+        })
+    }
 }
 
 /// Everybody who is let in.
@@ -73,6 +100,7 @@ impl Guests {
                 identity: identity.clone(),
                 role: Role::parse(role).ok_or_else(wrong)?,
                 scope: Arc::new(Scope::parse(scope.split_whitespace()).map_err(|_| wrong())?),
+                signed_in: None,
             };
             known.names.insert(identity.clone(), caller.clone());
             match token {

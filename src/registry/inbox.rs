@@ -314,6 +314,7 @@ impl Inbox {
             identity: format!("service:{}", source.name).into(),
             role,
             scope: Arc::new(Scope::default()),
+            signed_in: None,
         };
         match does {
             Does::Nothing(why) => Ok(format!("nothing: {why}")),

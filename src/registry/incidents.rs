@@ -43,6 +43,7 @@ fn may_declare(caller: &Caller, view: &View, domain: &DomainId) -> Result<(), Re
     let seat = Seat {
         stage: Stage::one(ApproverRole::OnCall),
         domain: Some(domain.clone()),
+        step_up: false,
     };
     let on_call = Principal::parse(&caller.identity)
         .is_ok_and(|who| Electorate::serves(&view.snapshot, &who, &seat));
@@ -264,6 +265,7 @@ pub(super) fn looked_back(
         digest,
         time: now,
         viewed: decides.viewed,
+        assurance: decides.assurance.clone(),
         ballot: Ballot::Retroactive,
     };
     Ok(Some(step(case, Event::Vote(vote, terms), now, still)?))

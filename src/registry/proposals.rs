@@ -285,7 +285,9 @@ impl Registry {
                         )));
                     }
                     let snapshot = &view.snapshot;
-                    let next = decided(proposal, &who, approves, &comment, snapshot, draft.time)?;
+                    let assurance = caller.assurance(draft.time);
+                    let said = (&*comment, assurance.as_ref());
+                    let next = decided(proposal, &who, approves, said, snapshot, draft.time)?;
                     let action = match next.state {
                         ProposalState::Applied => "control weaken",
                         ProposalState::Denied => "control deny",

@@ -378,6 +378,7 @@ impl Exceptions {
             digest,
             reviewed,
             viewed,
+            assurance: caller.assurance(self.registry.clock.now().latest),
         };
         let case = self.registry.decide(&caller, decides).await?;
         Ok(v1::DecideResponse {
