@@ -17,6 +17,7 @@ use crate::{
     runtime::{
         clock::Clock,
         listen::Tcp,
+        secret::write_secret,
         serve::{Error, serve_tcp},
         tasks::{End, Tasks},
         tls::{Clients, Keys},
@@ -27,7 +28,7 @@ use crate::{
 use super::{
     authn::Guests,
     core::{self, Registry},
-    files::{Folder, write_secret},
+    files::Folder,
     inbox::{Inbox, events},
     ledger::{NOTE, checkpoints},
     notifications::{Deliveries, Outside, deliver, remind},

@@ -2,14 +2,14 @@
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::wire::signed::Signer;
+use crate::{runtime::secret::write_secret, wire::signed::Signer};
 
 /// A registry's data folder, held by one process.
 #[derive(Debug)]
@@ -74,27 +74,5 @@ impl Folder {
                 path.display()
             )),
         }
-    }
-}
-
-/// Writes a file that its owner alone may read, whole or not at all, and waits until it is durable.
-///
-/// # Errors
-///
-/// A disk that fails.
-pub(super) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         ledger::{Tree, commitment, consistency, folded, inclusion, leaf_hash, parts},
     },
     manifest::{leaf_text, payloads},
-    runtime::simulated::aside,
+    runtime::{secret::write_secret, simulated::aside},
     wire::{
         note,
         signed::{Signer, random},
@@ -22,7 +22,6 @@ use crate::{
 
 use super::{
     core::{Draft, Error, Planned, Registry},
-    files::write_secret,
     store::{Entered, Sealed},
     view::View,
     workflow::Refused,

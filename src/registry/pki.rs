@@ -10,7 +10,7 @@ use rcgen::{
     KeyUsagePurpose, SanType, date_time_ymd,
 };
 
-use super::files::write_secret;
+use crate::runtime::secret::write_secret;
 
 /// The files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

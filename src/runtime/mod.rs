@@ -6,6 +6,7 @@ pub mod listen;
 pub mod publish;
 pub mod reachable;
 pub mod ring;
+pub mod secret;
 pub mod serve;
 pub mod simulated;
 pub mod tasks;
