@@ -20,6 +20,16 @@ mod governed;
 )]
 mod cases;
 
+#[path = "support/issuer.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod issuer;
+
 #[path = "support/receiver.rs"]
 #[allow(
     dead_code,
@@ -30,12 +40,10 @@ mod cases;
 )]
 mod receiver;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use cases::{Ask, EXCEPTED, PLAIN, World, approve, look};
 use exeat::wire::{v1, webhook::Secrets};
 use governed::seconds;
-use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData, SigningKey};
-use receiver::Receiver;
+use issuer::Issuer;
 use serde_json::{Value as Json, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -73,57 +81,24 @@ async fn told(world: &World, id: &str, message: &Json) -> (u16, String) {
     post(world, "/events/pager", &headers, &body).await
 }
 
-struct Issuer {
-    key: KeyPair,
-    pages: Receiver,
+/// A token that says what happened.
+fn event_token(issuer: &Issuer, key: &str, claims: &Json) -> String {
+    issuer.token(key, "secevent+jwt", claims)
 }
 
-impl Issuer {
-    async fn start() -> Self {
-        let issuer = Self {
-            key: KeyPair::generate_for(&PKCS_ED25519).unwrap(),
-            pages: Receiver::start().await,
-        };
-        let (name, keys) = (issuer.name(), issuer.at("/keys"));
-        let document = json!({"issuer": name, "jwks_uri": keys});
-        let page = "/.well-known/openid-configuration";
-        issuer.pages.page(page, &document.to_string());
-        issuer.publish("a");
-        issuer
-    }
-
-    fn at(&self, path: &str) -> String {
-        format!("http://{}{path}", self.pages.address)
-    }
-
-    fn name(&self) -> String {
-        self.at("")
-    }
-
-    fn publish(&self, id: &str) {
-        let x = URL_SAFE_NO_PAD.encode(self.key.der_bytes());
-        let key = json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": x});
-        self.pages
-            .page("/keys", &json!({"keys": [key]}).to_string());
-    }
-
-    fn token(&self, key: &str, claims: &Json) -> String {
-        let header = json!({"alg": "EdDSA", "kid": key, "typ": "secevent+jwt"});
-        let part = |json: &Json| URL_SAFE_NO_PAD.encode(json.to_string());
-        let signed = format!("{}.{}", part(&header), part(claims));
-        let signature = self.key.sign(signed.as_bytes()).unwrap();
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
-    }
-
-    fn event(&self, world: &World, id: &str, kind: &str, about: &str, event: &Json) -> Json {
-        let kind = format!("{CAEP}{kind}");
-        json!({
-            "iss": self.name(), "aud": "exeat", "jti": id,
-            "iat": world.clock.now().latest.micros() / 1_000_000,
-            "sub_id": {"format": "opaque", "id": about},
-            "events": {kind: event},
-        })
-    }
+fn event_of(
+    issuer: &Issuer,
+    world: &World,
+    (id, kind, about): (&str, &str, &str),
+    event: &Json,
+) -> Json {
+    let kind = format!("{CAEP}{kind}");
+    json!({
+        "iss": issuer.name(), "aud": "exeat", "jti": id,
+        "iat": world.clock.now().latest.micros() / 1_000_000,
+        "sub_id": {"format": "opaque", "id": about},
+        "events": {kind: event},
+    })
 }
 
 async fn pushed(world: &World, token: &str) -> (u16, String) {
@@ -255,28 +230,44 @@ async fn what_is_not_proven_does_nothing() {
 
     let revoked = json!({"event_timestamp": 1});
     let event = |change: &dyn Fn(&mut Json)| {
-        let mut claims = issuer.event(&world, "j1", "session-revoked", "agent", &revoked);
+        let mut claims = event_of(
+            &issuer,
+            &world,
+            ("j1", "session-revoked", "agent"),
+            &revoked,
+        );
         change(&mut claims);
         claims
     };
     let other = Issuer::start().await;
     let sent: [(String, &str); 6] = [
-        (other.token("a", &event(&|_| {})), "authentication_failed"),
         (
-            issuer.token("a", &event(&|it| it["aud"] = "else".into())),
+            event_token(&other, "a", &event(&|_| {})),
             "authentication_failed",
         ),
         (
-            issuer.token("a", &event(&|it| it["iss"] = "https://else".into())),
+            event_token(&issuer, "a", &event(&|it| it["aud"] = "else".into())),
             "authentication_failed",
         ),
-        (issuer.token("b", &event(&|_| {})), "invalid_key"),
         (
-            issuer.token("a", &event(&|it| it["iat"] = (time - 8 * 86_400).into())),
+            event_token(
+                &issuer,
+                "a",
+                &event(&|it| it["iss"] = "https://else".into()),
+            ),
+            "authentication_failed",
+        ),
+        (event_token(&issuer, "b", &event(&|_| {})), "invalid_key"),
+        (
+            event_token(
+                &issuer,
+                "a",
+                &event(&|it| it["iat"] = (time - 8 * 86_400).into()),
+            ),
             "invalid_request",
         ),
         (
-            issuer.token("a", &event(&|it| it["jti"] = Json::Null)),
+            event_token(&issuer, "a", &event(&|it| it["jti"] = Json::Null)),
             "invalid_request",
         ),
     ];
@@ -289,7 +280,7 @@ async fn what_is_not_proven_does_nothing() {
         &world,
         "/events/idp",
         "",
-        &issuer.token("a", &event(&|_| {})),
+        &event_token(&issuer, "a", &event(&|_| {})),
     )
     .await;
     assert_eq!(status, 400);
@@ -319,8 +310,13 @@ async fn a_provider_that_revokes_is_heard() {
     let sidecar = world.sidecar().await;
     sidecar.until_exactly("agent", "plain", "ALLOW OK").await;
     let revoked = json!({"event_timestamp": 1});
-    let claims = issuer.event(&world, "j1", "session-revoked", "agent", &revoked);
-    let token = issuer.token("a", &claims);
+    let claims = event_of(
+        &issuer,
+        &world,
+        ("j1", "session-revoked", "agent"),
+        &revoked,
+    );
+    let token = event_token(&issuer, "a", &claims);
     assert_eq!(pushed(&world, &token).await, (202, String::new()));
     sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
     // People looked, and the same event does not lock it again.
@@ -340,22 +336,48 @@ async fn a_provider_that_revokes_is_heard() {
         + "credentials: [{id: cred-7, kind: API_KEY, state: ACTIVE, issue_time: \"2026-11-01T00:00:00Z\", scopes: [], environments: [prod], bound_subjects: [agent], store: SECRET_MANAGER, exposed: false}]\n";
     world.admin.apply(&with).await.unwrap();
     for (id, credential) in [("j2", "cred-7"), ("j5", "dana@example.com")] {
-        let claims = issuer.event(&world, id, "credential-change", credential, &change);
-        assert_eq!(pushed(&world, &issuer.token("b", &claims)).await.0, 202);
+        let claims = event_of(
+            &issuer,
+            &world,
+            (id, "credential-change", credential),
+            &change,
+        );
+        assert_eq!(
+            pushed(&world, &event_token(&issuer, "b", &claims)).await.0,
+            202
+        );
     }
-    let mut both = issuer.event(&world, "j6", "session-revoked", "agent", &revoked);
-    both["events"][format!("{CAEP}credential-change")] = change;
-    assert_eq!(pushed(&world, &issuer.token("b", &both)).await.0, 400);
-    let claims = issuer.event(
+    let mut both = event_of(
+        &issuer,
         &world,
-        "j3",
-        "credential-change",
-        "agent",
+        ("j6", "session-revoked", "agent"),
+        &revoked,
+    );
+    both["events"][format!("{CAEP}credential-change")] = change;
+    assert_eq!(
+        pushed(&world, &event_token(&issuer, "b", &both)).await.0,
+        400
+    );
+    let claims = event_of(
+        &issuer,
+        &world,
+        ("j3", "credential-change", "agent"),
         &json!({"change_type": "create"}),
     );
-    assert_eq!(pushed(&world, &issuer.token("b", &claims)).await.0, 202);
-    let claims = issuer.event(&world, "j4", "session-revoked", "somebody", &revoked);
-    assert_eq!(pushed(&world, &issuer.token("b", &claims)).await.0, 202);
+    assert_eq!(
+        pushed(&world, &event_token(&issuer, "b", &claims)).await.0,
+        202
+    );
+    let claims = event_of(
+        &issuer,
+        &world,
+        ("j4", "session-revoked", "somebody"),
+        &revoked,
+    );
+    assert_eq!(
+        pushed(&world, &event_token(&issuer, "b", &claims)).await.0,
+        202
+    );
     let removals = v1::ListRevocationsRequest::default();
     let removals = world
         .admin
@@ -382,8 +404,13 @@ async fn a_provider_that_is_away_is_asked_again() {
     let document = "/.well-known/openid-configuration";
     let right = json!({"issuer": issuer.name(), "jwks_uri": issuer.at("/keys")}).to_string();
     let wrong = json!({"issuer": "https://else", "jwks_uri": issuer.at("/keys")}).to_string();
-    let claims = issuer.event(&world, "j1", "session-revoked", "agent", &json!({}));
-    let token = issuer.token("a", &claims);
+    let claims = event_of(
+        &issuer,
+        &world,
+        ("j1", "session-revoked", "agent"),
+        &json!({}),
+    );
+    let token = event_token(&issuer, "a", &claims);
     issuer.pages.page(document, &wrong);
     let (status, why) = pushed(&world, &token).await;
     assert_eq!(status, 503, "{why}");

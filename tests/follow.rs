@@ -568,13 +568,13 @@ async fn over_tls_a_certificate_says_who_a_sidecar_is_and_a_forged_one_nothing()
     let scratch = tempfile::tempdir().unwrap();
     let clock = Clock::manual(noon());
     let (data, other) = (scratch.path().join("r"), scratch.path().join("other"));
-    let made = registry::init(&data, "acme.example", &[], clock.clone())
+    let made = registry::init(&data, "acme.example", &[], None, clock.clone())
         .await
         .unwrap();
     assert_eq!(made.sidecar.identity, "spiffe://acme.example/sidecar/local");
-    let again = registry::init(&data, "acme.example", &[], clock.clone()).await;
+    let again = registry::init(&data, "acme.example", &[], None, clock.clone()).await;
     assert!(again.is_err(), "an authority is not replaced");
-    let forged = registry::init(&other, "acme.example", &[], clock.clone())
+    let forged = registry::init(&other, "acme.example", &[], None, clock.clone())
         .await
         .unwrap();
     let mut registry = Registry::start(&data, clock.clone()).await;
@@ -873,10 +873,10 @@ async fn new_certificates_are_used_without_a_restart_and_broken_ones_are_not() {
     let scratch = tempfile::tempdir().unwrap();
     let clock = Clock::manual(noon());
     let (data, other) = (scratch.path().join("r"), scratch.path().join("other"));
-    let made = registry::init(&data, "acme.example", &[], clock.clone())
+    let made = registry::init(&data, "acme.example", &[], None, clock.clone())
         .await
         .unwrap();
-    let next = registry::init(&other, "acme.example", &[], clock.clone())
+    let next = registry::init(&other, "acme.example", &[], None, clock.clone())
         .await
         .unwrap();
     let registry = Registry::start(&data, clock.clone()).await;

@@ -89,6 +89,9 @@ const OWNED: &[(&str, &[&str])] = &[
     ("rustls", &["runtime"]),
     ("tokio_rustls", &["runtime"]),
     ("aws_lc_rs", &["wire", "audit"]),
+    ("argon2", &["registry"]),
+    ("form_urlencoded", &["wire"]),
+    ("rpassword", &["cli"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

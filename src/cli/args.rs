@@ -8,6 +8,7 @@ pub(super) use super::registry_args::{
     Access as AccessCommand, Agent as AgentCommand, Apply, Dev, Exception as ExceptionCommand,
     Fleet, Get, One, Registry, Revoke,
 };
+pub(super) use super::sign_in_args::{Account as AccountCommand, Login, Myself};
 pub(super) use super::workflow_args::{
     AuditCommand, ControlCommand, Findings, IncidentCommand, NotificationCommand,
 };
@@ -70,6 +71,15 @@ pub enum Command {
     /// See to the governed subjects.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// Sign in to the registry, for the commands that follow.
+    Login(Login),
+    /// Sign out.
+    Logout(Myself),
+    /// Say who the registry takes you for, and until when.
+    Whoami(Myself),
+    /// See to who may sign in.
+    #[command(subcommand)]
+    Account(AccountCommand),
     /// Let people and sidecars in, or shut them out.
     #[command(subcommand)]
     Access(AccessCommand),

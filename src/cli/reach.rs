@@ -19,10 +19,11 @@ use crate::{
         notification_service_client::NotificationServiceClient,
         object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
+        session_service_client::SessionServiceClient,
     },
 };
 
-use super::{registry_args::Reach, run::Exit};
+use super::{registry_args::Reach, run::Exit, saved};
 
 /// Largest answer.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -54,13 +55,15 @@ pub(super) struct Registry {
     pub(super) incidents: IncidentServiceClient<Connection>,
     pub(super) ledger: LedgerServiceClient<Connection>,
     pub(super) notifications: NotificationServiceClient<Connection>,
+    pub(super) sessions: SessionServiceClient<Connection>,
 }
 
 impl Registry {
     /// Connects as `reach` says.
     pub(super) async fn connect(reach: &Reach) -> Result<Self, Exit> {
-        let token = match &reach.token {
-            Some(token) => token.clone(),
+        let given = reach.token.clone();
+        let token = match given.or_else(|| saved::session(&reach.registry)) {
+            Some(token) => token,
             None => first_token(&default_data(&environment()))?,
         };
         Self::with(&reach.registry, reach.registry_ca.as_deref(), token.trim()).await
@@ -68,30 +71,11 @@ impl Registry {
 
     /// Connects to `address` with a token.
     pub(super) async fn with(address: &str, ca: Option<&Path>, token: &str) -> Result<Self, Exit> {
-        let scheme = if ca.is_some() { "https" } else { "http" };
-        let unreachable = |why: String| {
-            Exit::Unreachable(format!(
-                "no registry at {address} ({why}); start one with `exeat registry`, or say where it is with --registry"
-            ))
-        };
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
-            .map_err(|error| Exit::Usage(format!("--registry: {error}")))?;
-        if let Some(ca) = ca {
-            let pem = std::fs::read(ca)
-                .map_err(|error| Exit::Usage(format!("{}: {error}", ca.display())))?;
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-            endpoint = endpoint
-                .tls_config(tls)
-                .map_err(|error| Exit::Usage(error.to_string()))?;
-        }
+        let channel = channel(address, ca).await?;
         let mut value: MetadataValue<Ascii> = format!("Bearer {token}")
             .parse()
             .map_err(|_| Exit::Usage("the token is no token".into()))?;
         value.set_sensitive(true);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
         let token = Token(value);
         let over = || InterceptedService::new(channel.clone(), token.clone());
         Ok(Self {
@@ -106,9 +90,30 @@ impl Registry {
             incidents: IncidentServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             notifications: NotificationServiceClient::new(over())
                 .max_decoding_message_size(MAX_MESSAGE),
+            sessions: SessionServiceClient::new(over()),
             ledger: LedgerServiceClient::new(over()).max_decoding_message_size(2 * MAX_MESSAGE),
         })
     }
+}
+
+/// A connection to the registry at `address`, from nobody in particular.
+pub(super) async fn channel(address: &str, ca: Option<&Path>) -> Result<Channel, Exit> {
+    let scheme = if ca.is_some() { "https" } else { "http" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+        .map_err(|error| Exit::Usage(format!("--registry: {error}")))?;
+    if let Some(ca) = ca {
+        let pem =
+            std::fs::read(ca).map_err(|error| Exit::Usage(format!("{}: {error}", ca.display())))?;
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+        endpoint = endpoint
+            .tls_config(tls)
+            .map_err(|error| Exit::Usage(error.to_string()))?;
+    }
+    endpoint.connect().await.map_err(|error| {
+        Exit::Unreachable(format!(
+            "no registry at {address} ({error}); start one with `exeat registry`, or say where it is with --registry"
+        ))
+    })
 }
 
 /// The token the registry made for its first administrator.
@@ -116,7 +121,7 @@ pub(super) fn first_token(data: &Path) -> Result<String, Exit> {
     let path = data.join("admin.token");
     std::fs::read_to_string(&path).map_err(|error| {
         Exit::Usage(format!(
-            "no token: {}: {error}; set EXEAT_TOKEN or use --token",
+            "nobody is signed in: {}: {error}; use `exeat login`, set EXEAT_TOKEN or use --token",
             path.display()
         ))
     })
@@ -129,6 +134,9 @@ pub(super) fn refused(status: &Status) -> Exit {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => Exit::Unreachable(text),
         Code::InvalidArgument => Exit::Invalid(status.message().to_owned()),
         Code::NotFound => Exit::Usage(text),
+        Code::Unauthenticated => {
+            Exit::Unexpected(format!("{}: sign in with `exeat login`", status.message()))
+        }
         _ => Exit::Unexpected(text),
     }
 }

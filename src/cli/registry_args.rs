@@ -53,6 +53,10 @@ pub enum RegistryCommand {
         /// A host name or address by which the registry is reached; may be given again.
         #[arg(long, value_name = "HOST")]
         host: Vec<String>,
+        /// A first administrator who signs in with a password, by name; the password is asked for,
+        /// or read from standard input where that is no terminal.
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
     },
     /// Issue a certificate for a sidecar, and let it in.
     Issue {
@@ -94,7 +98,8 @@ pub struct Reach {
         env = "EXEAT_REGISTRY"
     )]
     pub registry: String,
-    /// A token; the administrator's of the default data folder, if there is one.
+    /// A token; otherwise the session of `exeat login`, or the administrator's token in the
+    /// default data folder.
     #[arg(
         long,
         value_name = "TOKEN",

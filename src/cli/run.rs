@@ -9,7 +9,7 @@ use super::{
     ask, audit, decisions, demo, dev, exceptions, findings, fleet, govern, incidents, init, lint,
     notifications, proposals,
     screen::Screen,
-    serve, takeback, test,
+    serve, sign_in, takeback, test,
 };
 
 /// How a command ended, with the exit code it ends with.
@@ -98,6 +98,10 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Incident(command) => incidents::incident(command, &mut screen).await,
         Command::Notification(command) => notifications::notification(command, &mut screen).await,
         Command::Audit(command) => audit::audit(command, &mut screen).await,
+        Command::Login(args) => sign_in::login(args, &mut screen).await,
+        Command::Logout(args) => sign_in::logout(args, &mut screen).await,
+        Command::Whoami(args) => sign_in::whoami(args, &mut screen).await,
+        Command::Account(command) => sign_in::account(command, &mut screen).await,
         Command::Access(command) => fleet::access(command, &mut screen).await,
         Command::Sidecars(args) => fleet::sidecars(args, &mut screen).await,
         Command::Status(args) => fleet::status(args, &mut screen).await,

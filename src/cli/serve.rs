@@ -15,6 +15,7 @@ use super::{
     registry_args::RegistryCommand,
     run::Exit,
     screen::Screen,
+    sign_in::{new_password, person},
 };
 
 pub(super) async fn sidecar(args: Sidecar, clock: Clock) -> Result<Exit, Exit> {
@@ -69,21 +70,41 @@ pub(super) async fn registry(
     };
     match args.command {
         None => {}
-        Some(RegistryCommand::Init { trust_domain, host }) => {
+        Some(RegistryCommand::Init {
+            trust_domain,
+            host,
+            user,
+        }) => {
             let data = data();
-            let made = registry::init(&data, &trust_domain, &host, clock)
+            let user = user
+                .map(|name| {
+                    let identity = person(&name);
+                    new_password(&identity).map(|password| (identity, password))
+                })
+                .transpose()?;
+            let made = registry::init(&data, &trust_domain, &host, user.as_ref(), clock)
                 .await
                 .map_err(|error| exit(&error))?;
+            let people = match &user {
+                Some((identity, _)) => format!(
+                    "export EXEAT_REGISTRY_CA={}; exeat login --user {}",
+                    made.ca.display(),
+                    identity.trim_start_matches("user:")
+                ),
+                None => format!(
+                    "export EXEAT_REGISTRY_CA={} EXEAT_TOKEN=$(cat {})",
+                    made.ca.display(),
+                    data.join("admin.token").display()
+                ),
+            };
             screen.say(&format!(
-                " created   {}\n registry  exeat registry --data {}\n sidecar   exeat sidecar --registry 127.0.0.1:7432 --registry-key {} \\\n             --registry-ca {} --registry-certificate {} \\\n             --registry-certificate-key {} --subject ID\n people    export EXEAT_REGISTRY_CA={} EXEAT_TOKEN=$(cat {})",
+                " created   {}\n registry  exeat registry --data {}\n sidecar   exeat sidecar --registry 127.0.0.1:7432 --registry-key {} \\\n             --registry-ca {} --registry-certificate {} \\\n             --registry-certificate-key {} --subject ID\n people    {people}",
                 data.display(),
                 data.display(),
                 made.pin,
                 made.ca.display(),
                 made.sidecar.certificate.display(),
                 made.sidecar.key.display(),
-                made.ca.display(),
-                data.join("admin.token").display()
             ))?;
             return Ok(Exit::Done);
         }

@@ -4,6 +4,7 @@ mod common;
 mod load;
 mod registry;
 mod sidecar;
+mod sign_in;
 mod source;
 mod webhooks;
 
@@ -11,5 +12,6 @@ pub use common::{LogFormat, Tls, state_folder};
 pub use load::{Setting, Settings, Wrong, environment};
 pub use registry::{RegistryProcess, default_data};
 pub use sidecar::{Identity, Origin, Registry, Sidecar, default_socket};
+pub use sign_in::{GroupRole, SignIn, SignInIssuer, StepUp};
 pub use source::Source;
 pub use webhooks::{EventSource, WebhookEndpoint, Webhooks};

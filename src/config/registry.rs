@@ -28,6 +28,8 @@ pub struct RegistryProcess {
     pub weakens_at_will: bool,
     /// The file that says who is told, and who may tell us.
     pub webhooks: Option<PathBuf>,
+    /// The file that says how people sign in.
+    pub sign_in: Option<PathBuf>,
     /// How long calls under way may take after the signal to stop.
     pub drain_timeout: Duration,
     /// How logs are written.
@@ -83,6 +85,11 @@ const DEFAULTS: &[Setting] = &[
         key: "webhooks",
         default: "",
         about: "file that says who is told of what happens, and who may tell the registry",
+    },
+    Setting {
+        key: "sign_in",
+        default: "",
+        about: "file that says how people sign in: with which issuers, and for how long",
     },
     Setting {
         key: "drain_timeout",
@@ -141,6 +148,7 @@ impl RegistryProcess {
             _ => Err("use `decided` or `applied`".to_owned()),
         });
         let webhooks = settings.parse("webhooks", told, |text| Ok(PathBuf::from(text)));
+        let sign_in = settings.parse("sign_in", told, |text| Ok(PathBuf::from(text)));
         let drain_timeout = settings.parse("drain_timeout", told, common::span);
         let log_format = settings.parse("log_format", told, common::log_format);
         let log = settings.parse("log", told, |text| Ok(text.to_owned()));
@@ -170,6 +178,7 @@ impl RegistryProcess {
                 kept_changes,
                 weakens_at_will,
                 webhooks,
+                sign_in,
                 drain_timeout,
                 log_format,
                 log: log.unwrap_or_default(),

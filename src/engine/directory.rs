@@ -19,6 +19,11 @@ impl Directory {
         self.people.get(who).is_some_and(|person| person.active)
     }
 
+    /// Whether `who` is known, and with us no more.
+    pub fn has_left(&self, who: &Principal) -> bool {
+        self.people.get(who).is_some_and(|person| !person.active)
+    }
+
     /// Which person acts as `who`: the same text for all identities of one.
     pub fn person<'a>(&'a self, who: &'a Principal) -> &'a str {
         let known = self.people.get(who);

@@ -37,7 +37,8 @@ use super::{
     rounds::scheduled,
     scope::Scope,
     service::{NotificationCalls, token},
-    services::services,
+    services::{Outward, services},
+    sign_in::{Doors, Providers, local},
     store::{Access, Sqlite, Store},
     sweep::sweeps,
 };
@@ -50,6 +51,7 @@ pub struct Bound {
     registry: Arc<Registry>,
     store: Sqlite,
     guests: Arc<Guests>,
+    doors: Arc<Doors>,
     outside: Outside,
     tcp: Tcp,
     tls: Option<Arc<Keys>>,
@@ -115,6 +117,7 @@ impl Bound {
             Some(path) => Outside::read(path).map_err(Error::Data)?,
             None => Outside::default(),
         };
+        let providers = Providers::read(settings.sign_in.as_deref()).map_err(Error::Data)?;
         let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
         let (mut registry, store, first) = open(&folder, clock, settings.kept_changes).await?;
@@ -122,15 +125,19 @@ impl Bound {
         if first.is_some() {
             tracing::info!(file = %folder.file("admin.token").display(), "the first administrator's token was written");
         }
-        let guests = Arc::new(Guests::default());
+        let registry = Arc::new(registry);
+        let guests = Arc::new(Guests::new(&registry));
         let access = registry.store.access().await.map_err(core::Error::Store)?;
         guests.read(&access).map_err(core::Error::Store)?;
+        let doors = Doors::open(&registry, &guests, store.people(), providers).await;
+        let doors = Arc::new(doors.map_err(Error::from)?);
         Ok(Self {
             settings,
             folder,
-            registry: Arc::new(registry),
+            registry,
             store,
             guests,
+            doors,
             outside,
             tcp,
             tls,
@@ -159,6 +166,7 @@ impl Bound {
             registry,
             store,
             guests,
+            doors,
             outside,
             tcp,
             tls,
@@ -202,7 +210,11 @@ impl Bound {
             deliveries: deliveries.clone(),
             endpoints: endpoints.clone().into(),
         };
-        let grpc = services(&registry, &guests, &stop, Some(notifications))
+        let outward = Outward {
+            notifications,
+            doors: Arc::clone(&doors),
+        };
+        let grpc = services(&registry, &guests, &stop, Some(outward))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(failed)?)
             .add_service(reflection().build_v1alpha().map_err(failed)?);
@@ -223,6 +235,7 @@ impl Bound {
             tasks.essential("notifications", sending);
         }
         tasks.essential("access", look(Arc::clone(&registry), guests, stop.clone()));
+        tasks.essential("sessions", doors.sweep(stop.clone()));
         tasks.essential(
             "registry",
             serve_tcp(services, tcp, tls, settings.max_connections, stop),
@@ -309,7 +322,7 @@ pub struct Made {
 const TLS: &str = "tls";
 
 /// Makes a registry with a local certificate authority, a certificate for itself and one for a
-/// first sidecar, which is let in.
+/// first sidecar, which is let in; and, if `user` names one with a password, an administrator.
 ///
 /// # Errors
 ///
@@ -318,8 +331,14 @@ pub async fn init(
     data: &Path,
     trust_domain: &str,
     hosts: &[String],
+    user: Option<&(String, String)>,
     clock: Clock,
 ) -> Result<Made, Error> {
+    // What will not do is said before anything is made.
+    let account = user
+        .map(|(identity, password)| local(identity, Role::Admin, password, clock.now().latest))
+        .transpose()
+        .map_err(|why| Error::Data(why.to_string()))?;
     let folder = Folder::hold(data).map_err(Error::Data)?;
     let tls = folder.file(TLS);
     if tls.join("registry.pem").try_exists().unwrap_or(true) {
@@ -337,6 +356,10 @@ pub async fn init(
     let ca = authority.certificate();
     let (opened, store, _) = open(&folder, clock, 1).await?;
     let sidecar = let_in(&authority, &store, "local", "*", &tls).await?;
+    if let Some(account) = &account {
+        let made = store.people().put(account).await;
+        made.map_err(core::Error::Store)?;
+    }
     let pin = opened.pin().to_string();
     store.close().await;
     Ok(Made {

@@ -1,7 +1,7 @@
 //! Who calls: a certificate or a token, known to the registry, with a role.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
@@ -18,13 +18,15 @@ use tonic::{
 use tower::Service;
 
 use crate::{
-    domain::{Assurance, Timestamp},
+    domain::{Assurance, Principal, Target, Timestamp},
     wire::{Fault, identity::spiffe_id, signed::sha256},
 };
 
 use super::{
+    core::Registry,
     role::{EXPELLED, Role, may_call},
     scope::Scope,
+    sign_in::Sessions,
     store::{Access, StoreError},
 };
 
@@ -48,8 +50,8 @@ pub(super) struct SignedIn {
     pub said: Box<str>,
     /// Until when that counts as a step-up.
     pub strong_until: Option<Timestamp>,
-    /// Until when they are signed in.
-    pub until: Timestamp,
+    /// Their session, by the digest of what they show.
+    pub session: [u8; 32],
 }
 
 impl Caller {
@@ -64,9 +66,12 @@ impl Caller {
 }
 
 /// Everybody who is let in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Guests {
+    registry: Arc<Registry>,
     known: RwLock<Known>,
+    /// Those who signed in.
+    pub sessions: Sessions,
 }
 
 #[derive(Debug, Default)]
@@ -75,9 +80,20 @@ struct Known {
     tokens: HashMap<[u8; 32], Caller>,
     /// Both, by identity.
     names: HashMap<Box<str>, Caller>,
+    /// Those who are shut out.
+    expelled: HashSet<Box<str>>,
 }
 
 impl Guests {
+    /// Nobody yet.
+    pub(super) fn new(registry: &Arc<Registry>) -> Self {
+        Self {
+            registry: Arc::clone(registry),
+            known: RwLock::default(),
+            sessions: Sessions::default(),
+        }
+    }
+
     /// Reads them anew.
     ///
     /// # Errors
@@ -93,6 +109,7 @@ impl Guests {
         } in access
         {
             if &**role == EXPELLED {
+                known.expelled.insert(identity.clone());
                 continue;
             }
             let wrong = || StoreError::Failed(format!("`{identity}` has an unknown role or scope"));
@@ -126,19 +143,55 @@ impl Guests {
         (caller.role == Role::Sidecar).then(|| Arc::clone(&caller.scope))
     }
 
-    /// Who makes a request. Tokens are looked up by their digest: nothing can be learnt from how
-    /// long that takes.
+    /// Whether whoever is called so may come in at all: whoever was shut out or revoked may not, nor
+    /// who is with us no more.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub(super) fn welcome(&self, identity: &str) -> Result<(), String> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if known.expelled.contains(identity) {
+            return Err(format!("`{identity}` is shut out"));
+        }
+        // Sidecars are nobody's principal.
+        let Ok(who) = Principal::parse(identity) else {
+            return Ok(());
+        };
+        let snapshot = &self.registry.view().snapshot;
+        if snapshot.directory().has_left(&who) {
+            return Err(format!("`{identity}` is no active person of the directory"));
+        }
+        if snapshot.removed().revokes(&Target::Principal(who)) {
+            return Err(format!("`{identity}` was revoked"));
+        }
+        Ok(())
+    }
+
+    /// Who makes a request, and may at all.
     fn caller<B>(&self, request: &Request<B>) -> Result<Caller, Fault> {
+        let caller = self.shown(request)?;
+        self.welcome(&caller.identity)
+            .map_err(Fault::Unauthenticated)?;
+        Ok(caller)
+    }
+
+    /// Who a request shows to have made it. Tokens are looked up by their digest: nothing can be learnt from how
+    /// long that takes.
+    fn shown<B>(&self, request: &Request<B>) -> Result<Caller, Fault> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let token = request
             .headers()
             .get(http::header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         if let Some(token) = token {
-            let caller = known.tokens.get(&sha256(token.as_bytes()));
-            return caller
-                .cloned()
-                .ok_or_else(|| Fault::Unauthenticated("the token is not known".into()));
+            let digest = sha256(token.as_bytes());
+            let granted = known.tokens.get(&digest).cloned();
+            let now = self.registry.clock.now().latest;
+            let caller = granted.or_else(|| self.sessions.caller(&digest, now));
+            let unknown =
+                || Fault::Unauthenticated("the token is not known, or its session is over".into());
+            return caller.ok_or_else(unknown);
         }
         let id = request
             .extensions()

@@ -1,27 +1,22 @@
-//! Who issues tokens, and the keys they sign with: fetched, kept for a while, and fetched again when
-//! a token names one that is not known.
+//! Who issues tokens: where they do what, and the keys they sign with.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Uri};
-use tokio::sync::Mutex as Turn;
+use http::{Request, Uri, header, request::Builder};
 
 use crate::{
-    domain::Span,
     runtime::{
         clock::Clock,
         http::{Caller, callable},
     },
-    wire::jwt::{Claims, Doubt, Keys, Use},
+    wire::{
+        jwt::{Claims, Doubt, Keys, Use},
+        oauth::{Discovered, Tokens, tokens},
+    },
 };
 
-/// How long keys are used before they are fetched again.
-const FRESH: Span = Span::from_hours(1);
-/// How long keys are used where they cannot be fetched again.
-const KEPT: Span = Span::from_hours(24);
-/// How often keys are fetched at most, whoever names unknown ones.
-const PAUSE: Span = Span::from_secs(10);
+use super::fetched::Fetched;
 
 /// Why a token does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +25,7 @@ pub(super) enum NotTaken {
     UnknownKey,
     /// It is wrong.
     Wrong(String),
-    /// The issuer's keys cannot be had now; why is in the log.
+    /// The issuer cannot be asked now; why is in the log.
     Unavailable,
 }
 
@@ -41,16 +36,8 @@ pub(super) struct Issuer {
     audience: Box<str>,
     keys_at: Option<Uri>,
     caller: Caller,
-    kept: Mutex<Kept>,
-    /// Held by whoever fetches: nobody waits for them.
-    fetching: Turn<()>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Kept {
-    keys: Arc<Keys>,
-    fetched: Option<Span>,
-    tried: Option<Span>,
+    keys: Fetched<Keys>,
+    discovered: Fetched<Discovered>,
 }
 
 impl Issuer {
@@ -62,13 +49,14 @@ impl Issuer {
             audience: audience.into(),
             keys_at,
             caller,
-            kept: Mutex::default(),
-            fetching: Turn::default(),
+            keys: Fetched::default(),
+            discovered: Fetched::default(),
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Its URL.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// What a token claims, if it counts now.
@@ -86,16 +74,16 @@ impl Issuer {
         if let Err(Doubt::Wrong(why)) = Keys::default().claims(token, used) {
             return Err(NotTaken::Wrong(why));
         }
-        let fresh = |kept: &Kept| {
-            kept.fetched
-                .is_some_and(|at| clock.elapsed().saturating_sub(at) < FRESH)
-        };
-        let mut kept = self.kept().clone();
-        if !fresh(&kept) {
-            kept = self.fetch(clock).await?;
-        }
-        let read = match kept.keys.claims(token, used) {
-            Err(Doubt::UnknownKey) => self.fetch(clock).await?.keys.claims(token, used),
+        let kept = self
+            .keys
+            .fresh(clock, &self.name, self.fetched(clock))
+            .await;
+        let kept = kept.ok_or(NotTaken::Unavailable)?;
+        let read = match kept.claims(token, used) {
+            Err(Doubt::UnknownKey) => {
+                let anew = self.keys.anew(clock, &self.name, self.fetched(clock)).await;
+                anew.unwrap_or(kept).claims(token, used)
+            }
             read => read,
         };
         let claims = read.map_err(|doubt| match doubt {
@@ -108,67 +96,75 @@ impl Issuer {
         Ok(claims)
     }
 
-    /// Fetches the keys anew, unless that was tried a moment ago or somebody is about it. Those
-    /// that are not too old stay where there are no others.
-    async fn fetch(&self, clock: &Clock) -> Result<Kept, NotTaken> {
-        let kept = self.kept().clone();
-        let now = clock.elapsed();
-        let usable = || {
-            if kept.fetched.is_some_and(|at| now.saturating_sub(at) < KEPT) {
-                return Ok(kept.clone());
-            }
-            Err(NotTaken::Unavailable)
-        };
-        let paused = kept.tried.is_some_and(|at| now.saturating_sub(at) < PAUSE);
-        let Some(_turn) = self.fetching.try_lock().ok().filter(|_| !paused) else {
-            return usable();
-        };
-        let fetched = self.fetched().await;
-        let after = clock.elapsed();
-        match fetched {
-            Ok(keys) => {
-                let anew = Kept {
-                    keys: Arc::new(keys),
-                    fetched: Some(after),
-                    tried: Some(after),
-                };
-                *self.kept() = anew.clone();
-                Ok(anew)
-            }
-            Err(why) => {
-                tracing::warn!(issuer = &*self.name, why, "keys cannot be fetched");
-                self.kept().tried = Some(after);
-                usable()
-            }
-        }
-    }
-
-    async fn fetched(&self) -> Result<Keys, String> {
-        let keys_at = match &self.keys_at {
-            Some(uri) => uri.clone(),
-            None => self.discovered().await?,
+    async fn fetched(&self, clock: &Clock) -> Result<Keys, String> {
+        let keys_at = if let Some(uri) = &self.keys_at {
+            uri.clone()
+        } else {
+            let discovered = self.discovered(clock).await;
+            callable(
+                &discovered
+                    .ok_or("its discovery document cannot be had")?
+                    .keys,
+            )?
         };
         Keys::parse(&self.get(keys_at).await?)
     }
 
-    /// Where the issuer's discovery document says that its keys are.
-    async fn discovered(&self) -> Result<Uri, String> {
-        let base = self.name.trim_end_matches('/');
-        let at = callable(&format!("{base}/.well-known/openid-configuration"))?;
-        let text = self.get(at).await?;
-        let document: serde_json::Value =
-            serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-        let said = |name: &str| document.get(name).and_then(serde_json::Value::as_str);
-        if said("issuer") != Some(&*self.name) {
-            return Err("its discovery document is of another issuer".into());
+    /// Where it does what, by its discovery document; nothing where that cannot be had, with the
+    /// reason in the log.
+    pub(super) async fn discovered(&self, clock: &Clock) -> Option<Arc<Discovered>> {
+        let fetch = async {
+            let base = self.name.trim_end_matches('/');
+            let at = callable(&format!("{base}/.well-known/openid-configuration"))?;
+            Discovered::parse(&self.get(at).await?, &self.name)
+        };
+        self.discovered.fresh(clock, &self.name, fetch).await
+    }
+
+    /// The tokens for what is asked with `form` at `endpoint`.
+    ///
+    /// # Errors
+    ///
+    /// What the issuer said instead, or why it said nothing.
+    pub(super) async fn tokens(
+        &self,
+        endpoint: &str,
+        form: String,
+        authorization: Option<&str>,
+    ) -> Result<Tokens, String> {
+        let mut request = Request::post(callable(endpoint)?)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json");
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
         }
-        callable(said("jwks_uri").ok_or("its discovery document has no `jwks_uri`")?)
+        let request = request
+            .body(form.into())
+            .map_err(|error| error.to_string())?;
+        let answer = Box::pin(self.caller.send(request)).await?;
+        tokens(answer.body())
     }
 
     async fn get(&self, at: Uri) -> Result<Bytes, String> {
-        let request = Request::get(at.clone()).body(Bytes::new());
+        self.answered(Request::get(at)).await
+    }
+
+    /// What the issuer says at `endpoint` of whoever a token is of.
+    ///
+    /// # Errors
+    ///
+    /// Why it says nothing.
+    pub(super) async fn told_of(&self, endpoint: &str, access: &str) -> Result<Bytes, String> {
+        let bearer = format!("Bearer {access}");
+        let request = Request::get(callable(endpoint)?).header(header::AUTHORIZATION, bearer);
+        self.answered(request).await
+    }
+
+    async fn answered(&self, request: Builder) -> Result<Bytes, String> {
+        let request = request.body(Bytes::new());
         let request = request.map_err(|error| error.to_string())?;
-        let answer = self.caller.send(request).await?;
+        let at = request.uri().clone();
+        let answer = Box::pin(self.caller.send(request)).await?;
         if !answer.status().is_success() {
             return Err(format!("{at}: {}", answer.status()));
         }

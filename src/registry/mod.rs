@@ -8,6 +8,7 @@ mod cases;
 mod cohort;
 mod core;
 mod coverage;
+mod fetched;
 mod files;
 mod fsck;
 mod inbox;
@@ -26,6 +27,7 @@ mod rounds;
 mod scope;
 mod service;
 mod services;
+mod sign_in;
 mod store;
 mod sweep;
 mod view;
@@ -38,6 +40,6 @@ pub use role::{CALLS, Role};
 #[cfg(any(test, feature = "testing"))]
 pub use services::simulated;
 pub use store::{
-    Access, Delivery, DeliveryState, Entered, Heard, Kept, Outbox, Past, Sealed, Sqlite, Store,
-    StoreError, Stored, Told,
+    Access, Account, Delivery, DeliveryState, Entered, Heard, Kept, Outbox, Past, People, Sealed,
+    Session, Sqlite, Store, StoreError, Stored, Told,
 };

@@ -128,6 +128,13 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("/exeat.v1.NotificationService/ListDeliveries", READ),
     ("/exeat.v1.NotificationService/Redeliver", ADMIN),
     ("/exeat.v1.NotificationService/TestEndpoint", ADMIN),
+    // Everybody may see and end their own.
+    ("/exeat.v1.SessionService/GetSession", &Role::ALL),
+    ("/exeat.v1.SessionService/EndSession", &Role::ALL),
+    ("/exeat.v1.SessionService/ListSessions", ADMIN),
+    ("/exeat.v1.SessionService/PutAccount", ADMIN),
+    ("/exeat.v1.SessionService/ListAccounts", ADMIN),
+    ("/exeat.v1.SessionService/RemoveAccount", ADMIN),
     ("/exeat.v1.SyncService/Watch", FOLLOW),
     ("/exeat.v1.SyncService/Attend", FOLLOW),
     ("/exeat.v1.SyncService/Report", FOLLOW),

@@ -11,6 +11,7 @@ use crate::wire::v1::{
     incident_service_server::IncidentServiceServer, ledger_service_server::LedgerServiceServer,
     notification_service_server::NotificationServiceServer,
     object_service_server::ObjectServiceServer, revocation_service_server::RevocationServiceServer,
+    session_service_server::SessionServiceServer, sign_in_service_server::SignInServiceServer,
     sync_service_server::SyncServiceServer,
 };
 #[cfg(any(test, feature = "testing"))]
@@ -26,8 +27,9 @@ use super::{
     publication::Publication,
     service::{
         ControlCalls, Exceptions, FindingCalls, Fleet, IncidentCalls, LedgerCalls,
-        NotificationCalls, ObjectCalls, Revocations, Sync,
+        NotificationCalls, ObjectCalls, Revocations, SessionCalls, SignInCalls, Sync,
     },
+    sign_in::Doors,
 };
 #[cfg(any(test, feature = "testing"))]
 use super::{core, store::Store};
@@ -37,12 +39,23 @@ const MAX_APPLY: usize = 64 << 20;
 /// Largest of anything else.
 const MAX_MESSAGE: usize = 1 << 20;
 
+/// Largest that somebody says who is not known yet.
+const MAX_SIGN_IN: usize = 64 << 10;
+
+/// What a registry has beyond its store: others whom it tells, and people who come in.
+pub(super) struct Outward {
+    /// Who is told of what happens.
+    pub notifications: NotificationCalls,
+    /// Where people come in.
+    pub doors: Arc<Doors>,
+}
+
 /// The services of a registry, each behind its guard.
 pub(super) fn services(
     registry: &Arc<Registry>,
     guests: &Arc<Guests>,
     stop: &CancellationToken,
-    notifications: Option<NotificationCalls>,
+    outward: Option<Outward>,
 ) -> Routes {
     let attendants = Arc::new(Attendants::default());
     let sync = Sync {
@@ -51,7 +64,9 @@ pub(super) fn services(
         attendants: Arc::clone(&attendants),
         guests: Arc::clone(guests),
         stop: stop.clone(),
-        deliveries: notifications.as_ref().map(|calls| calls.deliveries.clone()),
+        deliveries: outward
+            .as_ref()
+            .map(|outward| outward.notifications.deliveries.clone()),
     };
     let fleet = Fleet {
         registry: Arc::clone(registry),
@@ -88,14 +103,24 @@ pub(super) fn services(
         .add_service(Guarded::new(ledger, guests))
         .add_service(Guarded::new(fleet, guests))
         .add_service(Guarded::new(sync, guests));
-    match notifications {
-        Some(calls) => {
-            let calls =
-                NotificationServiceServer::new(calls).max_decoding_message_size(MAX_MESSAGE);
-            routes.add_service(Guarded::new(calls, guests))
-        }
-        None => routes,
-    }
+    let Some(Outward {
+        notifications,
+        doors,
+    }) = outward
+    else {
+        return routes;
+    };
+    let notifications =
+        NotificationServiceServer::new(notifications).max_decoding_message_size(MAX_MESSAGE);
+    let sessions = SessionServiceServer::new(SessionCalls(Arc::clone(&doors)))
+        .max_decoding_message_size(MAX_MESSAGE);
+    // The only one without a guard: who comes here is not known yet.
+    let sign_in =
+        SignInServiceServer::new(SignInCalls(doors)).max_decoding_message_size(MAX_SIGN_IN);
+    routes
+        .add_service(Guarded::new(notifications, guests))
+        .add_service(Guarded::new(sessions, guests))
+        .add_service(sign_in)
 }
 
 /// The services of a registry over any store, for simulations.
@@ -111,7 +136,7 @@ pub async fn simulated(
     kept: usize,
 ) -> Result<Routes, Error> {
     let registry = Arc::new(Registry::open(store, signer, clock, kept).await?);
-    let guests = Arc::new(Guests::default());
+    let guests = Arc::new(Guests::new(&registry));
     let access = registry.store.access().await.map_err(core::Error::Store)?;
     guests.read(&access).map_err(core::Error::Store)?;
     Ok(services(

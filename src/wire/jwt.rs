@@ -139,6 +139,26 @@ fn signs(key: &Jwk, algorithm: Algorithm) -> bool {
 }
 
 impl Claims {
+    /// Adds some claims that are missing, from what the issuer says elsewhere of the same subject
+    /// (OIDC Core §5.3.2).
+    ///
+    /// # Errors
+    ///
+    /// What says nothing, or is of somebody else.
+    pub fn fill(&mut self, names: &[&str], said: &[u8]) -> Result<(), String> {
+        let said: Map<String, Json> =
+            serde_json::from_slice(said).map_err(|error| error.to_string())?;
+        if said.get("sub").is_none() || said.get("sub") != self.0.get("sub") {
+            return Err("is of somebody else".into());
+        }
+        for (name, value) in said {
+            if names.contains(&&*name) {
+                self.0.entry(name).or_insert(value);
+            }
+        }
+        Ok(())
+    }
+
     /// A claim that is a text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str()
@@ -329,6 +349,20 @@ mod tests {
         let doubt = keys(&[key]).claims(&token, Use::Identity);
         assert_eq!(doubt, Err(Doubt::UnknownKey));
         assert!(Keys::parse(b"{}").is_err() && Keys::parse(b"x").is_err());
+    }
+
+    #[test]
+    fn what_is_said_elsewhere_is_of_the_same_subject_and_replaces_nothing() {
+        let of = |json: Json| Claims(json.as_object().unwrap().clone());
+        let mut claims = of(json!({"sub": "1", "name": "dana"}));
+        let more = br#"{"sub": "1", "name": "eve", "groups": ["a"], "acr": "gold"}"#;
+        claims.fill(&["name", "groups"], more).unwrap();
+        let all = json!({"sub": "1", "name": "dana", "groups": ["a"]});
+        assert_eq!(claims, of(all));
+        for wrong in [&br#"{"sub": "2", "groups": []}"#[..], b"{}", b"x"] {
+            assert!(claims.fill(&["groups"], wrong).is_err());
+        }
+        assert!(of(json!({})).fill(&["groups"], b"{}").is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod identity;
 pub mod jwt;
 pub mod message;
 pub mod note;
+pub mod oauth;
 pub mod signed;
 mod status;
 pub mod sync;

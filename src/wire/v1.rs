@@ -21,6 +21,8 @@ tonic::include_proto!("exeat.v1.LedgerService");
 tonic::include_proto!("exeat.v1.NotificationService");
 tonic::include_proto!("exeat.v1.ObjectService");
 tonic::include_proto!("exeat.v1.RevocationService");
+tonic::include_proto!("exeat.v1.SessionService");
+tonic::include_proto!("exeat.v1.SignInService");
 tonic::include_proto!("exeat.v1.SyncService");
 
 /// The descriptors of everything, for reflection.

@@ -18,6 +18,7 @@ use exeat::{
         notification_service_client::NotificationServiceClient,
         object_service_client::ObjectServiceClient,
         revocation_service_client::RevocationServiceClient,
+        session_service_client::SessionServiceClient, sign_in_service_client::SignInServiceClient,
     },
 };
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -239,6 +240,8 @@ pub struct Client {
     pub findings: FindingServiceClient<Connection>,
     pub controls: ControlServiceClient<Connection>,
     pub notifications: NotificationServiceClient<Connection>,
+    pub sessions: SessionServiceClient<Connection>,
+    pub sign_in: SignInServiceClient<Connection>,
 }
 
 impl Client {
@@ -255,6 +258,8 @@ impl Client {
                 channel.clone(),
                 token.clone(),
             ),
+            sessions: SessionServiceClient::with_interceptor(channel.clone(), token.clone()),
+            sign_in: SignInServiceClient::with_interceptor(channel.clone(), token.clone()),
             findings: FindingServiceClient::with_interceptor(channel, token),
         }
     }

@@ -6,5 +6,5 @@ mod reminders;
 mod sources;
 
 pub(super) use deliver::{Deliveries, deliver};
-pub(super) use endpoints::{Endpoint, Outside};
+pub(super) use endpoints::{Endpoint, Outside, allowed, named};
 pub(super) use reminders::remind;

@@ -13,6 +13,7 @@ mod proof;
 mod proposals;
 mod report;
 mod revocations;
+mod sign_in;
 mod sync;
 
 pub(super) use exceptions::Exceptions;
@@ -24,6 +25,7 @@ pub(super) use notifications::NotificationCalls;
 pub(super) use objects::ObjectCalls;
 pub(super) use proposals::ControlCalls;
 pub(super) use revocations::Revocations;
+pub(super) use sign_in::{SessionCalls, SignInCalls};
 pub(super) use sync::Sync;
 
 use tonic::Request;

@@ -20,6 +20,7 @@ use crate::{
 
 use super::{
     leaves, outbox,
+    people::People,
     port::{Access, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
     runs,
 };
@@ -49,6 +50,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     (
         include_str!("migrations/0006.sql"),
         "PRAGMA user_version = 6",
+    ),
+    (
+        include_str!("migrations/0007.sql"),
+        "PRAGMA user_version = 7",
     ),
 ];
 
@@ -137,6 +142,14 @@ impl Sqlite {
     /// What is told elsewhere.
     pub fn outbox(&self) -> outbox::Outbox {
         outbox::Outbox {
+            writer: self.writer.clone(),
+            readers: self.readers.clone(),
+        }
+    }
+
+    /// Who has signed in, or may.
+    pub fn people(&self) -> People {
+        People {
             writer: self.writer.clone(),
             readers: self.readers.clone(),
         }
