@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "exeat/v1/ledger.proto",
             "exeat/v1/notify.proto",
             "exeat/v1/registry.proto",
+            "exeat/v1/report.proto",
             "exeat/v1/sign_in.proto",
             "exeat/v1/sync.proto",
         ],

@@ -65,7 +65,8 @@ async fn an_exception_is_requested_decided_used_looked_at_again_and_ends() {
     // Nor who is of another group, or gone (A3).
     for (who, why) in [
         ("user:carol", "is not control_owner"),
-        ("user:left", "not an active person"),
+        // They are not even let in.
+        ("user:left", "no active person"),
     ] {
         let mut who = world.as_who(who).await;
         let refused = approve(&mut who, &case).await.unwrap_err();

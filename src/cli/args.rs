@@ -8,6 +8,7 @@ pub(super) use super::registry_args::{
     Access as AccessCommand, Agent as AgentCommand, Apply, Dev, Exception as ExceptionCommand,
     Fleet, Get, One, Registry, Revoke,
 };
+pub(super) use super::report::Report;
 pub(super) use super::sign_in_args::{Account as AccountCommand, Login, Myself};
 pub(super) use super::workflow_args::{
     AuditCommand, ControlCommand, Findings, IncidentCommand, NotificationCommand,
@@ -95,6 +96,8 @@ pub enum Command {
     /// Say who is told of what happens, and what came of it.
     #[command(subcommand)]
     Notification(NotificationCommand),
+    /// Say how well exceptions are governed (GV.OV), as text, JSON or OSCAL.
+    Report(Report),
     /// Read, prove and check the ledger of everything that was ever accepted.
     #[command(subcommand)]
     Audit(AuditCommand),

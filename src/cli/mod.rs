@@ -20,6 +20,7 @@ mod notifications;
 mod proposals;
 mod reach;
 mod registry_args;
+mod report;
 mod run;
 mod saved;
 mod screen;

@@ -17,7 +17,7 @@ use crate::{
         finding_service_client::FindingServiceClient, fleet_service_client::FleetServiceClient,
         incident_service_client::IncidentServiceClient, ledger_service_client::LedgerServiceClient,
         notification_service_client::NotificationServiceClient,
-        object_service_client::ObjectServiceClient,
+        object_service_client::ObjectServiceClient, report_service_client::ReportServiceClient,
         revocation_service_client::RevocationServiceClient,
         session_service_client::SessionServiceClient,
     },
@@ -56,6 +56,7 @@ pub(super) struct Registry {
     pub(super) ledger: LedgerServiceClient<Connection>,
     pub(super) notifications: NotificationServiceClient<Connection>,
     pub(super) sessions: SessionServiceClient<Connection>,
+    pub(super) reports: ReportServiceClient<Connection>,
 }
 
 impl Registry {
@@ -91,6 +92,7 @@ impl Registry {
             notifications: NotificationServiceClient::new(over())
                 .max_decoding_message_size(MAX_MESSAGE),
             sessions: SessionServiceClient::new(over()),
+            reports: ReportServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             ledger: LedgerServiceClient::new(over()).max_decoding_message_size(2 * MAX_MESSAGE),
         })
     }

@@ -7,7 +7,7 @@ use crate::runtime::clock::Clock;
 use super::{
     args::{Cli, Colour, Command},
     ask, audit, decisions, demo, dev, exceptions, findings, fleet, govern, incidents, init, lint,
-    notifications, proposals,
+    notifications, proposals, report,
     screen::Screen,
     serve, sign_in, takeback, test,
 };
@@ -97,6 +97,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Control(command) => proposals::control(command, &mut screen).await,
         Command::Incident(command) => incidents::incident(command, &mut screen).await,
         Command::Notification(command) => notifications::notification(command, &mut screen).await,
+        Command::Report(args) => report::report(args, &mut screen).await,
         Command::Audit(command) => audit::audit(command, &mut screen).await,
         Command::Login(args) => sign_in::login(args, &mut screen).await,
         Command::Logout(args) => sign_in::logout(args, &mut screen).await,

@@ -16,7 +16,7 @@ pub const YEAR: Span = Span::from_days(365);
 pub type Cases = Shelf<ExceptionId, Arc<Case>>;
 
 /// A stretch of time.
-type Stretch = (Timestamp, Timestamp);
+pub(super) type Stretch = (Timestamp, Timestamp);
 
 /// What is known of the past: cases, and exceptions that were applied without one.
 #[derive(Clone, Copy, Debug)]
@@ -183,7 +183,7 @@ impl<'a> Past<'a> {
 }
 
 /// Microseconds between `begin` and `end` that lie in one of the stretches.
-fn covered(mut stretches: Vec<Stretch>, begin: Timestamp, end: Timestamp) -> i64 {
+pub(super) fn covered(mut stretches: Vec<Stretch>, begin: Timestamp, end: Timestamp) -> i64 {
     stretches.sort_unstable();
     let (mut total, mut reached) = (0_i64, begin);
     for (from, to) in stretches {

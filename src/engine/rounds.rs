@@ -94,8 +94,22 @@ impl Round {
     }
 }
 
+/// The finding on a control's owner that its runs were missed (R2).
+pub const MISSED: &str = "EXG-RUN";
+/// The finding on a control's owner that exceptions from it are the rule (R18, R42, R44).
+pub const REDESIGN: &str = "EXG-REDESIGN";
+
+/// Whether a finding is about a control itself, and no control's.
+pub fn is_about_a_control(control: &ControlId) -> bool {
+    [MISSED, REDESIGN].contains(&control.as_str())
+}
+
 /// Whether what a finding of a control is about is still there.
 pub fn is_there(control: &ControlId, of: &SubjectId, snapshot: &Snapshot) -> bool {
+    if is_about_a_control(control) {
+        let known = ControlId::parse(of.as_str()).ok();
+        return known.is_some_and(|id| snapshot.control(&id).is_some());
+    }
     let reads = |rule: &Arc<Rule>| rule.fails.reads_exception();
     if snapshot.rules.find(control).is_some_and(reads) {
         snapshot.exception(of.as_str()).is_some()
@@ -182,6 +196,34 @@ fn said(rule: &Rule, subject: &Subject, now: Now) -> Option<Verdict> {
         .as_ref()
         .is_none_or(|reach| reach.holds(&frame) != Ok(false));
     applies.then(|| judge(rule, subject, &frame, now))
+}
+
+/// What a control that runs by itself says of a subject; nothing if it does not, or does not apply.
+pub(super) fn said_of(
+    control: &ControlId,
+    subject: &Subject,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Option<Verdict> {
+    let rule = snapshot.rules.find(control)?;
+    let by_itself = runs(rule) && !rule.fails.reads_exception();
+    by_itself.then(|| said(rule, subject, Now::exactly(now)))?
+}
+
+/// Whether a control applies to a subject, as far as that can be told without a request.
+pub(super) fn applies(
+    control: &ControlId,
+    subject: &Subject,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> bool {
+    let Some(rule) = snapshot.rules.find(control) else {
+        return false;
+    };
+    let mut frame = Frame::new(now);
+    frame.subject = fields(&subject.attributes);
+    let reach = rule.reach.as_ref();
+    reach.is_none_or(|reach| reach.holds(&frame) != Ok(false))
 }
 
 /// The exception that covers a subject's failing of a control at `now`, as far as what is governed

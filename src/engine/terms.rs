@@ -15,6 +15,7 @@ use super::{
     failing::fails,
     parties::{accountable, anchors, consents, controls, scoped, subjects},
     quorum::{Electorate, satisfiable},
+    sprawl::redesign,
     stakes::stakes,
     tiering::tier,
 };
@@ -133,7 +134,9 @@ pub fn terms(
         if request.deviation == Deviation::FalsePositive {
             more.push(ApproverRole::ControlOwner);
         }
-        if once_more {
+        // Where exceptions are the rule the control is what is to change (R42).
+        let rule = |id: &ControlId| redesign(id, cases, snapshot, now).is_some();
+        if once_more || request.controls.iter().any(rule) {
             more.push(ApproverRole::DomainOwner);
         }
         (seats(&rules.approval, &more, &domains), Vec::new())

@@ -26,16 +26,6 @@ struct FindingRecord {
     told: Option<String>,
 }
 
-/// The name of a severity, as written.
-pub fn severity_name(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Low => "LOW",
-        Severity::Medium => "MEDIUM",
-        Severity::High => "HIGH",
-        Severity::Critical => "CRITICAL",
-    }
-}
-
 fn severity(name: &str) -> Result<Severity, Invalid> {
     [
         Severity::Low,
@@ -44,7 +34,7 @@ fn severity(name: &str) -> Result<Severity, Invalid> {
         Severity::Critical,
     ]
     .into_iter()
-    .find(|severity| severity_name(*severity) == name)
+    .find(|severity| severity.name() == name)
     .ok_or_else(|| Invalid::new("severity", format!("`{name}` is not known"), ""))
 }
 
@@ -96,7 +86,7 @@ pub fn write_finding(finding: &Finding) -> String {
         "subject": subject.as_str(),
         "fault": fault.name(),
         "message": message,
-        "severity": severity_name(*severity),
+        "severity": severity.name(),
         "owner": owner.as_str(),
         "first_seen": first_seen.to_string(),
         "due": due.to_string(),

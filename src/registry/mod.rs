@@ -22,6 +22,7 @@ mod permission;
 mod pki;
 mod proposals;
 mod publication;
+mod reports;
 mod role;
 mod rounds;
 mod scope;

@@ -7,11 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
-        ControlId, Edit, Fault, Finding, Kind, Name, Run, SubjectId, Timestamp, remedy_within,
+        ControlId, Edit, Fault, Finding, Kind, Name, Run, Span, SubjectId, Timestamp, remedy_within,
     },
     engine::{
-        rounds::{covering, found, is_there, round, runs_by_itself},
+        rounds::{
+            MISSED, REDESIGN, covering, found, is_about_a_control, is_there, round, runs_by_itself,
+        },
         schedule::{due, jitter},
+        sprawl::redesigns,
     },
     manifest::write_finding,
     runtime::simulated::aside,
@@ -28,8 +31,8 @@ use super::{
 const LOOK: Duration = Duration::from_millis(200);
 /// How long until it is tried again, where the store or the registry cannot.
 const LATER: Duration = Duration::from_secs(10);
-/// The finding on a control's owner that its runs were missed (R2).
-const MISSED: &str = "EXG-RUN";
+/// How often it is looked where exceptions are the rule.
+const HOUR: Span = Span::from_hours(1);
 /// In whose name.
 const SYSTEM: &str = "service:registry";
 
@@ -149,6 +152,30 @@ fn overdue(
     })
 }
 
+/// The finding on a control's owner that exceptions from it are the rule.
+fn to_be_redesigned(
+    view: &View,
+    control: &ControlId,
+    why: String,
+    now: Timestamp,
+) -> Option<Finding> {
+    let known = view.snapshot.control(control)?;
+    Some(Finding {
+        control: ControlId::parse(REDESIGN).ok()?,
+        control_revision: known.revision,
+        subject: SubjectId::parse(control.as_str()).ok()?,
+        fault: Fault::Fails,
+        message: why.into(),
+        severity: known.severity,
+        owner: known.owner.clone(),
+        first_seen: now,
+        due: now + remedy_within(known.severity),
+        satisfied: None,
+        covered: false,
+        told: Some(now),
+    })
+}
+
 impl Registry {
     /// Runs a control over everybody, keeps how it went, and what it found where that changes;
     /// tells both. With `dry_run` nothing is kept.
@@ -242,12 +269,59 @@ impl Registry {
         Ok((run, changed))
     }
 
+    /// Finds the controls from which exceptions are the rule, on their owners; and ends that where
+    /// they no longer are.
+    async fn sprawl(&self) -> Result<(), Refused> {
+        let changed = |view: &View, now: Timestamp| -> Vec<Finding> {
+            let why = redesigns(&view.cases, &view.snapshot, now);
+            let known = view.findings.values();
+            let mut known: HashMap<_, _> = known
+                .filter(|known| known.control.as_str() == REDESIGN && known.satisfied.is_none())
+                .map(|known| (known.subject.as_str().to_owned(), known))
+                .collect();
+            let mut changed = Vec::new();
+            for (control, why) in why {
+                match known.remove(control.as_str()) {
+                    Some(known) if *known.message == *why => {}
+                    Some(known) => changed.push(Finding {
+                        message: why.into(),
+                        ..(**known).clone()
+                    }),
+                    None => changed.extend(to_be_redesigned(view, &control, why, now)),
+                }
+            }
+            changed.extend(known.into_values().map(|known| Finding {
+                satisfied: Some(now),
+                ..(**known).clone()
+            }));
+            changed
+        };
+        if changed(&self.view(), self.clock.now().latest).is_empty() {
+            return Ok(());
+        }
+        let found = self
+            .write(|view, draft| {
+                let found = changed(view, draft.time);
+                if found.is_empty() {
+                    return Ok((None, found));
+                }
+                let planned = with_findings(view, draft, found.clone(), "control redesign");
+                Ok((Some(planned), found))
+            })
+            .await?;
+        for finding in found.iter().filter(|finding| finding.satisfied.is_none()) {
+            tracing::warn!(control = %finding.subject, owner = %finding.owner, message = &*finding.message, "a control is to be redesigned");
+        }
+        Ok(())
+    }
+
     /// Ends findings whose control or subject is no more.
     async fn tidy(&self) -> Result<(), Refused> {
         let stale = |view: &View, finding: &Finding| {
             finding.satisfied.is_none()
                 && (!is_there(&finding.control, &finding.subject, &view.snapshot)
-                    || !runs_by_itself(&finding.control, &view.snapshot))
+                    || !(is_about_a_control(&finding.control)
+                        || runs_by_itself(&finding.control, &view.snapshot)))
         };
         let view = self.view();
         if !view.findings.values().any(|finding| stale(&view, finding)) {
@@ -329,9 +403,20 @@ pub(super) async fn scheduled(
         ..Timetable::default()
     };
     let mut again = true;
+    let mut looked = None;
     loop {
         let mut pause = LOOK;
         let now = registry.clock.now().latest;
+        // It takes a month to come about.
+        let sprawls = looked.is_none_or(|at| now - at >= HOUR);
+        if sprawls {
+            looked = Some(now);
+            if let Err(refused) = registry.sprawl().await {
+                tracing::error!(?refused, "it cannot be told which controls are to change");
+                looked = None;
+                pause = LATER;
+            }
+        }
         if again || timetable.next.values().any(|next| next.time <= now) {
             timetable.read(&registry.view());
             let ran = registry.rounds(&mut timetable).await;

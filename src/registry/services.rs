@@ -10,7 +10,8 @@ use crate::wire::v1::{
     finding_service_server::FindingServiceServer, fleet_service_server::FleetServiceServer,
     incident_service_server::IncidentServiceServer, ledger_service_server::LedgerServiceServer,
     notification_service_server::NotificationServiceServer,
-    object_service_server::ObjectServiceServer, revocation_service_server::RevocationServiceServer,
+    object_service_server::ObjectServiceServer, report_service_server::ReportServiceServer,
+    revocation_service_server::RevocationServiceServer,
     session_service_server::SessionServiceServer, sign_in_service_server::SignInServiceServer,
     sync_service_server::SyncServiceServer,
 };
@@ -27,7 +28,7 @@ use super::{
     publication::Publication,
     service::{
         ControlCalls, Exceptions, FindingCalls, Fleet, IncidentCalls, LedgerCalls,
-        NotificationCalls, ObjectCalls, Revocations, SessionCalls, SignInCalls, Sync,
+        NotificationCalls, ObjectCalls, ReportCalls, Revocations, SessionCalls, SignInCalls, Sync,
     },
     sign_in::Doors,
 };
@@ -68,6 +69,12 @@ pub(super) fn services(
             .as_ref()
             .map(|outward| outward.notifications.deliveries.clone()),
     };
+    let reports = ReportServiceServer::new(ReportCalls {
+        registry: Arc::clone(registry),
+        attendants: Arc::clone(&attendants),
+    })
+    .max_decoding_message_size(MAX_MESSAGE)
+    .max_encoding_message_size(MAX_APPLY);
     let fleet = Fleet {
         registry: Arc::clone(registry),
         attendants,
@@ -101,6 +108,7 @@ pub(super) fn services(
         .add_service(Guarded::new(findings, guests))
         .add_service(Guarded::new(incidents, guests))
         .add_service(Guarded::new(ledger, guests))
+        .add_service(Guarded::new(reports, guests))
         .add_service(Guarded::new(fleet, guests))
         .add_service(Guarded::new(sync, guests));
     let Some(Outward {

@@ -20,6 +20,7 @@ tonic::include_proto!("exeat.v1.IncidentService");
 tonic::include_proto!("exeat.v1.LedgerService");
 tonic::include_proto!("exeat.v1.NotificationService");
 tonic::include_proto!("exeat.v1.ObjectService");
+tonic::include_proto!("exeat.v1.ReportService");
 tonic::include_proto!("exeat.v1.RevocationService");
 tonic::include_proto!("exeat.v1.SessionService");
 tonic::include_proto!("exeat.v1.SignInService");

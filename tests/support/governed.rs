@@ -16,7 +16,7 @@ use exeat::{
         finding_service_client::FindingServiceClient, fleet_service_client::FleetServiceClient,
         incident_service_client::IncidentServiceClient,
         notification_service_client::NotificationServiceClient,
-        object_service_client::ObjectServiceClient,
+        object_service_client::ObjectServiceClient, report_service_client::ReportServiceClient,
         revocation_service_client::RevocationServiceClient,
         session_service_client::SessionServiceClient, sign_in_service_client::SignInServiceClient,
     },
@@ -242,6 +242,7 @@ pub struct Client {
     pub notifications: NotificationServiceClient<Connection>,
     pub sessions: SessionServiceClient<Connection>,
     pub sign_in: SignInServiceClient<Connection>,
+    pub reports: ReportServiceClient<Connection>,
 }
 
 impl Client {
@@ -260,6 +261,7 @@ impl Client {
             ),
             sessions: SessionServiceClient::with_interceptor(channel.clone(), token.clone()),
             sign_in: SignInServiceClient::with_interceptor(channel.clone(), token.clone()),
+            reports: ReportServiceClient::with_interceptor(channel.clone(), token.clone()),
             findings: FindingServiceClient::with_interceptor(channel, token),
         }
     }

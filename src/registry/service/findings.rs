@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     domain::{Case, ControlId, Disposition, ExceptionState, Finding, Invalid, Run, Timestamp},
     engine::rounds::{covering, disposition},
-    manifest::{FRAMEWORKS, severity_name},
+    manifest::FRAMEWORKS,
     registry::{
         core::{Error, Registry},
         coverage::coverage,
@@ -77,7 +77,7 @@ fn message(finding: &Finding, disposition: &Disposition) -> v1::Finding {
         },
         disposition: disposition.name().to_owned(),
         exception: exception.map_or(String::new(), ToString::to_string),
-        severity: severity_name(finding.severity).to_owned(),
+        severity: finding.severity.name().to_owned(),
         owner: finding.owner.to_string(),
         message: finding.message.to_string(),
         first_seen: Some(stamp(finding.first_seen)),

@@ -1,0 +1,263 @@
+//! `exeat report`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value as Json;
+
+use crate::wire::v1;
+
+use super::{
+    reach::{Registry, refused},
+    registry_args::Reach,
+    run::Exit,
+    screen::{BAD, BOLD, DIM, Screen, styled},
+};
+
+/// `exeat report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Only what reaches into this domain, or what is below it.
+    #[arg(long, value_name = "ID", default_value = "")]
+    domain: String,
+    /// Only controls that answer to this framework: `CSF_2_0`, `AI_RMF_1_0` or `OWASP_NHI_2025`.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    framework: String,
+    /// In which form.
+    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    output: Form,
+    /// Have the ledger hold the report's digest.
+    #[arg(long)]
+    record: bool,
+    /// Write it into a file.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// The form of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// For people.
+    Text,
+    /// Stable JSON.
+    Json,
+    /// OSCAL assessment results: what runs found.
+    OscalAr,
+    /// OSCAL plan of action and milestones: what is to be remedied.
+    OscalPoam,
+}
+
+pub(super) async fn report(args: Report, screen: &mut Screen) -> Result<Exit, Exit> {
+    let mut registry = Registry::connect(&args.reach).await?;
+    let format = match args.output {
+        Form::Text | Form::Json => v1::ReportFormat::Json,
+        Form::OscalAr => v1::ReportFormat::OscalAssessmentResults,
+        Form::OscalPoam => v1::ReportFormat::OscalPoam,
+    };
+    let request = v1::GetReportRequest {
+        format: format.into(),
+        domain: args.domain,
+        framework: args.framework,
+        record: args.record,
+    };
+    let answer = registry.reports.get_report(request).await;
+    let answer = answer.map_err(|status| refused(&status))?.into_inner();
+    let text = if args.output == Form::Text {
+        let report = serde_json::from_str(&answer.report);
+        let report = report.map_err(|error| Exit::Unexpected(format!("the report: {error}")))?;
+        lines(&report)
+    } else {
+        answer.report
+    };
+    match &args.out {
+        Some(path) => {
+            // The bytes that the digest is of.
+            std::fs::write(path, text)
+                .map_err(|error| Exit::Unexpected(format!("{}: {error}", path.display())))?;
+        }
+        None => screen.say(&text)?,
+    }
+    if args.record {
+        screen.hint(&format!(
+            "revision {} of the ledger holds its digest, {}",
+            answer.recorded_revision, answer.digest
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+/// `12 of 40 (30 %)`.
+fn part(part: &Json, of: &Json) -> String {
+    let number = |json: &Json| json.as_u64().unwrap_or_default();
+    let (part, of) = (number(part), number(of));
+    match part.saturating_mul(100).checked_div(of) {
+        Some(percent) => format!("{part} of {of} ({percent} %)"),
+        None => "none".into(),
+    }
+}
+
+fn counts(json: &Json) -> String {
+    let counts = json.as_object().into_iter().flatten();
+    let counts: Vec<_> = counts
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    if counts.is_empty() {
+        "none".into()
+    } else {
+        counts.join(", ")
+    }
+}
+
+/// A span in the largest unit that says something.
+fn took(json: &Json) -> String {
+    match json.as_u64() {
+        None => "-".into(),
+        Some(seconds @ 0..120) => format!("{seconds} s"),
+        Some(seconds @ 120..7_200) => format!("{} min", seconds / 60),
+        Some(seconds) => format!("{} h", seconds / 3_600),
+    }
+}
+
+/// Names that follow each other line by line.
+fn named(name: &str, text: &str) -> String {
+    format!("  {name:<22} {text}")
+}
+
+fn lines(report: &Json) -> String {
+    let at = |path: &str| report.pointer(path).unwrap_or(&Json::Null);
+    let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
+    let of = |json: &Json, name: &str| json.get(name).cloned().unwrap_or_default();
+    let list = |path: &str| at(path).as_array().cloned().unwrap_or_default();
+    let mut out = vec![styled(
+        BOLD,
+        &format!(
+            "Exceptions{}, at revision {} ({})",
+            match (at("/domain").as_str(), at("/framework").as_str()) {
+                (None, None) => String::new(),
+                (domain, framework) => {
+                    let about: Vec<_> = domain.into_iter().chain(framework).collect();
+                    format!(" of {}", about.join(", "))
+                }
+            },
+            at("/revision"),
+            text(at("/time"))
+        ),
+    )];
+    let mut say = |name: &str, text: String| out.push(named(name, &text));
+    say("where they stand", counts(at("/exceptions/standing")));
+    for (name, path) in [
+        ("in force, by tier", "activeByTier"),
+        ("by domain", "activeByDomain"),
+        ("by control", "activeByControl"),
+        ("by owner", "activeByOwner"),
+        ("by kind", "activeByType"),
+        ("by renewals", "activeByRenewals"),
+    ] {
+        say(name, counts(at(&format!("/exceptions/{path}"))));
+    }
+    let orphaned = list("/exceptions/orphaned");
+    let orphaned: Vec<_> = orphaned.iter().filter_map(Json::as_str).collect();
+    if !orphaned.is_empty() {
+        say("owner has left", styled(BAD, &orphaned.join(", ")));
+    }
+    let coverage = |name: &str| at(&format!("/coverage/{name}"));
+    say(
+        "over half of a year",
+        part(coverage("evergreen"), coverage("pairs")),
+    );
+    say(
+        "same words as another",
+        part(at("/justifications/alike"), at("/justifications/of")),
+    );
+    let approvals = |name: &str| at(&format!("/approvals/{name}"));
+    say(
+        "approvals",
+        format!(
+            "{} by {} persons; {} not shown before, {} within half a minute; concentration {}",
+            approvals("count"),
+            approvals("persons"),
+            approvals("unseen"),
+            approvals("hasty"),
+            approvals("concentration")
+        ),
+    );
+    let decided = at("/decisions").as_object().into_iter().flatten();
+    for (tier, decided) in decided {
+        say(
+            &format!("decided, {tier}"),
+            format!(
+                "{} by people (half within {}, 95 % within {}), {} automatically, {} lapsed",
+                of(decided, "byPeople"),
+                took(&of(decided, "medianSeconds")),
+                took(&of(decided, "p95Seconds")),
+                of(decided, "automatically"),
+                of(decided, "lapsed")
+            ),
+        );
+    }
+    let overrides = |name: &str| at(&format!("/overrides/{name}"));
+    say(
+        "overrides",
+        format!(
+            "{} within 30 days; {} owe something, {} of them overdue",
+            overrides("last30d"),
+            overrides("open"),
+            overrides("overdue")
+        ),
+    );
+    say(
+        "controls pass",
+        part(at("/compliance/passing"), at("/compliance/of")),
+    );
+    let findings = |name: &str| at(&format!("/findings/{name}"));
+    say(
+        "findings",
+        format!(
+            "{} not remedied, {} of them overdue; an exception covers {}, and is asked for {}",
+            findings("open"),
+            findings("overdue"),
+            part(findings("excepted"), findings("open")),
+            findings("requested")
+        ),
+    );
+    for framework in list("/frameworks") {
+        say(
+            &text(&of(&framework, "framework")),
+            format!(
+                "controls in force answer to {}",
+                part(&of(&framework, "answered"), &of(&framework, "of"))
+            ),
+        );
+    }
+    say(
+        "sidecars",
+        format!(
+            "{} connected, {} gone, {} objects not taken in",
+            at("/sidecars/connected"),
+            at("/sidecars/gone"),
+            at("/sidecars/nacks")
+        ),
+    );
+    let densities = list("/density");
+    if !densities.is_empty() {
+        let heads = format!("{:<18} {:>9}  OF", "CONTROL", "EXCEPTED");
+        out.push(styled(DIM, &heads));
+    }
+    for density in densities {
+        let why = of(&density, "redesign");
+        let why = why.as_str();
+        out.push(format!(
+            "{:<18} {:>9}  {}{}",
+            text(&of(&density, "control")),
+            of(&density, "excepted"),
+            of(&density, "applies"),
+            why.map_or(String::new(), |why| styled(
+                BAD,
+                &format!("  to be redesigned: {why}")
+            ))
+        ));
+    }
+    out.join("\n")
+}

@@ -1,0 +1,162 @@
+//! A report as it is written: stable JSON, whose digest the ledger may hold.
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::{
+    domain::{ExceptionId, Span, Timestamp},
+    engine::report::{About, Counts, Report},
+};
+
+use super::fingerprint::canonical;
+
+/// What stands beside a report.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// The log's revision that it was made from.
+    pub revision: u64,
+    /// The ledger as it was signed then or before.
+    pub checkpoint: Box<str>,
+    /// Of each framework, how many of its ids controls in force answer to, and how many there are.
+    pub frameworks: Vec<(Box<str>, usize, usize)>,
+    /// Sidecars that are connected, those that are gone, and objects that one could not take.
+    pub sidecars: (usize, usize, usize),
+}
+
+fn counts(counts: &Counts) -> Json {
+    let entries = counts
+        .iter()
+        .map(|(name, count)| (name.to_string(), (*count).into()));
+    Json::Object(entries.collect())
+}
+
+/// A share of a whole, to four digits; nothing of nothing.
+fn ratio(part: usize, of: usize) -> Json {
+    let float = |n: usize| u32::try_from(n).map_or(f64::from(u32::MAX), f64::from);
+    if of == 0 {
+        return Json::Null;
+    }
+    rounded(float(part) / float(of))
+}
+
+fn rounded(value: f64) -> Json {
+    ((value * 10_000.0).round() / 10_000.0).into()
+}
+
+fn seconds(span: Option<Span>) -> Json {
+    span.map_or(Json::Null, |span| (span.micros() / 1_000_000).into())
+}
+
+/// A report as canonical JSON.
+pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timestamp) -> String {
+    let Report {
+        standing,
+        by_tier,
+        by_domain,
+        by_control,
+        by_owner,
+        by_type,
+        densities,
+        shares,
+        pairs,
+        evergreen,
+        orphaned,
+        alike,
+        renewals,
+        decided,
+        votes,
+        overrides,
+        findings,
+        compliance,
+    } = report;
+    let densities = densities.iter().map(|(control, density, why)| {
+        json!({
+            "control": control.as_str(),
+            "applies": density.applies,
+            "excepted": density.excepted,
+            "density": ratio(density.excepted, density.applies),
+            "least30d": density.least,
+            "redesign": why,
+        })
+    });
+    let shares = shares.iter().map(|(control, subject, share)| {
+        json!({
+            "control": control.as_str(),
+            "subject": subject.as_str(),
+            "share365d": rounded(f64::from(*share) / 1_000.0),
+        })
+    });
+    let renewals = renewals
+        .iter()
+        .map(|(depth, count)| (depth.to_string(), (*count).into()));
+    let decided = decided.iter().map(|(tier, decided)| {
+        let all = decided.by_people + decided.automatically + decided.lapsed;
+        let decisions = json!({
+            "byPeople": decided.by_people,
+            "automatically": decided.automatically,
+            "lapsed": decided.lapsed,
+            "lapsedShare": ratio(decided.lapsed, all),
+            "medianSeconds": seconds(decided.median),
+            "p95Seconds": seconds(decided.p95),
+        });
+        (tier.name().to_owned(), decisions)
+    });
+    let frameworks = beside.frameworks.iter().map(
+        |(framework, answered, of)| json!({"framework": framework, "answered": answered, "of": of}),
+    );
+    let (connected, gone, nacks) = beside.sidecars;
+    let record = json!({
+        "apiVersion": "exeat/v1",
+        "kind": "Report",
+        "time": now.to_string(),
+        "revision": beside.revision,
+        "domain": about.domain.as_ref().map(crate::domain::DomainId::as_str),
+        "framework": about.framework,
+        "exceptions": {
+            "standing": counts(standing),
+            "activeByTier": counts(by_tier),
+            "activeByDomain": counts(by_domain),
+            "activeByControl": counts(by_control),
+            "activeByOwner": counts(by_owner),
+            "activeByType": counts(by_type),
+            "orphaned": orphaned.iter().map(ExceptionId::as_str).collect::<Vec<_>>(),
+            "activeByRenewals": Json::Object(renewals.collect::<Map<_, _>>()),
+        },
+        "density": densities.collect::<Json>(),
+        "coverage": {
+            "pairs": pairs,
+            "evergreen": evergreen,
+            "evergreenShare": ratio(*evergreen, *pairs),
+            "most": shares.collect::<Json>(),
+        },
+        "justifications": {"alike": alike.0, "of": alike.1, "share": ratio(alike.0, alike.1)},
+        "decisions": Json::Object(decided.collect::<Map<_, _>>()),
+        "approvals": {
+            "count": votes.approvals,
+            "unseen": votes.unseen,
+            "hasty": votes.hasty,
+            "rubberStampShare": ratio(votes.unseen + votes.hasty, votes.approvals),
+            "persons": votes.persons,
+            "concentration": rounded(votes.concentration),
+        },
+        "overrides": {"open": overrides.0, "overdue": overrides.1, "last30d": overrides.2},
+        "findings": {
+            "open": findings.open,
+            "excepted": findings.excepted,
+            "exceptedShare": ratio(findings.excepted, findings.open),
+            "requested": findings.asked,
+            "overdue": findings.overdue,
+            "bySeverity": counts(&findings.by_severity),
+        },
+        "compliance": {
+            "passing": compliance.0,
+            "of": compliance.1,
+            "share": ratio(compliance.0, compliance.1),
+        },
+        "frameworks": frameworks.collect::<Json>(),
+        "sidecars": {"connected": connected, "gone": gone, "nacks": nacks},
+        "checkpoint": beside.checkpoint,
+    });
+    let mut text = String::new();
+    canonical(&record, &mut text);
+    text
+}

@@ -1,0 +1,71 @@
+//! OSCAL documents against the JSON schemas that NIST publishes. Schemas that are missing fail;
+//! nothing is skipped.
+
+#[path = "support/cases.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod cases;
+
+#[path = "support/governed.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod governed;
+
+#[path = "support/reports.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod reports;
+
+use std::process::Command;
+
+use exeat::wire::v1::ReportFormat;
+use governed::seconds;
+use reports::{LATER, report, story};
+
+/// Of a story in which everything occurs, of one domain of it, and of what has become of it later.
+#[tokio::test]
+async fn r34_documents_validate_against_the_published_schemas() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = story().await;
+    let mut files = Vec::new();
+    for (at, domain) in ["", "team", ""].into_iter().enumerate() {
+        if at == 2 {
+            world.clock.advance(seconds(LATER));
+        }
+        for (format, name) in [
+            (ReportFormat::OscalAssessmentResults, "assessment-results"),
+            (ReportFormat::OscalPoam, "poam"),
+        ] {
+            let made = report(&mut world, format, |asks| asks.domain = domain.into());
+            let file = folder.path().join(format!("{at}.{name}.json"));
+            std::fs::write(&file, made.await.unwrap().report).unwrap();
+            files.push(file);
+        }
+    }
+    let mut vars = std::env::vars();
+    let python = vars.find(|(name, _)| name == "EXEAT_PYTHON");
+    let python = python.map_or("python3".to_owned(), |(_, value)| value);
+    let checked = Command::new(python)
+        .arg("tests/peers/oscal.py")
+        .args(files)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{said}");
+    assert!(said.contains("6 documents"), "{said}");
+}
