@@ -142,7 +142,7 @@ fn settings(folder: &Path, issuer: &str) {
         &sign_in,
         format!(
             "issuers:\n\
-             - name: corp\n  issuer: {issuer}\n  client_id: exeat\n  allow: [127.0.0.1]\n\
+             - name: corp\n  issuer: {issuer}\n  client_id: exeat\n  prefix: corp-\n  allow: [127.0.0.1]\n\
              \x20 roles: [{{group: security, role: approver}}, {{group: staff, role: viewer}}]\n\
              \x20 step_up: {{acr: [gold]}}\n\
              - name: other\n  issuer: {issuer}\n  client_id: exeat-with-a-secret\n  allow: [127.0.0.1]\n\
@@ -197,14 +197,17 @@ fn people_sign_in_with_a_real_provider() {
     // A public client; the provider says the name and the groups only when asked.
     let corp = ["--issuer", "corp"];
     let (code, said) = outside.login(&corp, &["bob"]);
-    assert!(code == 0 && said.contains("user:bob (approver)"), "{said}");
+    assert!(
+        code == 0 && said.contains("user:corp-bob (approver)"),
+        "{said}"
+    );
     let saved = outside.path("state/exeat/sessions");
     let file = fs::read_dir(&saved).unwrap().next().unwrap().unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let (_, said) = outside.run(&["whoami"]);
     assert!(
-        said.contains("user:bob (approver)") && said.contains("stepped up  no"),
+        said.contains("user:corp-bob (approver)") && said.contains("stepped up  no"),
         "{said}"
     );
     let (code, said) = outside.run(&["account", "list"]);
@@ -230,7 +233,7 @@ fn people_sign_in_with_a_real_provider() {
     // Who is in no group, and who is not let in there.
     let (code, said) = outside.login(&corp, &["eve"]);
     assert!(
-        code == 1 && said.contains("`user:eve` is in no group"),
+        code == 1 && said.contains("`user:corp-eve` is in no group"),
         "{said}"
     );
     let (code, said) = outside.login(&corp, &["nobody"]);
@@ -242,7 +245,7 @@ fn people_sign_in_with_a_real_provider() {
     drop(registry);
     let _registry = outside.registry();
     let (_, said) = outside.run(&["whoami"]);
-    assert!(said.contains("user:bob"), "{said}");
+    assert!(said.contains("user:corp-bob"), "{said}");
     let file = fs::read_to_string(file.path()).unwrap();
     let (code, said) = outside.run(&["logout"]);
     assert!(code == 0 && said.contains("signed out"), "{said}");

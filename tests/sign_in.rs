@@ -1,5 +1,5 @@
 //! People sign in: with a password of ours, and with an issuer. The issuer here is one that lies as
-//! told; a real one is in `tests/peers.rs`.
+//! told; a real one is in `tests/provider.rs`.
 
 #[path = "support/governed.rs"]
 #[allow(
@@ -319,15 +319,141 @@ async fn who_has_left_is_out_at_once() {
     let refused = myself(carol).await.unwrap_err();
     assert!(refused.message().contains("revoked"), "{refused}");
     assert!(enter(&mut nobody, "user:carol", PASSWORD).await.is_err());
-    // A token that was granted to them goes the same way.
-    world.admin.let_in("user:dave", v1::Role::Viewer, &[]).await;
+    // Who only ever signed in is shut out like everybody else, and their session does not wait.
     let expel = v1::ExpelRequest {
         identity: "user:dave".into(),
     };
     world.admin.fleet.expel(expel).await.unwrap();
     let refused = myself(dave).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let refused = enter(&mut nobody, "user:dave", PASSWORD).await.unwrap_err();
     assert!(refused.message().contains("shut out"), "{refused}");
-    assert!(enter(&mut nobody, "user:dave", PASSWORD).await.is_err());
+    let granted = world.admin.let_in("user:dave", v1::Role::Viewer, &[]).await;
+    assert!(myself(dave).await.is_err(), "what was ended stays so");
+    let mut dave = world.registry.client_with(&granted).await;
+    assert!(myself(&mut dave).await.is_ok());
+    // Who is taken out of the directory has left it.
+    account(&mut world.admin, "user:alice2", "viewer")
+        .await
+        .unwrap();
+    let token = enter(&mut nobody, "user:alice2", PASSWORD)
+        .await
+        .unwrap()
+        .token;
+    let mut alice = world.registry.client_with(&token).await;
+    assert!(myself(&mut alice).await.is_ok());
+    let inner =
+        "apiVersion: exeat/v1\nkind: Group\nid: inner\nmembers: [\"user:bob\", \"user:dave\"]\n";
+    world.admin.apply(inner).await.unwrap();
+    let request = v1::ApplyRequest {
+        files: governed::files(&people_without("alice2")),
+        prune: true,
+        ..v1::ApplyRequest::default()
+    };
+    world.admin.objects.apply(request).await.unwrap();
+    let refused = myself(&mut alice).await.unwrap_err();
+    assert!(refused.message().contains("no active person"), "{refused}");
+    assert!(enter(&mut nobody, "user:alice2", PASSWORD).await.is_err());
+}
+
+/// Everything of the world but one person.
+fn people_without(id: &str) -> String {
+    let all = cases::people()
+        + &governed::control("CT-RISKY", "risky", "true")
+        + &governed::control("CT-PLAIN", "plain", "false")
+        + &cases::agent("agent");
+    let others = all
+        .split("---\n")
+        .filter(|one| !one.contains(&format!("id: user:{id}\n")));
+    let others: Vec<_> = others.collect();
+    others
+        .join("---\n")
+        .replace(&format!("\"user:{id}\", "), "")
+}
+
+/// One approver shuts nobody out of the registry for good, and nobody does that to themselves.
+#[tokio::test]
+async fn people_are_revoked_by_administrators_alone() {
+    let mut world = World::start().await;
+    let mut bob = world.as_who("user:bob").await;
+    let revoke = |who: &str| v1::RevokeRequest {
+        target: Some(v1::Target {
+            target: Some(v1::target::Target::Principal(who.into())),
+        }),
+        ..v1::RevokeRequest::default()
+    };
+    for who in ["user:admin", "user:carol"] {
+        let refused = bob.revocations.revoke(revoke(who)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{who}");
+    }
+    bob.revocations.revoke(revoke("agent:a")).await.unwrap();
+    let refused = world
+        .admin
+        .revocations
+        .revoke(revoke("user:admin"))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let remove = v1::RemoveAccountRequest {
+        identity: "user:admin".into(),
+    };
+    let refused = world
+        .admin
+        .sessions
+        .remove_account(remove)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+}
+
+/// What the settings would not let in today is not in any more.
+#[tokio::test]
+async fn sessions_end_with_the_settings_that_allowed_them_and_are_in_no_copy() {
+    let mut world = World::start().await;
+    account(&mut world.admin, "user:bob", "viewer")
+        .await
+        .unwrap();
+    let mut nobody = world.registry.client_with("").await;
+    let token = enter(&mut nobody, "user:bob", PASSWORD)
+        .await
+        .unwrap()
+        .token;
+    let data = world.scratch.path().join("r");
+    let copy = world.scratch.path().join("copy");
+    exeat::registry::backup(&data, &copy).await.unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&copy.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let sessions = exeat::registry::Sqlite::open_file(&copy)
+        .await
+        .unwrap()
+        .people();
+    assert_eq!(sessions.sessions().await.unwrap(), []);
+    assert_eq!(sessions.accounts().await.unwrap().len(), 1);
+    world.registry.process.stop().await;
+    world.clock.advance(seconds(2 * HOUR));
+    let file = world.scratch.path().join("sign_in.yaml");
+    let path = file.display().to_string();
+    for (settings, lives) in [
+        ("session_lasts: 3h\n", true),
+        ("session_lasts: 2h\n", false),
+        (
+            "passwords: false\nissuers: [{name: a, issuer: https://a.example, client_id: x, role: viewer}]\n",
+            false,
+        ),
+    ] {
+        std::fs::write(&file, settings).unwrap();
+        let mut registry = Registry::start_at(
+            &data,
+            world.clock.clone(),
+            "127.0.0.1:0",
+            &[("sign_in", &path)],
+        )
+        .await
+        .unwrap();
+        let mut bob = registry.client_with(&token).await;
+        assert_eq!(myself(&mut bob).await.is_ok(), lives, "{settings}");
+        registry.process.stop().await;
+    }
 }
 
 /// How people sign in with an issuer that is told what to say.
@@ -476,6 +602,24 @@ async fn a_token_counts_for_the_attempt_it_was_made_for() {
         let refused = door.finish(&verifier, &begun.nonce).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
     }
+    // What is within is nobody's business outside.
+    let away = json!({
+        "issuer": door.issuer.name(), "jwks_uri": door.issuer.at("/keys"),
+        "authorization_endpoint": door.issuer.at("/auth"), "token_endpoint": "https://10.0.0.5/token",
+    });
+    let page = "/.well-known/openid-configuration";
+    door.issuer.pages.page(page, &away.to_string());
+    door.world.clock.advance(seconds(2 * HOUR));
+    let (other, begun_later) = door.begin(false).await;
+    let refused = door.finish(&other, &begun_later.nonce).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(!refused.message().contains("10.0.0.5"), "{refused}");
+    let document = away
+        .to_string()
+        .replace("https://10.0.0.5/token", &door.issuer.at("/token"));
+    door.issuer.pages.page(page, &document);
+    door.world.clock.advance(seconds(2 * HOUR));
+    let (verifier, begun) = door.begin(false).await;
     for answer in ["{}", "<html>", r#"{"error": "invalid_grant"}"#] {
         door.issuer.pages.page("/token", answer);
         let refused = door.finish(&verifier, &begun.nonce).await.unwrap_err();
@@ -553,6 +697,42 @@ async fn an_attempt_is_whose_it_was_and_for_ten_minutes() {
         let refused = refused.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
         assert!(refused.message().contains(field), "{refused}");
+    }
+}
+
+/// With several issuers a code of one could be brought to another, unless it is said whose it is.
+#[tokio::test]
+async fn issuers_that_say_not_who_they_are_have_a_path_of_their_own() {
+    let (one, other) = (Issuer::start().await, Issuer::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sign_in.yaml");
+    let path = file.display().to_string();
+    let begins = |issuer: &str, back: &str| v1::BeginSignInRequest {
+        issuer: issuer.into(),
+        redirect_uri: format!("http://127.0.0.1:4711{back}"),
+        code_challenge: challenge(&unguessable().unwrap()).unwrap(),
+        state: unguessable().unwrap(),
+        step_up: false,
+    };
+    for (paths, right) in [
+        (["/callback", "/callback"], false),
+        (["/callback", "/other"], true),
+    ] {
+        let issuers = [(&one, "a"), (&other, "b")].map(|(issuer, name)| {
+            let path = if name == "a" { paths[0] } else { paths[1] };
+            format!("- {{name: {name}, issuer: \"{}\", client_id: x, role: viewer, prefix: {name}-, redirect_path: {path}, allow: [127.0.0.1]}}\n", issuer.name())
+        });
+        std::fs::write(&file, format!("issuers:\n{}", issuers.concat())).unwrap();
+        let world = World::start_with(&[("sign_in", &path)]).await;
+        let mut nobody = world.registry.client_with("").await;
+        let begun = nobody.sign_in.begin_sign_in(begins("b", paths[1])).await;
+        assert_eq!(begun.is_ok(), right, "{begun:?}");
+        let refused = nobody
+            .sign_in
+            .begin_sign_in(begins("b", "/else"))
+            .await
+            .unwrap_err();
+        assert!(refused.message().contains(paths[1]), "{refused}");
     }
 }
 
@@ -641,6 +821,34 @@ async fn groups_say_what_somebody_may_do() {
             }
         }
     }
+    // Who cannot be asked for the groups says nothing of them: nobody gets what everybody else has.
+    let mut door = Door::open("  role: viewer\n").await;
+    let document = json!({
+        "issuer": door.issuer.name(), "jwks_uri": door.issuer.at("/keys"),
+        "authorization_endpoint": door.issuer.at("/auth"), "token_endpoint": door.issuer.at("/token"),
+        "userinfo_endpoint": door.issuer.at("/me"),
+    });
+    let page = "/.well-known/openid-configuration";
+    door.issuer.pages.page(page, &document.to_string());
+    let (verifier, begun) = door.begin(false).await;
+    let mut claims = door.claims(&begun.nonce);
+    claims.as_object_mut().unwrap().remove("groups");
+    let token = door.issuer.token("a", "JWT", &claims);
+    let answer = json!({"id_token": token, "access_token": "more"});
+    door.issuer.pages.page("/token", &answer.to_string());
+    door.issuer.pages.always("503 Service Unavailable\r\n");
+    let refused = door.finish(&verifier, &begun.nonce).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let said = json!({"sub": "1", "groups": ["security"]}).to_string();
+    door.issuer.pages.page("/me", &said);
+    let session = door
+        .finish(&verifier, &begun.nonce)
+        .await
+        .unwrap()
+        .session
+        .unwrap();
+    assert_eq!(session.role, "approver");
+
     let mut door = Door::open("  role: viewer\n  name_claim: email\n  prefix: corp-\n").await;
     let mail = |verified: Json| {
         move |claims: &mut Json| {

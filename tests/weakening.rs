@@ -315,6 +315,68 @@ async fn two_persons_in_two_roles_decide_and_whoever_proposed_is_neither() {
     assert!(late.message().contains("is APPLIED"), "{}", late.message());
 }
 
+/// R42: what weakens a control needs what a HIGH exception needs, a step-up too where it asks for one;
+/// and who agreed without one counts no more once it does.
+#[test]
+fn r42_a_step_up_is_needed_where_high_asks_for_one() {
+    use exeat::{
+        domain::Assurance,
+        engine::proposals::{decided, wanted},
+    };
+    let world = |asks: &str| {
+        let people = cases::people().replace(
+            "approver_groups: {control_owner: owners, risk_officer: risk}\n",
+            &format!("approver_groups: {{control_owner: owners, risk_officer: risk}}\n{asks}"),
+        );
+        let text = people + &full();
+        let bundle = exeat::manifest::Bundle::read_files([("a.yaml".to_owned(), text)]).unwrap();
+        bundle.snapshot(1).unwrap()
+    };
+    let strict = world("tier_policy_overrides: {HIGH: {step_up: true}}\n");
+    let lax = world("");
+    let at = governed::noon();
+    let who = |name: &str| exeat::domain::Principal::parse(name).unwrap();
+    let id = exeat::domain::ControlId::parse("CT-FULL").unwrap();
+    let base = lax.control(&id).unwrap().revision;
+    let proposal = exeat::domain::Proposal {
+        id: "CP-1".into(),
+        control: id,
+        base,
+        manifest: None,
+        weakens: "removed".into(),
+        reason: "something else denies it".into(),
+        proposer: who("user:alice"),
+        created: at,
+        digest: exeat::domain::Digest::parse("sha256:0").unwrap(),
+        voices: vec![],
+        state: exeat::domain::ProposalState::Pending,
+        since: at,
+    };
+    let assured = |stepped_up| Assurance {
+        said: "corp: acr gold".into(),
+        stepped_up,
+    };
+    let comment = "compared both of them";
+    let weak = assured(false);
+    let strong = assured(true);
+    let bob = who("user:bob");
+    for said in [None, Some(&weak)] {
+        let refused = decided(&proposal, &bob, true, (comment, said), &strict, at);
+        assert!(
+            format!("{refused:?}").contains("exeat login --step-up"),
+            "{refused:?}"
+        );
+        assert!(decided(&proposal, &bob, false, (comment, said), &strict, at).is_ok());
+    }
+    let one = decided(&proposal, &bob, true, (comment, Some(&strong)), &strict, at).unwrap();
+    assert_eq!(wanted(&one, &strict).len(), 1);
+    let before = decided(&proposal, &bob, true, (comment, None), &lax, at).unwrap();
+    assert_eq!(
+        (wanted(&before, &lax).len(), wanted(&before, &strict).len()),
+        (1, 2)
+    );
+}
+
 #[tokio::test]
 async fn a_proposal_ends_with_one_no_its_time_and_its_control() {
     let mut world = World::start().await;

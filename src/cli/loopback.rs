@@ -34,8 +34,8 @@ impl Loopback {
     }
 
     /// Where browsers come back to.
-    pub(super) fn address(&self) -> String {
-        format!("http://127.0.0.1:{}/callback", self.port)
+    pub(super) fn address(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
     }
 
     /// Waits until a browser asks for something that `take` takes. A browser also opens connections

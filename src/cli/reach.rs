@@ -10,7 +10,7 @@ use tonic::{
 };
 
 use crate::{
-    config::{default_data, environment},
+    config::{default_data, environment, is_local},
     wire::v1::{
         control_service_client::ControlServiceClient,
         exception_service_client::ExceptionServiceClient,
@@ -101,6 +101,13 @@ impl Registry {
 /// A connection to the registry at `address`, from nobody in particular.
 pub(super) async fn channel(address: &str, ca: Option<&Path>) -> Result<Channel, Exit> {
     let scheme = if ca.is_some() { "https" } else { "http" };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    // What is said, passwords and tokens too, is said before anybody could object.
+    if ca.is_none() && !is_local(host) {
+        return Err(Exit::Usage(format!(
+            "{host} is not this machine, and beyond it TLS is spoken: say whose certificate it has with --registry-ca"
+        )));
+    }
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
         .map_err(|error| Exit::Usage(format!("--registry: {error}")))?;
     if let Some(ca) = ca {

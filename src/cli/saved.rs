@@ -34,12 +34,12 @@ pub(super) fn session(registry: &str) -> Option<String> {
     Some(token.trim().to_owned())
 }
 
-/// Saves what is shown to a registry; tells where.
+/// Saves what is shown to a registry.
 ///
 /// # Errors
 ///
 /// A folder that cannot be written.
-pub(super) fn save(registry: &str, token: &str) -> Result<PathBuf, Exit> {
+pub(super) fn save(registry: &str, token: &str) -> Result<(), Exit> {
     let path = file(registry);
     let folder = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new()
@@ -47,8 +47,7 @@ pub(super) fn save(registry: &str, token: &str) -> Result<PathBuf, Exit> {
         .mode(0o700)
         .create(folder)
         .and_then(|()| write_secret(&path, token.as_bytes()))
-        .map_err(|error| wrong(&path, &error))?;
-    Ok(path)
+        .map_err(|error| wrong(&path, &error))
 }
 
 /// Forgets what is shown to a registry.

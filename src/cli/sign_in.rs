@@ -12,8 +12,9 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     config::environment,
+    runtime::http::callable,
     wire::{
-        oauth::{came_back, challenge, unguessable},
+        oauth::{Waits, came_back, challenge, unguessable},
         v1::{self, sign_in_service_client::SignInServiceClient},
     },
 };
@@ -148,22 +149,25 @@ async fn with_password(
 async fn issuer(
     client: &mut SignInServiceClient<Channel>,
     named: Option<&str>,
-) -> Result<String, Exit> {
-    if let Some(name) = named {
-        return Ok(name.to_owned());
-    }
+) -> Result<v1::SignInIssuer, Exit> {
     let ways = client.list_ways(v1::ListWaysRequest {}).await;
-    let ways = ways.map_err(|status| refused(&status))?.into_inner();
-    let known: Vec<_> = ways.issuers.iter().map(|issuer| &*issuer.name).collect();
-    match (known.as_slice(), ways.passwords) {
-        ([only], _) => Ok((*only).to_owned()),
-        ([], true) => Err(Exit::Usage(
+    let v1::ListWaysResponse {
+        mut issuers,
+        passwords,
+    } = ways.map_err(|status| refused(&status))?.into_inner();
+    let known: Vec<_> = issuers.iter().map(|issuer| issuer.name.clone()).collect();
+    if let Some(name) = named {
+        issuers.retain(|issuer| issuer.name == name);
+    }
+    match (issuers.pop(), issuers.is_empty(), named) {
+        (Some(only), true, _) => Ok(only),
+        (None, _, None) if passwords => Err(Exit::Usage(
             "people sign in with a password here: `exeat login --user NAME`".into(),
         )),
-        ([], false) => Err(Exit::Usage(
+        (None, _, None) => Err(Exit::Usage(
             "nobody can sign in here yet: make an account with `exeat account add NAME --role ROLE`, or set `sign_in` of the registry".into(),
         )),
-        (known, _) => Err(Exit::Usage(format!(
+        (_, _, _) => Err(Exit::Usage(format!(
             "say with whom: `exeat login --issuer NAME`, one of {}",
             known.join(", ")
         ))),
@@ -179,11 +183,11 @@ async fn with_issuer(
     let page = Loopback::bind()
         .await
         .map_err(|error| Exit::Unexpected(format!("no port of this machine: {error}")))?;
-    let redirect_uri = page.address();
+    let redirect_uri = page.address(&issuer.redirect_path);
     let code_verifier = unguessable().map_err(Exit::Unexpected)?;
     let state = unguessable().map_err(Exit::Unexpected)?;
     let request = v1::BeginSignInRequest {
-        issuer,
+        issuer: issuer.name,
         redirect_uri: redirect_uri.clone(),
         code_challenge: challenge(&code_verifier).map_err(|why| Exit::Unexpected(why.into()))?,
         state: state.clone(),
@@ -191,13 +195,22 @@ async fn with_issuer(
     };
     let begun = client.begin_sign_in(request).await;
     let begun = begun.map_err(|status| refused(&status))?.into_inner();
-    if args.no_browser || !opened(&begun.authorization_url) {
+    // Nothing but a page is opened, whatever the registry was told.
+    let url = &begun.authorization_url;
+    callable(url).map_err(|why| Exit::Unexpected(format!("where people sign in {why}")))?;
+    if args.no_browser || !opened(url) {
         screen.hint("open this address in a browser of this machine:");
     } else {
         screen.hint("a browser was opened; if it was not, open this address:");
     }
     screen.say(&begun.authorization_url)?;
-    let waited = timeout(WITHIN, page.wait(|target| came_back(target, &state))).await;
+    let waits = Waits {
+        path: &issuer.redirect_path,
+        state: &state,
+        issuer: &begun.issuer_url,
+        says_issuer: begun.says_issuer,
+    };
+    let waited = timeout(WITHIN, page.wait(|target| came_back(target, waits))).await;
     let code = waited
         .map_err(|_| Exit::Unreachable("nobody signed in within ten minutes".into()))??
         .map_err(|why| Exit::Unexpected(format!("{} let nobody in: {why}", begun.issuer)))?;

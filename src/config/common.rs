@@ -112,7 +112,7 @@ pub(super) fn beyond_loopback(listen: Option<SocketAddr>, tls: Option<&Tls>, wro
 }
 
 /// Whether a host is this machine.
-pub(super) fn is_local(host: &str) -> bool {
+pub fn is_local(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -8,7 +8,7 @@ mod sign_in;
 mod source;
 mod webhooks;
 
-pub use common::{LogFormat, Tls, state_folder};
+pub use common::{LogFormat, Tls, is_local, state_folder};
 pub use load::{Setting, Settings, Wrong, environment};
 pub use registry::{RegistryProcess, default_data};
 pub use sidecar::{Identity, Origin, Registry, Sidecar, default_socket};

@@ -43,13 +43,17 @@ pub struct SignInIssuer {
     pub client_id: String,
     /// A file with our secret there, of a client that has one.
     pub client_secret_file: Option<String>,
+    /// The path of the address on this machine that browsers come back to, as it is registered there.
+    #[serde(default = "callback")]
+    pub redirect_path: String,
     /// What is asked for beside `openid`.
     #[serde(default = "profile")]
     pub scopes: Vec<String>,
     /// The claim with somebody's name: they are `user:NAME` here.
     #[serde(default = "preferred_username")]
     pub name_claim: String,
-    /// Before the name, so that nobody is taken for somebody of another issuer.
+    /// Before the name, so that nobody is taken for somebody of another issuer; with several
+    /// issuers none may begin as another one does.
     #[serde(default)]
     pub prefix: String,
     /// The claim with somebody's groups.
@@ -102,6 +106,10 @@ fn a_quarter() -> String {
 
 fn yes() -> bool {
     true
+}
+
+fn callback() -> String {
+    "/callback".into()
 }
 
 fn profile() -> Vec<String> {

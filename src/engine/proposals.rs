@@ -25,18 +25,27 @@ pub fn settled(proposal: &Proposal, snapshot: &Snapshot, now: Timestamp) -> Opti
     (!same).then(|| "is about a control that has changed since; propose it anew".into())
 }
 
+/// Whether whoever agrees has to have signed in with a step-up: what weakens a control needs what an
+/// exception of tier HIGH needs (R42).
+fn asks_step_up(snapshot: &Snapshot) -> bool {
+    let domains = Deciders::domains(snapshot);
+    snapshot.rules(Tier::High, &domains).approval.step_up
+}
+
 /// The roles in which nobody who still may has agreed.
 pub fn wanted(proposal: &Proposal, snapshot: &Snapshot) -> Vec<ApproverRole> {
     let Some(deciders) = Deciders::of(snapshot, &proposal.control) else {
         return ROLES.to_vec();
     };
+    let asks = asks_step_up(snapshot);
     let directory = snapshot.directory();
     let proposer = directory.person(&proposal.proposer);
     let mut persons = Vec::new();
     let mut open = ROLES.to_vec();
     for voice in proposal.voices.iter().filter(|voice| voice.approves) {
         let person = directory.person(&voice.approver);
-        let may = deciders.roles(&voice.approver).contains(&voice.role);
+        let strong = voice.assurance.as_ref().is_some_and(|said| said.stepped_up);
+        let may = deciders.roles(&voice.approver).contains(&voice.role) && (strong || !asks);
         if may && person != proposer && !persons.contains(&person) {
             persons.push(person);
             open.retain(|role| *role != voice.role);
@@ -93,13 +102,8 @@ pub fn decided(
             "`{who}` has decided already; one person counts once"
         )));
     }
-    // What weakens a control needs what an exception of tier HIGH needs (R42).
-    let asks = snapshot
-        .rules(Tier::High, &Deciders::domains(snapshot))
-        .approval
-        .step_up;
     let has = assurance.is_some_and(|assurance| assurance.stepped_up);
-    if approves && asks && !has {
+    if approves && asks_step_up(snapshot) && !has {
         return Err(Stands::Settled(
             "whoever approves this signs in with a step-up: `exeat login --step-up`, then approve again".into(),
         ));

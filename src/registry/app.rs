@@ -358,7 +358,12 @@ pub async fn init(
     let sidecar = let_in(&authority, &store, "local", "*", &tls).await?;
     if let Some(account) = &account {
         let made = store.people().put(account).await;
-        made.map_err(core::Error::Store)?;
+        if !made.map_err(core::Error::Store)? {
+            return Err(Error::Data(format!(
+                "`{}` signs in with an issuer",
+                account.identity
+            )));
+        }
     }
     let pin = opened.pin().to_string();
     store.close().await;

@@ -18,7 +18,7 @@ use tonic::{
 use tower::Service;
 
 use crate::{
-    domain::{Assurance, Principal, Target, Timestamp},
+    domain::{Assurance, Kind, Name, Principal, Target, Timestamp},
     wire::{Fault, identity::spiffe_id, signed::sha256},
 };
 
@@ -143,6 +143,12 @@ impl Guests {
         (caller.role == Role::Sidecar).then(|| Arc::clone(&caller.scope))
     }
 
+    /// Whether somebody is known by a token or a certificate.
+    pub(super) fn is_granted(&self, identity: &str) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.names.contains_key(identity)
+    }
+
     /// Whether whoever is called so may come in at all: whoever was shut out or revoked may not, nor
     /// who is with us no more.
     ///
@@ -158,8 +164,14 @@ impl Guests {
         let Ok(who) = Principal::parse(identity) else {
             return Ok(());
         };
-        let snapshot = &self.registry.view().snapshot;
-        if snapshot.directory().has_left(&who) {
+        let view = self.registry.view();
+        let snapshot = &view.snapshot;
+        // Also who was taken out of the directory; who never was in it has not left.
+        let gone = view
+            .objects
+            .get(&Name::new(Kind::Person, identity))
+            .is_some_and(|person| person.manifest.is_none());
+        if gone || snapshot.directory().has_left(&who) {
             return Err(format!("`{identity}` is no active person of the directory"));
         }
         if snapshot.removed().revokes(&Target::Principal(who)) {

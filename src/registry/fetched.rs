@@ -17,7 +17,7 @@ const PAUSE: Span = Span::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Fetched<T> {
     kept: Mutex<Kept<T>>,
-    /// Held by whoever fetches: the others wait for what it brings.
+    /// Held by whoever fetches: the others wait for what it brings only where they have nothing.
     turn: Turn<()>,
 }
 
@@ -73,7 +73,14 @@ impl<T> Fetched<T> {
         whose: &str,
         fetch: impl Future<Output = Result<T, String>> + Send,
     ) -> Option<Arc<T>> {
-        let _turn = self.turn.lock().await;
+        let _turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            // Somebody is about it: what is kept does until they are done.
+            Err(_) => match self.within(KEPT, clock.elapsed()) {
+                Some(value) => return Some(value),
+                None => self.turn.lock().await,
+            },
+        };
         let now = clock.elapsed();
         let tried = self.kept().tried;
         if tried.is_some_and(|at| now.saturating_sub(at) < PAUSE) {

@@ -131,18 +131,25 @@ impl Issuer {
         endpoint: &str,
         form: String,
         authorization: Option<&str>,
-    ) -> Result<Tokens, String> {
-        let mut request = Request::post(callable(endpoint)?)
+    ) -> Result<Tokens, NotTaken> {
+        // What is within is nobody's business outside: the reason is for the log.
+        let away = |why: String| {
+            tracing::warn!(issuer = &*self.name, why, "cannot be asked");
+            NotTaken::Unavailable
+        };
+        let mut request = Request::post(callable(endpoint).map_err(away)?)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(header::ACCEPT, "application/json");
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let request = request
-            .body(form.into())
-            .map_err(|error| error.to_string())?;
-        let answer = Box::pin(self.caller.send(request)).await?;
-        tokens(answer.body())
+        let request = request.body(form.into());
+        let request = request.map_err(|error| away(error.to_string()))?;
+        let answer = Box::pin(self.caller.send(request)).await.map_err(away)?;
+        if answer.status().is_server_error() {
+            return Err(away(answer.status().to_string()));
+        }
+        tokens(answer.body()).map_err(NotTaken::Wrong)
     }
 
     async fn get(&self, at: Uri) -> Result<Bytes, String> {

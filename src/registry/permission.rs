@@ -1,7 +1,7 @@
 //! What a caller may do beyond what their role says of calls: it depends on what is asked.
 
 use crate::{
-    domain::{Act, Edit, Kind, Name, Target},
+    domain::{Act, Edit, Kind, Name, PrincipalKind, Target},
     manifest::differs,
 };
 
@@ -105,6 +105,19 @@ pub(super) fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Resu
         | Target::Domain(_)
         | Target::Principal(_) => false,
     };
+    if let Target::Principal(who) = &takes.target {
+        if who.as_str() == &*caller.identity {
+            return Err(Refused::Precondition("nobody revokes themselves".into()));
+        }
+        // It shuts them out of the registry for good, and nobody is to do that to its
+        // administrators but one of them.
+        if who.kind() == PrincipalKind::Human && caller.role != Role::Admin {
+            return Err(Refused::Forbidden(format!(
+                "revoking a person needs role admin, and `{}` has role {}",
+                caller.identity, caller.role
+            )));
+        }
+    }
     match caller.role {
         // A thaw gives authority back.
         Role::Admin => Ok(()),

@@ -29,6 +29,8 @@ pub struct Discovered {
     pub token: Option<String>,
     /// Where more is said of who signed in than the token says.
     pub userinfo: Option<String>,
+    /// Whether browsers come back with who sent them (RFC 9207).
+    pub says_issuer: bool,
 }
 
 impl Discovered {
@@ -51,6 +53,8 @@ impl Discovered {
             authorization: said("authorization_endpoint"),
             token: said("token_endpoint"),
             userinfo: said("userinfo_endpoint"),
+            says_issuer: document.get("authorization_response_iss_parameter_supported")
+                == Some(&Json::Bool(true)),
         })
     }
 }
@@ -149,8 +153,8 @@ pub fn is_challenge(text: &str) -> bool {
 }
 
 /// Whether a browser may be sent back there: to a program on its own machine (RFC 8252 §7.3), by
-/// address, since a name may be somebody else's.
-pub fn comes_back_here(redirect_uri: &str) -> bool {
+/// address, since a name may be somebody else's; and by one path.
+pub fn comes_back_here(redirect_uri: &str, path: &str) -> bool {
     let Ok(uri) = redirect_uri.parse::<Uri>() else {
         return false;
     };
@@ -160,7 +164,8 @@ pub fn comes_back_here(redirect_uri: &str) -> bool {
     let plain = uri
         .authority()
         .is_some_and(|all| !all.as_str().contains('@'));
-    uri.scheme_str() == Some("http") && local && plain && !redirect_uri.contains('#')
+    let path = uri.path() == path && uri.query().is_none();
+    uri.scheme_str() == Some("http") && local && plain && path && !redirect_uri.contains('#')
 }
 
 /// What is asked of an issuer.
@@ -203,17 +208,43 @@ pub fn authorization_url(endpoint: &str, attempt: Attempt<'_>, asks: Asks<'_>) -
     format!("{endpoint}{joined}{}", query.finish())
 }
 
-/// The code that a browser came back with, if that is what `target` says and it is of the attempt
-/// with `state`; or why the issuer let nobody in.
-pub fn came_back(target: &str, state: &str) -> Option<Result<String, String>> {
+/// What somebody waits for whose browser is at an issuer's.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits<'a> {
+    /// The path that it comes back to.
+    pub path: &'a str,
+    /// What it comes back with.
+    pub state: &'a str,
+    /// Who sends it back.
+    pub issuer: &'a str,
+    /// Whether the issuer says so itself.
+    pub says_issuer: bool,
+}
+
+/// The code that a browser came back with, if that is what `target` says and it is what is waited
+/// for; or why nobody is let in.
+pub fn came_back(target: &str, waits: Waits<'_>) -> Option<Result<String, String>> {
     let (path, query) = target.split_once('?')?;
     let said = |name: &str| {
         let mut pairs = form_urlencoded::parse(query.as_bytes());
         let found = pairs.find(|(known, _)| known == name);
         found.map(|(_, value)| value.into_owned())
     };
-    if path != "/callback" || said("state").as_deref() != Some(state) {
+    if path != waits.path || said("state").as_deref() != Some(waits.state) {
         return None;
+    }
+    // A code of another issuer is brought to nobody (RFC 9207 §2.4).
+    match said("iss") {
+        Some(issuer) if issuer != waits.issuer => {
+            return Some(Err(format!(
+                "{issuer} sent the browser back, and not {}",
+                waits.issuer
+            )));
+        }
+        None if waits.says_issuer => {
+            return Some(Err("it is not said who sent the browser back".into()));
+        }
+        Some(_) | None => {}
     }
     match (said("code"), said("error")) {
         (Some(code), None) => Some(Ok(code)),
@@ -357,24 +388,27 @@ mod tests {
     fn browsers_come_back_to_this_machine_alone() {
         for right in [
             "http://127.0.0.1:4711/callback",
-            "http://[::1]:80/",
-            "http://127.0.0.1/",
+            "http://[::1]:80/callback",
+            "http://127.0.0.1/callback",
         ] {
-            assert!(comes_back_here(right), "{right}");
+            assert!(comes_back_here(right, "/callback"), "{right}");
         }
         for wrong in [
-            "https://127.0.0.1/",
-            "http://localhost:80/",
-            "http://example.com/",
-            "http://127.0.0.1.example.com/",
-            "http://127.0.0.1@example.com/",
-            "http://example.com@127.0.0.1/",
-            "http://127.0.0.1/#x",
+            "https://127.0.0.1/callback",
+            "http://localhost:80/callback",
+            "http://example.com/callback",
+            "http://127.0.0.1.example.com/callback",
+            "http://127.0.0.1@example.com/callback",
+            "http://example.com@127.0.0.1/callback",
+            "http://127.0.0.1/callback#x",
+            "http://127.0.0.1/callback?x=1",
+            "http://127.0.0.1/",
+            "http://127.0.0.1/callback/other",
             "/callback",
             "",
             "x y",
         ] {
-            assert!(!comes_back_here(wrong), "{wrong}");
+            assert!(!comes_back_here(wrong, "/callback"), "{wrong}");
         }
     }
 
@@ -413,7 +447,13 @@ mod tests {
             "grant_type=authorization_code&client_id=exeat&code=c%2F1&redirect_uri=http%3A%2F%2F127.0.0.1%3A9%2F&code_verifier=v"
         );
         assert_eq!(basic("a:b", "c d"), "Basic YSUzQWI6Yytk");
-        let back = |target: &str| came_back(target, "s");
+        let waits = Waits {
+            path: "/callback",
+            state: "s",
+            issuer: "https://idp",
+            says_issuer: false,
+        };
+        let back = |target: &str| came_back(target, waits);
         assert_eq!(back("/callback?code=a%2Fb&state=s"), Some(Ok("a/b".into())));
         let refused = "/callback?error=access_denied&error_description=not+today&state=s";
         assert_eq!(back(refused), Some(Err("access_denied: not today".into())));
@@ -426,6 +466,21 @@ mod tests {
         ] {
             assert_eq!(back(other), None, "{other}");
         }
+        // A code that another issuer was made to send here.
+        let mixed = "/callback?code=a&state=s&iss=https%3A%2F%2Felse";
+        assert!(back(mixed).unwrap().is_err());
+        let right = "/callback?code=a&state=s&iss=https%3A%2F%2Fidp";
+        assert_eq!(back(right), Some(Ok("a".into())));
+        let says = Waits {
+            says_issuer: true,
+            ..waits
+        };
+        assert!(
+            came_back("/callback?code=a&state=s", says)
+                .unwrap()
+                .is_err()
+        );
+        assert_eq!(came_back(right, says), Some(Ok("a".into())));
         let taken = tokens(br#"{"id_token": "x.y.z", "access_token": "a"}"#).unwrap();
         assert_eq!(
             (&*taken.identity, taken.access.as_deref()),

@@ -207,6 +207,8 @@ impl Fleet {
         if !store.expel(&identity).await.map_err(Error::Store)? {
             return Err(Fault::NotFound(format!("`{identity}` is not let in")));
         }
+        let sessions = &self.guests.sessions;
+        sessions.keep(|session| *session.identity != *identity);
         self.reread().await?;
         // What it is connected by ends as well.
         if let Some(attendant) = self.attendants.known().get(identity.as_str()) {

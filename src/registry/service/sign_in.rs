@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     domain::Invalid,
     registry::{
+        core::Error,
         sign_in::{Begins, Doors, Finishes, NotIn, SignedInAs, local, role_of_person},
         store::{Account, Session},
     },
@@ -76,16 +77,16 @@ impl v1::sign_in_service_server::SignInService for SignInCalls {
     ) -> Result<Response<v1::ListWaysResponse>, Status> {
         request.into_inner().message.map_err(Fault::from)?;
         let providers = &self.0.providers;
-        let accounts = self.0.people.accounts().await.map_err(NotIn::from);
-        let accounts = accounts.map_err(Fault::from)?;
+        let passwords = self.0.people.with_passwords().await.map_err(NotIn::from);
+        let passwords = passwords.map_err(Fault::from)?;
         let issuers = providers.all.iter().map(|provider| v1::SignInIssuer {
             name: provider.name.to_string(),
             issuer: provider.issuer.name().to_owned(),
+            redirect_path: provider.redirect_path.to_string(),
         });
         Ok(Response::new(v1::ListWaysResponse {
             issuers: issuers.collect(),
-            passwords: providers.passwords
-                && accounts.iter().any(|account| account.local.is_some()),
+            passwords: providers.passwords && passwords,
         }))
     }
 
@@ -107,11 +108,13 @@ impl v1::sign_in_service_server::SignInService for SignInCalls {
             state,
             step_up,
         };
-        let (authorization_url, nonce, issuer) = self.0.begin(begins).await.map_err(Fault::from)?;
+        let begun = self.0.begin(begins).await.map_err(Fault::from)?;
         Ok(Response::new(v1::BeginSignInResponse {
-            authorization_url,
-            nonce,
-            issuer: issuer.into(),
+            authorization_url: begun.url,
+            nonce: begun.nonce,
+            issuer: begun.provider.name.to_string(),
+            issuer_url: begun.provider.issuer.name().to_owned(),
+            says_issuer: begun.says_issuer,
         }))
     }
 
@@ -171,6 +174,7 @@ impl SessionCalls {
         let made = spawn_blocking(move || local(&identity, role, &password, now)).await;
         let account =
             made.map_err(|_| Fault::Unavailable("the password cannot be kept".into()))??;
+        self.0.may_put(&account.identity).await?;
         let action = format!("account {} {role}", account.identity);
         registry.note(&caller.identity, &action).await?;
         self.0.put(&account).await?;
@@ -188,13 +192,20 @@ impl SessionCalls {
         request: Request<Received<v1::RemoveAccountRequest>>,
     ) -> Result<v1::RemoveAccountResponse, Fault> {
         let (caller, v1::RemoveAccountRequest { identity }) = opened(request)?;
+        if *identity == *caller.identity {
+            return Err(Fault::Precondition("nobody forgets themselves".into()));
+        }
         let known = self.0.people.account(&identity).await;
-        let known = known.map_err(NotIn::from)?;
-        let account =
-            known.ok_or_else(|| Fault::NotFound(format!("there is no account `{identity}`")))?;
-        let action = format!("account {} removed", account.identity);
+        let known = known.map_err(NotIn::from)?.is_some();
+        let granted = identity.starts_with("user:") && self.0.guests.is_granted(&identity);
+        if !known && !granted {
+            return Err(Fault::NotFound(format!("there is no account `{identity}`")));
+        }
+        let action = format!("account {identity} removed");
         self.0.registry.note(&caller.identity, &action).await?;
         self.0.remove(&identity).await?;
+        let access = self.0.registry.store.access().await.map_err(Error::Store)?;
+        self.0.guests.read(&access).map_err(Error::Store)?;
         tracing::info!(identity, by = &*caller.identity, "an account was removed");
         Ok(v1::RemoveAccountResponse {})
     }

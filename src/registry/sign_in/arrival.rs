@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::{sync::Mutex as Turn, time::sleep};
+use tokio::{
+    sync::{Mutex as Turn, Semaphore},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,6 +18,7 @@ use crate::{
         service::token,
         store::{Account, People, Session, StoreError},
     },
+    runtime::http::callable,
     wire::{
         jwt::Use,
         oauth::{
@@ -31,6 +35,8 @@ use super::{
 
 /// How often sessions that are over are forgotten.
 const SWEEP: Duration = Duration::from_mins(1);
+/// Most codes that are taken at once.
+const ASKING: usize = 16;
 /// How long somebody may take at the issuer's.
 const WITHIN: Span = Span::from_secs(600);
 /// Longest code, state and the like, in bytes.
@@ -84,6 +90,19 @@ pub(in crate::registry) struct Begins {
     pub step_up: bool,
 }
 
+/// An attempt that has begun.
+#[derive(Debug)]
+pub(in crate::registry) struct Begun<'a> {
+    /// Where the browser is sent.
+    pub url: String,
+    /// What is to be brought back with the code.
+    pub nonce: String,
+    /// With whom.
+    pub provider: &'a Provider,
+    /// Whether the browser comes back with who sent it.
+    pub says_issuer: bool,
+}
+
 /// What the browser came back with.
 #[derive(Clone, Debug)]
 pub(in crate::registry) struct Finishes {
@@ -117,6 +136,8 @@ pub(in crate::registry) struct Doors {
     pub(in crate::registry) providers: Providers,
     seal: Seal,
     tries: Tries,
+    /// How many codes are taken at once: anybody may bring one.
+    asking: Semaphore,
     /// Nobody is let in while who may is changed.
     turn: Turn<()>,
 }
@@ -133,8 +154,12 @@ impl Doors {
         people: People,
         providers: Providers,
     ) -> Result<Self, Error> {
-        for session in people.sessions().await.map_err(Error::Store)? {
-            guests.sessions.take_in(session);
+        // As long as the settings would let them in today.
+        for mut session in people.sessions().await.map_err(Error::Store)? {
+            session.until = session.until.min(session.since + providers.session_lasts);
+            if providers.lets_in(&session.issuer) {
+                guests.sessions.take_in(session);
+            }
         }
         Ok(Self {
             registry: Arc::clone(registry),
@@ -143,6 +168,7 @@ impl Doors {
             providers,
             seal: Seal::new().map_err(Error::Unfit)?,
             tries: Tries::new().map_err(Error::Unfit)?,
+            asking: Semaphore::new(ASKING),
             turn: Turn::default(),
         })
     }
@@ -192,10 +218,7 @@ impl Doors {
     /// # Errors
     ///
     /// What is wrong with what they ask.
-    pub(in crate::registry) async fn begin(
-        &self,
-        begins: Begins,
-    ) -> Result<(String, String, Box<str>), NotIn> {
+    pub(in crate::registry) async fn begin(&self, begins: Begins) -> Result<Begun<'_>, NotIn> {
         let provider = self.provider(&begins.issuer)?;
         let Begins {
             redirect_uri,
@@ -204,9 +227,12 @@ impl Doors {
             step_up,
             ..
         } = &begins;
-        if !comes_back_here(redirect_uri) || redirect_uri.len() > LONGEST {
-            let why = "is not `http` on a loopback address, such as http://127.0.0.1:4711/";
-            return Err(NotIn::Invalid("redirect_uri", why.into()));
+        let path = &provider.redirect_path;
+        if !comes_back_here(redirect_uri, path) || redirect_uri.len() > LONGEST {
+            return Err(NotIn::Invalid(
+                "redirect_uri",
+                format!("is not `http` on a loopback address, such as http://127.0.0.1:4711{path}"),
+            ));
         }
         if !is_challenge(challenge) {
             let why = "is no SHA-256 of a verifier in base64url";
@@ -228,6 +254,16 @@ impl Doors {
             let why = format!("{} says not where people sign in", provider.name);
             return Err(NotIn::Precondition(why));
         };
+        // Or a code of one issuer could be brought to another (RFC 9700 §4.4).
+        if !discovered.says_issuer && self.providers.share_a_path(provider) {
+            return Err(NotIn::Precondition(format!(
+                "{} does not say who it is when it sends a browser back, and so needs a `redirect_path` of its own",
+                provider.name
+            )));
+        }
+        callable(endpoint).map_err(|why| {
+            NotIn::Precondition(format!("{}: where people sign in {why}", provider.name))
+        })?;
         let nonce = self.seal.nonce(attempt, self.now() + WITHIN);
         let asks = Asks {
             client: &provider.client,
@@ -237,7 +273,12 @@ impl Doors {
             step_up: step_up.then_some(&provider.acr),
         };
         let url = authorization_url(endpoint, attempt, asks);
-        Ok((url, nonce, provider.name.clone()))
+        Ok(Begun {
+            url,
+            nonce,
+            provider,
+            says_issuer: discovered.says_issuer,
+        })
     }
 
     /// Lets somebody in whom an issuer vouches for.
@@ -277,15 +318,19 @@ impl Doors {
         let away = || NotIn::Unavailable(format!("{} cannot be asked now", provider.name));
         let discovered = provider.issuer.discovered(clock).await.ok_or_else(away)?;
         let endpoint = discovered.token.as_ref().ok_or_else(away)?;
+        let busy = || NotIn::Unavailable("too many sign in at once; try again".into());
+        let _place = self.asking.try_acquire().map_err(|_| busy())?;
         let form = token_request(&provider.client, code, redirect_uri, verifier);
         let secret = provider.secret.as_deref();
         let authorization = secret.map(|secret| basic(&provider.client, secret));
         let tokens = provider
             .issuer
             .tokens(endpoint, form, authorization.as_deref());
-        let tokens = tokens.await.map_err(|why| {
-            tracing::warn!(issuer = &*provider.name, why, "a code was not taken");
-            NotIn::Unproven(format!("{} does not take the code: {why}", provider.name))
+        let tokens = tokens.await.map_err(|why| match why {
+            NotTaken::Unavailable | NotTaken::UnknownKey => away(),
+            NotTaken::Wrong(why) => {
+                NotIn::Unproven(format!("{} does not take the code: {why}", provider.name))
+            }
         })?;
         let claims = provider
             .issuer
@@ -309,14 +354,16 @@ impl Doors {
             (missing, &discovered.userinfo, &tokens.access)
         {
             let said = provider.issuer.told_of(endpoint, access).await;
+            // Without their groups nobody can say what they may do.
             let filled = said.and_then(|said| claims.fill(&wanted, &said));
-            if let Err(why) = filled {
+            filled.map_err(|why| {
                 tracing::warn!(
                     issuer = &*provider.name,
                     why,
                     "more is not told of somebody"
                 );
-            }
+                away()
+            })?;
         }
         let arrival = provider.arrival(&claims).map_err(|why| {
             tracing::warn!(issuer = &*provider.name, why, "somebody is not let in");
@@ -350,11 +397,13 @@ impl Doors {
                 "`{identity}` is somebody else here; an administrator may forget them with `exeat account remove {identity}`"
             ))
         };
-        if &*met.identity == FIRST {
-            return Err(taken(FIRST));
-        }
-        let _turn = self.turn.lock().await;
-        let known = self.people.meet(&met).await?;
+        // Who has a token here is not whoever an issuer calls so.
+        let granted = self.guests.is_granted(&met.identity);
+        let known = if granted {
+            self.people.accounts_of(&met).await?
+        } else {
+            self.people.meet(&met).await?
+        };
         let own =
             |account: &&Account| account.issuer == met.issuer && account.subject == met.subject;
         let account = known.iter().find(own).cloned();
@@ -375,6 +424,12 @@ impl Doors {
             let why = "nobody signs in with a password here: `exeat login`";
             return Err(NotIn::Precondition(why.into()));
         }
+        let who = Principal::parse_human(identity)
+            .map_err(|error| NotIn::Invalid("identity", error.to_string()))?;
+        if Tries::is_too_long(&password) {
+            return Err(NotIn::Invalid("password", "is longer than any".into()));
+        }
+        let identity = who.as_str();
         let account = self.people.account(identity).await?;
         let local = account.as_ref().and_then(|account| account.local.clone());
         let (role, kept) = local.unzip();
@@ -382,7 +437,8 @@ impl Doors {
         let tried = self.tries.check(identity, password, kept, elapsed);
         tried.await.map_err(|wrong| match wrong {
             Wrong::Password => {
-                tracing::warn!(identity, "a wrong password");
+                // Anybody may have it said as often as they like.
+                tracing::debug!(identity, "a wrong password");
                 NotIn::Unproven("the name or the password is wrong".into())
             }
             Wrong::Later(wait) => {
@@ -444,22 +500,35 @@ impl Doors {
         Ok(self.people.end(token).await?)
     }
 
+    /// Whether somebody may be given a password.
+    ///
+    /// # Errors
+    ///
+    /// Somebody whom an issuer vouches for, or a store that fails.
+    pub(in crate::registry) async fn may_put(&self, identity: &str) -> Result<(), NotIn> {
+        let known = self.people.account(identity).await?;
+        if known.is_some_and(|known| !known.issuer.is_empty()) {
+            return Err(with_an_issuer(identity));
+        }
+        Ok(())
+    }
+
     /// Makes somebody who signs in with a password, or changes them; ends their sessions.
     ///
     /// # Errors
     ///
     /// Somebody whom an issuer vouches for, or a store that fails.
     pub(in crate::registry) async fn put(&self, account: &Account) -> Result<(), NotIn> {
-        let identity = &account.identity;
         let _turn = self.turn.lock().await;
-        if !self.people.put(account).await? {
-            return Err(NotIn::Precondition(format!(
-                "`{identity}` signs in with an issuer; `exeat account remove {identity}` comes first"
-            )));
-        }
+        self.may_put(&account.identity).await?;
+        // At once, whatever becomes of the store.
         let sessions = &self.guests.sessions;
-        sessions.keep(|session| session.identity != *identity);
-        Ok(())
+        sessions.keep(|session| session.identity != account.identity);
+        if self.people.put(account).await? {
+            Ok(())
+        } else {
+            Err(with_an_issuer(&account.identity))
+        }
     }
 
     /// Forgets somebody, and ends their sessions: at once, whatever becomes of the store.
@@ -475,8 +544,11 @@ impl Doors {
     }
 }
 
-/// Whoever made the registry, known by a token; nobody whom an issuer calls so is them.
-const FIRST: &str = "user:admin";
+fn with_an_issuer(identity: &str) -> NotIn {
+    NotIn::Precondition(format!(
+        "`{identity}` signs in with an issuer; `exeat account remove {identity}` comes first"
+    ))
+}
 
 /// Somebody who signs in with a password.
 ///

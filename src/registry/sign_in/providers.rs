@@ -58,6 +58,8 @@ pub(in crate::registry) struct Provider {
     pub client: Box<str>,
     /// Our secret there, if we have one.
     pub secret: Option<Box<str>>,
+    /// The path that browsers come back to.
+    pub redirect_path: Box<str>,
     /// What is asked for.
     pub scope: Box<str>,
     /// The values of `acr` that would do for a step-up.
@@ -111,16 +113,20 @@ impl Providers {
         };
         let session_lasts = lasts("session_lasts", &file.session_lasts);
         let step_up_lasts = lasts("step_up_lasts", &file.step_up_lasts);
-        let (mut names, mut prefixes, mut all) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        let (mut names, mut prefixes, mut all) = (BTreeSet::new(), Vec::<&str>::new(), Vec::new());
         for (at, one) in file.issuers.iter().enumerate() {
             let field = |name: &str| format!("issuers[{at}].{name}");
             if !names.insert(&one.name) {
                 wrong.push(source.wrong(&field("name"), "is another issuer's already"));
             }
-            if !prefixes.insert(&one.prefix) {
-                let why = "is another issuer's already, and people of the two could not be told apart; give each its own";
+            // `ext-carol` of one is not `carol` of another whose prefix is `ext-`.
+            let alike =
+                |other: &&str| other.starts_with(&*one.prefix) || one.prefix.starts_with(*other);
+            if prefixes.iter().any(alike) {
+                let why = "begins as another issuer's does, and people of the two could not be told apart; give each its own";
                 wrong.push(source.wrong(&field("prefix"), why));
             }
+            prefixes.push(&*one.prefix);
             match checked(&source, one) {
                 Ok(provider) => all.push(provider),
                 Err((name, why)) => wrong.push(source.wrong(&field(&name), &why)),
@@ -140,6 +146,20 @@ impl Providers {
         } else {
             Err(wrong.join("\n"))
         }
+    }
+
+    /// Whether somebody may be signed in whom this issuer, or a password of ours, vouches for.
+    pub(in crate::registry) fn lets_in(&self, issuer: &str) -> bool {
+        if issuer.is_empty() {
+            return self.passwords;
+        }
+        self.all.iter().any(|known| known.issuer.name() == issuer)
+    }
+
+    /// Whether browsers come back from another issuer the same way.
+    pub(in crate::registry) fn share_a_path(&self, one: &Provider) -> bool {
+        let same = |other: &&Provider| other.redirect_path == one.redirect_path;
+        self.all.iter().filter(same).count() > 1
     }
 
     /// The one that is called so, or the only one.
@@ -202,6 +222,11 @@ fn checked(source: &Source, one: &SignInIssuer) -> Result<Provider, (String, Str
         let why = "is left out, and `roles` too: nobody would be let in";
         return Err(("role".into(), why.into()));
     }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._".contains(&b);
+    if !one.redirect_path.starts_with('/') || !one.redirect_path.bytes().all(plain) {
+        let why = "is no path such as `/callback`";
+        return Err(("redirect_path".into(), why.into()));
+    }
     let blank = one
         .step_up
         .acr
@@ -226,6 +251,7 @@ fn checked(source: &Source, one: &SignInIssuer) -> Result<Provider, (String, Str
         issuer: Issuer::new(&one.issuer, &client, None, caller),
         client,
         secret,
+        redirect_path: one.redirect_path.as_str().into(),
         scope: scope.join(" ").into(),
         acr: one.step_up.acr.join(" ").into(),
         amr: one.step_up.amr.clone(),
@@ -239,8 +265,10 @@ fn checked(source: &Source, one: &SignInIssuer) -> Result<Provider, (String, Str
 
 impl Provider {
     /// The claims that say who somebody is here.
-    pub(in crate::registry) fn wanted(&self) -> [&str; 3] {
-        [&self.name_claim, &self.groups_claim, "email_verified"]
+    pub(in crate::registry) fn wanted(&self) -> Vec<&str> {
+        let mut wanted = vec![&*self.name_claim, &*self.groups_claim];
+        wanted.extend((&*self.name_claim == "email").then_some("email_verified"));
+        wanted
     }
 
     /// Who a token says has signed in.

@@ -102,6 +102,19 @@ impl People {
         rows.iter().map(account_of).collect()
     }
 
+    /// Whether anybody has a password.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub async fn with_passwords(&self) -> Result<bool, StoreError> {
+        let found =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM accounts WHERE password IS NOT NULL)")
+                .fetch_one(&self.readers)
+                .await?;
+        Ok(found)
+    }
+
     /// The account of an identity.
     ///
     /// # Errors
@@ -129,6 +142,15 @@ impl People {
             .bind(account.created.micros())
             .execute(&self.writer)
             .await?;
+        self.accounts_of(account).await
+    }
+
+    /// Whose an identity is, and which identity an issuer's subject has.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub async fn accounts_of(&self, account: &Account) -> Past<Account> {
         let rows = sqlx::query(
             "SELECT * FROM accounts WHERE identity = ?1 OR (issuer = ?2 AND subject = ?3)",
         )
@@ -169,7 +191,7 @@ impl People {
         Ok(true)
     }
 
-    /// Forgets somebody, and ends their sessions.
+    /// Forgets somebody, ends their sessions, and takes the token back that they were granted.
     ///
     /// # Errors
     ///
@@ -177,6 +199,10 @@ impl People {
     pub async fn remove(&self, identity: &str) -> Result<(), StoreError> {
         let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::query("DELETE FROM sessions WHERE identity = ?")
+            .bind(identity)
+            .execute(&mut *work)
+            .await?;
+        sqlx::query("DELETE FROM access WHERE identity = ? AND token IS NOT NULL")
             .bind(identity)
             .execute(&mut *work)
             .await?;
@@ -207,7 +233,7 @@ impl People {
     /// A store that fails.
     pub async fn begin(&self, account: &Account, session: &Session) -> Result<bool, StoreError> {
         let (role, password) = account.local.clone().unzip();
-        let done = sqlx::query("INSERT INTO sessions (token, identity, role, assurance, strong_until, since, until) SELECT ?, ?, ?, ?, ?, ?, ? FROM accounts WHERE identity = ? AND subject = ? AND role IS ? AND password IS ?")
+        let done = sqlx::query("INSERT INTO sessions (token, identity, role, assurance, strong_until, since, until) SELECT ?, ?, ?, ?, ?, ?, ? FROM accounts WHERE identity = ? AND issuer = ? AND subject = ? AND role IS ? AND password IS ?")
             .bind(session.token.to_vec())
             .bind(&*session.identity)
             .bind(&*session.role)
@@ -216,6 +242,7 @@ impl People {
             .bind(session.since.micros())
             .bind(session.until.micros())
             .bind(&*account.identity)
+            .bind(&*account.issuer)
             .bind(&*account.subject)
             .bind(role.as_deref())
             .bind(password.as_deref())

@@ -1,6 +1,6 @@
 //! SQLite: one file, write-ahead log, every commit synced.
 
-use std::{path::Path, sync::Arc};
+use std::{os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -122,6 +122,13 @@ impl Sqlite {
         let Some(name) = to.to_str() else {
             return Err(StoreError::Failed("the file's name is no text".into()));
         };
+        // It holds what passwords can be guessed from.
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to)
+            .map_err(|error| StoreError::Failed(format!("{}: {error}", to.display())))?;
         sqlx::query("VACUUM INTO ?")
             .bind(name)
             .execute(&self.readers)
@@ -130,7 +137,8 @@ impl Sqlite {
             .max_connections(1)
             .connect_with(SqliteConnectOptions::new().filename(to))
             .await?;
-        sqlx::query("UPDATE registry SET copied = 1")
+        // Who has signed out since is not signed in again by putting it back.
+        sqlx::raw_sql("UPDATE registry SET copied = 1; DELETE FROM sessions")
             .execute(&copy)
             .await?;
         copy.close().await;
@@ -531,10 +539,21 @@ impl Store for Sqlite {
     }
 
     async fn expel(&self, identity: &str) -> Result<bool, StoreError> {
+        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        // Also who only ever signed in.
+        sqlx::query("INSERT INTO access (identity, role, scope, token) SELECT identity, 'viewer', '', NULL FROM accounts WHERE identity = ? ON CONFLICT DO NOTHING")
+            .bind(identity)
+            .execute(&mut *work)
+            .await?;
         let done = sqlx::query("UPDATE access SET role = 'expelled', token = NULL WHERE identity = ? AND role <> 'expelled'")
             .bind(identity)
-            .execute(&self.writer)
+            .execute(&mut *work)
             .await?;
+        sqlx::query("DELETE FROM sessions WHERE identity = ?")
+            .bind(identity)
+            .execute(&mut *work)
+            .await?;
+        work.commit().await?;
         Ok(done.rows_affected() > 0)
     }
 
