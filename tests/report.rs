@@ -391,10 +391,11 @@ async fn r42_the_owner_hears_of_it_and_the_next_one_needs_the_domain_owner() {
     let mut alice = world.as_who("user:alice").await;
     let mut bob = world.as_who("user:bob").await;
     let mut carol = world.as_who("user:carol").await;
+    let mut dave = world.as_who("user:dave").await;
     let asks = Ask {
         control: "CT-HIGH",
         hours: 2,
-        more: "evidence: [{evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}, {evidence_id: test, digest: \"sha256:7e57\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}]\n",
+        more: "usage_limits: {max_uses: 10}\nevidence: [{evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}, {evidence_id: test, digest: \"sha256:7e57\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}]\n",
         ..PLAIN
     };
     // Of another agent, and no renewal.
@@ -414,8 +415,11 @@ async fn r42_the_owner_hears_of_it_and_the_next_one_needs_the_domain_owner() {
     for _ in 0..3 {
         let case = ask(&mut alice, &asks).await.unwrap();
         let mut done = approve(&mut bob, &case).await.unwrap();
-        if done.state != "APPROVED" {
-            done = approve(&mut carol, &done).await.unwrap();
+        // Renewed it is of a higher tier, and needs more of them.
+        for who in [&mut carol, &mut dave] {
+            if done.state != "APPROVED" {
+                done = approve(who, &done).await.unwrap();
+            }
         }
         assert_eq!(done.state, "APPROVED");
         world.clock.advance(seconds(DAY));

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(super) use super::evidence::Evidence;
 pub(super) use super::registry_args::{
     Access as AccessCommand, Agent as AgentCommand, Apply, Dev, Exception as ExceptionCommand,
     Fleet, Get, One, Registry, Revoke,
 };
 pub(super) use super::report::Report;
+pub(super) use super::rules::{Domain, Tier};
 pub(super) use super::sign_in_args::{Account as AccountCommand, Login, Myself};
 pub(super) use super::workflow_args::{
     AuditCommand, ControlCommand, Findings, IncidentCommand, NotificationCommand,
@@ -67,6 +69,14 @@ pub enum Command {
     /// Take exceptions back.
     #[command(subcommand)]
     Exception(ExceptionCommand),
+    /// Say what is shown for an exception, and show more.
+    #[command(subcommand)]
+    Evidence(Evidence),
+    /// Show what a tier demands, and who decides.
+    Tier(Tier),
+    /// Show the domains: who answers for each, who decides, and by which rules.
+    #[command(subcommand)]
+    Domain(Domain),
     /// Take back a subject, credential, control, domain or principal.
     Revoke(Revoke),
     /// See to the governed subjects.

@@ -6,8 +6,8 @@ use crate::runtime::clock::Clock;
 
 use super::{
     args::{Cli, Colour, Command},
-    ask, audit, decisions, demo, dev, exceptions, findings, fleet, govern, incidents, init, lint,
-    notifications, proposals, report,
+    ask, audit, decisions, demo, dev, evidence, exceptions, findings, fleet, govern, incidents,
+    init, lint, notifications, proposals, report, rules,
     screen::Screen,
     serve, sign_in, takeback, test,
 };
@@ -91,6 +91,9 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Show(args) => govern::show(args, &mut screen).await,
         Command::History(args) => govern::history(args, &mut screen).await,
         Command::Exception(command) => exceptions::exception(command, &mut screen).await,
+        Command::Evidence(command) => evidence::evidence(command, &mut screen).await,
+        Command::Tier(args) => rules::tier(args, &mut screen).await,
+        Command::Domain(command) => rules::domain(command, &mut screen).await,
         Command::Revoke(args) => takeback::revoke(args, &mut screen).await,
         Command::Agent(command) => takeback::agent(command, &mut screen).await,
         Command::Findings(args) => findings::findings(args, &mut screen).await,

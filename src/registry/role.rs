@@ -77,6 +77,7 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("/exeat.v1.ObjectService/ListObjects", READ),
     ("/exeat.v1.ObjectService/ListHistory", READ),
     ("/exeat.v1.ExceptionService/RequestException", READ),
+    ("/exeat.v1.ExceptionService/GetRules", READ),
     ("/exeat.v1.ExceptionService/GetCase", READ),
     ("/exeat.v1.ExceptionService/ListCases", READ),
     (

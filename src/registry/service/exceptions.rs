@@ -9,11 +9,11 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     domain::{
-        Ballot, Case, Digest, ExceptionId, ExceptionState, Invalid, Principal, Seat, Span, Tier,
-        Timestamp,
+        Ballot, Case, Digest, DomainId, ExceptionId, ExceptionState, Invalid, Principal, Seat,
+        Span, Tier, Timestamp,
     },
     engine::{Electorate, lifecycle},
-    manifest::write_case,
+    manifest::{write_case, write_rules},
     registry::{
         asking::Decides,
         authn::Caller,
@@ -247,6 +247,28 @@ impl Exceptions {
         })
     }
 
+    fn rules(
+        &self,
+        request: Request<Received<v1::GetRulesRequest>>,
+    ) -> Result<v1::GetRulesResponse, Fault> {
+        let (_, v1::GetRulesRequest { domain }) = opened(request)?;
+        let view = self.registry.view();
+        let domains: Vec<DomainId> = if domain.is_empty() {
+            Vec::new()
+        } else {
+            let id = DomainId::parse(&domain).map_err(|e| Fault::Invalid(e.under("domain")))?;
+            if view.snapshot.domains_above(&id).next().is_none() {
+                return Err(Fault::NotFound(format!("there is no domain `{id}`")));
+            }
+            vec![id]
+        };
+        let domains: Vec<&DomainId> = domains.iter().collect();
+        let rules = Tier::ALL.map(|tier| write_rules(tier, &view.snapshot.rules(tier, &domains)));
+        Ok(v1::GetRulesResponse {
+            rules: rules.into(),
+        })
+    }
+
     fn got(
         &self,
         request: Request<Received<v1::GetCaseRequest>>,
@@ -441,6 +463,13 @@ impl Exceptions {
 
 #[tonic::async_trait]
 impl v1::exception_service_server::ExceptionService for Exceptions {
+    async fn get_rules(
+        &self,
+        request: Request<Received<v1::GetRulesRequest>>,
+    ) -> Result<Response<v1::GetRulesResponse>, Status> {
+        Ok(Response::new(self.rules(request)?))
+    }
+
     async fn request_exception(
         &self,
         request: Request<Received<v1::RequestExceptionRequest>>,
