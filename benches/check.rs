@@ -239,6 +239,7 @@ async fn followed() -> (Followed, String) {
     let registry = Command::new(env!("CARGO_BIN_EXE_exeat"))
         .args(["registry", "--data", &data.display().to_string()])
         .args(["--listen", &address, "--log", "warn"])
+        .env("EXEAT_EXCEPTIONS", "applied")
         .stdout(log.try_clone().expect("a file"))
         .stderr(log)
         .spawn()

@@ -78,6 +78,7 @@ fn run(args: &[&str], log: &Path) -> Running {
     Running(
         Command::new(EXE)
             .args(args)
+            .env("EXEAT_EXCEPTIONS", "applied")
             .stdout(Stdio::from(log))
             .stderr(Stdio::from(errors))
             .spawn()

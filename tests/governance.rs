@@ -25,7 +25,7 @@ use cases::{
     Ask, DAY, EXCEPTED, PLAIN, World, agent, approve, ask, lax, look, people, spare, until,
 };
 use exeat::wire::v1;
-use governed::{Client, Registry, control, files, seconds, subject};
+use governed::{Client, Registry, control, exception, files, seconds, subject};
 use tonic::Code;
 
 #[tokio::test]
@@ -102,11 +102,11 @@ async fn an_exception_is_requested_decided_used_looked_at_again_and_ends() {
     sidecar.until("agent", "risky", EXCEPTED).await;
 
     // A requested exception is nobody's to apply, nor to prune.
-    let copy = governed::exception(&case.id, "CT-RISKY", "agent");
+    let copy = exception(&case.id, "CT-RISKY", "agent");
     let refused = world.admin.apply(&copy).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "R28: {refused:?}");
     world.admin.apply(&agent("elsewhere")).await.unwrap();
-    let other = governed::exception("EX-OTHER", "CT-RISKY", "elsewhere");
+    let other = exception("EX-OTHER", "CT-RISKY", "elsewhere");
     let prune = v1::ApplyRequest {
         files: files(&other),
         prune: true,
@@ -798,4 +798,39 @@ async fn r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction() 
     let list = v1::ListRevocationsRequest::default();
     let removals = bob.revocations.list_revocations(list).await.unwrap();
     assert_eq!(removals.into_inner().removals.len(), 1, "pushed at once");
+}
+
+/// R28: nothing grants but a request, votes and their digest, not even an administrator's hand; and
+/// what else stands beside it is not applied either.
+#[tokio::test]
+async fn r28_nobody_applies_an_exception_by_hand() {
+    let mut world = World::start_with(&[("exceptions", "requested")]).await;
+    let exception = exception("EX-900", "CT-RISKY", "agent");
+    let beside = agent("beside") + &exception;
+    for dry_run in [true, false] {
+        let request = v1::ApplyRequest {
+            files: files(&beside),
+            dry_run,
+            ..v1::ApplyRequest::default()
+        };
+        let refused = world.admin.objects.apply(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(
+            refused.message().contains("exeat exception request"),
+            "{refused}"
+        );
+    }
+    let request = v1::GetObjectRequest {
+        kind: v1::ObjectKind::Subject.into(),
+        id: "beside".into(),
+    };
+    let nothing = world.admin.objects.get_object(request).await.unwrap_err();
+    assert_eq!(nothing.code(), Code::NotFound);
+    let sidecar = world.sidecar().await;
+    sidecar
+        .until_exactly("agent", "risky", "DENY CONTROL_FAILED")
+        .await;
+    // Where it is so set, to bring those over that are elsewhere.
+    let mut open = World::start().await;
+    open.admin.apply(&exception).await.unwrap();
 }

@@ -178,8 +178,9 @@ const REQUIREMENTS: &[Row] = &[
         &[
             "governance::an_exception_is_requested_decided_used_looked_at_again_and_ends",
             "ledger::l3_a_registry_whose_file_was_changed_does_not_begin",
+            "governance::r28_nobody_applies_an_exception_by_hand",
         ],
-        "an administrator still applies by hand, and the ledger says so",
+        "",
     ),
     Row(
         "R29",

@@ -67,6 +67,7 @@ impl Pair {
             ("drain_timeout", Some("1s".to_owned())),
             // Whoever edits the folder is all the people there are.
             ("weakening", Some("applied".to_owned())),
+            ("exceptions", Some("applied".to_owned())),
         ];
         let settings = config::RegistryProcess::load(None, &[], &flags)
             .map_err(|wrong| Exit::Usage(wrong.to_string()))?;

@@ -26,6 +26,8 @@ pub struct RegistryProcess {
     pub kept_changes: usize,
     /// Whoever writes controls may have them deny less.
     pub weakens_at_will: bool,
+    /// An administrator may apply exceptions that nobody asked for.
+    pub applies_exceptions: bool,
     /// The file that says who is told, and who may tell us.
     pub webhooks: Option<PathBuf>,
     /// The file that says how people sign in.
@@ -80,6 +82,11 @@ const DEFAULTS: &[Setting] = &[
         key: "weakening",
         default: "decided",
         about: "controls that deny less: `decided` by the people for it, or `applied` by whoever writes controls, on one person's machine",
+    },
+    Setting {
+        key: "exceptions",
+        default: "requested",
+        about: "exceptions: `requested` and decided, or also `applied` by an administrator, on one person's machine and to bring those over that are elsewhere",
     },
     Setting {
         key: "webhooks",
@@ -147,6 +154,11 @@ impl RegistryProcess {
             "applied" => Ok(true),
             _ => Err("use `decided` or `applied`".to_owned()),
         });
+        let applies_exceptions = settings.parse("exceptions", told, |text| match text {
+            "requested" => Ok(false),
+            "applied" => Ok(true),
+            _ => Err("use `requested` or `applied`".to_owned()),
+        });
         let webhooks = settings.parse("webhooks", told, |text| Ok(PathBuf::from(text)));
         let sign_in = settings.parse("sign_in", told, |text| Ok(PathBuf::from(text)));
         let drain_timeout = settings.parse("drain_timeout", told, common::span);
@@ -159,6 +171,7 @@ impl RegistryProcess {
             max_connections,
             kept_changes,
             weakens_at_will,
+            applies_exceptions,
             drain_timeout,
             log_format,
         ) {
@@ -168,6 +181,7 @@ impl RegistryProcess {
                 Some(max_connections),
                 Some(kept_changes),
                 Some(weakens_at_will),
+                Some(applies_exceptions),
                 Some(drain_timeout),
                 Some(log_format),
             ) if wrong.0.is_empty() => Ok(Self {
@@ -177,6 +191,7 @@ impl RegistryProcess {
                 max_connections,
                 kept_changes,
                 weakens_at_will,
+                applies_exceptions,
                 webhooks,
                 sign_in,
                 drain_timeout,

@@ -122,6 +122,7 @@ impl Bound {
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
         let (mut registry, store, first) = open(&folder, clock, settings.kept_changes).await?;
         registry.weakens_at_will = settings.weakens_at_will;
+        registry.applies_exceptions = settings.applies_exceptions;
         if first.is_some() {
             tracing::info!(file = %folder.file("admin.token").display(), "the first administrator's token was written");
         }

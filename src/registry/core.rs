@@ -89,6 +89,8 @@ pub(super) struct Registry {
     pub(super) instances: Instances,
     /// Whoever writes controls may have them deny less: one person's registry.
     pub(super) weakens_at_will: bool,
+    /// Whether an administrator may apply exceptions that nobody asked for.
+    pub(super) applies_exceptions: bool,
     /// Changes kept for sidecars that were away.
     kept: usize,
 }
@@ -138,6 +140,7 @@ impl Registry {
             signing: Turn::default(),
             windows: Arc::default(),
             weakens_at_will: false,
+            applies_exceptions: false,
             kept,
         };
         registry.view.publish(Arc::new(view));

@@ -18,11 +18,24 @@ pub(super) fn is_requested(view: &View, name: &Name) -> bool {
 }
 
 /// What grants, and who decides about it, is an administrator's to apply.
-pub(super) fn may_apply(caller: &Caller, view: &View, edits: &[Edit]) -> Result<(), Refused> {
+pub(super) fn may_apply(
+    caller: &Caller,
+    view: &View,
+    edits: &[Edit],
+    applies_exceptions: bool,
+) -> Result<(), Refused> {
     if let Some(edit) = edits.iter().find(|edit| is_requested(view, &edit.name)) {
         return Err(Refused::Precondition(format!(
             "{} was requested; see `exeat exception show {}`, and change it with `exeat exception`",
             edit.name, edit.name.id
+        )));
+    }
+    // No granting but by a request, votes and their digest (R28).
+    let grants = |edit: &&Edit| edit.name.kind == Kind::Exception && edit.manifest.is_some();
+    if let Some(edit) = edits.iter().find(grants).filter(|_| !applies_exceptions) {
+        return Err(Refused::Precondition(format!(
+            "{}: exceptions are asked for with `exeat exception request`; an administrator applies them only where the registry is set to `exceptions: applied`",
+            edit.name
         )));
     }
     if caller.role == Role::Admin {

@@ -143,7 +143,9 @@ pub async fn simulated(
     clock: Clock,
     kept: usize,
 ) -> Result<Routes, Error> {
-    let registry = Arc::new(Registry::open(store, signer, clock, kept).await?);
+    let mut registry = Registry::open(store, signer, clock, kept).await?;
+    registry.applies_exceptions = true;
+    let registry = Arc::new(registry);
     let guests = Arc::new(Guests::new(&registry));
     let access = registry.store.access().await.map_err(core::Error::Store)?;
     guests.read(&access).map_err(core::Error::Store)?;

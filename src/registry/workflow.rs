@@ -156,7 +156,7 @@ impl Registry {
                     manifest: applied.after.clone(),
                 })
                 .collect();
-            may_apply(caller, view, &edits)?;
+            may_apply(caller, view, &edits, self.applies_exceptions)?;
             let changes = edits
                 .iter()
                 .map(|edit| match changes.remove(&edit.name) {

@@ -182,6 +182,8 @@ impl Registry {
             ("data", Some(data.display().to_string())),
             ("listen", Some(listen.to_owned())),
             ("drain_timeout", Some("1s".to_owned())),
+            // Most worlds begin with exceptions that somebody has.
+            ("exceptions", Some("applied".to_owned())),
         ];
         flags.extend(
             more.iter()
