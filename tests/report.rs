@@ -38,6 +38,7 @@ use exeat::{
         report::{About, Scene, report as made},
         sprawl::redesign,
     },
+    manifest::oscal_in::requests,
     testing::{case, control, noon, snapshot, subject},
     wire::{
         signed::{hex, sha256},
@@ -247,6 +248,81 @@ async fn r34_what_is_excepted_is_an_open_risk_in_oscal() {
     })
     .await;
     assert_eq!(nothing.unwrap_err().code(), Code::NotFound);
+}
+
+/// R34: what OSCAL says of a deviation comes back as what was asked for.
+#[tokio::test]
+async fn r34_deviations_come_back_as_requests() {
+    let mut world = story().await;
+    let at = world.clock.now().latest;
+    for format in [
+        ReportFormat::OscalAssessmentResults,
+        ReportFormat::OscalPoam,
+    ] {
+        let told = report(&mut world, format, |_| {}).await.unwrap();
+        let drafted = requests(&told.report, at).unwrap();
+        let titles: Vec<_> = drafted.iter().map(|one| &*one.title).collect();
+        assert_eq!(
+            titles,
+            ["CT-HIGH for one", "CT-HIGH for two"],
+            "what was denied is no deviation"
+        );
+        let one = &drafted[0];
+        let asked: Json = serde_json::to_value(&one.request).unwrap();
+        assert_eq!(asked["control_ids"], json!(["CT-HIGH"]));
+        assert_eq!(asked["scope"]["subject_selector"], json!({"ids": ["one"]}));
+        assert_eq!(asked["deviation_type"], "WAIVER");
+        assert_eq!(asked["owner"], "user:alice");
+        assert_eq!(asked["window"], json!({"duration": "48h"}));
+        assert_eq!(asked["justification"]["ticket_ref"], "T-7");
+        let need = asked["justification"]["business_need"].as_str().unwrap();
+        assert!(need.starts_with("the quarter closes"), "{need}");
+        assert_eq!(asked["evidence"][0]["evidence_id"], "scan");
+        // What OSCAL does not say a person does, and then it can be asked for.
+        assert_eq!(
+            one.missing,
+            [
+                "scope.actions",
+                "scope.resources",
+                "scope.environments",
+                "scope.purposes"
+            ]
+        );
+        let mut filled = drafted[1].request.clone();
+        filled["control_ids"] = json!(["CT-NEVER"]);
+        filled["scope"]["actions"] = json!(["risky"]);
+        filled["scope"]["resources"] = json!(["ANY"]);
+        filled["scope"]["environments"] = json!(["prod"]);
+        filled["scope"]["purposes"] = json!(["work"]);
+        let request = v1::RequestExceptionRequest {
+            file: governed::files(&filled.to_string()).pop(),
+            dry_run: true,
+            ..v1::RequestExceptionRequest::default()
+        };
+        let mut alice = world.as_who("user:alice").await;
+        let refused = alice
+            .exceptions
+            .request_exception(request)
+            .await
+            .unwrap_err();
+        assert!(
+            refused.message().contains("does not fail"),
+            "everything else is right: {refused}"
+        );
+    }
+    for wrong in ["", "{}", "[]", "{\"catalog\": {}}"] {
+        assert!(requests(wrong, at).is_err(), "{wrong}");
+    }
+    // Whatever else a document holds, or lacks.
+    for strange in [
+        json!({"assessment-results": {"results": [{"risks": [{"status": "deviation-approved"}]}]}}),
+        json!({"plan-of-action-and-milestones": {"risks": [{"status": "deviation-requested", "deadline": "soon", "props": 5, "remediations": [1]}, 7]}}),
+    ] {
+        let drafted = requests(&strange.to_string(), at).unwrap();
+        assert!(
+            drafted[0].missing.contains(&"owner") && drafted[0].missing.contains(&"control_ids")
+        );
+    }
 }
 
 fn granted(id: &str, of: &str, from: i64, to: i64, words: &str) -> exeat::domain::Case {

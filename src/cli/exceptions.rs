@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
-use crate::wire::v1;
+use crate::{runtime::clock::Clock, wire::v1};
 
 use super::{
     args::Output,
     govern::{files, shown},
+    import::import,
     reach::{Registry, refused},
     registry_args::{Decides, Exception, Revoke, Told},
     run::Exit,
@@ -16,7 +17,11 @@ use super::{
     takeback,
 };
 
-pub(super) async fn exception(command: Exception, screen: &mut Screen) -> Result<Exit, Exit> {
+pub(super) async fn exception(
+    command: Exception,
+    clock: &Clock,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
     match command {
         Exception::Request {
             file,
@@ -78,6 +83,7 @@ pub(super) async fn exception(command: Exception, screen: &mut Screen) -> Result
         }
         Exception::Approve { decides } => decide(decides, true, screen).await,
         Exception::Deny { decides } => decide(decides, false, screen).await,
+        Exception::Import { file, out } => import(&file, &out, clock.now().latest, screen),
         Exception::Close { id, reason, told } => {
             let mut registry = Registry::connect(&told.reach).await?;
             let request = v1::GiveUpRequest { id, reason };

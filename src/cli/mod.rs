@@ -13,6 +13,7 @@ mod exceptions;
 mod findings;
 mod fleet;
 mod govern;
+mod import;
 mod incidents;
 mod init;
 mod lint;

@@ -268,6 +268,15 @@ pub enum Exception {
         #[command(flatten)]
         decides: Decides,
     },
+    /// Write requests from the deviations of an OSCAL document: assessment results, or a plan of
+    /// action. What OSCAL does not say of them is for a person to fill in.
+    Import {
+        /// The document, JSON.
+        file: PathBuf,
+        /// The folder for the requests, one a file.
+        #[arg(long, value_name = "DIR", default_value = "requests")]
+        out: PathBuf,
+    },
     /// Withdraw a request, or close an exception that is no longer needed.
     Close {
         /// The exception.

@@ -90,7 +90,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Get(args) => govern::get(args, &mut screen).await,
         Command::Show(args) => govern::show(args, &mut screen).await,
         Command::History(args) => govern::history(args, &mut screen).await,
-        Command::Exception(command) => exceptions::exception(command, &mut screen).await,
+        Command::Exception(command) => exceptions::exception(command, &clock, &mut screen).await,
         Command::Evidence(command) => evidence::evidence(command, &mut screen).await,
         Command::Tier(args) => rules::tier(args, &mut screen).await,
         Command::Domain(command) => rules::domain(command, &mut screen).await,

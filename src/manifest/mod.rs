@@ -12,6 +12,7 @@ mod incident;
 mod json;
 mod leaf;
 pub mod oscal;
+pub mod oscal_in;
 mod people;
 mod place;
 mod policy;

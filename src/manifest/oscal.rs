@@ -13,7 +13,7 @@ use crate::domain::{
 /// The version that is written.
 const VERSION: &str = "1.2.3";
 /// Whose properties those are that OSCAL does not know.
-const OURS: &str = "urn:exeat:oscal";
+pub(super) const OURS: &str = "urn:exeat:oscal";
 
 /// Something that fails.
 #[derive(Clone, Debug)]
@@ -177,7 +177,12 @@ impl Assessed<'_> {
         let shown = evidence.iter().map(|item| {
             json!({
                 "description": format!("{}, {}, until {}", item.id, item.digest, item.expire_time),
-                "props": [ours("digest", item.digest.as_str())],
+                "props": [
+                    ours("evidence", &line(&item.id)),
+                    ours("digest", item.digest.as_str()),
+                    ours("until", &item.expire_time.to_string()),
+                    ours("required", if item.required { "true" } else { "false" }),
+                ],
             })
         });
         put(&mut observation, "relevant-evidence", shown.collect());
