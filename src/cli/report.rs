@@ -50,6 +50,11 @@ enum Form {
 }
 
 pub(super) async fn report(args: Report, screen: &mut Screen) -> Result<Exit, Exit> {
+    if args.record && args.output == Form::Text {
+        return Err(Exit::Usage(
+            "--record: the digest is of JSON, which nobody would have; say -o json --out FILE as well".into(),
+        ));
+    }
     let mut registry = Registry::connect(&args.reach).await?;
     let format = match args.output {
         Form::Text | Form::Json => v1::ReportFormat::Json,

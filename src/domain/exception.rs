@@ -21,6 +21,17 @@ pub enum Deviation {
 }
 
 impl Deviation {
+    /// The kind called `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        let all = [
+            Self::Waiver,
+            Self::Mitigated,
+            Self::FalsePositive,
+            Self::IncidentOverride,
+        ];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The name as written in manifests.
     pub fn name(self) -> &'static str {
         match self {

@@ -272,8 +272,14 @@ fn decided(case: &Case, report: &mut Report, took: &mut BTreeMap<Tier, Vec<Span>
     } else if let (true, Some(last)) = (settled, votes().map(|vote| vote.time).max()) {
         decided.by_people = decided.by_people.saturating_add(1);
         let spans = took.entry(terms.tier).or_default();
-        spans.push(last - terms.submitted.min(last));
-    } else if case.granted.is_some() {
+        // Looking at it again puts its terms' time after the votes that granted it.
+        let asked = if terms.submitted > last {
+            case.created
+        } else {
+            terms.submitted
+        };
+        spans.push(last - asked.min(last));
+    } else if case.granted.is_some() && case.debt.is_none() {
         decided.automatically = decided.automatically.saturating_add(1);
     }
 }
@@ -319,6 +325,13 @@ impl Lens<'_> {
                 .is_some_and(|granted| granted.effective > month);
             *lately = lately.saturating_add(usize::from(began));
         }
+        // Those that are suspended too: that is what becomes of them when their owner leaves.
+        let directory = self.scene.snapshot.directory();
+        let live = case.granted.is_some() && !case.state.is_final();
+        if live && standing != "EXPIRED" && !directory.is_active(&case.request.owner) {
+            report.orphaned.push(case.id.clone());
+            report.orphaned.sort();
+        }
         if standing != "ACTIVE" {
             return;
         }
@@ -327,7 +340,8 @@ impl Lens<'_> {
         for domain in domains {
             count(&mut report.by_domain, domain.as_str());
         }
-        for control in &case.request.controls {
+        let controls = case.request.controls.iter();
+        for control in controls.filter(|control| self.answers(control)) {
             count(&mut report.by_control, control.as_str());
         }
         count(&mut report.by_owner, case.request.owner.as_str());
@@ -335,11 +349,6 @@ impl Lens<'_> {
         let renewals = case.terms.as_ref().map_or(0, |terms| terms.renewal_count);
         let times = report.renewals.entry(renewals).or_default();
         *times = times.saturating_add(1);
-        let directory = self.scene.snapshot.directory();
-        if !directory.is_active(&case.request.owner) {
-            report.orphaned.push(case.id.clone());
-        }
-        report.orphaned.sort();
     }
 
     /// Exceptions that an administrator applied, which nobody asked for.
@@ -354,10 +363,13 @@ impl Lens<'_> {
                 continue;
             }
             let window = exception.effective_time..exception.expire_time;
-            if exception.state == ExceptionState::Approved && window.contains(&self.now) {
+            let stands = exception.state == ExceptionState::Approved
+                && !self.scene.snapshot.takes_back(exception.id.as_str());
+            if stands && window.contains(&self.now) {
                 count(&mut report.standing, "APPLIED");
                 count(&mut report.by_tier, exception.tier.name());
-                for control in &exception.controls {
+                let controls = exception.controls.iter();
+                for control in controls.filter(|control| self.answers(control)) {
                     count(&mut report.by_control, control.as_str());
                 }
                 count(&mut report.by_owner, exception.owner.as_str());
@@ -373,10 +385,7 @@ impl Lens<'_> {
         } = self.scene;
         let mut pairs = Vec::new();
         let mut why: BTreeMap<_, _> = redesigns(cases, snapshot, self.now).into_iter().collect();
-        for (control, excepted) in excepted(cases, snapshot) {
-            if !self.answers(&control) {
-                continue;
-            }
+        for (control, excepted) in excepted(cases, snapshot, |id| self.answers(id)) {
             let seen = |subject: &SubjectId| {
                 let known = snapshot.subject(subject.as_str());
                 known.is_some_and(|subject| self.subject(subject))
@@ -390,8 +399,12 @@ impl Lens<'_> {
                     pairs.push((control.clone(), subject.clone(), share));
                 }
             }
-            if of.excepted > 0 {
-                let why = why.remove(&control);
+            let mut why = why.remove(&control);
+            // Whose exceptions those are is not told to whoever asks about one domain.
+            if let Some(why) = why.as_mut().filter(|_| self.about.domain.is_some()) {
+                "exceptions from it are the rule".clone_into(why);
+            }
+            if of.excepted > 0 || why.is_some() {
                 report.densities.push((control, of, why));
             }
         }

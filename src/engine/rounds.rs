@@ -199,7 +199,7 @@ fn said(rule: &Rule, subject: &Subject, now: Now) -> Option<Verdict> {
 }
 
 /// What a control that runs by itself says of a subject; nothing if it does not, or does not apply.
-pub(super) fn said_of(
+pub fn said_of(
     control: &ControlId,
     subject: &Subject,
     snapshot: &Snapshot,

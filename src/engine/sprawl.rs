@@ -2,18 +2,18 @@
 //! the control is what is to change (governance §9, R42, R44).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use crate::domain::{
-    Case, ControlId, ExceptionState, Selector, Span, Subject, SubjectId, Timestamp,
+    Case, ClassId, ControlId, ExceptionState, Lifecycle, Selector, Span, Subject, SubjectId,
+    Timestamp,
 };
 
 use super::{
     Snapshot,
     coverage::{Cases, Stretch, YEAR, covered},
-    parties::scoped,
     rounds::applies,
 };
 
@@ -27,11 +27,60 @@ const RECURS: usize = 3;
 /// When subjects were excepted from one control.
 pub(super) type Excepted = BTreeMap<SubjectId, Vec<Stretch>>;
 
-/// When which subjects were excepted from which control, whatever exceptions it was.
-pub(super) fn excepted(cases: &Cases, snapshot: &Snapshot) -> BTreeMap<ControlId, Excepted> {
+/// Who is of which classes, looked up once.
+struct Members<'a> {
+    snapshot: &'a Snapshot,
+    known: HashMap<&'a [ClassId], Vec<SubjectId>>,
+}
+
+impl<'a> Members<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
+        Self {
+            snapshot,
+            known: HashMap::new(),
+        }
+    }
+
+    fn of(&mut self, selector: &'a Selector) -> &[SubjectId] {
+        match selector {
+            Selector::Ids(ids) => ids,
+            Selector::Classes(classes) => {
+                let snapshot = self.snapshot;
+                self.known.entry(classes).or_insert_with(|| {
+                    let of = |subject: &&Arc<Subject>| {
+                        let class = subject.class.as_ref();
+                        let itself = |class: &ClassId| class.as_str() == subject.id.as_str();
+                        class.is_some_and(|class| classes.contains(class))
+                            || classes.iter().any(itself)
+                    };
+                    let subjects = snapshot.subjects().filter(of);
+                    subjects.map(|subject| subject.id.clone()).collect()
+                })
+            }
+        }
+    }
+}
+
+/// When a case excepted its subjects; one that is suspended does since it is no more.
+fn stretch(case: &Case) -> Option<Stretch> {
+    let (from, to) = case.window(case.granted?.effective)?;
+    match case.state {
+        ExceptionState::Suspended => Some((from, to.min(case.since))),
+        _ => Some((from, to)),
+    }
+}
+
+/// When which subjects were excepted from which of the controls that are `wanted`, whatever
+/// exceptions it was.
+pub(super) fn excepted(
+    cases: &Cases,
+    snapshot: &Snapshot,
+    wanted: impl Fn(&ControlId) -> bool,
+) -> BTreeMap<ControlId, Excepted> {
     let mut all: BTreeMap<ControlId, Excepted> = BTreeMap::new();
+    let mut members = Members::new(snapshot);
     let mut note = |controls: &[ControlId], subjects: &[SubjectId], stretch: Stretch| {
-        for control in controls {
+        for control in controls.iter().filter(|control| wanted(control)) {
             let of = all.entry(control.clone()).or_default();
             for subject in subjects {
                 of.entry(subject.clone()).or_default().push(stretch);
@@ -39,50 +88,28 @@ pub(super) fn excepted(cases: &Cases, snapshot: &Snapshot) -> BTreeMap<ControlId
         }
     };
     for case in cases.values() {
-        let granted = case
-            .granted
-            .and_then(|granted| case.window(granted.effective));
-        if let Some(stretch) = granted {
-            let subjects: Vec<_> = scoped(snapshot, &case.request)
-                .map(|subject| subject.id.clone())
-                .collect();
-            note(&case.request.controls, &subjects, stretch);
+        let controls = &case.request.controls;
+        if let Some(stretch) = stretch(case)
+            && controls.iter().any(&wanted)
+        {
+            note(controls, members.of(&case.request.scope.subjects), stretch);
         }
     }
     // Those that an administrator applied.
     for exception in snapshot.exceptions() {
-        let state = matches!(
-            exception.state,
-            ExceptionState::Approved | ExceptionState::Suspended
-        );
-        if state && cases.get(exception.id.as_str()).is_none() {
+        let stands = exception.state == ExceptionState::Approved
+            && cases.get(exception.id.as_str()).is_none()
+            && !snapshot.takes_back(exception.id.as_str());
+        if stands && exception.controls.iter().any(&wanted) {
             let stretch = (exception.effective_time, exception.expire_time);
             note(
                 &exception.controls,
-                &named(&exception.scope.subjects, snapshot),
+                members.of(&exception.scope.subjects),
                 stretch,
             );
         }
     }
     all
-}
-
-/// The subjects that a selector names.
-fn named(selector: &Selector, snapshot: &Snapshot) -> Vec<SubjectId> {
-    match selector {
-        Selector::Ids(ids) => ids.to_vec(),
-        Selector::Classes(classes) => {
-            let of = |subject: &&Arc<Subject>| {
-                let class = subject.class.as_ref();
-                class.is_some_and(|class| classes.contains(class))
-                    || classes
-                        .iter()
-                        .any(|class| class.as_str() == subject.id.as_str())
-            };
-            let subjects = snapshot.subjects().filter(of);
-            subjects.map(|subject| subject.id.clone()).collect()
-        }
-    }
 }
 
 /// How many were excepted at `time`.
@@ -94,14 +121,44 @@ fn at(excepted: &Excepted, time: Timestamp) -> usize {
     excepted.values().filter(within).count()
 }
 
+/// The stretches of one subject between `begin` and `end`, without overlaps.
+fn merged(stretches: &[Stretch], begin: Timestamp, end: Timestamp) -> Vec<Stretch> {
+    let within = |(from, to): &Stretch| ((*from).max(begin), (*to).min(end));
+    let mut clipped: Vec<_> = stretches.iter().map(within).collect();
+    clipped.retain(|(from, to)| from < to);
+    clipped.sort_unstable();
+    let mut merged: Vec<Stretch> = Vec::new();
+    for (from, to) in clipped {
+        match merged.last_mut() {
+            Some((_, reached)) if from <= *reached => *reached = to.max(*reached),
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
+}
+
 /// The fewest that were excepted at any time of the last month.
 fn least(excepted: &Excepted, now: Timestamp) -> usize {
     let begin = now + Span::from_micros(MONTH.micros().saturating_neg());
-    // Fewer there are only where a stretch ends.
-    let ends = excepted.values().flatten().map(|(_, to)| *to);
-    let times = ends.filter(|end| begin < *end && *end <= now);
-    let times = times.chain([begin, now]);
-    times.map(|time| at(excepted, time)).min().unwrap_or(0)
+    let end = now + Span::from_micros(1);
+    let mut steps: BTreeMap<Timestamp, isize> = BTreeMap::new();
+    let mut step = |time: Timestamp, by: isize| {
+        let step = steps.entry(time).or_default();
+        *step = step.saturating_add(by);
+    };
+    for stretches in excepted.values() {
+        for (from, to) in merged(stretches, begin, end) {
+            step(from, 1);
+            step(to, -1);
+        }
+    }
+    let mut count = steps.remove(&begin).unwrap_or(0);
+    let mut least = count;
+    for by in steps.range(..end).map(|(_, by)| *by) {
+        count = count.saturating_add(by);
+        least = least.min(count);
+    }
+    usize::try_from(least).unwrap_or(0)
 }
 
 /// How many of those whom a control applies to are excepted from it.
@@ -131,7 +188,11 @@ pub(super) fn density(
     now: Timestamp,
     wanted: impl Fn(&Subject) -> bool,
 ) -> Density {
-    let subjects = snapshot.subjects().filter(|subject| wanted(subject));
+    let gone = |subject: &Subject| {
+        subject.lifecycle == Lifecycle::Retired || snapshot.removed().retires(subject)
+    };
+    let subjects = snapshot.subjects();
+    let subjects = subjects.filter(|subject| wanted(subject) && !gone(subject));
     let applied = subjects.filter(|subject| applies(control, subject, snapshot, now));
     let applied: BTreeSet<&SubjectId> = applied.map(|subject| &subject.id).collect();
     let excepted: Excepted = excepted
@@ -164,7 +225,13 @@ fn recurring<'a>(
     now: Timestamp,
 ) -> Vec<&'a Arc<Case>> {
     let since = now + Span::from_micros(YEAR.micros().saturating_neg());
-    let mut same: BTreeMap<(SubjectId, &str, &str), Vec<&Arc<Case>>> = BTreeMap::new();
+    // The same words however they are spaced and capitalised.
+    let folded = |words: &str| -> String {
+        let words: Vec<_> = words.split_whitespace().map(str::to_lowercase).collect();
+        words.join(" ")
+    };
+    let mut same: BTreeMap<(SubjectId, String, String), Vec<&Arc<Case>>> = BTreeMap::new();
+    let mut members = Members::new(snapshot);
     let lately = |case: &&Arc<Case>| {
         let granted = case
             .granted
@@ -173,12 +240,9 @@ fn recurring<'a>(
     };
     for case in cases.values().filter(lately) {
         let words = &case.request.justification;
-        for subject in scoped(snapshot, &case.request) {
-            let key = (
-                subject.id.clone(),
-                &*words.business_need,
-                &*words.risk_statement,
-            );
+        let words = (folded(&words.business_need), folded(&words.risk_statement));
+        for subject in members.of(&case.request.scope.subjects) {
+            let key = (subject.clone(), words.0.clone(), words.1.clone());
             same.entry(key).or_default().push(case);
         }
     }
@@ -197,13 +261,15 @@ pub fn redesign(
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Option<String> {
-    let all = excepted(cases, snapshot);
-    why(control, all.get(control)?, cases, snapshot, now)
+    let all = excepted(cases, snapshot, |other| other == control);
+    let none = Excepted::new();
+    let excepted = all.get(control).unwrap_or(&none);
+    why(control, excepted, cases, snapshot, now)
 }
 
 /// The same of every control, each looked at once.
 pub fn redesigns(cases: &Cases, snapshot: &Snapshot, now: Timestamp) -> Vec<(ControlId, String)> {
-    let all = excepted(cases, snapshot).into_iter();
+    let all = excepted(cases, snapshot, |_| true).into_iter();
     all.filter_map(|(control, excepted)| {
         let why = why(&control, &excepted, cases, snapshot, now)?;
         Some((control, why))
@@ -226,10 +292,9 @@ fn why(
     if least(excepted, now) > 0 {
         let density = density(control, excepted, snapshot, now, |_| true);
         if density.is_high() {
-            let Density { applies, least, .. } = density;
-            return Some(format!(
-                "{least} or more of the {applies} it applies to were excepted at any time of the last 30 days"
-            ));
+            return Some(
+                "more than one in five of those it applies to were excepted at any time of the last 30 days".into(),
+            );
         }
     }
     let same = recurring(control, cases, snapshot, now);

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::domain::{
-    ApprovalRules, ApproverRole, ControlId, Deviation, Digest, DomainId, ExceptionId, Fingerprint,
-    Invalid, Principal, Request, Seat, Span, Subject, Terms, Tier, TierInput, TierRules, Timestamp,
-    Value,
+    ApprovalRules, ApproverRole, ControlId, Deviation, Digest, DomainId, Evidence, ExceptionId,
+    Fingerprint, Invalid, Principal, Request, Seat, Span, Subject, Terms, Tier, TierInput,
+    TierRules, Timestamp, Value,
 };
 
 use super::{
@@ -135,8 +135,17 @@ pub fn terms(
             more.push(ApproverRole::ControlOwner);
         }
         // Where exceptions are the rule the control is what is to change (R42).
-        let rule = |id: &ControlId| redesign(id, cases, snapshot, now).is_some();
-        if once_more || request.controls.iter().any(rule) {
+        // Of one that was granted nobody more is asked than then.
+        let is_rule = |id: &ControlId| redesign(id, cases, snapshot, now).is_some();
+        let before = |terms: &Terms| {
+            let mut seats = terms.seats.iter();
+            seats.any(|seat| seat.stage.role == ApproverRole::DomainOwner)
+        };
+        let owner = match granted {
+            Some(terms) => before(terms),
+            None => request.controls.iter().any(is_rule),
+        };
+        if once_more || owner {
             more.push(ApproverRole::DomainOwner);
         }
         (seats(&rules.approval, &more, &domains), Vec::new())
@@ -221,6 +230,17 @@ fn within(request: &Request, rules: &TierRules, tier: Tier, now: Timestamp) -> R
                 counts.len()
             ),
             format!("tier {tier} needs {} (E15)", rules.min_evidence),
+        ));
+    }
+    let over = |item: &&Evidence| item.required && item.expire_time <= now;
+    if let Some(item) = request.evidence.iter().find(over) {
+        return Err(Invalid::new(
+            "evidence",
+            format!(
+                "`{}` is required and proves nothing since {}",
+                item.id, item.expire_time
+            ),
+            "show something that does, or say that it is not required (E15)",
         ));
     }
     Ok(())

@@ -7,7 +7,8 @@ use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
 use crate::domain::{
-    Case, Control, Deviation, Disposition, Finding, Principal, PrincipalKind, Subject, Timestamp,
+    Ballot, Case, Control, Deviation, Disposition, Finding, Principal, PrincipalKind, Subject,
+    Timestamp,
 };
 
 /// The version that is written.
@@ -39,8 +40,8 @@ pub struct Assessed<'a> {
     pub revision: u64,
     /// When.
     pub now: Timestamp,
-    /// The domain, if it is about one.
-    pub domain: Option<&'a str>,
+    /// The domain and the framework, where it is about one alone.
+    pub about: [Option<&'a str>; 2],
     /// The controls in force.
     pub controls: &'a [&'a Control],
     /// What fails.
@@ -96,6 +97,21 @@ impl Assessed<'_> {
         Finding::key(&failing.finding.control, &failing.finding.subject).into()
     }
 
+    /// What it is about alone, in words.
+    fn of(&self) -> String {
+        let about: Vec<_> = self.about.iter().flatten().copied().collect();
+        if about.is_empty() {
+            String::new()
+        } else {
+            format!(" of {}", about.join(", "))
+        }
+    }
+
+    /// Two documents of one moment are one only if they are about the same.
+    fn moment(&self) -> String {
+        format!("{}:{}:{}", self.revision, self.now, self.of())
+    }
+
     fn metadata(&self, title: &str) -> Json {
         let mut known: BTreeSet<&Principal> = BTreeSet::new();
         for failing in self.failing {
@@ -114,9 +130,7 @@ impl Assessed<'_> {
                 "name": who.as_str(),
             })
         });
-        let about = self
-            .domain
-            .map_or(String::new(), |domain| format!(" of {domain}"));
+        let about = self.of();
         let mut metadata = object(json!({
             "title": format!("{title}{about}"),
             "last-modified": self.now.to_string(),
@@ -124,6 +138,14 @@ impl Assessed<'_> {
             "oscal-version": VERSION,
         }));
         put(&mut metadata, "parties", parties.collect());
+        let votes = self.failing.iter().filter_map(|failing| failing.case);
+        let roles: BTreeSet<_> = votes
+            .flat_map(|case| &case.votes)
+            .map(|vote| vote.role.name())
+            .collect();
+        let roles = roles.into_iter();
+        let roles = roles.map(|role| json!({"id": role, "title": role.replace('_', " ")}));
+        put(&mut metadata, "roles", roles.collect());
         Json::Object(metadata)
     }
 
@@ -137,9 +159,9 @@ impl Assessed<'_> {
         let components = known.into_iter().map(|(id, subject)| {
             let mut component = object(json!({
                 "uuid": self.id("subject", id),
-                "type": "software",
+                "type": if subject.is_some() { "software" } else { "policy" },
                 "title": id,
-                "description": "a governed subject",
+                "description": if subject.is_some() { "a governed subject" } else { "an exception" },
                 "status": {"state": "operational"},
             }));
             if let Some(subject) = subject {
@@ -228,43 +250,45 @@ impl Assessed<'_> {
         ];
         if let Some(case) = case {
             props.push(ours("exception", &line(case.id.as_str())));
-            let said = match failing.disposition {
-                Disposition::Approved(_) => "approved",
-                Disposition::Requested(_) | Disposition::None => "pending",
-            };
+            let confirmed = matches!(failing.disposition, Disposition::Approved(_));
             match case.request.deviation {
-                Deviation::FalsePositive => props.push(prop("false-positive", said)),
-                Deviation::Waiver => props.push(prop("accepted", said)),
+                // OSCAL's word for what has been confirmed.
+                Deviation::FalsePositive if confirmed => {
+                    props.push(prop("false-positive", "approved"));
+                }
                 Deviation::IncidentOverride => {
-                    props.push(prop("accepted", said));
                     let incident = case.request.incident.as_deref().unwrap_or("-");
                     props.push(ours("incident", &line(incident)));
                 }
-                Deviation::Mitigated => {}
+                Deviation::FalsePositive | Deviation::Waiver | Deviation::Mitigated => {}
             }
+            props.push(ours("deviation", case.request.deviation.name()));
             put(
                 &mut risk,
                 "remediations",
-                vec![self.response(case, &failing.disposition)],
+                vec![self.response(case, &Self::key(failing))],
             );
-            risk.insert("risk-log".into(), json!({"entries": self.entries(case)}));
+            risk.insert(
+                "risk-log".into(),
+                json!({"entries": self.entries(case, &Self::key(failing))}),
+            );
         }
         put(&mut risk, "props", props);
         Json::Object(risk)
     }
 
     /// What is done about a risk.
-    fn response(&self, case: &Case, disposition: &Disposition) -> Json {
+    fn response(&self, case: &Case, of: &str) -> Json {
         let kind = match case.request.deviation {
             Deviation::Waiver | Deviation::IncidentOverride => "accept",
             Deviation::Mitigated => "mitigate",
             Deviation::FalsePositive => "none",
         };
-        let done = matches!(disposition, Disposition::Approved(_));
         let words = &case.request.justification;
         json!({
-            "uuid": self.id("response", case.id.as_str()),
-            "lifecycle": if done { "completed" } else { "planned" },
+            "uuid": self.id("response", &format!("{}:{of}", case.id)),
+            // How the need goes away is a plan, also while the exception is in force.
+            "lifecycle": "planned",
             "title": format!("exception {}", case.id),
             "description": words.remediation_plan,
             "props": [prop("type", kind), ours("ticket", &line(&words.ticket_ref))],
@@ -272,32 +296,51 @@ impl Assessed<'_> {
         })
     }
 
-    fn entries(&self, case: &Case) -> Vec<Json> {
+    /// What happened: asked for, what each person said, and granted, if it was. Only that approves
+    /// the deviation; one vote of several does not.
+    fn entries(&self, case: &Case, of: &str) -> Vec<Json> {
         let submitted = case
             .terms
             .as_ref()
             .map_or(case.created, |terms| terms.submitted);
+        let id = |what: &str| self.id("entry", &format!("{}:{of}:{what}", case.id));
         let mut entries = vec![json!({
-            "uuid": self.id("entry", &format!("{}:submitted:{submitted}", case.id)),
+            "uuid": id("submitted"),
             "title": "asked for",
-            "start": submitted.to_string(),
+            // Looking at it again puts its terms' time after that.
+            "start": case.created.min(submitted).to_string(),
             "logged-by": [{"party-uuid": self.party(&case.requester)}],
             "props": [prop("type", "dr-submission")],
             "status-change": "deviation-requested",
         })];
         for (number, vote) in case.votes.iter().enumerate() {
             let (title, kind) = if vote.approves {
-                ("approved", "dr-approved")
+                ("approved", "status-update")
             } else {
                 ("denied", "dr-rejected")
             };
             entries.push(json!({
-                "uuid": self.id("entry", &format!("{}:vote:{number}", case.id)),
+                "uuid": id(&format!("vote:{number}")),
                 "title": format!("{title} as {}", vote.role),
                 "description": line(&vote.comment),
                 "start": vote.time.to_string(),
                 "logged-by": [{"party-uuid": self.party(&vote.approver), "role-id": vote.role.name()}],
                 "props": [prop("type", kind)],
+            }));
+        }
+        if let Some(granted) = case.granted {
+            let votes = case
+                .votes
+                .iter()
+                .filter(|vote| vote.ballot == Ballot::Initial);
+            let last = votes.map(|vote| vote.time).max();
+            entries.push(json!({
+                "uuid": id("granted"),
+                "title": format!("granted until {}", granted.expire),
+                "start": last.unwrap_or(granted.effective).to_string(),
+                "logged-by": [{"party-uuid": self.party(&case.request.owner)}],
+                "props": [prop("type", "dr-approved")],
+                "status-change": "deviation-approved",
             }));
         }
         entries
@@ -370,11 +413,11 @@ pub fn assessment_results(assessed: &Assessed<'_>) -> Json {
         .controls
         .iter()
         .map(|control| json!({"control-id": control.id.as_str()}));
-    let moment = format!("{}:{}", assessed.revision, assessed.now);
+    let moment = assessed.moment();
     let mut result = object(json!({
         "uuid": assessed.id("result", &moment),
-        "title": format!("Controls at revision {}", assessed.revision),
-        "description": "Every control that runs by itself, over every governed subject. What an exception covers is not satisfied all the same.",
+        "title": format!("Controls{} at revision {}", assessed.of(), assessed.revision),
+        "description": format!("Every control that runs by itself, over every governed subject{}. What an exception covers is not satisfied all the same.", assessed.of()),
         "start": assessed.now.to_string(),
         "end": assessed.now.to_string(),
         "reviewed-controls": {
@@ -440,7 +483,7 @@ pub fn plan_of_action(assessed: &Assessed<'_>) -> Option<Json> {
     if items.is_empty() {
         return None;
     }
-    let moment = format!("{}:{}", assessed.revision, assessed.now);
+    let moment = assessed.moment();
     Some(json!({"plan-of-action-and-milestones": {
         "uuid": assessed.id("plan-of-action", &moment),
         "metadata": assessed.metadata("Plan of action and milestones"),

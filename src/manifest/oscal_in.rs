@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::domain::{Span, Timestamp};
+use crate::domain::{Deviation, Span, Timestamp};
 
 use super::oscal::OURS;
 
@@ -154,11 +154,15 @@ impl Beside<'_> {
     fn drafted(&self, risk: &Json, now: Timestamp) -> Drafted {
         let response = list(risk, "remediations").next().unwrap_or(&Json::Null);
         let incident = prop(risk, "incident", true);
-        let deviation = match (incident, prop(risk, "false-positive", false)) {
-            (Some(_), _) => "INCIDENT_OVERRIDE",
-            (None, Some(_)) => "FALSE_POSITIVE",
-            (None, None) if prop(response, "type", false) == Some("mitigate") => "MITIGATED",
-            (None, None) => "WAIVER",
+        let said = prop(risk, "deviation", true);
+        let false_positive = prop(risk, "false-positive", false).is_some();
+        let mitigates = prop(response, "type", false) == Some("mitigate");
+        let deviation = match said.and_then(Deviation::parse) {
+            Some(deviation) => deviation,
+            None if incident.is_some() => Deviation::IncidentOverride,
+            None if false_positive => Deviation::FalsePositive,
+            None if mitigates => Deviation::Mitigated,
+            None => Deviation::Waiver,
         };
         let hours = text(risk, "/deadline")
             .and_then(|end| Timestamp::parse(end).ok())
@@ -180,13 +184,13 @@ impl Beside<'_> {
         missing.extend(hours.is_none().then_some("window.duration"));
         let owner = self.owner(risk);
         missing.extend(owner.is_none().then_some("owner"));
-        missing.extend((deviation == "MITIGATED").then_some("compensating_conditions"));
+        missing.extend((deviation == Deviation::Mitigated).then_some("compensating_conditions"));
         let mut request = Map::new();
         let mut put = |name: &str, value: Json| drop(request.insert(name.to_owned(), value));
         put("apiVersion", "exeat/v1".into());
         put("kind", "Request".into());
         put("control_ids", controls.into());
-        put("deviation_type", deviation.into());
+        put("deviation_type", deviation.name().into());
         put(
             "justification",
             json!({

@@ -4,6 +4,7 @@ mod app;
 mod asking;
 mod attendants;
 mod authn;
+mod beat;
 mod cases;
 mod cohort;
 mod core;

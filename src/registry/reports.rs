@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::Value as Json;
 
 use crate::{
-    domain::{Control, ControlState, DomainId, ExceptionId, ExceptionState, Finding, Timestamp},
+    domain::{
+        Control, ControlState, DomainId, ExceptionId, ExceptionState, Finding, Timestamp, Verdict,
+    },
     engine::{
         report::{About, Scene, report},
-        rounds::{disposition, round, runs_by_itself},
+        rounds::{disposition, is_about_a_control, runs_by_itself, said_of},
     },
     manifest::{
         Beside,
@@ -25,13 +27,10 @@ fn open<'a>(view: &'a View, about: &About) -> Vec<&'a Arc<Finding>> {
         .findings
         .values()
         .filter(|finding| finding.satisfied.is_none())
+        // Those of a control are its owner's, and no control's.
+        .filter(|finding| !is_about_a_control(&finding.control))
         .filter(|finding| {
-            let subject = view.snapshot.subject(finding.subject.as_str());
-            within(
-                view,
-                about,
-                subject.and_then(|subject| subject.domain.as_ref()),
-            )
+            within(view, about, domain_of(view, finding))
         })
         .filter(|finding| {
             let control = view.snapshot.control(&finding.control);
@@ -40,6 +39,15 @@ fn open<'a>(view: &'a View, about: &About) -> Vec<&'a Arc<Finding>> {
         .collect();
     open.sort_by(|a, b| (&a.control, &a.subject).cmp(&(&b.control, &b.subject)));
     open
+}
+
+/// The domain of what a finding is about: a subject, or an exception.
+fn domain_of<'a>(view: &'a View, finding: &Finding) -> Option<&'a DomainId> {
+    let id = finding.subject.as_str();
+    match view.snapshot.subject(id) {
+        Some(subject) => subject.domain.as_ref(),
+        None => view.snapshot.exception(id)?.domain.as_ref(),
+    }
 }
 
 fn within(view: &View, about: &About, domain: Option<&DomainId>) -> bool {
@@ -147,11 +155,22 @@ pub(super) fn oscal(view: &View, about: &About, which: Oscal, now: Timestamp) ->
     controls.sort_by(|a, b| a.id.cmp(&b.id));
     let fails = |control: &Control| open.iter().any(|finding| finding.control == control.id);
     let passing = controls.iter().filter(|control| !fails(control));
-    // Of which nothing is found and which fails for nobody now.
+    let subjects: Vec<_> = view.snapshot.subjects().collect();
+    let subjects = || {
+        let all = subjects.iter();
+        all.filter(|subject| within(view, about, subject.domain.as_ref()))
+    };
+    // Of which nothing is found, which fails for nobody now, and which says something of somebody.
     let passing = passing.filter_map(|control| {
-        let said = round(&control.id, &view.snapshot, &view.cases, now)?;
-        let passes = usize::try_from(said.passed).unwrap_or(usize::MAX);
-        said.faults.is_empty().then_some((*control, passes))
+        let mut passes = 0_usize;
+        for subject in subjects() {
+            match said_of(&control.id, subject, &view.snapshot, now) {
+                None => {}
+                Some(Verdict::Pass) => passes = passes.saturating_add(1),
+                Some(Verdict::Fail | Verdict::Indeterminate(_)) => return None,
+            }
+        }
+        (passes > 0).then_some((*control, passes))
     });
     let passing: Vec<_> = if which == Oscal::AssessmentResults {
         passing.collect()
@@ -163,7 +182,10 @@ pub(super) fn oscal(view: &View, about: &About, which: Oscal, now: Timestamp) ->
         log: &log,
         revision: view.head.revision,
         now,
-        domain: about.domain.as_ref().map(DomainId::as_str),
+        about: [
+            about.domain.as_ref().map(DomainId::as_str),
+            about.framework.as_deref(),
+        ],
         controls: &controls,
         failing: &failing,
         passing: &passing,

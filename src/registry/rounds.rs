@@ -1,8 +1,7 @@
 //! Controls that run by themselves: when they are due, over everybody, and what they find.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,16 +20,13 @@ use crate::{
 };
 
 use super::{
+    beat::Beat,
     core::{Draft, Error, Planned, Registry},
     ledger::bare,
     view::View,
     workflow::Refused,
 };
 
-/// How often it is looked what is due.
-const LOOK: Duration = Duration::from_millis(200);
-/// How long until it is tried again, where the store or the registry cannot.
-const LATER: Duration = Duration::from_secs(10);
 /// How often it is looked where exceptions are the rule.
 const HOUR: Span = Span::from_hours(1);
 /// In whose name.
@@ -281,13 +277,20 @@ impl Registry {
                 .collect();
             let mut changed = Vec::new();
             for (control, why) in why {
+                let Some(found) = to_be_redesigned(view, &control, why, now) else {
+                    continue;
+                };
                 match known.remove(control.as_str()) {
-                    Some(known) if *known.message == *why => {}
-                    Some(known) => changed.push(Finding {
-                        message: why.into(),
-                        ..(**known).clone()
-                    }),
-                    None => changed.extend(to_be_redesigned(view, &control, why, now)),
+                    None => changed.push(found),
+                    Some(known) => {
+                        let found = Finding {
+                            first_seen: known.first_seen,
+                            due: known.due,
+                            told: known.told,
+                            ..found
+                        };
+                        changed.extend((found != **known).then_some(found));
+                    }
                 }
             }
             changed.extend(known.into_values().map(|known| Finding {
@@ -296,7 +299,11 @@ impl Registry {
             }));
             changed
         };
-        if changed(&self.view(), self.clock.now().latest).is_empty() {
+        let (view, now) = (self.view(), self.clock.now().latest);
+        // Aside, since every case is looked at; and nobody's turn is taken to find nothing.
+        let first = aside(move || changed(&view, now)).await;
+        let first = first.map_err(|why| Refused::Failed(Error::Unfit(why)))?;
+        if first.is_empty() {
             return Ok(());
         }
         let found = self
@@ -309,7 +316,10 @@ impl Registry {
                 Ok((Some(planned), found))
             })
             .await?;
-        for finding in found.iter().filter(|finding| finding.satisfied.is_none()) {
+        let fresh = |finding: &&Finding| {
+            finding.satisfied.is_none() && finding.told == Some(finding.first_seen)
+        };
+        for finding in found.iter().filter(fresh) {
             tracing::warn!(control = %finding.subject, owner = %finding.owner, message = &*finding.message, "a control is to be redesigned");
         }
         Ok(())
@@ -392,7 +402,6 @@ pub(super) async fn scheduled(
     registry: Arc<Registry>,
     stop: CancellationToken,
 ) -> Result<(), String> {
-    let mut changes = registry.changes();
     let last = registry
         .store
         .last_due()
@@ -402,38 +411,32 @@ pub(super) async fn scheduled(
         last: last.into_iter().collect(),
         ..Timetable::default()
     };
-    let mut again = true;
+    let mut beat = Beat::new(&registry, &stop);
     let mut looked = None;
     loop {
-        let mut pause = LOOK;
         let now = registry.clock.now().latest;
         // It takes a month to come about.
-        let sprawls = looked.is_none_or(|at| now - at >= HOUR);
-        if sprawls {
+        if looked.is_none_or(|at| now - at >= HOUR) {
             looked = Some(now);
             if let Err(refused) = registry.sprawl().await {
                 tracing::error!(?refused, "it cannot be told which controls are to change");
                 looked = None;
-                pause = LATER;
+                beat.failed();
             }
         }
-        if again || timetable.next.values().any(|next| next.time <= now) {
+        let due = timetable.next.values().any(|next| next.time <= now);
+        if beat.looks(due) {
             timetable.read(&registry.view());
             let ran = registry.rounds(&mut timetable).await;
             let done = registry.tidy().await.and(ran);
             timetable.read(&registry.view());
-            again = false;
             if let Err(refused) = done {
                 tracing::error!(?refused, "controls cannot be run; they are caught up");
-                again = true;
-                pause = LATER;
+                beat.failed();
             }
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = sleep(pause) => {}
+        if !beat.next().await {
+            return Ok(());
         }
-        again |= changes.came();
     }
 }

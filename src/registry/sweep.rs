@@ -1,8 +1,7 @@
 //! What the clock and the world do to exceptions: recorded here, in force at sidecars already.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,16 +13,13 @@ use crate::{
 };
 
 use super::{
+    beat::Beat,
     cases::{fade, nobody, planned, put, removal},
     core::{Draft, Planned, Registry},
     view::View,
     workflow::Refused,
 };
 
-/// How often the clock, and what changed, is looked at.
-const LOOK: Duration = Duration::from_millis(200);
-/// How long until it is tried again, where the store or the registry cannot.
-const LATER: Duration = Duration::from_secs(10);
 /// Most cases moved by one transaction.
 const MOST: usize = 500;
 /// How long an exception that ended still says at sidecars why it is not honoured.
@@ -180,13 +176,11 @@ impl Registry {
 
 /// Records, until stopped, what the clock and changes do to exceptions.
 pub(super) async fn sweeps(registry: Arc<Registry>, stop: CancellationToken) -> Result<(), String> {
-    let mut changes = registry.changes();
+    let mut beat = Beat::new(&registry, &stop);
     let mut next = None;
-    let mut again = true;
     loop {
-        let mut pause = LOOK;
-        if again || next.is_some_and(|next| next <= registry.clock.now().latest) {
-            again = false;
+        let due = next.is_some_and(|next| next <= registry.clock.now().latest);
+        if beat.looks(due) {
             match registry.sweep().await {
                 Ok(later) => next = later,
                 Err(refused) => {
@@ -194,17 +188,12 @@ pub(super) async fn sweeps(registry: Arc<Registry>, stop: CancellationToken) -> 
                         ?refused,
                         "exceptions cannot be moved; they end at their sidecars all the same"
                     );
-                    again = true;
-                    pause = LATER;
+                    beat.failed();
                 }
             }
         }
-        // Many changes are looked at once.
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = sleep(pause) => {}
+        if !beat.next().await {
+            return Ok(());
         }
-        again |= changes.came();
     }
 }

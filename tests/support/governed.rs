@@ -14,7 +14,7 @@ use exeat::{
         control_service_client::ControlServiceClient,
         exception_service_client::ExceptionServiceClient,
         finding_service_client::FindingServiceClient, fleet_service_client::FleetServiceClient,
-        incident_service_client::IncidentServiceClient,
+        incident_service_client::IncidentServiceClient, ledger_service_client::LedgerServiceClient,
         notification_service_client::NotificationServiceClient,
         object_service_client::ObjectServiceClient, report_service_client::ReportServiceClient,
         revocation_service_client::RevocationServiceClient,
@@ -245,6 +245,7 @@ pub struct Client {
     pub sessions: SessionServiceClient<Connection>,
     pub sign_in: SignInServiceClient<Connection>,
     pub reports: ReportServiceClient<Connection>,
+    pub ledger: LedgerServiceClient<Connection>,
 }
 
 impl Client {
@@ -264,6 +265,7 @@ impl Client {
             sessions: SessionServiceClient::with_interceptor(channel.clone(), token.clone()),
             sign_in: SignInServiceClient::with_interceptor(channel.clone(), token.clone()),
             reports: ReportServiceClient::with_interceptor(channel.clone(), token.clone()),
+            ledger: LedgerServiceClient::with_interceptor(channel.clone(), token.clone()),
             findings: FindingServiceClient::with_interceptor(channel, token),
         }
     }

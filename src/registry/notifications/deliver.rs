@@ -6,17 +6,16 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{News, Notice, Observed, Span, Timestamp},
     registry::{
+        beat::Beat,
         core::Registry,
         store::{Delivery, DeliveryState, Outbox, StoreError, Told},
         view::View,
@@ -30,10 +29,6 @@ use crate::{
 
 use super::endpoints::Endpoint;
 
-/// How often it is looked whether there is something to send.
-const LOOK: Duration = Duration::from_millis(200);
-/// How long nothing is tried where the store or the receiver does not answer.
-const LATER: Duration = Duration::from_secs(5);
 /// Most messages tried in one go.
 const MOST: u32 = 32;
 /// How long until a message is tried again, by how often it was: over three days, then no more.
@@ -328,17 +323,15 @@ pub(in crate::registry) async fn deliver(
     deliveries: Deliveries,
     stop: CancellationToken,
 ) -> Result<(), String> {
-    let mut changes = deliveries.registry.changes();
-    let (mut next, mut again, mut seen) = (None, true, 0);
+    let mut beat = Beat::new(&deliveries.registry, &stop);
+    let (mut next, mut seen): (Option<Timestamp>, _) = (None, 0);
     let mut known = false;
     loop {
-        let mut pause = LOOK;
         let nudges = deliveries.nudges.load(Ordering::Acquire);
-        again |= nudges != seen;
-        seen = nudges;
         let now = deliveries.registry.clock.now().latest;
-        if again || next.is_some_and(|next| next <= now) {
-            again = false;
+        let due = nudges != seen || next.is_some_and(|next| next <= now);
+        seen = nudges;
+        if beat.looks(due) {
             let went = async {
                 if !known {
                     deliveries.outbox.enrol(&endpoint.name).await?;
@@ -355,22 +348,18 @@ pub(in crate::registry) async fn deliver(
                 Ok((later, answers)) => {
                     next = later;
                     if !answers {
-                        pause = LATER;
+                        beat.rests();
                     }
                 }
                 Err(error) => {
                     tracing::error!(endpoint = &*endpoint.name, %error, "what is to be told cannot be read; it is told later");
-                    again = true;
-                    pause = LATER;
+                    beat.failed();
                 }
             }
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = sleep(pause) => {}
+        if !beat.next().await {
+            return Ok(());
         }
-        again |= changes.came();
     }
 }
 

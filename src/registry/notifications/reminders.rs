@@ -1,14 +1,14 @@
 //! What time alone gives to tell: that an end, a revalidation, a deadline or a debt is near.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{Span, Timestamp},
     engine::notices::reminders,
     registry::{
+        beat::Beat,
         core::Registry,
         store::{StoreError, Told},
     },
@@ -16,10 +16,6 @@ use crate::{
 
 use super::deliver::{Deliveries, id};
 
-/// How often the clock, and what changed, is looked at.
-const LOOK: Duration = Duration::from_millis(200);
-/// How long until it is tried again, where the store cannot.
-const LATER: Duration = Duration::from_secs(10);
 /// How long what was told is kept.
 const KEPT: Span = Span::from_days(30);
 /// How often what is older is forgotten.
@@ -91,29 +87,22 @@ pub(in crate::registry) async fn remind(
     out: Deliveries,
     stop: CancellationToken,
 ) -> Result<(), String> {
-    let mut changes = registry.changes();
+    let mut beat = Beat::new(&registry, &stop);
     let mut calendar = Calendar::default();
-    let mut again = true;
     loop {
-        let mut pause = LOOK;
         let now = registry.clock.now().latest;
-        if again || calendar.next.is_some_and(|next| next <= now) {
-            again = false;
-            if let Err(error) = calendar.look(&registry, &out).await {
-                tracing::error!(%error, "nobody can be reminded; it is tried again");
-                again = true;
-                pause = LATER;
-            }
+        if beat.looks(calendar.next.is_some_and(|next| next <= now))
+            && let Err(error) = calendar.look(&registry, &out).await
+        {
+            tracing::error!(%error, "nobody can be reminded; it is tried again");
+            beat.failed();
         }
         if let Err(error) = calendar.tidy(&registry, &out).await {
             tracing::error!(%error, "what was told long ago cannot be forgotten; it is tried again");
-            pause = LATER;
+            beat.rests();
         }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = sleep(pause) => {}
+        if !beat.next().await {
+            return Ok(());
         }
-        again |= changes.came();
     }
 }

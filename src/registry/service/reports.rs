@@ -11,6 +11,7 @@ use crate::{
     registry::{
         attendants::Attendants,
         core::{Error, Registry},
+        ledger::bare,
         reports::{Oscal, governance, oscal},
         role::Role,
     },
@@ -72,7 +73,10 @@ impl ReportCalls {
         request: Request<Received<v1::GetReportRequest>>,
     ) -> Result<v1::GetReportResponse, Fault> {
         let (caller, message) = opened(request)?;
-        let format = message.format();
+        let format = v1::ReportFormat::try_from(message.format).map_err(|_| {
+            let what = format!("{} is not known", message.format);
+            Fault::Invalid(Invalid::new("format", what, "use one of ReportFormat"))
+        })?;
         let v1::GetReportRequest {
             domain,
             framework,
@@ -114,8 +118,11 @@ impl ReportCalls {
         let mut recorded_revision = 0;
         if record {
             let action = format!("report {digest}");
-            self.registry.note(&caller.identity, &action).await?;
-            recorded_revision = self.registry.view().head.revision;
+            let by = &caller.identity;
+            let noted = self
+                .registry
+                .write(|view, draft| Ok((Some(bare(view, draft, by, &action)), draft.revision)));
+            recorded_revision = noted.await?;
         }
         Ok(v1::GetReportResponse {
             report,
