@@ -834,3 +834,27 @@ async fn r28_nobody_applies_an_exception_by_hand() {
     let mut open = World::start().await;
     open.admin.apply(&exception).await.unwrap();
 }
+
+/// Of two who change a request at once one does it again, and nothing that the other said is lost.
+#[tokio::test]
+async fn a_request_is_asked_for_anew_only_as_it_was_seen() {
+    let mut world = World::start().await;
+    let mut alice = world.as_who("user:alice").await;
+    let first = ask(&mut alice, &PLAIN).await.unwrap();
+    let anew = |hours| v1::RequestExceptionRequest {
+        file: files(&Ask { hours, ..PLAIN }.text()).pop(),
+        id: first.id.clone(),
+        expected_digest: first.digest.clone(),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let second = alice.exceptions.request_exception(anew(24)).await.unwrap();
+    let second = second.into_inner().case.unwrap();
+    assert_ne!(second.digest, first.digest);
+    let refused = alice
+        .exceptions
+        .request_exception(anew(12))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted);
+    assert_eq!(look(&mut alice, &first.id).await.digest, second.digest);
+}

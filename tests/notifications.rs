@@ -176,6 +176,7 @@ async fn new_terms_are_told_anew() {
         file: governed::files(&long.text()).pop(),
         id: case.id.clone(),
         dry_run: false,
+        ..v1::RequestExceptionRequest::default()
     };
     let anew = asker.exceptions.request_exception(request).await.unwrap();
     let anew = anew.into_inner().case.unwrap();

@@ -146,6 +146,8 @@ pub(super) async fn evidence(command: Evidence, screen: &mut Screen) -> Result<E
             };
             let mut registry = Registry::connect(&told.reach).await?;
             let record = record(&mut registry, &exception).await?;
+            let seen = record.pointer("/terms/digest").and_then(Json::as_str);
+            let seen = seen.unwrap_or_default();
             let request = with(&record, &id, &digest, &until, !optional)?;
             let request = v1::RequestExceptionRequest {
                 file: Some(v1::ManifestFile {
@@ -155,6 +157,8 @@ pub(super) async fn evidence(command: Evidence, screen: &mut Screen) -> Result<E
                 }),
                 id: exception.clone(),
                 dry_run: false,
+                // Somebody else may show something more in between.
+                expected_digest: seen.to_owned(),
             };
             let answer = registry.exceptions.request_exception(request).await;
             let case = answer.map_err(|status| refused(&status))?.into_inner().case;

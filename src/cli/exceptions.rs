@@ -32,6 +32,7 @@ pub(super) async fn exception(
                 file: Some(one(file)?),
                 id: String::new(),
                 dry_run,
+                expected_digest: String::new(),
             };
             ask(request, &told, screen).await
         }
@@ -40,6 +41,7 @@ pub(super) async fn exception(
                 file: file.map(one).transpose()?,
                 id,
                 dry_run: false,
+                expected_digest: String::new(),
             };
             ask(request, &told, screen).await
         }
@@ -64,6 +66,7 @@ pub(super) async fn exception(
                 }),
                 id: String::new(),
                 dry_run,
+                expected_digest: String::new(),
             };
             ask(request, &told, screen).await
         }

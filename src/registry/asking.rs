@@ -27,6 +27,15 @@ use super::{
 /// Most requests of one person that are not decided.
 const OPEN: usize = 100;
 
+/// What is asked for anew.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    /// Which exception.
+    pub id: ExceptionId,
+    /// Its terms, where they are to be these still.
+    pub expected: Option<Digest>,
+}
+
 /// What somebody decides.
 #[derive(Clone, Debug)]
 pub(super) struct Decides {
@@ -93,7 +102,7 @@ impl Registry {
         &self,
         caller: &Caller,
         file: Option<(String, String)>,
-        again: Option<ExceptionId>,
+        again: Option<Again>,
         dry_run: bool,
     ) -> Result<Arc<Case>, Refused> {
         let requester = principal(caller)?;
@@ -107,8 +116,15 @@ impl Registry {
             .transpose()
             .map_err(|problem| Refused::Problems(vec![problem]))?;
         let prepare = |view: &View, draft: Draft| {
-            let case = if let Some(id) = &again {
-                amended(known(view, id)?, &requester, asked.as_ref(), draft.time)?
+            let case = if let Some(Again { id, expected }) = &again {
+                let known = known(view, id)?;
+                let terms = known.terms.as_ref().map(|terms| &terms.digest);
+                if expected.is_some() && expected.as_ref() != terms {
+                    return Err(Refused::Conflict(format!(
+                        "{id} is not what you saw; look at it again"
+                    )));
+                }
+                amended(known, &requester, asked.as_ref(), draft.time)?
             } else {
                 let request = asked.clone().ok_or_else(|| {
                     let fix = "send a manifest of kind Request";

@@ -15,7 +15,7 @@ use crate::{
     engine::{Electorate, lifecycle},
     manifest::{write_case, write_rules},
     registry::{
-        asking::Decides,
+        asking::{Again, Decides},
         authn::Caller,
         cases::{standing, terms_of},
         core::Registry,
@@ -238,8 +238,14 @@ impl Exceptions {
             file,
             id: again,
             dry_run,
+            expected_digest,
         } = message;
         let again = (!again.is_empty()).then(|| id(&again)).transpose()?;
+        let expected = (!expected_digest.is_empty())
+            .then(|| Digest::parse(&expected_digest))
+            .transpose()
+            .map_err(|error| Fault::Invalid(error.under("expected_digest")))?;
+        let again = again.map(|id| Again { id, expected });
         let file = file.map(|v1::ManifestFile { name, content }| (name, content));
         let case = self.registry.ask(&caller, file, again, dry_run).await?;
         Ok(v1::RequestExceptionResponse {
