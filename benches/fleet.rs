@@ -78,7 +78,8 @@ fn run(args: &[&str], log: &Path) -> Running {
     Running(
         Command::new(EXE)
             .args(args)
-            .env("EXEAT_EXCEPTIONS", "applied")
+            // A setting of the registry's, which a sidecar does not know.
+            .envs((args.first() == Some(&"registry")).then_some(("EXEAT_EXCEPTIONS", "applied")))
             .stdout(Stdio::from(log))
             .stderr(Stdio::from(errors))
             .spawn()
