@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "exeat/v1/report.proto",
             "exeat/v1/sign_in.proto",
             "exeat/v1/sync.proto",
+            "exeat/v1/usage.proto",
         ],
         ["proto"],
     )?;

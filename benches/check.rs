@@ -298,6 +298,8 @@ async fn serve(what: &str) {
         flags.extend(keys.into_iter().zip(values));
     } else {
         flags.push(("bundle", Some("unused".into())));
+        let data = env::temp_dir().join(format!("exeat-bench-{}", std::process::id()));
+        flags.push(("data", Some(data.display().to_string())));
     }
     let bound = Bound::bind(
         config::Sidecar::load(None, &[], &flags).expect("settings"),
@@ -420,6 +422,7 @@ fn request() -> v1::CheckRequest {
         ]
         .into(),
         explain: false,
+        request_id: String::new(),
     }
 }
 

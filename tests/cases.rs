@@ -99,8 +99,10 @@ async fn every_case_is_answered_alike_by_the_engine_and_over_the_socket() {
                 .ask(case)
                 .unwrap_or_else(|error| panic!("{about}: {error}"));
             let clock = Clock::manual(noon());
+            let scratch = tempfile::tempdir().unwrap();
             let flags = [
                 ("bundle", Some("unused".to_owned())),
+                ("data", Some(scratch.path().display().to_string())),
                 ("insecure_asserted_identity", Some("true".into())),
                 ("listen", Some("127.0.0.1:0".into())),
                 ("operations", Some("127.0.0.1:0".into())),

@@ -84,7 +84,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("http_body_util", &["runtime"]),
     ("rustls_native_certs", &["runtime"]),
     ("jsonwebtoken", &["wire"]),
-    ("sqlx", &["registry"]),
+    // Two that keep files: the store, and the spool of usage records.
+    ("sqlx", &["registry", "sidecar"]),
     ("rcgen", &["registry"]),
     ("rustls", &["runtime"]),
     ("tokio_rustls", &["runtime"]),

@@ -595,6 +595,8 @@ fn tightening() -> impl Strategy<Value = Tightening> {
                     review_evidence: flags.1,
                     step_up: flags.2,
                     on_change: change,
+                    unused_after: interval,
+                    out_of_scope_limit: numbers.2,
                 }
             },
         )

@@ -12,9 +12,10 @@ use std::{
 use exeat::{
     config,
     domain::{
-        ClassId, Completeness, Control, ControlState, Digest, Enforcement, EvidenceNeed, Exception,
-        ExceptionState, Facet, FacetState, Fingerprint, Lease, Lifecycle, Now, Pattern, Selector,
-        Sensitivity, Set, Span, StaleMode, Subject, Tier, Timestamp, Value, WhenUngoverned,
+        ClassId, Completeness, Control, ControlState, Digest, Enforcement, EvidenceNeed, Evidenced,
+        Exception, ExceptionState, Facet, FacetState, Fingerprint, Lease, Lifecycle, Now, Pattern,
+        Selector, Sensitivity, Set, Span, StaleMode, Subject, Tier, Timestamp, Value,
+        WhenUngoverned,
     },
     engine::{Change, catalogue, decide},
     runtime::clock::Clock,
@@ -461,10 +462,14 @@ fn make(dice: &mut Dice) -> Made {
             removals: age,
             state,
         }),
-        evidence: dice.often(85),
+        evidence: match dice.roll(20) {
+            0 => Evidenced::Scarce,
+            1 | 2 => Evidenced::Lost,
+            _ => Evidenced::Kept,
+        },
     };
     let json = json!({
-        "now": {"earliest": now.earliest.micros(), "latest": now.latest.micros(), "lease_age": age.map(Span::micros), "state_age": state.micros(), "evidence": now.evidence},
+        "now": {"earliest": now.earliest.micros(), "latest": now.latest.micros(), "lease_age": age.map(Span::micros), "state_age": state.micros(), "evidence": format!("{:?}", now.evidence)},
         "question": {"subject": asked.subject.as_str(), "action": asked.action, "resource_type": asked.resource.kind, "resource": asked.resource.id, "purpose": asked.purpose, "observed": asked.observed.iter().map(|(facet, digest)| (facet.name().to_owned(), json!(digest.as_str()))).collect::<serde_json::Map<_, _>>()},
         "controls": controls, "subjects": subjects, "exceptions": exceptions, "when_no_control": if ungoverned == Some(WhenUngoverned::Allow) { "ALLOW" } else { "DENY" },
         "tiers": {"LOW": {"lease_ttl": rules.lease_ttl.micros(), "max_staleness": rules.max_staleness.micros(), "strict": rules.stale_mode == StaleMode::Strict, "max_clock_skew": rules.max_clock_skew.micros(), "usage_required": rules.usage_required, "observed_required": rules.observed_required, "facet_max_age": rules.facet_max_age.micros()}},
@@ -569,6 +574,7 @@ async fn a_grpcio_client_that_knows_only_the_reflected_schema_is_served() {
         ("listen", Some("127.0.0.1:0".into())),
         ("operations", Some("127.0.0.1:0".into())),
         ("unix", Some(socket.display().to_string())),
+        ("data", Some(scratch.path().display().to_string())),
     ];
     let bound = Bound::bind(
         config::Sidecar::load(None, &[], &flags).unwrap(),

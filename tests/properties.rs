@@ -2,9 +2,9 @@
 
 use exeat::{
     domain::{
-        Control, Decision, Digest, Effect, Enforcement, Exception, ExceptionState, Facet,
-        Fingerprint, Lease, Now, Outcome, Question, Set, Span, Subject, Tier, TierRules, Timestamp,
-        Value,
+        Control, Decision, Digest, Effect, Enforcement, Evidenced, Exception, ExceptionState,
+        Facet, Fingerprint, Lease, Now, Outcome, Question, Set, Span, Subject, Tier, TierRules,
+        Timestamp, Value,
     },
     engine::{Change, Snapshot, Standing, catalogue, decide, effective},
     testing::{control, exception, noon, question, snapshot, subject},
@@ -120,7 +120,7 @@ fn worlds() -> impl Strategy<Value = World> {
             Some(3_599),
             Some(4_000),
         ]),
-        any::<bool>(),
+        select(vec![Evidenced::Kept, Evidenced::Scarce, Evidenced::Lost]),
     );
     controls()
         .prop_flat_map(move |controls| (Just(controls.clone()), exceptions(controls), time.clone()))
@@ -230,8 +230,11 @@ proptest! {
         }
         prop_assert!(allows(&before) || !allows(&stale.decide()));
         let mut blind = world.clone();
-        blind.now.evidence = false;
-        prop_assert!(allows(&before) || !allows(&blind.decide()));
+        for worse in [Evidenced::Scarce, Evidenced::Lost] {
+            blind.now.evidence = blind.now.evidence.max(worse);
+            prop_assert!(allows(&before) || !allows(&blind.decide()));
+        }
+        prop_assert!(blind.decide().outcome != Outcome::AllowByException, "E1: no record, no allow");
     }
 
     /// D8: the same inputs, in whatever order they arrived, give the same answer.

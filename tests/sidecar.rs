@@ -55,6 +55,7 @@ async fn start(source: Source, clock: Clock, more: &[(&'static str, &str)]) -> R
         ("listen", Some("127.0.0.1:0".into())),
         ("operations", Some("127.0.0.1:0".into())),
         ("unix", Some(socket.display().to_string())),
+        ("data", Some(scratch.path().display().to_string())),
         ("drain_timeout", Some("5s".into())),
     ];
     if !more
@@ -160,6 +161,7 @@ fn ask(subject: &str, purpose: &str) -> v1::CheckRequest {
         }),
         observed: [].into(),
         explain: false,
+        request_id: String::new(),
     }
 }
 

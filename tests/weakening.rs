@@ -186,14 +186,6 @@ async fn every_way_to_deny_less_is_refused_to_one_person_and_its_contrary_is_not
             refused.message()
         );
     }
-    // Nor does it stop running by itself.
-    let silent = or("subject.environment == 'usage_gap_count'");
-    let refused = world.admin.apply(&silent).await.unwrap_err();
-    assert!(
-        refused.message().contains("no longer runs by itself"),
-        "{}",
-        refused.message()
-    );
     // Nor is there nobody to decide any more.
     let nobody = domain("team") + "approver_groups: {control_owner: owners}\n";
     let refused = world.admin.apply(&nobody).await.unwrap_err();

@@ -66,6 +66,7 @@ impl From<Asked> for v1::CheckRequest {
             context: Some(fields(context)),
             observed: observed.into_iter().collect(),
             explain,
+            request_id: String::new(),
         }
     }
 }
@@ -157,6 +158,7 @@ pub(super) async fn check(args: Check, screen: &mut Screen) -> Result<Exit, Exit
             context: Some(fields(pairs(&args.context)?)),
             observed: observed?,
             explain: false,
+            ..v1::CheckRequest::default()
         }
     };
     request.explain |= args.why;

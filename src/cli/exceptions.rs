@@ -15,6 +15,7 @@ use super::{
     run::Exit,
     screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
     takeback,
+    usage::usage,
 };
 
 pub(super) async fn exception(
@@ -36,6 +37,7 @@ pub(super) async fn exception(
             };
             ask(request, &told, screen).await
         }
+        Exception::Usage { id, records, told } => usage(id, records, &told, screen).await,
         Exception::Amend { id, file, told } => {
             let request = v1::RequestExceptionRequest {
                 file: file.map(one).transpose()?,

@@ -34,6 +34,7 @@ mod suite;
 mod takeback;
 mod telling;
 mod test;
+mod usage;
 mod workflow_args;
 
 pub use args::Cli;

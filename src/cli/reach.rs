@@ -19,7 +19,7 @@ use crate::{
         notification_service_client::NotificationServiceClient,
         object_service_client::ObjectServiceClient, report_service_client::ReportServiceClient,
         revocation_service_client::RevocationServiceClient,
-        session_service_client::SessionServiceClient,
+        session_service_client::SessionServiceClient, usage_service_client::UsageServiceClient,
     },
 };
 
@@ -57,6 +57,7 @@ pub(super) struct Registry {
     pub(super) notifications: NotificationServiceClient<Connection>,
     pub(super) sessions: SessionServiceClient<Connection>,
     pub(super) reports: ReportServiceClient<Connection>,
+    pub(super) usage: UsageServiceClient<Connection>,
 }
 
 impl Registry {
@@ -93,6 +94,7 @@ impl Registry {
                 .max_decoding_message_size(MAX_MESSAGE),
             sessions: SessionServiceClient::new(over()),
             reports: ReportServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
+            usage: UsageServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             ledger: LedgerServiceClient::new(over()).max_decoding_message_size(2 * MAX_MESSAGE),
         })
     }

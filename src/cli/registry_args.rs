@@ -249,6 +249,17 @@ pub enum Exception {
         #[command(flatten)]
         told: Told,
     },
+    /// Say how one was used: how often, whether all in scope, whether anything is missing, and
+    /// whether it was used after it was taken back. Exits with 3 where something speaks against it.
+    Usage {
+        /// The exception.
+        id: String,
+        /// List so many of its records as well, latest first.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        records: u32,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Show one with everything that is to be decided about.
     #[command(visible_alias = "review")]
     Show {

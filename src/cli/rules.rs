@@ -105,6 +105,11 @@ fn show(rules: &Json, screen: &mut Screen) -> Result<(), Exit> {
         ("subjects", text(rules, "max_subjects")),
         ("max_uses", text(rules, "max_uses_required")),
         ("when it changes", text(rules, "on_context_change")),
+        ("unused stays", text(rules, "unused_after")),
+        (
+            "beyond its scope",
+            format!("{} a day", text(rules, "out_of_scope_limit")),
+        ),
         (
             "lease",
             format!(

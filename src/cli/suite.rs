@@ -329,6 +329,7 @@ impl World {
             context: Some(map(&spec.context)),
             observed: spec.observed.clone().into_iter().collect(),
             explain: false,
+            ..v1::CheckRequest::default()
         };
         Ok(Asked {
             request,

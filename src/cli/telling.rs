@@ -140,6 +140,7 @@ async fn put(
             .map(|(facet, digest)| (facet.name().to_owned(), (*digest).to_owned()))
             .collect(),
         explain: false,
+        ..v1::CheckRequest::default()
     };
     let answer = client
         .check(request)

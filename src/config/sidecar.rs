@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use sha2::{Digest as _, Sha256};
+
 use crate::domain::SubjectId;
 
 use super::{
@@ -59,6 +61,10 @@ pub struct Registry {
 pub struct Sidecar {
     /// Where what is governed comes from.
     pub origin: Origin,
+    /// The folder for what is recorded of exceptions.
+    pub evidence: PathBuf,
+    /// Most bytes of it.
+    pub evidence_size: u64,
     /// Where decisions are answered.
     pub listen: SocketAddr,
     /// The Unix socket where they are answered as well.
@@ -80,6 +86,9 @@ pub struct Sidecar {
     /// Where each value came from.
     pub settings: Settings,
 }
+
+/// A spool that is smaller holds next to nothing.
+const LEAST_EVIDENCE: u64 = 1 << 20;
 
 const DEFAULTS: &[Setting] = &[
     Setting {
@@ -120,7 +129,12 @@ const DEFAULTS: &[Setting] = &[
     Setting {
         key: "data",
         default: "auto",
-        about: "folder for what was last known of the registry",
+        about: "folder for what was last known of the registry, and for records of uses",
+    },
+    Setting {
+        key: "evidence_size",
+        default: "256MiB",
+        about: "most that records of uses may take; once full, no exception is honoured",
     },
     Setting {
         key: "entity_cache",
@@ -216,7 +230,19 @@ impl Sidecar {
         let settings = Settings::gather(DEFAULTS, file, environment, flags)?;
         let mut wrong = Wrong::default();
         let wrong_ = &mut wrong;
-        let origin = origin(&settings, environment, wrong_);
+        let data = settings.parse("data", wrong_, |text| Ok(text.to_owned()));
+        let data = |auto: &str| match data.as_deref() {
+            Some("auto") | None => common::state_folder(environment).join(auto),
+            Some(text) => PathBuf::from(text),
+        };
+        let origin = origin(&settings, data("sidecar"), wrong_);
+        let evidence_size = settings.parse("evidence_size", wrong_, |text| {
+            let bytes = common::bytes(text)?;
+            if bytes < LEAST_EVIDENCE {
+                return Err("is less than 1MiB".into());
+            }
+            Ok(bytes)
+        });
         let listen = settings.parse("listen", wrong_, common::address);
         let operations = settings.parse("operations", wrong_, common::address);
         let unix = settings.parse("unix", wrong_, |text| {
@@ -241,7 +267,7 @@ impl Sidecar {
             identity,
             max_connections,
             drain_timeout,
-            log_format,
+            (log_format, evidence_size),
         ) {
             (
                 Some(origin),
@@ -250,8 +276,14 @@ impl Sidecar {
                 Some(identity),
                 Some(max_connections),
                 Some(drain_timeout),
-                Some(log_format),
+                (Some(log_format), Some(evidence_size)),
             ) if wrong.0.is_empty() => Ok(Self {
+                evidence: match &origin {
+                    Origin::Registry(registry) => registry.data.clone(),
+                    // Of each folder its own: exceptions of two may be called the same.
+                    Origin::Bundle(bundle) => data(&format!("local/{}", folder_name(bundle))),
+                },
+                evidence_size,
                 origin,
                 listen,
                 unix: unix.flatten(),
@@ -276,11 +308,7 @@ impl Sidecar {
     }
 }
 
-fn origin(
-    settings: &Settings,
-    environment: &[(String, String)],
-    wrong: &mut Wrong,
-) -> Option<Origin> {
+fn origin(settings: &Settings, data: PathBuf, wrong: &mut Wrong) -> Option<Origin> {
     let path = |text: &str| Ok(PathBuf::from(text));
     let text = |text: &str| Ok(text.to_owned());
     let bundle = settings.parse("bundle", wrong, path);
@@ -290,12 +318,6 @@ fn origin(
     let ca = settings.parse("registry_ca", wrong, path);
     let certificate = settings.parse("registry_certificate", wrong, path);
     let certificate_key = settings.parse("registry_certificate_key", wrong, path);
-    let data = settings.parse("data", wrong, |text| {
-        Ok(match text {
-            "auto" => common::state_folder(environment).join("sidecar"),
-            text => PathBuf::from(text),
-        })
-    });
     let entity_cache = settings.parse("entity_cache", wrong, common::bytes);
     let address = match (bundle, address) {
         (Some(bundle), None) => return Some(Origin::Bundle(bundle)),
@@ -359,9 +381,18 @@ fn origin(
         token_file,
         ca,
         certificate,
-        data: data?,
+        data,
         entity_cache: entity_cache?,
     })))
+}
+
+/// A name for a folder that no other has.
+fn folder_name(folder: &Path) -> String {
+    let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let digest = Sha256::digest(whole.as_os_str().as_encoded_bytes());
+    let [a, b, c, d, ..] = <[u8; 32]>::from(digest);
+    let last = whole.file_name().unwrap_or_default().to_string_lossy();
+    format!("{last}-{a:02x}{b:02x}{c:02x}{d:02x}")
 }
 
 fn identity(settings: &Settings, tls: Option<&Tls>, wrong: &mut Wrong) -> Option<Identity> {

@@ -108,6 +108,9 @@ pub struct ApprovalRules {
     pub on_change: OnChange,
     /// How long one that is not used stays.
     pub unused_after: Option<Span>,
+    /// Most questions within a day that it was needed for and does not reach; beyond it, it waits
+    /// for revalidation.
+    pub out_of_scope_limit: u32,
 }
 
 impl ApprovalRules {
@@ -123,6 +126,7 @@ impl ApprovalRules {
             step_up: false,
             on_change: OnChange::Suspend,
             unused_after: Some(Span::from_days(7)),
+            out_of_scope_limit: 20,
         };
         match tier {
             Tier::Low => Self {
@@ -140,6 +144,7 @@ impl ApprovalRules {
                 max_renewals: 2,
                 max_coverage: 50,
                 unused_after: Some(Span::from_days(14)),
+                out_of_scope_limit: 3,
                 ..base
             },
             Tier::High => Self {
@@ -148,6 +153,7 @@ impl ApprovalRules {
                     Stage::one(ApproverRole::RiskOfficer),
                 ],
                 review_evidence: true,
+                out_of_scope_limit: 0,
                 ..base
             },
             Tier::Incident => Self {
@@ -156,6 +162,7 @@ impl ApprovalRules {
                 max_coverage: 2,
                 on_change: OnChange::Revoke,
                 unused_after: None,
+                out_of_scope_limit: 3,
                 ..base
             },
         }
@@ -188,6 +195,7 @@ impl ApprovalRules {
             step_up: self.step_up || with.step_up,
             on_change: self.on_change.max(with.on_change),
             unused_after: shorter(self.unused_after, with.unused_after),
+            out_of_scope_limit: self.out_of_scope_limit.min(with.out_of_scope_limit),
         }
     }
 }
@@ -214,6 +222,10 @@ impl ApprovalRules {
             ("step_up", both.step_up != with.step_up),
             ("on_context_change", both.on_change != with.on_change),
             ("unused_after", both.unused_after != with.unused_after),
+            (
+                "out_of_scope_limit",
+                both.out_of_scope_limit != with.out_of_scope_limit,
+            ),
         ]
         .into_iter()
         .find_map(|(field, looser)| looser.then_some(field))

@@ -157,6 +157,20 @@ pub struct Principal {
     kind: PrincipalKind,
 }
 
+impl Digest {
+    /// The digest with these bytes, as SHA-256 gave them.
+    pub fn of_sha256(bytes: &[u8; 32]) -> Self {
+        use fmt::Write as _;
+        let mut text = String::with_capacity(71);
+        text.push_str("sha256:");
+        for byte in bytes {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text.into())
+    }
+}
+
 impl Principal {
     /// Parses `user:…`, `agent:…` or `service:…`.
     pub fn parse(text: &str) -> Result<Self, Invalid> {

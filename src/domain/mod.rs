@@ -27,6 +27,7 @@ mod subject;
 mod tier;
 mod tightening;
 mod time;
+mod usage;
 mod value;
 
 pub use approval::{ApprovalRules, ApproverRole, AutoBudget, OnChange, Stage};
@@ -62,6 +63,7 @@ pub use scope::{Dimension, Pattern, Scope, Selector, Set};
 pub use subject::{INSTANCE_LEASE, Instances, Lifecycle, Sensitivity, Subject, SubjectKind};
 pub use tier::{StaleMode, Tier, TierRules};
 pub use tightening::Tightening;
-pub use time::{Lease, Now, Span, Timestamp};
+pub use time::{Evidenced, Lease, Now, Span, Timestamp};
+pub use usage::{Chained, Reached, SpoolId, Trace, Usage, UsageKind};
 pub(crate) use value::lookup;
 pub use value::{Ref, Value};

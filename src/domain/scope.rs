@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ClassId, Invalid, Sensitivity, SubjectId};
+use super::{ClassId, Invalid, Reached, Sensitivity, SubjectId};
 
 /// One dimension of a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -238,6 +238,35 @@ impl Scope {
         ]
         .into_iter()
         .filter_map(|(dimension, any)| any.then_some(dimension))
+    }
+
+    /// The first dimension that does not match, its own condition aside: AND across dimensions, OR
+    /// inside one.
+    pub fn missed(&self, of: &Reached<'_>) -> Option<Dimension> {
+        Dimension::ALL
+            .into_iter()
+            .find(|dimension| !self.holds(*dimension, of))
+    }
+
+    fn holds(&self, dimension: Dimension, of: &Reached<'_>) -> bool {
+        match dimension {
+            Dimension::Subject => match &self.subjects {
+                Selector::Ids(ids) => ids.contains(of.subject),
+                Selector::Classes(classes) => of.class.is_some_and(|class| classes.contains(class)),
+            },
+            Dimension::Action => self.actions.holds(|action| **action == *of.action),
+            Dimension::Resource => self.resources.holds(|pattern| pattern.matches(of.resource)),
+            Dimension::Environment => self
+                .environments
+                .holds(|environment| **environment == *of.environment),
+            Dimension::Purpose => self
+                .purposes
+                .holds(|purpose| of.purpose == Some(&**purpose)),
+            Dimension::DataSensitivity => self
+                .data_sensitivity_max
+                .is_none_or(|most| of.sensitivity <= most),
+            Dimension::Condition => true,
+        }
     }
 
     /// How wide the scope is: of two that match, the narrower is relied on.

@@ -52,6 +52,19 @@ pub enum Sensitivity {
 }
 
 impl Sensitivity {
+    /// Every one, the least sensitive first.
+    pub const ALL: [Self; 4] = [
+        Self::Public,
+        Self::Internal,
+        Self::Confidential,
+        Self::Restricted,
+    ];
+
+    /// The one called `name`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+
     /// The name as written in manifests.
     pub fn name(self) -> &'static str {
         match self {

@@ -33,6 +33,10 @@ pub struct Tightening {
     pub step_up: bool,
     /// What becomes of one whose context has changed.
     pub on_change: Option<OnChange>,
+    /// How long one that is not used stays.
+    pub unused_after: Option<Span>,
+    /// Most questions within a day that one is needed for and does not reach.
+    pub out_of_scope_limit: Option<u32>,
 }
 
 impl TierRules {
@@ -54,6 +58,8 @@ impl TierRules {
             review_evidence,
             step_up,
             on_change,
+            unused_after,
+            out_of_scope_limit,
         } = with;
         let mut bound = self.bound_facets.clone();
         bound.extend(
@@ -75,7 +81,8 @@ impl TierRules {
             review_evidence: *review_evidence,
             step_up: *step_up,
             on_change: on_change.unwrap_or(OnChange::Suspend),
-            unused_after: None,
+            unused_after: *unused_after,
+            out_of_scope_limit: out_of_scope_limit.unwrap_or(u32::MAX),
         });
         Self {
             max_duration: max_duration
@@ -146,6 +153,15 @@ impl TierRules {
                 "on_context_change",
                 with.on_change
                     .is_some_and(|change| change < approval.on_change),
+            ),
+            (
+                "unused_after",
+                longer(with.unused_after, approval.unused_after),
+            ),
+            (
+                "out_of_scope_limit",
+                with.out_of_scope_limit
+                    .is_some_and(|n| n > approval.out_of_scope_limit),
             ),
         ]
         .into_iter()

@@ -253,9 +253,20 @@ pub struct Now {
     pub latest: Timestamp,
     /// How recently revocations were confirmed.
     pub lease: Lease,
-    /// Whether usage records can be made durable; without that, exceptions of tiers that
-    /// require them grant nothing (R16).
-    pub evidence: bool,
+    /// Whether uses can be recorded durably (R16).
+    pub evidence: Evidenced,
+}
+
+/// Whether uses can be recorded durably. No record, no allow (E1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Evidenced {
+    /// They can.
+    Kept,
+    /// There is little room left: exceptions of tiers whose records are not required grant nothing
+    /// any more.
+    Scarce,
+    /// They cannot: no exception grants anything.
+    Lost,
 }
 
 impl Lease {
@@ -273,7 +284,7 @@ impl Now {
             earliest: now,
             latest: now,
             lease: Lease::Local,
-            evidence: true,
+            evidence: Evidenced::Kept,
         }
     }
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::domain::{
     Completeness, ControlResult, Decision, Dimension, Effect, Enforcement, ExceptionResult,
-    Fingerprint, Lifecycle, NextAction, Now, Outcome, Pattern, Question, Reason, Ref, Selector,
+    Fingerprint, Lifecycle, NextAction, Now, Outcome, Pattern, Question, Reached, Reason, Ref,
     Subject, Timestamp, Trouble, TroubleKind, UsageLimits, Value, Verdict, WhenUngoverned,
 };
 
@@ -339,37 +339,22 @@ pub(super) fn outside<'a>(
     frame: &Frame<'a>,
 ) -> Option<Dimension> {
     let scope = &grant.exception.scope;
-    let inside = |dimension| match dimension {
-        Dimension::Subject => match &scope.subjects {
-            Selector::Ids(ids) => ids.contains(&subject.id),
-            Selector::Classes(classes) => subject
-                .class
-                .as_ref()
-                .is_some_and(|class| classes.contains(class)),
-        },
-        Dimension::Action => scope.actions.holds(|action| **action == *question.action),
-        Dimension::Resource => scope
-            .resources
-            .holds(|pattern| pattern.matches(&question.resource.id)),
-        Dimension::Environment => scope
-            .environments
-            .holds(|environment| *environment == subject.environment),
-        Dimension::Purpose => scope
-            .purposes
-            .holds(|purpose| question.purpose.as_deref() == Some(&**purpose)),
-        Dimension::DataSensitivity => scope
-            .data_sensitivity_max
-            .is_none_or(|most| subject.data_sensitivity <= most),
-        Dimension::Condition => grant.matches.as_ref().is_none_or(|condition| {
-            let own = frame.with_exception(grant.record.as_ref().and_then(fields));
-            let holds = reported(condition, subject) && condition.holds(&own) == Ok(true);
-            frame.absorb(&own);
-            holds
-        }),
+    let reached = Reached {
+        subject: &subject.id,
+        class: subject.class.as_ref(),
+        action: &question.action,
+        resource: &question.resource.id,
+        environment: &subject.environment,
+        purpose: question.purpose.as_deref(),
+        sensitivity: subject.data_sensitivity,
     };
-    Dimension::ALL
-        .into_iter()
-        .find(|dimension| !inside(*dimension))
+    scope.missed(&reached).or_else(|| {
+        let condition = grant.matches.as_ref()?;
+        let own = frame.with_exception(grant.record.as_ref().and_then(fields));
+        let holds = reported(condition, subject) && condition.holds(&own) == Ok(true);
+        frame.absorb(&own);
+        (!holds).then_some(Dimension::Condition)
+    })
 }
 
 fn lacks_resource(verdict: Verdict) -> bool {

@@ -1,8 +1,8 @@
 //! Whether an exception holds now: the only place in the program that says so (design §3).
 
 use crate::domain::{
-    Effect, Exception, ExceptionState, Facet, Fingerprint, Lease, Now, Span, Subject, TierRules,
-    Timestamp,
+    Effect, Evidenced, Exception, ExceptionState, Facet, Fingerprint, Lease, Now, Span, Subject,
+    TierRules, Timestamp,
 };
 
 /// What else bears on an exception at the moment of a decision.
@@ -81,7 +81,11 @@ pub fn effective(
     if standing.exhausted {
         return Some(Effect::BudgetExhausted);
     }
-    if rules.usage_required && !now.evidence {
+    if match now.evidence {
+        Evidenced::Kept => false,
+        Evidenced::Scarce => !rules.usage_required,
+        Evidenced::Lost => true,
+    } {
         return Some(Effect::EvidenceUnavailable);
     }
     None

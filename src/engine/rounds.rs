@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Case, ControlId, Disposition, Exception, ExceptionState, Fault, Finding, Now, Selector,
-    Subject, SubjectId, Timestamp, Trouble, Value, Verdict, remedy_within,
+    Case, ControlId, Disposition, Evidenced, Exception, ExceptionState, Fault, Finding, Now,
+    Selector, Subject, SubjectId, Timestamp, Trouble, Value, Verdict, remedy_within,
 };
 
 use super::{
@@ -15,16 +15,12 @@ use super::{
     decide::{fields, judge},
     effective::{Standing, effective},
     index::Rule,
+    usage::Figures,
     world::{describe, exception_record},
 };
 
-/// What the registry does not hold of exceptions: whoever reads it would be told of each that it
-/// cannot be told.
-const USES: [&str; 3] = [
-    "relied_on_count_30d",
-    "out_of_scope_attempts_24h",
-    "usage_gap_count",
-];
+/// How an exception was used, by its id; nothing where nobody counts.
+pub type Used<'a> = &'a dyn Fn(&str) -> Option<Figures>;
 
 /// What a control says of everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +39,7 @@ pub fn round(
     control: &ControlId,
     snapshot: &Snapshot,
     cases: &Cases,
+    used: Used<'_>,
     now: Timestamp,
 ) -> Option<Round> {
     let rule = snapshot.rules.find(control)?;
@@ -52,7 +49,7 @@ pub fn round(
     let mut round = Round::default();
     if rule.fails.reads_exception() {
         for exception in snapshot.exceptions() {
-            let Some(record) = living(rule, exception, snapshot, cases, now) else {
+            let Some(record) = living(rule, exception, snapshot, cases, used, now) else {
                 continue;
             };
             let mut frame = Frame::new(now);
@@ -118,13 +115,13 @@ pub fn is_there(control: &ControlId, of: &SubjectId, snapshot: &Snapshot) -> boo
     }
 }
 
-/// What controls read of an exception: one that may still hold, or that still owes something. What
-/// the registry does not hold, its uses, is not known.
+/// What controls read of an exception: one that may still hold, or that still owes something.
 fn living(
     rule: &Rule,
     exception: &Exception,
     snapshot: &Snapshot,
     cases: &Cases,
+    used: Used<'_>,
     now: Timestamp,
 ) -> Option<Value> {
     let case = cases.get(exception.id.as_str());
@@ -162,24 +159,30 @@ fn living(
         Some(None) => "COMPLETE",
         Some(Some(_)) => "OPEN",
     };
+    let figures = used(exception.id.as_str());
+    let figure = |of: fn(Figures) -> u64| {
+        let n = figures.map(of)?;
+        Some(Value::Int(i64::try_from(n).unwrap_or(i64::MAX)))
+    };
     let fields = EXCEPTION.fields.iter().zip(known);
     let fields = fields.map(|(field, known)| match field.name {
         "effective_state" => Some(Value::str(effective)),
         "coverage_ratio_365d" => share.map(Value::Double),
         "closure_state" => Some(Value::str(closure)),
         "closure_due_time" => owed.flatten().map(Value::Time),
+        "relied_on_count_30d" => figure(|figures| figures.relied_on),
+        "out_of_scope_attempts_24h" => figure(|figures| figures.out_of_scope),
+        "usage_gap_count" => figure(|figures| figures.gaps),
         _ => known,
     });
     Some(Value::Record(fields.collect()))
 }
 
-/// Whether a control runs by itself: it is in force, has a schedule, and reads neither a request nor
-/// how exceptions were used.
+/// Whether a control runs by itself: it is in force, has a schedule, and reads no request.
 fn runs(rule: &Rule) -> bool {
     let control = &rule.control;
     let asks = rule.fails.reads_request() || rule.fails.reads_resource();
-    let used = USES.iter().any(|name| rule.fails.source().contains(name));
-    control.state.in_force() && control.schedule.is_some() && !asks && !used
+    control.state.in_force() && control.schedule.is_some() && !asks
 }
 
 /// Whether a control runs by itself.
@@ -260,7 +263,7 @@ pub fn covering<'a>(
 /// A time at the registry, which needs no lease of itself and keeps what is used.
 fn governed(now: Timestamp) -> Now {
     Now {
-        evidence: true,
+        evidence: Evidenced::Kept,
         ..Now::exactly(now)
     }
 }

@@ -1,8 +1,10 @@
 //! What ends or suspends an exception that was granted, as far as the registry can tell.
 
-use crate::domain::{ControlState, Lifecycle, Request, Terms, Timestamp};
+use crate::domain::{
+    Case, ControlState, ExceptionState, Lifecycle, Request, Terms, TierRules, Timestamp,
+};
 
-use super::{Snapshot, parties::anchors, terms::deployed_until};
+use super::{Snapshot, parties::anchors, terms::deployed_until, usage::Figures};
 
 /// What stands against a granted exception as things are now, if the registry can tell (governance
 /// §7.3).
@@ -73,4 +75,50 @@ pub enum Against {
     Changed(String),
     /// Suspended.
     Waits(String),
+}
+
+/// What how it was used does to an exception that was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ByUse {
+    /// It is no longer needed, or there is nothing left of it.
+    Closes(String),
+    /// It waits for revalidation.
+    Suspends(String),
+}
+
+/// What stands against a granted exception by how it was used, of which `figures` tell since it came
+/// to be as it is (governance §7.3).
+pub fn by_use(case: &Case, rules: &TierRules, figures: &Figures, now: Timestamp) -> Option<ByUse> {
+    let approval = &rules.approval;
+    if let Some(most) = case.request.usage_limits.max_uses
+        && figures.uses >= most
+    {
+        return Some(ByUse::Closes(format!(
+            "used {most} times, as often as it may be"
+        )));
+    }
+    if case.state != ExceptionState::Approved {
+        return None;
+    }
+    if figures.out_of_scope > u64::from(approval.out_of_scope_limit) {
+        return Some(ByUse::Suspends(format!(
+            "needed {} times within a day where it does not hold; its tier permits {}",
+            figures.out_of_scope, approval.out_of_scope_limit
+        )));
+    }
+    if rules.usage_required && figures.gap.is_some_and(|gap| gap > case.since) {
+        return Some(ByUse::Suspends("records of its use are missing".into()));
+    }
+    let idle = unused_from(case, rules, figures)?;
+    let after = approval.unused_after?;
+    (idle <= now).then(|| ByUse::Closes(format!("not used for {after}")))
+}
+
+/// From when on an exception counts as unused; nothing where that does not end it.
+pub fn unused_from(case: &Case, rules: &TierRules, figures: &Figures) -> Option<Timestamp> {
+    let granted = case.granted.as_ref()?;
+    let since = figures
+        .last
+        .map_or(granted.effective, |last| last.max(granted.effective));
+    Some(since + rules.approval.unused_after?)
 }

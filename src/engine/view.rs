@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::{
     ClassId, Control, ControlId, Digest, Domain, DomainId, Exception, ExceptionId, Question,
-    Selector, Subject, SubjectId, Target, Tier, TierRules, WhenUngoverned,
+    Removal, Selector, Subject, SubjectId, Target, Tier, TierRules, WhenUngoverned,
 };
 
 use super::{
@@ -204,6 +204,17 @@ impl Snapshot {
     /// Whether the exception was taken back by its id.
     pub fn takes_back_itself(&self, id: &ExceptionId) -> bool {
         self.removed.revokes(&Target::Exception(id.clone()))
+    }
+
+    /// Whether a removal alone takes an exception back.
+    pub fn would_take_back(&self, id: &str, removal: &Removal) -> bool {
+        let mut removed = Removed::default();
+        removed.add(0, removal);
+        let alone = Self {
+            removed: Arc::new(removed),
+            ..self.clone()
+        };
+        alone.takes_back(id)
     }
 
     /// Whether everything that the domain is part of is known, up to the top.

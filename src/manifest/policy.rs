@@ -72,6 +72,10 @@ pub struct TierPolicyManifest {
     step_up: Option<bool>,
     /// What becomes of an exception whose context has changed.
     on_context_change: Option<ChangeName>,
+    /// How long an exception that is not used stays.
+    unused_after: Option<String>,
+    /// Most questions within a day that an exception is needed for and does not reach.
+    out_of_scope_limit: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -286,6 +290,11 @@ impl TierPolicyManifest {
         rules.on_change = self
             .on_context_change
             .map_or(rules.on_change, ChangeName::parse);
+        if let Some(text) = &self.unused_after {
+            let after = Span::parse(text).map_err(|e| e.under("unused_after"))?;
+            rules.unused_after = Some(after);
+        }
+        rules.out_of_scope_limit = self.out_of_scope_limit.unwrap_or(rules.out_of_scope_limit);
         Ok(())
     }
 }
@@ -361,6 +370,10 @@ struct TighteningManifest {
     step_up: bool,
     /// What becomes of an exception whose context has changed.
     on_context_change: Option<ChangeName>,
+    /// How long an exception that is not used stays.
+    unused_after: Option<String>,
+    /// Most questions within a day that an exception is needed for and does not reach.
+    out_of_scope_limit: Option<u32>,
 }
 
 impl TighteningManifest {
@@ -391,6 +404,8 @@ impl TighteningManifest {
             review_evidence: self.review_evidence,
             step_up: self.step_up,
             on_change: self.on_context_change.map(ChangeName::parse),
+            unused_after: span(&self.unused_after, "unused_after")?,
+            out_of_scope_limit: self.out_of_scope_limit,
         })
     }
 }

@@ -57,6 +57,8 @@ pub fn write_rules(tier: Tier, rules: &TierRules) -> String {
             OnChange::Suspend => "SUSPEND",
             OnChange::Revoke => "REVOKE",
         },
+        "unused_after": some(approval.unused_after),
+        "out_of_scope_limit": approval.out_of_scope_limit,
     });
     let mut text = String::new();
     canonical(&record, &mut text);

@@ -14,6 +14,7 @@ use tonic::service::Routes;
 
 use crate::{
     config::RegistryProcess,
+    domain::UsageLimits,
     runtime::{
         clock::Clock,
         listen::Tcp,
@@ -22,7 +23,11 @@ use crate::{
         tasks::{End, Tasks},
         tls::{Clients, Keys},
     },
-    wire::{encoded, signed::Signer, v1},
+    wire::{
+        encoded,
+        signed::{Signer, random},
+        v1,
+    },
 };
 
 use super::{
@@ -36,12 +41,16 @@ use super::{
     role::Role,
     rounds::scheduled,
     scope::Scope,
-    service::{NotificationCalls, token},
+    service::{NotificationCalls, UsageCalls, token},
     services::{Outward, services},
     sign_in::{Doors, Providers, local},
-    store::{Access, Sqlite, Store},
+    store::{Access, Sqlite, Store, UsageFile},
     sweep::sweeps,
+    usage::Usages,
 };
+
+/// The file of usage records, beside the store.
+const USAGE: &str = "usage.db";
 
 /// A registry whose socket is bound and that serves nothing yet.
 #[derive(Debug)]
@@ -51,6 +60,7 @@ pub struct Bound {
     registry: Arc<Registry>,
     store: Sqlite,
     guests: Arc<Guests>,
+    usages: Arc<Usages>,
     doors: Arc<Doors>,
     outside: Outside,
     tcp: Tcp,
@@ -130,6 +140,8 @@ impl Bound {
         let guests = Arc::new(Guests::new(&registry));
         let access = registry.store.access().await.map_err(core::Error::Store)?;
         guests.read(&access).map_err(core::Error::Store)?;
+        let usages = Usages::open(&registry, &guests, &folder.file(USAGE)).await;
+        let usages = Arc::new(usages.map_err(Error::from)?);
         let doors = Doors::open(&registry, &guests, store.people(), providers).await;
         let doors = Arc::new(doors.map_err(Error::from)?);
         Ok(Self {
@@ -138,6 +150,7 @@ impl Bound {
             registry,
             store,
             guests,
+            usages,
             doors,
             outside,
             tcp,
@@ -167,6 +180,7 @@ impl Bound {
             registry,
             store,
             guests,
+            usages,
             doors,
             outside,
             tcp,
@@ -211,9 +225,15 @@ impl Bound {
             deliveries: deliveries.clone(),
             endpoints: endpoints.clone().into(),
         };
+        let recording = UsageCalls {
+            registry: Arc::clone(&registry),
+            usages: Arc::clone(&usages),
+            reservations: store.reservations(),
+        };
         let outward = Outward {
             notifications,
             doors: Arc::clone(&doors),
+            recording,
         };
         let grpc = services(&registry, &guests, &stop, Some(outward))
             .add_service(health)
@@ -235,6 +255,10 @@ impl Bound {
             let sending = deliver(endpoint, deliveries.clone(), stop.clone());
             tasks.essential("notifications", sending);
         }
+        let taking = Arc::clone(&usages).run(stop.clone());
+        tasks.essential("taking usage records", taking);
+        let looking = Arc::clone(&usages).look(stop.clone());
+        tasks.essential("looking at usage records", looking);
         tasks.essential("access", look(Arc::clone(&registry), guests, stop.clone()));
         tasks.essential("sessions", doors.sweep(stop.clone()));
         tasks.essential(
@@ -243,6 +267,7 @@ impl Bound {
         );
         let end = tasks.run(asked, settings.drain_timeout).await;
         // What was committed is durable; this tidies the files up.
+        usages.file.close().await;
         store.close().await;
         match end {
             End::Asked => {
@@ -290,6 +315,14 @@ pub async fn backup(data: &Path, to: &Path) -> Result<(), Error> {
     let sqlite = Sqlite::open_file(&path).await.map_err(core::Error::Store)?;
     sqlite.backup(to).await.map_err(core::Error::Store)?;
     sqlite.close().await;
+    let usage = data.join(USAGE);
+    if usage.try_exists().unwrap_or(false) {
+        let usage = UsageFile::open_file(&usage).await;
+        let usage = usage.map_err(core::Error::Store)?;
+        let beside = usage.backup(&to.with_extension("usage.db")).await;
+        beside.map_err(core::Error::Store)?;
+        usage.close().await;
+    }
     Ok(())
 }
 
@@ -301,6 +334,20 @@ pub async fn backup(data: &Path, to: &Path) -> Result<(), Error> {
 pub async fn recover(data: &Path, seen: u64, clock: Clock) -> Result<(u64, u64), Error> {
     let folder = Folder::hold(data).map_err(Error::Data)?;
     let (registry, sqlite, _) = open(&folder, clock, 1).await?;
+    // Of a copy that was put back nobody knows what was used since.
+    let limited: Vec<_> = registry
+        .view()
+        .snapshot
+        .exceptions()
+        .filter(|exception| exception.usage_limits != UsageLimits::default())
+        .map(|exception| {
+            let id = random().map_err(Error::Data)?;
+            Ok((exception.id.clone(), exception.usage_limits, id))
+        })
+        .collect::<Result<_, Error>>()?;
+    let now = registry.clock.now().latest;
+    let closed = sqlite.reservations().close(&limited, now).await;
+    closed.map_err(core::Error::Store)?;
     let beginning = registry.recover(seen).await?;
     sqlite.close().await;
     Ok((beginning.era.epoch, beginning.base.revision))

@@ -34,6 +34,7 @@ use super::{
     role::{EXPELLED, Role},
     scope::Scope,
     store::{Heard, Store, StoreError},
+    uses::Uses,
     view::View,
     workflow::Refused,
 };
@@ -89,6 +90,8 @@ pub(super) struct Registry {
     pub(super) instances: Instances,
     /// Whoever writes controls may have them deny less: one person's registry.
     pub(super) weakens_at_will: bool,
+    /// How exceptions were used lately.
+    pub(super) uses: Arc<Uses>,
     /// Whether an administrator may apply exceptions that nobody asked for.
     pub(super) applies_exceptions: bool,
     /// Changes kept for sidecars that were away.
@@ -141,6 +144,7 @@ impl Registry {
             windows: Arc::default(),
             weakens_at_will: false,
             applies_exceptions: false,
+            uses: Arc::default(),
             kept,
         };
         registry.view.publish(Arc::new(view));

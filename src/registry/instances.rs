@@ -13,6 +13,8 @@ use crate::{
     engine::Snapshot,
 };
 
+use super::{core::Registry, scope::Scope, view::View};
+
 /// Most instances at a time, and of one sidecar.
 const MOST: usize = 100_000;
 const EACH: usize = 10_000;
@@ -28,6 +30,28 @@ pub(super) struct Instance {
     pub sidecar: Box<str>,
     /// Until when, unless it registers again.
     pub expire: Timestamp,
+}
+
+impl Registry {
+    /// Under which subject a sidecar's words about `id` are kept: itself, or the class it is an
+    /// instance of; nothing if the sidecar may know neither.
+    pub(super) fn kept_under(
+        &self,
+        scope: &Scope,
+        id: &SubjectId,
+        view: &View,
+    ) -> Option<SubjectId> {
+        let now = self.clock.now().latest;
+        let known = |id: &str| {
+            let subject = view.snapshot.subject(id)?;
+            let may = scope.may_know(subject, &view.snapshot);
+            may.then(|| subject.id.clone())
+        };
+        known(id.as_str()).or_else(|| {
+            let class = self.instances.class_of(id.as_str(), now)?;
+            known(class.as_str())
+        })
+    }
 }
 
 /// Everybody who is registered.

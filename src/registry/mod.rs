@@ -23,6 +23,7 @@ mod permission;
 mod pki;
 mod proposals;
 mod publication;
+mod reconcile;
 mod reports;
 mod role;
 mod rounds;
@@ -32,6 +33,8 @@ mod services;
 mod sign_in;
 mod store;
 mod sweep;
+mod usage;
+mod uses;
 mod view;
 mod workflow;
 
@@ -42,6 +45,7 @@ pub use role::{CALLS, Role};
 #[cfg(any(test, feature = "testing"))]
 pub use services::simulated;
 pub use store::{
-    Access, Account, Delivery, DeliveryState, Entered, Heard, Kept, Outbox, Past, People, Sealed,
-    Session, Sqlite, Store, StoreError, Stored, Told,
+    Access, Account, Asks, Delivery, DeliveryState, Entered, Gap, Heard, Kept, KeptRow, KnownSpool,
+    Outbox, Past, People, ReservationId, Reservations, Sealed, Session, Sqlite, Store, StoreError,
+    Stored, Tally, Told, UsageFile, UsageRow,
 };

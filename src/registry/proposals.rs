@@ -298,7 +298,7 @@ impl Registry {
             };
             let planned = if next.state == ProposalState::Applied {
                 let mut planned = made(view, draft, &next)?;
-                along(view, draft, &mut planned)?;
+                along(view, &self.uses, draft, &mut planned)?;
                 planned
             } else {
                 bare(view, draft, "", "")

@@ -141,6 +141,9 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("/exeat.v1.SyncService/Attend", FOLLOW),
     ("/exeat.v1.SyncService/Report", FOLLOW),
     ("/exeat.v1.SyncService/Fetch", FOLLOW),
+    ("/exeat.v1.SyncService/Reserve", FOLLOW),
+    ("/exeat.v1.UsageService/GetUsage", READ),
+    ("/exeat.v1.UsageService/ListUsage", READ),
 ];
 
 /// Who may make a call; nobody, if it is not in the table.

@@ -189,15 +189,19 @@ impl Registry {
         let now = self.clock.now().latest;
         let began = self.clock.elapsed();
         let (id, at) = (control.clone(), Arc::clone(&view));
-        let said = aside(move || round(&id, &at.snapshot, &at.cases, now))
-            .await
-            .map_err(|why| Refused::Failed(Error::Unfit(why)))?;
+        let uses = Arc::clone(&self.uses);
+        let said = aside(move || {
+            let figures = |id: &str| uses.of(id, now, None);
+            round(&id, &at.snapshot, &at.cases, &figures, now)
+        })
+        .await
+        .map_err(|why| Refused::Failed(Error::Unfit(why)))?;
         let said = said.ok_or_else(|| {
             if view.snapshot.control(control).is_none() {
                 Refused::NotFound(format!("there is no control `{control}`"))
             } else {
                 Refused::Precondition(format!(
-                    "`{control}` does not run by itself: it is not in force, has no schedule, or reads a request or how exceptions were used"
+                    "`{control}` does not run by itself: it is not in force, has no schedule, or reads a request"
                 ))
             }
         })?;
@@ -243,7 +247,8 @@ impl Registry {
                 // What it was worked out from may have changed: then it is worked out anew.
                 let same = view.head.revision == run.revision;
                 let now = draft.time;
-                let anew = || round(control, &view.snapshot, &view.cases, now);
+                let figures = |id: &str| self.uses.of(id, now, None);
+                let anew = || round(control, &view.snapshot, &view.cases, &figures, now);
                 let Some(said) = (if same { Some(said) } else { anew() }) else {
                     return Ok((None, (Vec::new(), now)));
                 };

@@ -13,7 +13,7 @@ use crate::wire::v1::{
     object_service_server::ObjectServiceServer, report_service_server::ReportServiceServer,
     revocation_service_server::RevocationServiceServer,
     session_service_server::SessionServiceServer, sign_in_service_server::SignInServiceServer,
-    sync_service_server::SyncServiceServer,
+    sync_service_server::SyncServiceServer, usage_service_server::UsageServiceServer,
 };
 #[cfg(any(test, feature = "testing"))]
 use crate::{
@@ -29,6 +29,7 @@ use super::{
     service::{
         ControlCalls, Exceptions, FindingCalls, Fleet, IncidentCalls, LedgerCalls,
         NotificationCalls, ObjectCalls, ReportCalls, Revocations, SessionCalls, SignInCalls, Sync,
+        UsageCalls,
     },
     sign_in::Doors,
 };
@@ -39,6 +40,8 @@ use super::{core, store::Store};
 const MAX_APPLY: usize = 64 << 20;
 /// Largest of anything else.
 const MAX_MESSAGE: usize = 1 << 20;
+/// Largest of what sidecars say: usage records.
+const MAX_SYNC: usize = 4 << 20;
 
 /// Largest that somebody says who is not known yet.
 const MAX_SIGN_IN: usize = 64 << 10;
@@ -49,6 +52,8 @@ pub(super) struct Outward {
     pub notifications: NotificationCalls,
     /// Where people come in.
     pub doors: Arc<Doors>,
+    /// What became of exceptions.
+    pub recording: UsageCalls,
 }
 
 /// The services of a registry, each behind its guard.
@@ -68,6 +73,7 @@ pub(super) fn services(
         deliveries: outward
             .as_ref()
             .map(|outward| outward.notifications.deliveries.clone()),
+        recording: outward.as_ref().map(|outward| outward.recording.clone()),
     };
     let reports = ReportServiceServer::new(ReportCalls {
         registry: Arc::clone(registry),
@@ -99,7 +105,7 @@ pub(super) fn services(
         .max_encoding_message_size(2 * MAX_APPLY);
     let fleet = FleetServiceServer::new(fleet).max_decoding_message_size(MAX_MESSAGE);
     let sync = SyncServiceServer::new(sync)
-        .max_decoding_message_size(MAX_MESSAGE)
+        .max_decoding_message_size(MAX_SYNC)
         .max_encoding_message_size(MAX_APPLY);
     let routes = Routes::new(Guarded::new(objects, guests))
         .add_service(Guarded::new(revocations, guests))
@@ -114,6 +120,7 @@ pub(super) fn services(
     let Some(Outward {
         notifications,
         doors,
+        recording,
     }) = outward
     else {
         return routes;
@@ -125,7 +132,9 @@ pub(super) fn services(
     // The only one without a guard: who comes here is not known yet.
     let sign_in =
         SignInServiceServer::new(SignInCalls(doors)).max_decoding_message_size(MAX_SIGN_IN);
+    let usage = UsageServiceServer::new(recording).max_decoding_message_size(MAX_MESSAGE);
     routes
+        .add_service(Guarded::new(usage, guests))
         .add_service(Guarded::new(notifications, guests))
         .add_service(Guarded::new(sessions, guests))
         .add_service(sign_in)

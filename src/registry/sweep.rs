@@ -5,10 +5,13 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Case, Cause, Debt, ExceptionState, Kind, Name, OnChange, Removal, Span, Timestamp},
+    domain::{
+        Case, Cause, Debt, ExceptionState, Kind, Name, OnChange, Removal, Span, Terms, Timestamp,
+    },
     engine::{
-        Against, against,
+        Against, ByUse, against, by_use,
         lifecycle::{Event, due, step},
+        rules_for, unused_from,
     },
 };
 
@@ -16,6 +19,7 @@ use super::{
     beat::Beat,
     cases::{fade, nobody, planned, put, removal},
     core::{Draft, Planned, Registry},
+    uses::Uses,
     view::View,
     workflow::Refused,
 };
@@ -28,7 +32,7 @@ const SHOWN: Span = Span::from_days(30);
 const SYSTEM: &str = "service:registry";
 
 /// What is to happen to a case now, and why.
-fn demanded(view: &View, case: &Case, now: Timestamp) -> Option<(Event, Cause)> {
+fn demanded(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Option<(Event, Cause)> {
     if let (Some(event), _) = due(case, now) {
         return Some((event, Cause::Admin));
     }
@@ -47,7 +51,15 @@ fn demanded(view: &View, case: &Case, now: Timestamp) -> Option<(Event, Cause)> 
     if !pending && view.snapshot.takes_back(case.id.as_str()) {
         return Some((Event::Revoke("taken back".into()), Cause::Admin));
     }
-    let found = against(&case.request, terms, &view.snapshot, now)?;
+    let Some(found) = against(&case.request, terms, &view.snapshot, now) else {
+        if pending {
+            return None;
+        }
+        return match used(view, uses, case, terms, now)? {
+            ByUse::Closes(why) => Some((Event::Close(why.into()), Cause::Admin)),
+            ByUse::Suspends(why) => Some((Event::Suspend(why.into()), Cause::Admin)),
+        };
+    };
     let (why, of) = match found {
         Against::Ends(why) => (why, Cause::Offboarded),
         Against::Changed(why) => (why, Cause::ContextChanged),
@@ -66,14 +78,32 @@ fn demanded(view: &View, case: &Case, now: Timestamp) -> Option<(Event, Cause)> 
     })
 }
 
+/// What stands against a case by how its exception was used.
+fn used(view: &View, uses: &Uses, case: &Case, terms: &Terms, now: Timestamp) -> Option<ByUse> {
+    let figures = uses.of(case.id.as_str(), now, Some(case.since))?;
+    let rules = rules_for(&case.request, terms.tier, &view.snapshot);
+    by_use(case, &rules, &figures, now)
+}
+
+/// When a case's exception counts as unused.
+fn unused(view: &View, uses: &Uses, case: &Case) -> Option<Timestamp> {
+    if case.state != ExceptionState::Approved {
+        return None;
+    }
+    let terms = case.terms.as_ref()?;
+    let figures = uses.of(case.id.as_str(), view.time, None)?;
+    let rules = rules_for(&case.request, terms.tier, &view.snapshot);
+    unused_from(case, &rules, &figures)
+}
+
 /// The cases that move by themselves, `most` at once, and what is taken back with them.
-fn moves(view: &View, draft: Draft, most: usize) -> (Vec<Case>, Vec<Removal>) {
+fn moves(view: &View, uses: &Uses, draft: Draft, most: usize) -> (Vec<Case>, Vec<Removal>) {
     let (mut next, mut removals) = (Vec::new(), Vec::new());
     for case in view.cases.values() {
         if next.len() >= most {
             break;
         }
-        let Some((event, cause)) = demanded(view, case, draft.time) else {
+        let Some((event, cause)) = demanded(view, uses, case, draft.time) else {
             continue;
         };
         let revokes = matches!(event, Event::Revoke(_));
@@ -96,12 +126,17 @@ fn moves(view: &View, draft: Draft, most: usize) -> (Vec<Case>, Vec<Removal>) {
 /// # Errors
 ///
 /// Cases that cannot be written.
-pub(super) fn along(view: &View, draft: Draft, planned: &mut Planned) -> Result<(), Refused> {
+pub(super) fn along(
+    view: &View,
+    uses: &Uses,
+    draft: Draft,
+    planned: &mut Planned,
+) -> Result<(), Refused> {
     let after = View {
         snapshot: planned.snapshot.clone(),
         ..view.clone()
     };
-    let (next, removals) = moves(&after, draft, usize::MAX);
+    let (next, removals) = moves(&after, uses, draft, usize::MAX);
     if next.is_empty() {
         return Ok(());
     }
@@ -136,13 +171,15 @@ impl Registry {
             let (view, now) = (self.view(), self.clock.now().latest);
             // Nobody's turn is taken to find that nothing is due.
             let mut cases = view.cases.values();
-            let due = |case: &Case| demanded(&view, case, now).is_some() || faded(&view, case, now);
+            let due = |case: &Case| {
+                demanded(&view, &self.uses, case, now).is_some() || faded(&view, case, now)
+            };
             if !cases.any(|case| due(case)) {
                 break;
             }
             let moved = self
                 .write(|view, draft| {
-                    let (next, removals) = moves(view, draft, MOST);
+                    let (next, removals) = moves(view, &self.uses, draft, MOST);
                     let ended: Vec<_> = view
                         .cases
                         .values()
@@ -166,10 +203,10 @@ impl Registry {
         }
         let view = self.view();
         let now = self.clock.now().latest;
-        let next = view
-            .cases
-            .values()
-            .flat_map(|case| [due(case, now).1, fades(&view, case)]);
+        let next = view.cases.values().flat_map(|case| {
+            let unused = unused(&view, &self.uses, case);
+            [due(case, now).1, fades(&view, case), unused]
+        });
         Ok(next.flatten().min())
     }
 }

@@ -193,7 +193,7 @@ impl Registry {
                 findings: Vec::new(),
                 heard: None,
             };
-            along(view, draft, &mut planned)?;
+            along(view, &self.uses, draft, &mut planned)?;
             Ok((Some(planned), (draft.revision, applied)))
         })
         .await

@@ -7,7 +7,7 @@ use std::sync::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::domain::{Lease, Now, Span, Timestamp};
+use crate::domain::{Evidenced, Lease, Now, Span, Timestamp};
 
 /// What time it is, as an interval.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ impl Clock {
                 earliest: Timestamp::from_micros(earliest),
                 latest: Timestamp::from_micros(latest),
                 lease: Lease::Local,
-                evidence: true,
+                evidence: Evidenced::Kept,
             },
             elapsed: Span::from_micros(elapsed),
         }

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, service::Routes};
-use tonic_health::server::HealthReporter;
+use tonic_health::{
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
 
 use crate::{
     config::{Identity, Origin, Sidecar},
@@ -29,6 +32,7 @@ use super::{
     check::CheckService,
     decider::{Decider, Loaded},
     direct::Direct,
+    evidence::{Keeping, Limits, Spent, Spool},
     follow::{Disk, Following, Keeper},
     operations::{Operations, Source, routes},
 };
@@ -141,6 +145,13 @@ impl Bound {
         let stop = tasks.stopping();
         let published: Arc<Published<Loaded>> = Arc::default();
         let metrics = Metrics::new();
+        let (spool, spent) = spool(&settings, &metrics).await;
+        // To the very end: calls under way wait for it.
+        tasks.outlasting("recording uses", Arc::clone(&spool).write());
+        tasks.essential(
+            "copying records back",
+            Arc::clone(&spool).copy(stop.clone()),
+        );
         let source = match &settings.origin {
             Origin::Bundle(folder) => Source::Folder(Arc::new(Loader::new(
                 folder.clone(),
@@ -158,15 +169,24 @@ impl Bound {
                     clock.clone(),
                     metrics.clone(),
                 ));
-                let (following, wanted) = Following::new((**registry).clone(), Arc::clone(&keeper))
-                    .map_err(Error::Data)?;
+                let (keeper_, spool) = (Arc::clone(&keeper), Arc::clone(&spool));
+                let (following, wanted) =
+                    Following::new((**registry).clone(), keeper_, Some(spool))
+                        .map_err(Error::Data)?;
                 let following = Arc::new(following);
                 let fetching = Arc::clone(&following).fetch(wanted, stop.clone());
                 tasks.essential("fetching on demand", fetching);
                 Source::Registry(keeper, following)
             }
         };
-        let decider = Arc::new(Decider::new(Arc::clone(&published), clock, metrics));
+        let limits = match &source {
+            Source::Registry(_, following) => Limits::Reserved(Arc::clone(&following.purse)),
+            Source::Folder(_) => Limits::here(spent, clock.now().latest, clock.elapsed()),
+        };
+        let decider = Decider::new(Arc::clone(&published), clock, metrics, spool, limits);
+        let decider = Arc::new(decider);
+        let idle = Arc::clone(&decider).tell_idle(stop.clone());
+        tasks.essential("telling what was not needed", idle);
 
         let (reporter, health) = tonic_health::server::health_reporter();
         // Known before anything is served, so that no probe is told there is no such service.
@@ -182,23 +202,7 @@ impl Bound {
         let checks = Served::new(service)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(4 << 20);
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        let failed = |error: tonic_reflection::server::Error| Error::Failed(error.to_string());
-        let current = reflection().build_v1().map_err(failed)?;
-        // Python's client knows the older name alone.
-        let older = reflection().build_v1alpha().map_err(failed)?;
-        let others = Routes::new(health.clone())
-            .add_service(current)
-            .add_service(older)
-            .prepare();
-        let services = Direct {
-            often: checks,
-            others,
-        };
+        let services = services(checks, health.clone())?;
 
         let local = operations.address().ip().is_loopback();
         let pages = routes(Operations {
@@ -247,6 +251,8 @@ impl Bound {
                     tasks.essential("attending the registry", attending);
                     let reporting = Arc::clone(&following).report(stop.clone());
                     tasks.essential("reporting to the registry", reporting);
+                    let returning = Arc::clone(&following).give_back(stop.clone());
+                    tasks.essential("giving uses back", returning);
                     tasks.essential("watching the registry", following.watch(stop.clone()));
                 }
             },
@@ -262,6 +268,19 @@ impl Bound {
     }
 }
 
+/// The spool of usage records, and what was used before.
+async fn spool(settings: &Sidecar, metrics: &Metrics) -> (Arc<Spool>, Spent) {
+    // Where a registry is followed it collects them.
+    let keeping = match &settings.origin {
+        Origin::Bundle(_) => Keeping::Newest,
+        Origin::Registry(_) => Keeping::UntilTaken,
+    };
+    let folder = settings.evidence.clone();
+    let (spool, spent) =
+        Spool::open(folder, keeping, settings.evidence_size, metrics.clone()).await;
+    (Arc::new(spool), spent)
+}
+
 fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations: SocketAddr) {
     for (key, value, source) in settings.settings.effective() {
         tracing::info!(key, value, source, "setting");
@@ -272,6 +291,27 @@ fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations
         );
     }
     tracing::info!(decisions = %tcp, unix = unix.map(|unix| unix.path().display().to_string()), %operations, tls = settings.tls.is_some(), version = env!("CARGO_PKG_VERSION"), "listening");
+}
+
+/// Everything that is answered where decisions are.
+fn services(checks: Served, health: HealthServer<impl Health>) -> Result<Direct<Served>, Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let failed = |error: tonic_reflection::server::Error| Error::Failed(error.to_string());
+    let current = reflection().build_v1().map_err(failed)?;
+    // Python's client knows the older name alone.
+    let older = reflection().build_v1alpha().map_err(failed)?;
+    let others = Routes::new(health)
+        .add_service(current)
+        .add_service(older)
+        .prepare();
+    Ok(Direct {
+        often: checks,
+        others,
+    })
 }
 
 /// Keeps gRPC health in step: serving with a snapshot in force, and not once told to stop.

@@ -2,22 +2,27 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tonic::{Extensions, Request, Response, Status, metadata::MetadataMap};
 use uuid::Uuid;
 
 use crate::{
     config::Identity,
-    domain::{Decision, Invalid, Now, Question, Span},
+    domain::{Decision, Digest, Invalid, Now, Outcome, Question, Span, Trace},
     engine::{Snapshot, explain, reasons},
     runtime::clock::Instant,
-    wire::{Detail, Fault, Received, Stamp, answer, batch_item, keep, question, v1},
+    wire::{
+        Detail, Fault, Received, Stamp, answer, batch_item, keep, question, signed::sha256,
+        trace::traceparent, v1,
+    },
 };
 
 use super::{
-    decider::{Decider, Loaded},
+    decider::{Decided, Decider, Loaded},
     follow::Following,
     identity::{Caller, caller},
     record::{spending, written},
+    rely::Call,
 };
 
 /// Most questions in a batch.
@@ -35,55 +40,99 @@ pub(super) struct CheckService {
 }
 
 impl CheckService {
-    /// Answers one question that arrived at `arrived`; also tells when the answer was ready.
-    fn decide(
+    /// Decides one question that arrived at `arrived`. What rests on an exception is no answer yet.
+    fn begin(
         &self,
         request: v1::CheckRequest,
         bytes: &[u8],
-        connection: &Extensions,
-        loaded: &Loaded,
+        (connection, trace): (&Extensions, Option<Trace>),
+        loaded: &Arc<Loaded>,
         arrived: Instant,
-    ) -> Result<(v1::Decision, Span), Fault> {
+    ) -> Result<Begun, Fault> {
         let Caller { subject, verified } = caller(&self.identity, connection, &request.subject)?;
         let wanted = Wanted {
             verified,
             all: request.explain,
         };
+        let request_id = Some(&request.request_id)
+            .filter(|id| !id.is_empty())
+            .cloned();
         let question = question(request, subject)?;
-        let arrived = loaded.at(arrived);
-        let decided = self.decider.decide(&question, loaded, arrived);
-        let loaded = decided.newer.as_deref().unwrap_or(loaded);
+        let mut at = loaded.at(arrived);
+        at.now.evidence = self.decider.spool.evidenced();
+        let free = match &request_id {
+            Some(id) => self
+                .decider
+                .repeats
+                .used(&question.subject, id, || digest(bytes)),
+            None => Vec::new(),
+        };
+        let decided = self.decider.decide(&question, loaded, at, free);
+        Ok(Begun {
+            question,
+            decided,
+            wanted,
+            request_id,
+            trace,
+            arrived,
+        })
+    }
+
+    /// Answers what was begun, within `patience`; also tells when the answer was ready.
+    async fn finish(
+        &self,
+        begun: Begun,
+        bytes: &[u8],
+        patience: Span,
+    ) -> Result<(v1::Decision, Span), Fault> {
+        let Begun {
+            question,
+            mut decided,
+            wanted,
+            request_id,
+            trace,
+            arrived,
+        } = begun;
+        let call = || Call {
+            digest: digest(bytes),
+            request: request_id.clone(),
+            trace,
+        };
+        if decided.decision.outcome == Outcome::AllowByException {
+            let (call, following) = (call(), self.following.as_deref());
+            let relying = self
+                .decider
+                .rely(decided, &question, &call, arrived, patience, following);
+            decided = Box::pin(relying).await;
+        }
+        if !decided.decision.exceptions.is_empty() {
+            self.decider.note(&decided, &question, call);
+        }
+        let (decision, loaded, at) = (&decided.decision, &decided.from, decided.at);
         if let Some(following) = &self.following {
-            let (decision, snapshot) = (&decided.decision, &loaded.snapshot);
+            let verified = wanted.verified;
             following
                 .demand
-                .note(&question, decision, snapshot, verified);
+                .note(&question, decision, &loaded.snapshot, verified);
             if verified {
-                let now = arrived.now.latest;
-                following.sightings.note(&question, decision, now);
+                following.sightings.note(&question, decision, at.now.latest);
             }
         }
         let stamp = Stamp {
-            id: written(decided.id),
-            time: arrived.now.latest,
+            id: written(decided.mark.id),
+            time: at.now.latest,
             digest: loaded.snapshot.digest().as_str(),
             revision: loaded.snapshot.revision(),
-            age: arrived
-                .elapsed
-                .saturating_sub(loaded.confirmed)
-                .as_secs_f64(),
+            age: at.elapsed.saturating_sub(loaded.confirmed).as_secs_f64(),
         };
-        let told = tell(
-            stamp,
-            &decided.decision,
-            wanted,
-            &question,
-            arrived.now,
-            || spending(&loaded.snapshot, &decided.spent),
-        );
+        let told = tell(stamp, decision, wanted, &question, at.now, || {
+            spending(&loaded.snapshot, &decided.spent)
+        });
+        let subject = &question.subject;
         let ended = self
             .decider
-            .record(&decided, &question.subject, bytes, loaded, arrived);
+            .record(&decided, subject, bytes, arrived.elapsed);
+        in_time(arrived, ended, patience)?;
         Ok((told, ended))
     }
 
@@ -91,6 +140,17 @@ impl CheckService {
         self.decider.metrics.failed(fault.reason());
         fault.into()
     }
+}
+
+/// A question with its decision, which is no answer yet if it rests on an exception.
+#[derive(Debug)]
+struct Begun {
+    question: Question,
+    decided: Decided,
+    wanted: Wanted,
+    request_id: Option<String>,
+    trace: Option<Trace>,
+    arrived: Instant,
 }
 
 /// How much of the why a caller may know and wants.
@@ -131,17 +191,21 @@ impl v1::check_service_server::CheckService for CheckService {
     ) -> Result<Response<v1::CheckResponse>, Status> {
         let arrived = self.decider.clock.look();
         let (metadata, connection, received) = request.into_parts();
-        let decided = (|| {
+        let Received { message, bytes } = received;
+        let begun = (|| {
             let patience = patience(&metadata)?;
             let loaded = self.decider.snapshot.load();
             let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
-            let Received { message, bytes } = received;
-            let (decision, ended) = self.decide(message?, &bytes, &connection, loaded, arrived)?;
-            in_time(arrived, ended, patience)?;
-            Ok(decision)
+            let from = (&connection, trace(&metadata));
+            let begun = self.begin(message?, &bytes, from, loaded, arrived)?;
+            Ok((begun, patience))
         })();
+        let decided = match begun {
+            Ok((begun, patience)) => self.finish(begun, &bytes, patience).await,
+            Err(fault) => Err(fault),
+        };
         match decided {
-            Ok(decision) => Ok(Response::new(v1::CheckResponse {
+            Ok((decision, _)) => Ok(Response::new(v1::CheckResponse {
                 decision: Some(decision),
             })),
             Err(fault) => Err(self.failed(fault)),
@@ -154,10 +218,9 @@ impl v1::check_service_server::CheckService for CheckService {
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
         let arrived = self.decider.clock.look();
         let (metadata, connection, received) = request.into_parts();
-        let decided = (|| {
+        let decided = async {
             let patience = patience(&metadata)?;
-            let loaded = self.decider.snapshot.load();
-            let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
+            let loaded = self.decider.snapshot.get().ok_or(Fault::NotReady)?;
             let asked = received.message?.items;
             let count = asked.len();
             if count == 0 || count > BATCH {
@@ -167,17 +230,25 @@ impl v1::check_service_server::CheckService for CheckService {
                     format!("send 1 to {BATCH}"),
                 )));
             }
+            let from = (&connection, trace(&metadata));
             let mut items = Vec::with_capacity(count);
             for item in asked {
-                let began = self.decider.clock.look();
-                in_time(arrived, began.elapsed, patience)?;
+                let look = self.decider.clock.look();
+                in_time(arrived, look.elapsed, patience)?;
                 let bytes = keep(&item);
-                let decided = self.decide(item, &bytes, &connection, loaded, began);
-                items.push(batch_item(decided.map(|(decision, _)| decision)));
+                let begun = self.begin(item, &bytes, from, &loaded, look);
+                // What they rest on is recorded together.
+                items.push(async move {
+                    let decided = self.finish(begun?, &bytes, patience).await;
+                    decided.map(|(decision, _)| decision)
+                });
             }
+            let decided = Box::pin(join_all(items)).await;
+            let items = decided.into_iter().map(batch_item).collect();
             in_time(arrived, self.decider.clock.elapsed(), patience)?;
             Ok(items)
-        })();
+        }
+        .await;
         match decided {
             Ok(items) => Ok(Response::new(v1::BatchCheckResponse { items })),
             Err(fault) => Err(self.failed(fault)),
@@ -252,6 +323,16 @@ impl CheckService {
             }),
         })
     }
+}
+
+/// The digest of a request as it was sent.
+fn digest(bytes: &[u8]) -> Digest {
+    Digest::of_sha256(&sha256(bytes))
+}
+
+/// Where a call belongs, as its metadata says.
+fn trace(metadata: &MetadataMap) -> Option<Trace> {
+    traceparent(metadata.get("traceparent")?.to_str().ok()?)
 }
 
 /// Whether a caller who waits for `patience` is still there.

@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use uuid::Uuid;
@@ -20,8 +23,8 @@ use crate::{
 };
 
 use super::{
+    evidence::{Idle, Limits, Repeats, Spool, Take},
     record::{Kept, Record, SMALL, decision_id, number_of, spending},
-    uses::Uses,
 };
 
 /// Decisions kept for Explain.
@@ -41,8 +44,15 @@ pub(super) struct Decider {
     pub(super) metrics: Metrics,
     pub(super) recent: Ring<Kept>,
     large: Large,
-    uses: Uses,
-    salt: u64,
+    /// Where uses of exceptions are recorded before an answer leaves.
+    pub(super) spool: Arc<Spool>,
+    pub(super) limits: Limits,
+    pub(super) repeats: Repeats,
+    pub(super) idle: Idle,
+    /// Decisions that rest on an exception, since the start.
+    ordinal: AtomicU64,
+    /// Made at the start: no two starts share one.
+    pub(super) salt: u64,
 }
 
 /// Kept requests that are not [`SMALL`], oldest first: in all they take a bounded number of bytes.
@@ -114,19 +124,38 @@ impl Loaded {
     }
 }
 
-/// A decision that is not recorded yet.
-pub(super) struct Decided {
-    pub(super) decision: Decision,
+/// Which decision it is.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
     pub(super) id: Uuid,
+    number: u64,
+    /// Exceptions that the same call was allowed by before: it is no other use.
+    pub(super) free: Vec<ExceptionId>,
+}
+
+/// A decision that is not recorded yet.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) mark: Mark,
+    pub(super) decision: Decision,
     /// Exceptions taken for used up; there were none left to count.
     pub(super) spent: Vec<ExceptionId>,
-    /// What it was made from, if something was taken back in the meantime.
-    pub(super) newer: Option<Arc<Loaded>>,
-    number: u64,
+    /// Exceptions of which uses are to be reserved first: until then it is no answer.
+    pub(super) wanted: Vec<ExceptionId>,
+    /// What it was made from.
+    pub(super) from: Arc<Loaded>,
+    /// When.
+    pub(super) at: Instant,
 }
 
 impl Decider {
-    pub(super) fn new(snapshot: Arc<Published<Loaded>>, clock: Clock, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        snapshot: Arc<Published<Loaded>>,
+        clock: Clock,
+        metrics: Metrics,
+        spool: Arc<Spool>,
+        limits: Limits,
+    ) -> Self {
         // The standard library seeds its hashers from the operating system.
         let salt = std::collections::hash_map::RandomState::new()
             .build_hasher()
@@ -137,39 +166,41 @@ impl Decider {
             metrics,
             recent: Ring::new(KEPT),
             large: Large::default(),
-            uses: Uses::default(),
+            spool,
+            limits,
+            repeats: Repeats::default(),
+            idle: Idle::default(),
+            ordinal: AtomicU64::new(0),
             salt,
         }
     }
 
-    /// Decides `question`, which arrived at `arrived`.
-    pub(super) fn decide(&self, question: &Question, loaded: &Loaded, arrived: Instant) -> Decided {
-        let (mut decision, mut spent) = self.settle(question, &loaded.snapshot, arrived);
-        let mut newer: Option<Arc<Loaded>> = None;
-        // Nothing is allowed on the strength of what was taken back before the answer (D3).
-        while decision.outcome == Outcome::AllowByException {
-            let before = newer.as_deref().unwrap_or(loaded);
-            let Some(after) = self.removed_since(before) else {
-                break;
-            };
-            for exception in decision.relied_on() {
-                self.uses.give_back(exception);
-            }
-            (decision, spent) = self.settle(question, &after.snapshot, after.at(arrived));
-            newer = Some(after);
-        }
+    /// Decides `question`, which arrived at `arrived`; what the same call was allowed by before is
+    /// `free`. What rests on an exception is no answer before [`Self::rely`].
+    pub(super) fn decide(
+        &self,
+        question: &Question,
+        loaded: &Arc<Loaded>,
+        arrived: Instant,
+        free: Vec<ExceptionId>,
+    ) -> Decided {
         let number = self.recent.number();
-        Decided {
-            decision,
+        let mark = Mark {
             id: decision_id(arrived.now, number, self.salt),
-            spent,
-            newer,
             number,
-        }
+            free,
+        };
+        self.settled(mark, question, Arc::clone(loaded), arrived, false)
+    }
+
+    pub(super) fn next_ordinal(&self) -> u64 {
+        self.ordinal
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1)
     }
 
     /// What is published now, if more is taken back in it than in `loaded`.
-    fn removed_since(&self, loaded: &Loaded) -> Option<Arc<Loaded>> {
+    pub(super) fn removed_since(&self, loaded: &Loaded) -> Option<Arc<Loaded>> {
         let now = self.snapshot.load();
         let removed = now.as_ref()?.snapshot.removed();
         (!Arc::ptr_eq(removed, loaded.snapshot.removed())).then(|| self.snapshot.get())?
@@ -182,53 +213,81 @@ impl Decider {
         decided: &Decided,
         subject: &SubjectId,
         request: &[u8],
-        loaded: &Loaded,
-        arrived: Instant,
+        arrived: Span,
     ) -> Span {
         let ended = self.clock.elapsed();
-        let took = ended.saturating_sub(arrived.elapsed);
+        let took = ended.saturating_sub(arrived);
         self.metrics.decided(&decided.decision, took);
-        let from = (&loaded.snapshot, &*decided.spent);
-        self.recent.keep(decided.number, |kept| {
-            kept.rewrite(decided.id, subject, request, from, arrived.now, took);
+        let from = (&decided.from.snapshot, &*decided.spent);
+        let Mark { id, number, .. } = decided.mark;
+        self.recent.keep(number, |kept| {
+            kept.rewrite(id, subject, request, from, decided.at.now, took);
         });
         if request.len() > SMALL {
-            for number in self.large.add(decided.number, request.len()) {
+            for number in self.large.add(number, request.len()) {
                 self.recent.keep(number, Kept::forget);
             }
         }
         ended
     }
 
-    /// The decision after every exception it rests on had a use left to count, and those that had
-    /// none.
-    fn settle(
+    /// The decision after every exception it rests on had a use left to count. Where uses have to
+    /// be reserved first it tells of which; at the `last` attempt what is not reserved is spent.
+    pub(super) fn settled(
         &self,
+        mark: Mark,
         question: &Question,
-        snapshot: &Arc<Snapshot>,
+        from: Arc<Loaded>,
         at: Instant,
-    ) -> (Decision, Vec<ExceptionId>) {
-        let mut exhausted = Vec::new();
-        loop {
-            let decision = decide(question, &spending(snapshot, &exhausted), at.now);
-            if decision.outcome != Outcome::AllowByException {
-                return (decision, exhausted);
-            }
+        last: bool,
+    ) -> Decided {
+        let mut decided = Decided {
+            mark,
+            decision: decide(question, &from.snapshot, at.now),
+            spent: Vec::new(),
+            wanted: Vec::new(),
+            from,
+            at,
+        };
+        while decided.decision.outcome == Outcome::AllowByException {
             let mut taken = Vec::new();
-            let spent = decision.relied_on().find(|exception| {
-                let counted = self.uses.take(exception, at.elapsed);
-                if counted {
-                    taken.push(Arc::clone(exception));
+            let mut lacking = None;
+            for exception in decided.decision.relied_on() {
+                if decided.mark.free.contains(&exception.id) {
+                    continue;
                 }
-                !counted
-            });
-            let Some(spent) = spent else {
-                return (decision, exhausted);
-            };
-            for exception in &taken {
-                self.uses.give_back(exception);
+                match self.limits.take(exception, at.elapsed) {
+                    Take::Counted => taken.push(Arc::clone(exception)),
+                    Take::Wanted if !last => {
+                        decided.wanted.push(exception.id.clone());
+                        lacking = Some(exception.id.clone());
+                    }
+                    Take::Spent | Take::Wanted => lacking = Some(exception.id.clone()),
+                }
+                if lacking.is_some() {
+                    break;
+                }
             }
-            exhausted.push(spent.id.clone());
+            let Some(lacking) = lacking else { break };
+            for exception in &taken {
+                self.limits.give_back(exception, at.elapsed);
+            }
+            if !decided.wanted.is_empty() {
+                break;
+            }
+            decided.spent.push(lacking);
+            let spending = spending(&decided.from.snapshot, &decided.spent);
+            decided.decision = decide(question, &spending, at.now);
+        }
+        decided
+    }
+
+    /// Gives the uses back that a decision took and nothing was recorded of.
+    pub(super) fn give_back(&self, decided: &Decided) {
+        for exception in decided.decision.relied_on() {
+            if !decided.mark.free.contains(&exception.id) {
+                self.limits.give_back(exception, decided.at.elapsed);
+            }
         }
     }
 

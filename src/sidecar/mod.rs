@@ -5,13 +5,14 @@ mod bundle;
 mod check;
 mod decider;
 mod direct;
+mod evidence;
 mod follow;
 mod identity;
 mod operations;
 mod record;
+mod rely;
 #[cfg(any(test, feature = "testing"))]
 mod simulated;
-mod uses;
 
 pub use app::Bound;
 pub use record::DecisionLine;

@@ -43,7 +43,7 @@ impl Simulated {
             clock.clone(),
             Metrics::new(),
         ));
-        let (following, wanted) = Following::new(registry, keeper)?;
+        let (following, wanted) = Following::new(registry, keeper, None)?;
         let (following, stop) = (Arc::new(following), CancellationToken::new());
         let running = async move {
             tokio::try_join!(

@@ -8,7 +8,9 @@ use prometheus_client::metrics::{
 };
 use prometheus_client::registry::Registry;
 
-use crate::domain::{Decision, Effect, Exception, ExceptionState, Now, Outcome, Span, Tier};
+use crate::domain::{
+    Decision, Effect, Evidenced, Exception, ExceptionState, Now, Outcome, Span, Tier,
+};
 
 use super::names;
 
@@ -50,6 +52,47 @@ struct Inner {
     loads: Family<ResultLabels, Counter>,
     by_exception: Counter,
     following: Following,
+    recording: Recording,
+}
+
+/// What is told of usage records.
+#[derive(Debug, Default)]
+struct Recording {
+    bytes: Gauge,
+    limit: Gauge,
+    dropped: Family<ReasonLabels, Counter>,
+    available: Gauge<f64, std::sync::atomic::AtomicU64>,
+    failures: Counter,
+}
+
+impl Recording {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            names::USAGE_SPOOL,
+            "Bytes of usage records that are kept here",
+            self.bytes.clone(),
+        );
+        registry.register(
+            names::USAGE_SPOOL_LIMIT,
+            "Most bytes of usage records that are kept here",
+            self.limit.clone(),
+        );
+        registry.register(
+            names::USAGE_DROPPED,
+            "Usage records that could not be kept",
+            self.dropped.clone(),
+        );
+        registry.register(
+            names::EVIDENCE_AVAILABLE,
+            "Whether uses can be recorded: 1, 0.5 with little room left, 0",
+            self.available.clone(),
+        );
+        registry.register(
+            names::USAGE_FAILURES,
+            "Times the spool of usage records failed",
+            self.failures.clone(),
+        );
+    }
 }
 
 /// What is told of the registry that is followed.
@@ -278,6 +321,8 @@ impl Metrics {
         registry.register(names::BUILD_INFO, "What runs", build);
         let following = Following::default();
         following.register(&mut registry);
+        let recording = Recording::default();
+        recording.register(&mut registry);
         let inner = Inner {
             registry,
             decisions,
@@ -294,6 +339,7 @@ impl Metrics {
             loads,
             by_exception: Counter::default(),
             following,
+            recording,
         };
         Self {
             inner: Arc::new(inner),
@@ -405,6 +451,32 @@ impl Metrics {
     /// Counts a clock that was set, or time that was lost.
     pub fn clock_step(&self) {
         self.inner.following.clock_steps.inc();
+    }
+
+    /// Tells how full the spool of usage records is, and whether anything can be recorded.
+    pub fn usage_spool(&self, bytes: u64, limit: u64, evidenced: Evidenced) {
+        let recording = &self.inner.recording;
+        recording.bytes.set(number(bytes));
+        recording.limit.set(number(limit));
+        recording.available.set(match evidenced {
+            Evidenced::Kept => 1.0,
+            Evidenced::Scarce => 0.5,
+            Evidenced::Lost => 0.0,
+        });
+    }
+
+    /// Counts a failure of the spool: nothing can be recorded.
+    pub fn usage_failed(&self) {
+        self.inner.recording.failures.inc();
+        self.inner.recording.available.set(0.0);
+    }
+
+    /// Counts usage records that could not be kept.
+    pub fn usage_dropped(&self, reason: &'static str, count: u64) {
+        let dropped = &self.inner.recording.dropped;
+        dropped
+            .get_or_create(&ReasonLabels { reason })
+            .inc_by(count);
     }
 
     /// Counts a fetch on demand.

@@ -22,6 +22,16 @@ pub const SNAPSHOT_AGE: &str = "exeat_snapshot_age_seconds";
 pub const SNAPSHOT_REVISION: &str = "exeat_snapshot_revision";
 /// Loads of the bundle, by result.
 pub const BUNDLE_LOADS: &str = "exeat_bundle_loads";
+/// Bytes of usage records that are kept here.
+pub const USAGE_SPOOL: &str = "exeat_usage_spool_bytes";
+/// Most bytes of usage records that are kept here.
+pub const USAGE_SPOOL_LIMIT: &str = "exeat_usage_spool_limit_bytes";
+/// Usage records that could not be kept, by reason.
+pub const USAGE_DROPPED: &str = "exeat_usage_dropped";
+/// Whether uses can be recorded: 1, 0.5 with little room left, 0.
+pub const EVIDENCE_AVAILABLE: &str = "exeat_evidence_available";
+/// Times the spool of usage records failed.
+pub const USAGE_FAILURES: &str = "exeat_usage_failures";
 /// What runs.
 pub const BUILD_INFO: &str = "exeat_build_info";
 /// Whether the registry is connected, by connection.

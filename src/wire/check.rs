@@ -17,6 +17,7 @@ use super::{status::Fault, v1};
 // reliability §9.3.
 const MAX_TEXT: usize = 8 << 10;
 const MAX_LIST: usize = 1_000;
+const MAX_REQUEST_ID: usize = 128;
 const MAX_DEPTH: usize = 16;
 const MAX_ATTRIBUTES: usize = 256;
 
@@ -33,7 +34,15 @@ pub fn question(request: v1::CheckRequest, subject: SubjectId) -> Result<Questio
         context,
         observed,
         explain: _,
+        request_id,
     } = request;
+    if request_id.len() > MAX_REQUEST_ID {
+        return Err(Invalid::new(
+            "request_id",
+            format!("is {} bytes long", request_id.len()),
+            format!("use at most {MAX_REQUEST_ID}"),
+        ));
+    }
     text(&action, true).map_err(|e| e.under("action"))?;
     let v1::Resource {
         r#type,

@@ -11,6 +11,8 @@ pub mod oauth;
 pub mod signed;
 mod status;
 pub mod sync;
+pub mod trace;
+pub mod usage;
 pub mod v1;
 pub mod webhook;
 

@@ -25,6 +25,7 @@ tonic::include_proto!("exeat.v1.RevocationService");
 tonic::include_proto!("exeat.v1.SessionService");
 tonic::include_proto!("exeat.v1.SignInService");
 tonic::include_proto!("exeat.v1.SyncService");
+tonic::include_proto!("exeat.v1.UsageService");
 
 /// The descriptors of everything, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exeat.bin"));

@@ -134,7 +134,7 @@ def ineffective(exception, tier, subject, question, now, gate_fails):
             return "EXC_CONTEXT_CHANGED"
     if gate_fails:
         return "BASELINE_BREACH"
-    if tier["usage_required"] and not now["evidence"]:
+    if now["evidence"] == "Lost" or now["evidence"] == "Scarce" and not tier["usage_required"]:
         return "EXC_EVIDENCE_UNAVAILABLE"
     return None
 

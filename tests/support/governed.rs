@@ -19,6 +19,7 @@ use exeat::{
         object_service_client::ObjectServiceClient, report_service_client::ReportServiceClient,
         revocation_service_client::RevocationServiceClient,
         session_service_client::SessionServiceClient, sign_in_service_client::SignInServiceClient,
+        sync_service_client::SyncServiceClient, usage_service_client::UsageServiceClient,
     },
 };
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -222,6 +223,16 @@ impl Registry {
         Client::over(channel, &self.token)
     }
 
+    /// As a sidecar comes, with what it says left to the test.
+    pub async fn sync_with(&self, token: &str) -> SyncServiceClient<Connection> {
+        let channel = Endpoint::from_shared(format!("http://{}", self.address))
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        SyncServiceClient::with_interceptor(channel, Token::of(token))
+    }
+
     pub async fn client_with(&self, token: &str) -> Client {
         let channel = Endpoint::from_shared(format!("http://{}", self.address))
             .unwrap()
@@ -246,6 +257,7 @@ pub struct Client {
     pub sign_in: SignInServiceClient<Connection>,
     pub reports: ReportServiceClient<Connection>,
     pub ledger: LedgerServiceClient<Connection>,
+    pub usage: UsageServiceClient<Connection>,
 }
 
 impl Client {
@@ -266,6 +278,7 @@ impl Client {
             sign_in: SignInServiceClient::with_interceptor(channel.clone(), token.clone()),
             reports: ReportServiceClient::with_interceptor(channel.clone(), token.clone()),
             ledger: LedgerServiceClient::with_interceptor(channel.clone(), token.clone()),
+            usage: UsageServiceClient::with_interceptor(channel.clone(), token.clone()),
             findings: FindingServiceClient::with_interceptor(channel, token),
         }
     }
@@ -296,6 +309,30 @@ impl Client {
         };
         let answer = self.revocations.revoke(request).await?.into_inner();
         Ok(answer.receipt.unwrap())
+    }
+
+    /// What is recorded of an exception.
+    pub async fn used(&mut self, exception: &str) -> v1::GetUsageResponse {
+        let request = v1::GetUsageRequest {
+            exception_id: exception.into(),
+        };
+        self.usage.get_usage(request).await.unwrap().into_inner()
+    }
+
+    /// Waits until that is as it is to be.
+    pub async fn until_used(
+        &mut self,
+        exception: &str,
+        fits: impl Fn(&v1::GetUsageResponse) -> bool,
+    ) -> v1::GetUsageResponse {
+        for _ in 0..2_000 {
+            let used = self.used(exception).await;
+            if fits(&used) {
+                return used;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{:?}", self.used(exception).await);
     }
 
     pub async fn receipt(&mut self, sequence: u64, wait: bool) -> v1::RemovalReceipt {

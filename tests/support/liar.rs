@@ -143,6 +143,13 @@ impl SyncService for Liar {
     ) -> Result<Response<v1::FetchResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn reserve(
+        &self,
+        _: Request<Received<v1::ReserveRequest>>,
+    ) -> Result<Response<v1::ReserveResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 /// A set of objects as a signed snapshot at revision 1, one object a chunk.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     domain::{Invalid, Kind, Name, Subject, SubjectId, Timestamp},
     manifest,
-    registry::{authn::Caller, instances::class_of, scope::Scope, view::View},
+    registry::{authn::Caller, instances::class_of, view::View},
     wire::{
         Fault,
         signed::Purpose,
@@ -107,26 +107,6 @@ impl Sync {
             objects: vec![object],
             lease_expire_time: Some(stamp(expire)),
             ..answer(EntityStanding::Instance)
-        })
-    }
-
-    /// Under which subject a sidecar's words about `id` are kept: itself, or the class it is an
-    /// instance of; nothing if the sidecar may know neither.
-    pub(super) fn kept_under(
-        &self,
-        scope: &Scope,
-        id: &SubjectId,
-        view: &View,
-    ) -> Option<SubjectId> {
-        let now = self.registry.clock.now().latest;
-        let known = |id: &str| {
-            let subject = view.snapshot.subject(id)?;
-            let may = scope.may_know(subject, &view.snapshot);
-            may.then(|| subject.id.clone())
-        };
-        known(id.as_str()).or_else(|| {
-            let class = self.registry.instances.class_of(id.as_str(), now)?;
-            known(class.as_str())
         })
     }
 }

@@ -16,6 +16,7 @@ mod reports;
 mod revocations;
 mod sign_in;
 mod sync;
+mod usage;
 
 pub(super) use exceptions::Exceptions;
 pub(super) use findings::FindingCalls;
@@ -29,6 +30,7 @@ pub(super) use reports::ReportCalls;
 pub(super) use revocations::Revocations;
 pub(super) use sign_in::{SessionCalls, SignInCalls};
 pub(super) use sync::Sync;
+pub(super) use usage::UsageCalls;
 
 use tonic::Request;
 

@@ -33,7 +33,11 @@ impl Reporting {
             return Ok(None);
         };
         self.sync.still(&self.caller.identity, &self.caller.scope)?;
-        let v1::ReportRequest { sequence, observed } = message?;
+        let v1::ReportRequest {
+            sequence,
+            observed,
+            usage,
+        } = message?;
         if observed.len() > MOST {
             let fix = format!("send {MOST} at a time");
             let invalid = Invalid::new("observed", format!("has {} items", observed.len()), fix);
@@ -52,7 +56,8 @@ impl Reporting {
             .into_iter()
             .filter_map(|observed| {
                 let scope = &self.caller.scope;
-                let subject = self.sync.kept_under(scope, &observed.subject, &view)?;
+                let registry = &self.sync.registry;
+                let subject = registry.kept_under(scope, &observed.subject, &view)?;
                 Some(Observed {
                     subject,
                     ..observed
@@ -62,16 +67,26 @@ impl Reporting {
         if ours.len() < told {
             tracing::warn!(sidecar = %self.caller.identity, count = told.saturating_sub(ours.len()), "reports about subjects beyond its scope are not kept");
         }
-        let store = &self.sync.registry.store;
-        store
-            .observe(&self.caller.identity, &ours)
-            .await
-            .map_err(Error::Store)?;
+        if !ours.is_empty() {
+            let store = &self.sync.registry.store;
+            let kept = store.observe(&self.caller.identity, &ours).await;
+            kept.map_err(Error::Store)?;
+        }
         if let Some(deliveries) = &self.sync.deliveries {
             deliveries.saw(&view, &ours).await.map_err(Error::Store)?;
         }
+        let usage = match (usage, &self.sync.recording) {
+            (Some(batch), Some(recording)) => {
+                let Caller {
+                    identity, scope, ..
+                } = &self.caller;
+                Some(recording.usages.take(identity, scope, batch).await?)
+            }
+            (Some(_) | None, _) => None,
+        };
         Ok(Some(v1::ReportResponse {
             acknowledged: sequence,
+            usage,
         }))
     }
 }

@@ -31,6 +31,7 @@ use super::{
     opened,
     proof::{Proven, Witnessed, proven, witnessed},
     report::Reporting,
+    usage::UsageCalls,
 };
 
 /// How often sidecars send a nonce, in milliseconds.
@@ -56,6 +57,8 @@ pub(crate) struct Sync {
     pub(in crate::registry) stop: CancellationToken,
     /// Where it is told what callers saw; nowhere in a simulation.
     pub(in crate::registry) deliveries: Option<Deliveries>,
+    /// Where uses of exceptions are kept; nowhere in a simulation.
+    pub(in crate::registry) recording: Option<UsageCalls>,
 }
 
 /// A sidecar that watches, and how far it is.
@@ -153,6 +156,7 @@ impl Watcher {
 struct Attending {
     sync: Sync,
     name: Box<str>,
+    boot: Vec<u8>,
     scope: Arc<Scope>,
     era: Era,
     sent: u64,
@@ -225,6 +229,9 @@ impl Attending {
         let registry = &self.sync.registry;
         match message.event {
             Some(Event::Ping(ping)) => {
+                if let Some(recording) = &self.sync.recording {
+                    recording.usages.told(&self.name, &self.boot, &ping);
+                }
                 if !ping.nonce.is_empty() {
                     let nonce = nonce_of(&ping.nonce).map_err(Fault::Invalid)?;
                     let heartbeat = registry.heartbeat(&self.name, nonce).await?;
@@ -389,6 +396,7 @@ impl Sync {
         }
         self.registry.attends(&caller.identity).await?;
         let connection = self.stop.child_token();
+        let boot = hello.boot_nonce.clone();
         let attendant = Attendant {
             connection: connection.clone(),
             boot: hello.boot_nonce,
@@ -427,6 +435,7 @@ impl Sync {
         Ok(Attending {
             sync: self.clone(),
             name: caller.identity,
+            boot,
             scope: caller.scope,
             era: ours,
             sent: if theirs == Some(ours) {
@@ -448,6 +457,14 @@ impl v1::sync_service_server::SyncService for Sync {
     type WatchStream = Messages<v1::WatchResponse>;
     type AttendStream = Messages<v1::AttendResponse>;
     type ReportStream = Messages<v1::ReportResponse>;
+
+    async fn reserve(
+        &self,
+        request: Request<Received<v1::ReserveRequest>>,
+    ) -> Result<Response<v1::ReserveResponse>, Status> {
+        let (caller, message) = opened(request)?;
+        Ok(Response::new(self.reserved(&caller, message).await?))
+    }
 
     async fn fetch(
         &self,

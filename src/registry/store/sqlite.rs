@@ -55,13 +55,17 @@ const MIGRATIONS: &[(&str, &str)] = &[
         include_str!("migrations/0007.sql"),
         "PRAGMA user_version = 7",
     ),
+    (
+        include_str!("migrations/0008.sql"),
+        "PRAGMA user_version = 8",
+    ),
 ];
 
 /// A registry's file.
 #[derive(Clone, Debug)]
 pub struct Sqlite {
     /// One connection: writes take turns anyway.
-    writer: SqlitePool,
+    pub(super) writer: SqlitePool,
     readers: SqlitePool,
 }
 

@@ -179,10 +179,16 @@ impl Following {
         nonce: Vec<u8>,
         up: &mpsc::Sender<v1::AttendRequest>,
     ) -> Result<(), String> {
+        let (spool, spooled) = match &self.spool {
+            Some(spool) => spool.written(),
+            None => (None, 0),
+        };
         let ping = v1::Ping {
             nonce,
             acknowledged: Some(head_message(self.keeper.acknowledged())),
             allows_by_exception: self.keeper.metrics.allows_by_exception(),
+            spool_id: spool.map_or_else(Vec::new, |id| id.0.to_vec()),
+            spooled,
         };
         send(up, attend_request::Event::Ping(ping)).await
     }

@@ -154,7 +154,7 @@ impl Following {
     }
 
     async fn ask(&self, held: &Held, batch: &[Wanted]) -> Result<(u64, Vec<Arrived>), String> {
-        let client = self.bulk.lock().map_or(None, |client| client.clone());
+        let client = self.lent();
         let mut client = client.ok_or("not connected")?;
         let asked = self.keeper.now().latest;
         let request = v1::FetchRequest {

@@ -16,6 +16,7 @@ use crate::{
     config::Registry,
     domain::Name,
     engine::follow::{Refused, Resync},
+    sidecar::evidence::{Purse, Spool},
     wire::{signed::random, sync::kind_message, v1},
 };
 
@@ -51,6 +52,12 @@ pub(in crate::sidecar) struct Following {
     pub(in crate::sidecar) demand: Demand,
     /// What callers saw.
     pub(in crate::sidecar) sightings: Sightings,
+    /// What became of exceptions; nothing in a simulation.
+    pub(super) spool: Option<Arc<Spool>>,
+    /// Uses that are set aside for this sidecar.
+    pub(in crate::sidecar) purse: Arc<Purse>,
+    /// One reservation at a time.
+    pub(super) reserving: tokio::sync::Mutex<()>,
 }
 
 /// A part of a time, at random.
@@ -128,6 +135,7 @@ impl Following {
     pub(in crate::sidecar) fn new(
         registry: Registry,
         keeper: Arc<Keeper>,
+        spool: Option<Arc<Spool>>,
     ) -> Result<(Self, mpsc::Receiver<Wanted>), String> {
         let (demand, wanted) = Demand::new(registry.entity_cache, keeper.clock.clone());
         let following = Self {
@@ -140,6 +148,9 @@ impl Following {
             bulk: Mutex::default(),
             demand,
             sightings: Sightings::default(),
+            spool,
+            purse: Arc::default(),
+            reserving: tokio::sync::Mutex::default(),
         };
         Ok((following, wanted))
     }
@@ -148,6 +159,12 @@ impl Following {
     pub(super) fn lend(&self, client: Client) -> Loan<'_> {
         *self.bulk.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
         Loan(self)
+    }
+
+    /// The connection that is lent, if one is.
+    pub(super) fn lent(&self) -> Option<Client> {
+        let bulk = self.bulk.lock().unwrap_or_else(PoisonError::into_inner);
+        bulk.clone()
     }
 
     pub(super) fn refused(&self, refused: Refused) -> String {

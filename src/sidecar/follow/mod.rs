@@ -11,6 +11,7 @@ mod lanes;
 mod link;
 mod recall;
 mod report;
+mod reserve;
 mod watch;
 
 pub(super) use disk::Disk;

@@ -1,5 +1,5 @@
-//! Reporting: what callers saw of their subjects that differs from what is governed, until the
-//! registry has it for good.
+//! Reporting: what callers saw of their subjects that differs from what is governed, and what became
+//! of exceptions, until the registry has it for good.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Decision, Digest, Facet, Question, Span, SubjectId, Timestamp},
+    domain::{Decision, Digest, Facet, Question, Span, SpoolId, SubjectId, Timestamp},
     wire::{sync::stamp, v1},
 };
 
@@ -133,6 +133,7 @@ impl Following {
                 biased;
                 () = stop.cancelled() => break,
                 () = self.sightings.news.notified() => {}
+                () = self.spooled() => {}
             }
             let ended = tokio::select! {
                 biased;
@@ -146,10 +147,19 @@ impl Following {
                     said = why;
                 }
                 self.sightings.news.notify_one();
+                // What was not acknowledged is sent again.
                 backoff.wait(&stop).await;
             }
         }
         Ok(())
+    }
+
+    /// Returns once there is something new in the spool; never without one.
+    async fn spooled(&self) {
+        match &self.spool {
+            Some(spool) => spool.news.notified().await,
+            None => std::future::pending().await,
+        }
     }
 
     async fn report_once(&self, backoff: &mut Backoff) -> Result<(), String> {
@@ -161,12 +171,17 @@ impl Following {
         let mut down = answer.map_err(|status| told(&status))?.into_inner();
         self.keeper.metrics.connected("report", true);
         for sequence in 1_u64.. {
-            sleep(GATHER).await;
+            let usage = match &self.spool {
+                Some(spool) => spool.unsent().await,
+                None => None,
+            };
             let told_now = self.sightings.due();
-            if !told_now.is_empty() {
+            let more = usage.is_some();
+            if more || !told_now.is_empty() {
                 let request = v1::ReportRequest {
                     sequence,
                     observed: told_now.iter().map(message).collect(),
+                    usage,
                 };
                 let gone = |_| "the connection is gone".to_owned();
                 up.send(request).await.map_err(gone)?;
@@ -174,15 +189,26 @@ impl Following {
                     .await
                     .map_err(|_| "no acknowledgement".to_owned())?
                     .map_err(|status| told(&status))?;
-                if answer.is_none_or(|answer| answer.acknowledged < sequence) {
-                    return Err("the report was not acknowledged".into());
-                }
+                let answer = answer.filter(|answer| answer.acknowledged >= sequence);
+                let answer = answer.ok_or("the report was not acknowledged")?;
                 self.sightings.reported(&told_now);
+                if let (Some(spool), Some(receipt)) = (&self.spool, answer.usage) {
+                    let of = SpoolId::from_slice(&receipt.spool_id);
+                    let of = of.ok_or("a receipt for no spool")?;
+                    spool.taken(of, receipt.acknowledged).await;
+                } else if more {
+                    return Err("the registry does not take usage records".into());
+                }
                 backoff.worked(SOON);
             }
+            if more {
+                continue;
+            }
+            sleep(GATHER).await;
             tokio::select! {
                 biased;
                 () = self.sightings.news.notified() => {}
+                () = self.spooled() => {}
                 ended = down.message() => {
                     ended.map_err(|status| told(&status))?;
                     return Err("the registry closed it".into());

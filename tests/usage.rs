@@ -1,0 +1,611 @@
+//! What is recorded of exceptions: before the answer, once, and as proof.
+
+use std::{collections::BTreeSet, path::Path};
+
+use exeat::{
+    runtime::clock::Clock,
+    wire::v1::{self, Outcome, Role, UsageKind},
+};
+
+#[path = "support/governed.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod governed;
+
+#[path = "support/cases.rs"]
+#[allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    unreachable_pub
+)]
+mod cases;
+
+use cases::{Ask, DAY, PLAIN, World, approve, ask, until};
+use governed::{Client, Registry, Sidecar, noon, seconds, world};
+
+const BY_EXCEPTION: &str = "ALLOW_BY_EXCEPTION";
+
+struct Fleet {
+    scratch: tempfile::TempDir,
+    clock: Clock,
+    registry: Registry,
+    client: Client,
+}
+
+impl Fleet {
+    async fn start(world: &str) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(noon());
+        let registry = Registry::start(&scratch.path().join("registry"), clock.clone()).await;
+        let mut client = registry.client().await;
+        client.apply(world).await.unwrap();
+        Self {
+            scratch,
+            clock,
+            registry,
+            client,
+        }
+    }
+
+    async fn sidecar(&mut self, name: &str, more: &[(&'static str, &str)]) -> Sidecar {
+        let token = self.client.let_in(name, Role::Sidecar, &["*"]).await;
+        self.again(name, &token, more).await
+    }
+
+    async fn again(&self, name: &str, token: &str, more: &[(&'static str, &str)]) -> Sidecar {
+        let Registry { address, key, .. } = &self.registry;
+        let mut flags = vec![
+            ("insecure_asserted_identity", "true"),
+            ("max_connections", "1024"),
+        ];
+        flags.extend(more);
+        let data = self.data(name);
+        free(&data).await;
+        Sidecar::start_with(&data, address, key, token, self.clock.clone(), &flags)
+            .await
+            .unwrap()
+    }
+
+    fn data(&self, name: &str) -> std::path::PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// What a kind of record says, the latest first.
+    async fn records(&mut self, exception: &str) -> Vec<v1::KeptUsage> {
+        let request = v1::ListUsageRequest {
+            exception_id: exception.into(),
+            ..v1::ListUsageRequest::default()
+        };
+        let answer = self.client.usage.list_usage(request).await.unwrap();
+        answer.into_inner().records
+    }
+}
+
+/// Waits until nobody holds a sidecar's folder: what is killed here is the same process.
+async fn free(data: &Path) {
+    for name in ["lock", "evidence.lock"] {
+        let Ok(file) = std::fs::File::open(data.join(name)) else {
+            continue;
+        };
+        while file.try_lock().is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    }
+}
+
+async fn by_exception(sidecar: &Sidecar) -> bool {
+    let decision = sidecar.ask("agent", "risky").await.unwrap();
+    decision.outcome() == Outcome::AllowByException
+}
+
+/// What it takes for the sidecar to answer so the first time.
+async fn ready(sidecar: &Sidecar) {
+    sidecar.until("agent", "risky", BY_EXCEPTION).await;
+}
+
+fn with_limits(limits: &str) -> String {
+    world() + &format!("usage_limits: {limits}\n")
+}
+
+/// R26, G4, E7: used so often, all in scope, no gaps, none after revocation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r26_a_use_is_told_to_the_registry_which_tells_its_scope_again() {
+    let mut fleet = Fleet::start(&world()).await;
+    let mut sidecar = fleet.sidecar("one", &[]).await;
+    ready(&sidecar).await;
+    for _ in 0..4 {
+        assert!(by_exception(&sidecar).await);
+    }
+    let elsewhere = sidecar
+        .ask_with(|request| {
+            request.subject = "agent".into();
+            request.action = "risky".into();
+        })
+        .await
+        .unwrap();
+    assert_eq!(elsewhere.outcome(), Outcome::Deny);
+    let used = fleet
+        .client
+        .until_used("EX-1", |used| used.out_of_scope == 1 && used.uses >= 5)
+        .await;
+    assert_eq!(used.uses, used.inside, "{used:?}");
+    assert_eq!(
+        (used.unproven, used.outside, used.untimely, used.unknown),
+        (0, 0, 0, 0)
+    );
+    assert!(used.complete);
+    let [missed] = used.missed.as_slice() else {
+        panic!("{used:?}")
+    };
+    assert_eq!((&*missed.dimension, missed.count), ("purpose", 1));
+    let [source] = used.sources.as_slice() else {
+        panic!("{used:?}")
+    };
+    assert_eq!(source.sidecar, "one");
+    assert!(source.gaps.is_empty() && source.received > used.uses);
+
+    fleet.clock.advance(seconds(1));
+    fleet.client.revoke("EX-1").await.unwrap();
+    sidecar.until("agent", "risky", "EXC_REVOKED").await;
+    let after = fleet
+        .client
+        .until_used("EX-1", |used| used.ineffective > 0)
+        .await;
+    assert!(after.removed_time.is_some());
+    assert_eq!(after.uses_after_removal, 0, "{after:?}");
+    let records = fleet.records("EX-1").await;
+    let first = records.last().unwrap();
+    assert_eq!(first.standing, "INSIDE");
+    let record = first.record.clone().unwrap();
+    assert_eq!(record.kind(), UsageKind::ReliedOn);
+    assert_eq!(
+        (&*record.subject, &*record.action, &*record.resource_id),
+        ("agent", "risky", "t")
+    );
+    assert_eq!(record.control_ids, ["CT-RISKY"]);
+    assert_eq!(record.exception_revision, 1);
+    sidecar.process.stop().await;
+}
+
+/// E2, E3: after any end of either side, everything that was answered is there, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e2_records_outlive_both_processes_and_are_counted_once() {
+    let mut fleet = Fleet::start(&world()).await;
+    let token = fleet.client.let_in("one", Role::Sidecar, &["*"]).await;
+    let mut answered = BTreeSet::new();
+    for round in 0..3 {
+        let mut sidecar = fleet.again("one", &token, &[]).await;
+        ready(&sidecar).await;
+        for _ in 0..20 {
+            let decision = sidecar.ask("agent", "risky").await.unwrap();
+            assert_eq!(decision.outcome(), Outcome::AllowByException);
+            answered.insert(decision.id);
+        }
+        if round == 1 {
+            // What is reported now, nobody acknowledges.
+            let data = fleet.data("registry");
+            let (address, clock) = (fleet.registry.address.clone(), fleet.clock.clone());
+            fleet.registry.process.kill().await;
+            for _ in 0..20 {
+                let decision = sidecar.ask("agent", "risky").await.unwrap();
+                assert_eq!(decision.outcome(), Outcome::AllowByException);
+                answered.insert(decision.id);
+            }
+            sidecar.process.kill().await;
+            fleet.registry = Registry::start_at(&data, clock, &address, &[])
+                .await
+                .unwrap();
+            fleet.client = fleet.registry.client().await;
+        } else {
+            sidecar.process.kill().await;
+        }
+    }
+    let sidecar = fleet.again("one", &token, &[]).await;
+    ready(&sidecar).await;
+    let wanted = answered.len() as u64;
+    let mut seen = Vec::new();
+    for _ in 0..500 {
+        let request = v1::ListUsageRequest {
+            exception_id: "EX-1".into(),
+            page_size: 1_000,
+            ..v1::ListUsageRequest::default()
+        };
+        let answer = fleet.client.usage.list_usage(request).await.unwrap();
+        seen = answer
+            .into_inner()
+            .records
+            .into_iter()
+            .filter_map(|kept| kept.record)
+            .filter(|record| record.kind() == UsageKind::ReliedOn)
+            .map(|record| record.decision_id)
+            .collect();
+        if answered.iter().all(|id| seen.contains(id)) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let distinct: BTreeSet<_> = seen.iter().cloned().collect();
+    assert_eq!(distinct.len(), seen.len(), "none twice");
+    assert!(
+        answered.is_subset(&distinct),
+        "{} of {wanted}",
+        distinct.len()
+    );
+    let used = fleet.client.used("EX-1").await;
+    assert!(
+        used.sources.iter().all(|source| source.gaps.is_empty()),
+        "{used:?}"
+    );
+}
+
+/// R16, E1, E4: what cannot be recorded is not allowed, and everything else goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e4_without_a_spool_no_exception_holds_and_compliant_calls_go_on() {
+    let mut fleet = Fleet::start(&world()).await;
+    let data = fleet.data("one");
+    std::fs::create_dir_all(data.join("evidence.db")).unwrap();
+    let sidecar = fleet.sidecar("one", &[]).await;
+    sidecar
+        .until(
+            "agent",
+            "risky",
+            "DENY CONTROL_FAILED EXC_EVIDENCE_UNAVAILABLE",
+        )
+        .await;
+    assert_eq!(sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    let page = sidecar.page("/metrics").await;
+    assert!(page.contains("exeat_evidence_available 0.0"), "{page}");
+    std::fs::remove_dir(data.join("evidence.db")).unwrap();
+    ready(&sidecar).await;
+    fleet.client.until_used("EX-1", |used| used.uses > 0).await;
+    let page = sidecar.page("/metrics").await;
+    assert!(page.contains("exeat_evidence_available 1.0"), "{page}");
+}
+
+/// E3: damage is found, told, and never skipped in silence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e3_a_record_that_was_damaged_on_disk_is_a_gap_that_the_registry_shows() {
+    let mut fleet = Fleet::start(&world()).await;
+    let token = fleet.client.let_in("one", Role::Sidecar, &["*"]).await;
+    let mut sidecar = fleet.again("one", &token, &[]).await;
+    ready(&sidecar).await;
+    let before = fleet.client.until_used("EX-1", |used| used.uses > 0).await;
+    // Nothing is reported any more: what is written stays on disk.
+    let data = fleet.data("registry");
+    let (address, clock) = (fleet.registry.address.clone(), fleet.clock.clone());
+    fleet.registry.process.stop().await;
+    for _ in 0..3 {
+        assert!(by_exception(&sidecar).await);
+    }
+    sidecar.process.stop().await;
+    damage(&fleet.data("one").join("evidence.db")).await;
+    fleet.registry = Registry::start_at(&data, clock, &address, &[])
+        .await
+        .unwrap();
+    fleet.client = fleet.registry.client().await;
+    let sidecar = fleet.again("one", &token, &[]).await;
+    ready(&sidecar).await;
+    let used = fleet.client.until_used("EX-1", |used| !used.complete).await;
+    let gaps: Vec<_> = used
+        .sources
+        .iter()
+        .flat_map(|source| &source.gaps)
+        .collect();
+    let [gap] = gaps.as_slice() else {
+        panic!("{used:?}")
+    };
+    assert_eq!(
+        gap.first, gap.last,
+        "one record, and the rest came: {used:?}"
+    );
+    assert_eq!(gap.reason, "lost");
+    fleet
+        .client
+        .until_used("EX-1", |used| used.uses >= before.uses + 3)
+        .await;
+}
+
+/// Changes a byte of the oldest record but one.
+async fn damage(path: &Path) {
+    use sqlx::{Connection, sqlite::SqliteConnectOptions};
+    let options = SqliteConnectOptions::new().filename(path);
+    let mut file = sqlx::SqliteConnection::connect_with(&options)
+        .await
+        .unwrap();
+    let changed = sqlx::query("UPDATE groups SET records = CAST(replace(records, CAST('risky' AS BLOB), CAST('rosky' AS BLOB)) AS BLOB) WHERE last = (SELECT last FROM groups ORDER BY last LIMIT 1 OFFSET 1)")
+        .execute(&mut file)
+        .await
+        .unwrap();
+    assert_eq!(changed.rows_affected(), 1);
+    file.close().await.unwrap();
+}
+
+/// A10: all sidecars together use it no oftener than it may be used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_a_limit_holds_for_all_sidecars_together_and_over_restarts() {
+    let mut fleet = Fleet::start(&with_limits("{max_uses: 7}")).await;
+    let names = ["one", "two", "three"];
+    let mut sidecars = Vec::new();
+    for name in names {
+        let sidecar = fleet.sidecar(name, &[]).await;
+        sidecar.until("agent", "plain", "ALLOW OK").await;
+        sidecars.push(sidecar);
+    }
+    let mut allowed = 0;
+    for round in 0..30 {
+        for sidecar in &sidecars {
+            // None is put off for good by another's having asked first.
+            fleet.clock.advance(seconds(2));
+            allowed += usize::from(by_exception(sidecar).await);
+        }
+        if round == 3 {
+            sidecars[0].process.kill().await;
+            sidecars[0] = fleet.sidecar("one", &[]).await;
+            sidecars[0].until("agent", "plain", "ALLOW OK").await;
+        }
+    }
+    assert!((5..=7).contains(&allowed), "{allowed}");
+    let said = sidecars[1].outcome("agent", "risky").await;
+    assert!(said.contains("EXC_BUDGET_EXHAUSTED"), "{said}");
+    let used = fleet
+        .client
+        .until_used("EX-1", |used| used.uses >= allowed as u64)
+        .await;
+    assert_eq!(used.max_uses, Some(7));
+    assert!(used.reserved.unwrap() <= 7 && used.uses <= 7, "{used:?}");
+}
+
+/// OWASP NHI, E6: what callers say is nowhere, but for names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e6_no_argument_prompt_or_secret_is_recorded_anywhere() {
+    const CANARY: &str = "c4n4ry-hunter2-AKIAIOSFODNN7EXAMPLE";
+    let mut fleet = Fleet::start(&world()).await;
+    let sidecar = fleet.sidecar("one", &[]).await;
+    ready(&sidecar).await;
+    let text = |text: &str| prost_types::Value {
+        kind: Some(prost_types::value::Kind::StringValue(text.into())),
+    };
+    let decision = sidecar
+        .ask_with(|request| {
+            request.subject = "agent".into();
+            request.action = "risky".into();
+            let said = [("purpose", "work"), ("prompt", CANARY)];
+            request.context = Some(prost_types::Struct {
+                fields: said
+                    .map(|(name, value)| (name.to_owned(), text(value)))
+                    .into(),
+            });
+            let resource = request.resource.as_mut().unwrap();
+            resource.properties = Some(prost_types::Struct {
+                fields: [("password".to_owned(), text(CANARY))].into(),
+            });
+        })
+        .await
+        .unwrap();
+    assert_eq!(decision.outcome(), Outcome::AllowByException);
+    let mut found = false;
+    for _ in 0..500 {
+        let records = fleet.records("EX-1").await;
+        found = records.iter().any(|kept| {
+            kept.record
+                .as_ref()
+                .is_some_and(|record| record.decision_id == decision.id)
+        });
+        if found {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(found, "it is recorded");
+    let mut files = 0;
+    let mut folders = vec![fleet.scratch.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let bytes = std::fs::read(&path).unwrap();
+            let holds = bytes
+                .windows(CANARY.len())
+                .any(|part| part == CANARY.as_bytes());
+            assert!(!holds, "{} holds what a caller said", path.display());
+        }
+    }
+    assert!(files > 5, "{files}");
+    for page in ["/metrics", "/decisions", "/readyz"] {
+        assert!(!sidecar.page(page).await.contains(CANARY), "{page}");
+    }
+}
+
+/// pdp §3: a proxy that asks again under the same id asks about the same use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_comes_again_is_one_use() {
+    let mut fleet = Fleet::start(&with_limits("{max_uses: 2}")).await;
+    let sidecar = fleet.sidecar("one", &[]).await;
+    sidecar.until("agent", "plain", "ALLOW OK").await;
+    let ask = |id: &'static str, resource: &'static str| {
+        sidecar.ask_with(move |request| {
+            request.subject = "agent".into();
+            request.action = "risky".into();
+            request.request_id = id.into();
+            request.resource.as_mut().unwrap().id = resource.into();
+            let work = prost_types::Value {
+                kind: Some(prost_types::value::Kind::StringValue("work".into())),
+            };
+            request.context = Some(prost_types::Struct {
+                fields: [("purpose".to_owned(), work)].into(),
+            });
+        })
+    };
+    sidecar.until("agent", "risky", BY_EXCEPTION).await;
+    for _ in 0..3 {
+        let decision = ask("call-1", "t").await.unwrap();
+        assert_eq!(
+            decision.outcome(),
+            Outcome::AllowByException,
+            "{decision:?}"
+        );
+    }
+    let other = ask("call-1", "u").await.unwrap();
+    assert_eq!(
+        other.outcome(),
+        Outcome::Deny,
+        "the same id for something else is another use"
+    );
+    let used = fleet.client.until_used("EX-1", |used| used.uses == 2).await;
+    assert_eq!(used.reserved, Some(2), "{used:?}");
+    let long = ask(Box::leak("x".repeat(129).into_boxed_str()), "t")
+        .await
+        .unwrap_err();
+    assert!(long.message().contains("request_id"), "{long}");
+}
+
+/// R16, governance §7.3: where it is tried beyond its scope too often, it waits for people.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r16_too_many_attempts_beyond_the_scope_suspend_it() {
+    let mut world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let mut asker = world.as_who("user:alice").await;
+    let mut owner = world.as_who("user:bob").await;
+    let case = ask(&mut asker, &PLAIN).await.unwrap();
+    approve(&mut owner, &case).await.unwrap();
+    world.clock.advance(seconds(5));
+    sidecar.until("agent", "risky", BY_EXCEPTION).await;
+    let beyond = || async {
+        let decision = sidecar
+            .ask_with(|request| {
+                request.subject = "agent".into();
+                request.action = "risky".into();
+            })
+            .await;
+        assert_eq!(decision.unwrap().outcome(), Outcome::Deny);
+    };
+    world.clock.advance(seconds(1));
+    for _ in 0..3 {
+        beyond().await;
+    }
+    let three = |used: &v1::GetUsageResponse| used.out_of_scope == 3;
+    world.admin.until_used(&case.id, three).await;
+    sidecar.until("agent", "risky", BY_EXCEPTION).await;
+    beyond().await;
+    let suspended = until(&mut world.admin, &case.id, "SUSPENDED").await;
+    assert!(
+        suspended.reason.contains("4 times within a day"),
+        "{}",
+        suspended.reason
+    );
+    sidecar.until("agent", "risky", "EXC_SUSPENDED").await;
+    // Looked at again it holds, and what was before counts no more.
+    world.clock.advance(seconds(1));
+    let again = cases::look(&mut world.admin, &case.id).await;
+    approve(&mut owner, &again).await.unwrap();
+    world.clock.advance(seconds(5));
+    sidecar.until("agent", "risky", BY_EXCEPTION).await;
+}
+
+/// Governance §7.3, §8: nobody keeps what is not used, nor what is used up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_used_is_closed_and_what_is_used_up_too() {
+    let mut world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let mut asker = world.as_who("user:alice").await;
+    let mut owner = world.as_who("user:bob").await;
+    let more = format!("{}usage_limits: {{max_uses: 2}}\n", PLAIN.more);
+    let limited = Ask {
+        more: &more,
+        ..PLAIN
+    };
+    let limited = ask(&mut asker, &limited).await.unwrap();
+    approve(&mut owner, &limited).await.unwrap();
+    world.clock.advance(seconds(5));
+    for _ in 0..2 {
+        sidecar.until("agent", "risky", BY_EXCEPTION).await;
+        world.clock.advance(seconds(2));
+    }
+    let closed = until(&mut world.admin, &limited.id, "CLOSED").await;
+    assert!(closed.reason.contains("used 2 times"), "{}", closed.reason);
+
+    let long = Ask {
+        hours: 24 * 20,
+        ..PLAIN
+    };
+    let idle = ask(&mut asker, &long).await.unwrap();
+    approve(&mut owner, &idle).await.unwrap();
+    world.clock.advance(seconds(5));
+    sidecar.until("agent", "risky", BY_EXCEPTION).await;
+    world.admin.until_used(&idle.id, |used| used.uses > 0).await;
+    // Revalidated in time, and not used.
+    world.clock.advance(seconds(13 * DAY));
+    let again = cases::look(&mut owner, &idle.id).await;
+    approve(&mut owner, &again).await.unwrap();
+    world.clock.advance(seconds(DAY - 60));
+    assert_eq!(cases::look(&mut owner, &idle.id).await.state, "APPROVED");
+    world.clock.advance(seconds(120));
+    let closed = until(&mut world.admin, &idle.id, "CLOSED").await;
+    assert!(closed.reason.contains("not used for"), "{}", closed.reason);
+}
+
+/// E7, S9: what a sidecar says of subjects that it does not stand for counts for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e7_a_sidecar_is_believed_about_its_own_subjects_alone() {
+    let mut fleet = Fleet::start(&world()).await;
+    let other = governed::subject("other", None);
+    fleet.client.apply(&other).await.unwrap();
+    let honest = fleet.sidecar("one", &[]).await;
+    ready(&honest).await;
+    fleet.client.until_used("EX-1", |used| used.uses > 0).await;
+    let record = fleet.records("EX-1").await[0].record.clone().unwrap();
+    let scope = ["subject:other"];
+    let token = fleet.client.let_in("liar", Role::Sidecar, &scope).await;
+    let report = |record: v1::UsageRecord, after: u64, digest_before: Vec<u8>| v1::ReportRequest {
+        sequence: 1,
+        observed: Vec::new(),
+        usage: Some(v1::UsageBatch {
+            spool_id: vec![7; 16],
+            after,
+            digest_before,
+            records: vec![exeat::wire::encoded(&record)],
+        }),
+    };
+    let mut forged = record.clone();
+    forged.set_kind(UsageKind::OutOfScope);
+    forged.dimension = "purpose".into();
+    let mut liar = fleet.registry.sync_with(&token).await;
+    let answer = liar
+        .report(tokio_stream::iter([report(forged, 0, vec![0; 32])]))
+        .await
+        .unwrap();
+    let receipt = answer.into_inner().message().await.unwrap().unwrap();
+    assert_eq!(receipt.usage.unwrap().acknowledged, 1);
+    let used = fleet.client.used("EX-1").await;
+    assert_eq!((used.out_of_scope, used.foreign), (0, 0), "{used:?}");
+    // A use that it could not have seen is told apart.
+    let second = report(record.clone(), 0, vec![0; 32]);
+    let answer = liar.report(tokio_stream::iter([second])).await.unwrap();
+    let refused = answer.into_inner().message().await.unwrap_err();
+    assert!(refused.message().contains("do not follow"), "{refused}");
+    let chained = exeat::engine::usage::chained;
+    let mut forged = record.clone();
+    forged.set_kind(UsageKind::OutOfScope);
+    forged.dimension = "purpose".into();
+    let before = chained(
+        exeat::domain::Chained::default(),
+        &exeat::wire::encoded(&forged),
+    );
+    let third = report(record, 1, before.digest.to_vec());
+    let answer = liar.report(tokio_stream::iter([third])).await.unwrap();
+    answer.into_inner().message().await.unwrap().unwrap();
+    let used = fleet.client.used("EX-1").await;
+    assert_eq!(used.foreign, 1, "{used:?}");
+    assert_eq!(used.uses, used.inside, "{used:?}");
+}
