@@ -105,6 +105,19 @@ fn world(controls: usize, applicable: usize) -> Snapshot {
     testing::snapshot(changes)
 }
 
+/// The same, with one control that fails, and an exception that covers it: each answer waits for its
+/// record.
+fn excepted(world: Snapshot) -> Snapshot {
+    let mut control = testing::control("BEN-EXC", "true");
+    control.applies_to.actions = Set::of(vec!["tools/call".into()]).expect("a set");
+    let exception = testing::exception("EX-USED", &["BEN-EXC"], SUBJECT);
+    let digest = world.digest().clone();
+    let changes = vec![Change::PutControl(control), Change::PutException(exception)];
+    let (world, errors) = world.taking(changes, digest, 2);
+    assert!(errors.is_empty(), "{errors:?}");
+    world
+}
+
 /// What a plain handler is: the transport's own codec, and an answer that is always the same.
 #[derive(Clone)]
 struct Empty(Arc<v1::CheckResponse>);
@@ -312,10 +325,10 @@ async fn serve(what: &str) {
         bound.run(std::future::pending()).await.expect("served");
         return;
     }
-    let world = if what == "all" {
-        world(1_000, 1_000)
-    } else {
-        world(100, 10)
+    let world = match what {
+        "all" => world(1_000, 1_000),
+        "excepted" => excepted(world(100, 10)),
+        _ => world(100, 10),
     };
     bound
         .run_fixed(Arc::new(world), std::future::pending())
@@ -453,6 +466,11 @@ fn figures(mut micros: Vec<f64>, took: f64, cpu: f64) -> Figures {
 }
 
 async fn closed(peer: &Peer, in_flight: usize) -> Figures {
+    let outcome = if peer.name == "excepted" {
+        v1::Outcome::AllowByException
+    } else {
+        v1::Outcome::Allow
+    };
     let (before, began) = (peer.used().0, Instant::now());
     let askers: Vec<_> = (0..in_flight)
         .map(|n| {
@@ -466,10 +484,7 @@ async fn closed(peer: &Peer, in_flight: usize) -> Figures {
                         .await
                         .expect("an answer")
                         .into_inner();
-                    assert_eq!(
-                        answer.decision.expect("a decision").outcome(),
-                        v1::Outcome::Allow
-                    );
+                    assert_eq!(answer.decision.expect("a decision").outcome(), outcome);
                     micros.push(asked.elapsed().as_secs_f64() * 1e6);
                 }
                 micros
@@ -600,8 +615,13 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
+    let only = serving.iter().position(|arg| arg == "--only");
+    let only = only.and_then(|at| serving.get(at + 1));
     runtime.block_on(async {
         match serves {
+            None if only.is_some_and(|only| only == "excepted") => {
+                compare("excepted", "").await;
+            }
             Some(what) => serve(what).await,
             None => {
                 println!("100 controls, 10 applicable, 10,000 exceptions, metrics on");
@@ -610,6 +630,8 @@ fn main() {
                 let (registry, settings) = followed().await;
                 compare("following", &settings).await;
                 drop(registry);
+                println!("the same, allowed by exception: each use recorded and synced first");
+                compare("excepted", "").await;
                 println!("1,000 controls, all applicable, 10,000 exceptions");
                 compare("all", "").await;
             }

@@ -14,10 +14,14 @@ mod governed;
 mod support;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -277,4 +281,134 @@ async fn nothing_acknowledged_is_lost_and_nothing_revoked_comes_back() {
         promised.len(),
         complete.len()
     );
+}
+
+/// Asks until it is told to stop, whoever answers or not; the decisions that were answered and rest
+/// on an exception.
+async fn asks(sidecar: String, operations: String, stop: Arc<AtomicBool>) -> Vec<String> {
+    let sidecar = Sidecar::at(&sidecar, &operations);
+    let mut answered = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        match sidecar.try_ask("agent", "risky").await {
+            Ok(decision) if decision.outcome() == v1::Outcome::AllowByException => {
+                answered.push(decision.id);
+            }
+            Ok(_) => sleep(Duration::from_millis(1)).await,
+            Err(_) => sleep(Duration::from_millis(5)).await,
+        }
+    }
+    answered
+}
+
+/// The decisions that rest on the exception, as the registry has them, and how often each.
+async fn relied_on(client: &mut Client) -> BTreeMap<String, usize> {
+    let mut recorded: BTreeMap<String, usize> = BTreeMap::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListUsageRequest {
+            exception_id: "EX-1".into(),
+            page_size: 1_000,
+            page_token,
+        };
+        let page = client.usage.list_usage(request).await.unwrap().into_inner();
+        for record in page.records.into_iter().filter_map(|kept| kept.record) {
+            if record.kind() == v1::UsageKind::ReliedOn {
+                *recorded.entry(record.decision_id).or_default() += 1;
+            }
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return recorded;
+        }
+    }
+}
+
+/// E1, E2: whichever process is killed, and when, every allow that was answered and rests on an
+/// exception has its record at the registry, once.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+async fn e1_every_use_that_was_answered_is_at_the_registry_once() {
+    let variable = |name: &str| {
+        std::env::vars()
+            .find(|(known, _)| known == name)
+            .and_then(|(_, value)| value.parse::<usize>().ok())
+    };
+    let kills = variable("EXEAT_KILLS").unwrap_or(12);
+    let seed = Dice::seed();
+    println!("seed {seed}, {kills} kills; EXEAT_SEED={seed} repeats the choices");
+    let mut dice = Dice::new(seed);
+    let mut fleet = Fleet {
+        scratch: tempfile::tempdir().unwrap(),
+        registry_at: free_port(),
+        listen: free_port(),
+        operations: free_port(),
+        key: String::new(),
+        token: PathBuf::new(),
+    };
+    fleet.token = fleet.scratch.path().join("token");
+    let mut registry = fleet.registry();
+    let mut client = fleet.client().await;
+    let now = Clock::system().now().latest;
+    let until = (now + governed::seconds(86_400)).to_string();
+    let world = control("CT-RISKY", "risky", "true")
+        + &control("CT-PLAIN", "plain", "false")
+        + &subject("agent", None)
+        + &exception_until("EX-1", "CT-RISKY", "agent", &until);
+    let world = world
+        .replace("2026-11-22T11:59:00Z", &now.to_string())
+        .replace("2026-11-22T11:00:00Z", &now.to_string());
+    client.apply(&world).await.unwrap();
+    let token = client.let_in("service:s", v1::Role::Sidecar, &["*"]).await;
+    std::fs::write(&fleet.token, token).unwrap();
+    let status = client.fleet.get_status(v1::GetStatusRequest {}).await;
+    fleet.key = status.unwrap().into_inner().key_pin;
+    let mut running = fleet.sidecar();
+    let sidecar = fleet.answers().await;
+    sidecar.until("agent", "risky", "ALLOW_BY_EXCEPTION").await;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let askers: Vec<_> = (0..8)
+        .map(|_| {
+            let (listen, operations) = (fleet.listen.clone(), fleet.operations.clone());
+            tokio::spawn(asks(listen, operations, Arc::clone(&stop)))
+        })
+        .collect();
+    for _ in 0..kills {
+        sleep(Duration::from_micros(
+            u64::try_from(dice.roll(60_000)).unwrap(),
+        ))
+        .await;
+        if dice.often(40) {
+            drop(registry);
+            registry = fleet.registry();
+            client = fleet.client().await;
+        } else {
+            drop(running);
+            running = fleet.sidecar();
+            fleet.answers().await;
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut answered = Vec::new();
+    for asker in askers {
+        answered.extend(asker.await.unwrap());
+    }
+    assert!(answered.len() > kills, "{}", answered.len());
+    let mut recorded: BTreeMap<String, usize> = BTreeMap::new();
+    let mut lost = usize::MAX;
+    for _ in 0..200 {
+        recorded = relied_on(&mut client).await;
+        let missing = |id: &&String| !recorded.contains_key(*id);
+        lost = answered.iter().filter(missing).count();
+        if lost == 0 {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(lost, 0, "of {} answered ones", answered.len());
+    assert!(recorded.values().all(|count| *count == 1), "none twice");
+    let complete = client.until_used("EX-1", |used| used.complete).await;
+    assert_eq!(complete.uses, complete.inside, "{complete:?}");
+    println!("{} answered, {} recorded", answered.len(), recorded.len());
+    drop(running);
 }

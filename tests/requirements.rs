@@ -106,8 +106,12 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R16",
-        &["lifecycle::approval_moves_no_window_and_outlives_no_evidence"],
-        "usage that cannot be recorded",
+        &[
+            "lifecycle::approval_moves_no_window_and_outlives_no_evidence",
+            "usage::e4_without_a_spool_no_exception_holds_and_compliant_calls_go_on",
+            "usage::r16_too_many_attempts_beyond_the_scope_suspend_it",
+        ],
+        "",
     ),
     Row(
         "R17",
@@ -119,8 +123,9 @@ const REQUIREMENTS: &[Row] = &[
         &[
             "report::r18_evergreen_exceptions_are_told",
             "report::r42_the_owner_hears_of_it_and_the_next_one_needs_the_domain_owner",
+            "usage::what_is_not_used_is_closed_and_what_is_used_up_too",
         ],
-        "unused and near-miss wait for usage records",
+        "in the report: unused and near-misses are closed, suspended and found, not counted there",
     ),
     Row(
         "R19",
@@ -162,8 +167,12 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R26",
-        &["sidecar::max_uses_are_counted_and_then_denied"],
-        "no durable usage records",
+        &[
+            "usage::r26_a_use_is_told_to_the_registry_which_tells_its_scope_again",
+            "usage::e2_records_outlive_both_processes_and_are_counted_once",
+            "usage::e3_a_record_that_was_damaged_on_disk_is_a_gap_that_the_registry_shows",
+        ],
+        "no spans: records are not linked to traces elsewhere",
     ),
     Row(
         "R27",
@@ -171,7 +180,7 @@ const REQUIREMENTS: &[Row] = &[
             "governance::an_exception_is_requested_decided_used_looked_at_again_and_ends",
             "governance::one_takes_back_what_many_granted_and_so_does_the_system",
         ],
-        "auto-resume; baseline and usage triggers",
+        "auto-resume; the baseline trigger",
     ),
     Row(
         "R28",

@@ -462,6 +462,14 @@ async fn a_call_that_comes_again_is_one_use() {
         Outcome::Deny,
         "the same id for something else is another use"
     );
+    // Nor is an id a way round the limit.
+    let mut again = 0;
+    while ask("call-1", "t").await.unwrap().outcome() == Outcome::AllowByException {
+        again += 1;
+        assert!(again < 20);
+    }
+    let later = ask("call-1", "t").await.unwrap();
+    assert_eq!(later.outcome(), Outcome::Deny);
     let used = fleet.client.until_used("EX-1", |used| used.uses == 2).await;
     assert_eq!(used.reserved, Some(2), "{used:?}");
     let long = ask(Box::leak("x".repeat(129).into_boxed_str()), "t")
@@ -608,4 +616,204 @@ async fn e7_a_sidecar_is_believed_about_its_own_subjects_alone() {
     let used = fleet.client.used("EX-1").await;
     assert_eq!(used.foreign, 1, "{used:?}");
     assert_eq!(used.uses, used.inside, "{used:?}");
+}
+
+/// E7: what the registry makes of a record depends on its words alone, once each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e7_a_use_that_was_withdrawn_is_none_and_a_scope_is_told_again() {
+    let mut fleet = Fleet::start(&world()).await;
+    let honest = fleet.sidecar("one", &[]).await;
+    ready(&honest).await;
+    fleet.client.until_used("EX-1", |used| used.uses > 0).await;
+    let before = fleet.client.used("EX-1").await;
+    let used = fleet.records("EX-1").await[0].record.clone().unwrap();
+    let token = fleet.client.let_in("two", Role::Sidecar, &["*"]).await;
+    let mut sync = fleet.registry.sync_with(&token).await;
+    let make = |kind: UsageKind, change: &dyn Fn(&mut v1::UsageRecord)| {
+        let mut record = used.clone();
+        record.set_kind(kind);
+        record.decision_id = "dec_other".into();
+        change(&mut record);
+        exeat::wire::encoded(&record)
+    };
+    let records = vec![
+        make(UsageKind::ReliedOn, &|_| {}),
+        make(UsageKind::Withdrawn, &|record| record.withdraws = Some(1)),
+        // It says it was in scope by being there; its words say otherwise.
+        make(UsageKind::ReliedOn, &|record| {
+            record.purpose = Some("fun".into())
+        }),
+        make(UsageKind::ReliedOn, &|record| record.exception_revision = 9),
+        make(UsageKind::ReliedOn, &|record| {
+            record.time.as_mut().unwrap().seconds -= 86_400;
+        }),
+        // And the other way round.
+        make(UsageKind::OutOfScope, &|record| {
+            record.dimension = "purpose".into()
+        }),
+        make(UsageKind::OutOfScope, &|record| {
+            record.dimension = "purpose".into();
+            record.purpose = Some("fun".into());
+        }),
+        // Of a subject that is nowhere, and one that it does not name.
+        make(UsageKind::ReliedOn, &|record| {
+            record.subject = "ghost".into()
+        }),
+        b"no record at all".to_vec(),
+    ];
+    let count = records.len() as u64;
+    let report = v1::ReportRequest {
+        sequence: 1,
+        observed: Vec::new(),
+        usage: Some(v1::UsageBatch {
+            spool_id: vec![9; 16],
+            after: 0,
+            digest_before: vec![0; 32],
+            records,
+        }),
+    };
+    for _ in 0..2 {
+        let messages = tokio_stream::iter([report.clone()]);
+        let answer = sync.report(messages).await.unwrap();
+        let receipt = answer.into_inner().message().await.unwrap().unwrap();
+        assert_eq!(receipt.usage.unwrap().acknowledged, count, "and once more");
+    }
+    let after = fleet.client.used("EX-1").await;
+    assert_eq!(after.withdrawn, 1);
+    assert_eq!(after.inside, before.inside, "{after:?}");
+    // The ghost's is kept, and is beyond the scope.
+    assert_eq!(
+        (after.outside, after.unknown, after.untimely),
+        (2, 1, 1),
+        "{after:?}"
+    );
+    assert_eq!(after.uses, before.uses + 4);
+    assert_eq!(after.out_of_scope, before.out_of_scope + 1, "{after:?}");
+    let beyond = v1::ReportRequest {
+        usage: Some(v1::UsageBatch {
+            spool_id: vec![8; 16],
+            after: u64::MAX,
+            digest_before: vec![0; 32],
+            records: vec![b"x".to_vec()],
+        }),
+        ..report
+    };
+    let messages = tokio_stream::iter([beyond]);
+    let answer = sync.report(messages).await.unwrap();
+    let refused = answer.into_inner().message().await.unwrap_err();
+    assert!(refused.message().contains("usage.after"), "{refused}");
+    ready(&honest).await;
+}
+
+/// Governance §7.3: whoever uses one of two exceptions does not try the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_use_of_one_exception_is_no_attempt_at_another() {
+    let sibling = governed::exception("EX-2", "CT-RISKY", "agent")
+        .replace("resources: [ANY]", "resources: [other]");
+    let mut fleet = Fleet::start(&(world() + &sibling)).await;
+    let sidecar = fleet.sidecar("one", &[]).await;
+    ready(&sidecar).await;
+    for _ in 0..3 {
+        assert!(by_exception(&sidecar).await);
+    }
+    fleet.client.until_used("EX-1", |used| used.uses >= 4).await;
+    let other = fleet.client.used("EX-2").await;
+    assert_eq!((other.out_of_scope, other.uses), (0, 0), "{other:?}");
+}
+
+/// Y3: what was left when a process ended is reported by the next, whoever asks it or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn y3_a_spool_drains_without_anything_new() {
+    let mut fleet = Fleet::start(&world()).await;
+    let token = fleet.client.let_in("one", Role::Sidecar, &["*"]).await;
+    let mut sidecar = fleet.again("one", &token, &[]).await;
+    ready(&sidecar).await;
+    fleet.client.until_used("EX-1", |used| used.uses > 0).await;
+    let data = fleet.data("registry");
+    let (address, clock) = (fleet.registry.address.clone(), fleet.clock.clone());
+    fleet.registry.process.stop().await;
+    for _ in 0..5 {
+        assert!(by_exception(&sidecar).await);
+    }
+    sidecar.process.kill().await;
+    fleet.registry = Registry::start_at(&data, clock, &address, &[])
+        .await
+        .unwrap();
+    fleet.client = fleet.registry.client().await;
+    let _sidecar = fleet.again("one", &token, &[]).await;
+    fleet.client.until_used("EX-1", |used| used.uses >= 6).await;
+}
+
+/// L4: whoever has the ledger can tell whether any record was changed, left out or put in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l4_usage_records_are_those_that_the_ledger_speaks_of() {
+    use exeat::audit::{Key, hold, verify};
+    let scratch = tempfile::tempdir().unwrap();
+    let mut fleet = Fleet::start(&world()).await;
+    let sidecar = fleet.sidecar("one", &[]).await;
+    ready(&sidecar).await;
+    for _ in 0..3 {
+        assert!(by_exception(&sidecar).await);
+    }
+    fleet.client.until_used("EX-1", |used| used.uses >= 4).await;
+    let file = |name: &str| scratch.path().join(name);
+    let write = |what: &'static str, to: &Path| {
+        let status = std::process::Command::new(env!("CARGO_BIN_EXE_exeat"))
+            .args(["audit", what, "--out"])
+            .arg(to)
+            .args(["--registry", &fleet.registry.address])
+            .env("EXEAT_TOKEN", fleet.registry.token.trim())
+            .stderr(std::process::Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+        std::fs::read_to_string(to).unwrap()
+    };
+    let keys = [Key::parse(&fleet.registry.key).unwrap()];
+    let mut ledger = None;
+    for _ in 0..200 {
+        let export = write("export", &file("all.jsonl"));
+        let held = verify(export.as_bytes(), &keys, &[]).unwrap();
+        if !held.usage.is_empty() {
+            ledger = Some(held);
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let ledger = ledger.expect("the ledger speaks of records");
+    let records = write("usage", &file("usage.jsonl"));
+    let held = hold(records.as_bytes(), &ledger).unwrap();
+    assert!(held.records >= 4 && held.missing == 0, "{held:?}");
+    let lines: Vec<&str> = records.lines().collect();
+    let told = serde_json::from_str::<serde_json::Value>(lines[1]).unwrap();
+    let all = told["records"].as_array().unwrap().clone();
+    let with = |records: Vec<serde_json::Value>| {
+        let mut line = told.clone();
+        line["records"] = records.into();
+        format!("{}\n{line}\n", lines[0])
+    };
+    let mut changed = all.clone();
+    changed[0] = base64_of(b"something else").into();
+    let mut swapped = all.clone();
+    swapped.swap(0, 1);
+    let said: usize = ledger.usage[0]
+        .split('-')
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .unwrap()
+        .parse()
+        .unwrap();
+    for (what, forged) in [
+        ("changed", with(changed)),
+        ("swapped", with(swapped)),
+        ("left out", with(all[1..].to_vec())),
+        ("cut", with(all[..said - 1].to_vec())),
+        ("all gone", format!("{}\n", lines[0])),
+    ] {
+        assert!(hold(forged.as_bytes(), &ledger).is_err(), "{what}");
+    }
+}
+
+fn base64_of(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }

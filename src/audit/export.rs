@@ -55,6 +55,8 @@ pub struct Verified {
     pub entries: u64,
     /// How many of those were erased: only their commitments are left.
     pub erased: u64,
+    /// What it says of usage records: of a spool, up to which record, and the chain there.
+    pub usage: Vec<String>,
     /// What is signed about all of it.
     pub checkpoint: Note,
 }
@@ -177,6 +179,7 @@ pub fn verify(mut file: impl BufRead, keys: &[Key], older: &[Note]) -> Result<Ve
             return Err(Broken { line: 0, what });
         }
     }
+    let mut usage = Vec::new();
     let mut unsaid = std::collections::BTreeMap::new();
     loop {
         text.clear();
@@ -237,6 +240,9 @@ pub fn verify(mut file: impl BufRead, keys: &[Key], older: &[Note]) -> Result<Ve
                 });
                 shown = shown.saturating_add(u64::try_from(entries.len()).unwrap_or(u64::MAX));
                 unsaid.remove(&said.action);
+                if let Some(lines) = said.action.strip_prefix("usage\n") {
+                    usage.extend(lines.lines().map(ToOwned::to_owned));
+                }
                 erased =
                     erased.saturating_add(u64::try_from(said.erased.len()).unwrap_or(u64::MAX));
                 unsaid.extend(said.erased.into_iter().map(|what| (what, at)));
@@ -290,6 +296,7 @@ pub fn verify(mut file: impl BufRead, keys: &[Key], older: &[Note]) -> Result<Ve
         leaves,
         entries: shown,
         erased,
+        usage,
         checkpoint,
     })
 }

@@ -5,10 +5,12 @@ mod export;
 mod note;
 mod receipt;
 mod tree;
+mod usage;
 
 pub use export::{Verified, verify};
 pub use note::{Key, Note};
 pub use receipt::{Proven, prove};
+pub use usage::{Held, hold};
 
 use std::fmt;
 

@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value as Json, json};
 
 use crate::{
-    audit::{Key, Note, prove, verify},
+    audit::{Key, Note, hold, prove, verify},
     domain::Timestamp,
     wire::{signed::hex, sync::kind_message, v1},
 };
@@ -62,7 +62,15 @@ pub(super) async fn audit(command: AuditCommand, screen: &mut Screen) -> Result<
             screen.say(checkpoint.trim_end())?;
             Ok(Exit::Done)
         }
-        AuditCommand::Verify { file, key, since } => checked(&file, &key, &since, screen),
+        AuditCommand::Usage { out, reach } => {
+            records(Registry::connect(&reach).await?, out.as_deref(), screen).await
+        }
+        AuditCommand::Verify {
+            file,
+            key,
+            since,
+            usage,
+        } => checked(&file, &key, &since, usage.as_deref(), screen),
         AuditCommand::Erase { person, reach } => {
             let mut registry = Registry::connect(&reach).await?;
             let request = v1::EraseRequest {
@@ -158,7 +166,7 @@ fn told(leaf: &v1::Leaf, screen: &mut Screen) -> Result<(), Exit> {
     screen.say(&format!(
         "{}  {time}  {}  {}",
         styled(DIM, &format!("{:>7}", leaf.revision)),
-        styled(BOLD, &text(&first, "action")),
+        styled(BOLD, &text(&first, "action").replace('\n', "\n         ")),
         text(&first, "principal"),
     ))?;
     for (entry, erased) in entries {
@@ -266,6 +274,51 @@ async fn export(
     Ok(Exit::Done)
 }
 
+/// Writes every usage record.
+async fn records(
+    mut registry: Registry,
+    out: Option<&Path>,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    let mut sink = Sink::new(out)?;
+    sink.line(&json!({"format": "exeat-usage/v1"}))?;
+    let (mut page_token, mut count) = (String::new(), 0_usize);
+    loop {
+        let request = v1::ExportUsageRequest { page_token };
+        let answer = registry.usage.export_usage(request).await;
+        let answer = answer.map_err(|status| refused(&status))?.into_inner();
+        for told in answer.batches {
+            let batch = told.batch.unwrap_or_default();
+            count = count.saturating_add(batch.records.len());
+            let records: Vec<String> = batch
+                .records
+                .iter()
+                .map(|record| STANDARD.encode(record))
+                .collect();
+            let mut line = json!({"sidecar": told.sidecar, "spool": hex(&batch.spool_id), "after": batch.after, "records": records});
+            if let Some(fields) = line
+                .as_object_mut()
+                .filter(|_| !batch.digest_before.is_empty())
+            {
+                fields.insert("before".into(), hex(&batch.digest_before).into());
+            }
+            sink.line(&line)?;
+        }
+        page_token = answer.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    sink.finish()?;
+    if let Some(out) = out {
+        screen.hint(&format!(
+            "{count} records; hold them against an export with `exeat audit verify EXPORT --usage {} --key …`",
+            out.display()
+        ));
+    }
+    Ok(Exit::Done)
+}
+
 /// Everything that was accepted, as the text of an export.
 pub(super) async fn whole(registry: &mut Registry) -> Result<String, Exit> {
     let mut text = String::new();
@@ -355,6 +408,7 @@ fn checked(
     file: &Path,
     keys: &[String],
     since: &[PathBuf],
+    usage: Option<&Path>,
     screen: &mut Screen,
 ) -> Result<Exit, Exit> {
     let keys: Vec<Key> = keys
@@ -379,9 +433,9 @@ fn checked(
         .windows(RECEIPT.len())
         .any(|part| part == RECEIPT.as_bytes());
     let outcome = if single {
-        if !older.is_empty() {
+        if !older.is_empty() || usage.is_some() {
             return Err(Exit::Usage(
-                "--since: a receipt is of one change; give an export".into(),
+                "--since, --usage: a receipt is of one change; give an export".into(),
             ));
         }
         let text = io::read_to_string(reader).map_err(|error| unread(file, &error))?;
@@ -396,7 +450,29 @@ fn checked(
             )
         })
     } else {
-        verify(reader, &keys, &older).map(|verified| {
+        let verified = verify(reader, &keys, &older);
+        if let (Ok(ledger), Some(path)) = (&verified, usage) {
+            let records = File::open(path).map_err(|error| unread(path, &error))?;
+            match hold(BufReader::with_capacity(1 << 20, records), ledger) {
+                Ok(held) => screen.say(&format!(
+                    "{} {} usage records of {} spools are those that the ledger speaks of, {} came after; {} never came",
+                    styled(GOOD, "ok"),
+                    held.records,
+                    held.spools,
+                    held.unsaid,
+                    held.missing
+                ))?,
+                Err(broken) => {
+                    screen.say(&format!(
+                        "{} {}: {broken}",
+                        styled(BAD, "broken"),
+                        path.display()
+                    ))?;
+                    return Ok(Exit::No);
+                }
+            }
+        }
+        verified.map(|verified| {
             format!(
                 "{} entries in {} changes hold, {} of them erased; root {}, epoch {}",
                 verified.entries,

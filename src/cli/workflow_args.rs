@@ -36,6 +36,16 @@ pub enum AuditCommand {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Write every usage record to a file, as its sidecar wrote it: `verify --usage` holds them
+    /// against the ledger.
+    Usage {
+        /// The file; standard output without it.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Where the registry is.
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Write the receipt of one change: that it is in the ledger can be checked without the rest.
     Prove {
         /// A revision, or KIND/ID for an object's latest change.
@@ -65,6 +75,10 @@ pub enum AuditCommand {
         /// again.
         #[arg(long, value_name = "FILE")]
         since: Vec<PathBuf>,
+        /// Usage records, as `exeat audit usage` wrote them after the export: none of those that
+        /// the ledger speaks of is to be changed or left out.
+        #[arg(long, value_name = "FILE")]
+        usage: Option<PathBuf>,
     },
     /// Erase who a removed person was; the ledger's proofs stay.
     Erase {

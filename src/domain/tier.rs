@@ -62,6 +62,9 @@ pub enum StaleMode {
     BestEffort,
 }
 
+/// No tier waits for more attempts beyond a scope than this.
+const MOST_ATTEMPTS: u32 = 100;
+
 /// What one tier demands of an exception in force (governance §8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierRules {
@@ -199,6 +202,13 @@ impl TierRules {
                     format!("use more than 0s and at most {most}"),
                 ));
             }
+        }
+        if self.approval.out_of_scope_limit > MOST_ATTEMPTS {
+            return Err(Invalid::new(
+                "out_of_scope_limit",
+                format!("is more than {MOST_ATTEMPTS}"),
+                "say how many such questions a day are too many",
+            ));
         }
         let interval = self.revalidation_interval;
         for (name, loosened) in [

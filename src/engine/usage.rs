@@ -6,7 +6,8 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::{
-    Chained, Decision, Digest, Effect, Exception, Question, Timestamp, Trace, Usage, UsageKind,
+    Chained, ControlId, Decision, Digest, Dimension, Effect, Exception, Question, Timestamp, Trace,
+    Usage, UsageKind,
 };
 
 use super::Snapshot;
@@ -43,9 +44,21 @@ pub fn usages(
         let kind = kind(result.effect);
         let exception = &result.exception;
         let needed = decision.failed.iter().filter(|failed| failed.blocks());
-        let controls = needed
+        let controls: Vec<_> = needed
             .map(|failed| &failed.control.id)
-            .filter(|id| exception.controls.contains(id));
+            .filter(|id| exception.controls.contains(id))
+            .collect();
+        let stood = kind == UsageKind::ReliedOn || kind == UsageKind::NotNeeded;
+        // Where another exception covers the control, nobody tried this one.
+        let covered = |id: &&ControlId| {
+            decision.exceptions.iter().any(|other| {
+                let ready = [Effect::ReliedOn, Effect::NotNeeded].contains(&other.effect);
+                ready && other.exception.controls.contains(id)
+            })
+        };
+        if !stood && controls.iter().all(covered) {
+            continue;
+        }
         let relied = kind == UsageKind::ReliedOn;
         usages.push(Usage {
             time: recorded.time,
@@ -55,7 +68,7 @@ pub fn usages(
             exception: exception.id.clone(),
             revision: exception.revision,
             tier: exception.tier,
-            controls: controls.cloned().collect(),
+            controls: controls.into_iter().cloned().collect(),
             dimension: match result.effect {
                 Effect::OutOfScope(dimension) => Some(dimension),
                 _ => None,
@@ -208,13 +221,15 @@ pub enum Standing {
     Unknown,
     /// Of a subject that the sidecar does not stand for: it counts for nothing.
     Foreign,
+    /// It was relied on, and the answer was not given after all.
+    Withdrawn,
     /// There is nothing to tell: it was not relied on.
     Unused,
 }
 
 impl Standing {
     /// Every standing.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Inside,
         Self::Unproven,
         Self::Outside,
@@ -222,6 +237,7 @@ impl Standing {
         Self::Unknown,
         Self::Foreign,
         Self::Unused,
+        Self::Withdrawn,
     ];
 
     /// Its name.
@@ -233,6 +249,7 @@ impl Standing {
             Self::Untimely => "UNTIMELY",
             Self::Unknown => "UNKNOWN",
             Self::Foreign => "FOREIGN",
+            Self::Withdrawn => "WITHDRAWN",
             Self::Unused => "UNUSED",
         }
     }
@@ -240,8 +257,26 @@ impl Standing {
 
 /// What `usage` turns out to be, by the exception as it was at the revision that was relied on.
 pub fn standing(usage: &Usage, exception: Option<&Exception>) -> Standing {
-    if usage.kind != UsageKind::ReliedOn {
-        return Standing::Unused;
+    match usage.kind {
+        UsageKind::ReliedOn => {}
+        UsageKind::OutOfScope => {
+            // Told beyond a scope that it is within: nothing comes of it.
+            let missed = exception.map(|exception| exception.scope.missed(&usage.reached()));
+            let told = usage.dimension;
+            let so = match missed {
+                Some(None) => told == Some(Dimension::Condition),
+                Some(missed) => missed == told,
+                None => false,
+            };
+            return if so {
+                Standing::Unused
+            } else {
+                Standing::Unknown
+            };
+        }
+        UsageKind::NotNeeded | UsageKind::Ineffective | UsageKind::Withdrawn => {
+            return Standing::Unused;
+        }
     }
     let Some(exception) = exception else {
         return Standing::Unknown;

@@ -27,6 +27,8 @@ use super::{
 const LOOK: Duration = Duration::from_secs(5);
 /// How long records may take to come (reliability §7).
 const LATE: Span = Span::from_secs(300);
+/// Most spools of one sidecar that it is believed to speak of at a time.
+const TOLD: usize = 8;
 /// Most spools that one entry of the ledger tells of.
 const NOTED: usize = 200;
 /// In whose name.
@@ -48,6 +50,16 @@ impl Usages {
         let time = self.registry.clock.now().latest;
         let start = boot.first_chunk::<8>().copied().unwrap_or_default();
         let mut told = self.registry.uses.told();
+        let mine = told
+            .iter()
+            .filter(|((of, id), _)| **of == *sidecar && *id != spool);
+        if mine.clone().count() >= TOLD
+            && let Some(oldest) = mine
+                .min_by_key(|(_, told)| told.time)
+                .map(|(key, _)| key.clone())
+        {
+            told.remove(&oldest);
+        }
         let entry = told.entry((sidecar.into(), spool)).or_insert(Told {
             written: 0,
             start: 0,
@@ -83,15 +95,20 @@ impl Usages {
     async fn looked(&self) -> Result<(), String> {
         let now = self.registry.clock.now().latest;
         let told = self.registry.uses.told().clone();
+        self.begun(&told).await?;
         let (mut changed, mut gaps) = (Vec::new(), Vec::new());
-        for spool in self.known() {
-            let key = (spool.sidecar.clone(), spool.spool);
-            let Some(said) = told.get(&key) else { continue };
+        let known = self.known();
+        for spool in &known {
+            let said = told.get(&(spool.sidecar.clone(), spool.spool));
             let mut next = spool.clone();
-            next.told = next.told.max(said.written);
-            next.heard = next.heard.max(said.time);
-            let newer = told.iter().any(|((sidecar, id), other)| {
-                *sidecar == spool.sidecar && *id != spool.spool && other.time > said.time
+            if let Some(said) = said {
+                next.told = next.told.max(said.written);
+                next.heard = next.heard.max(said.time);
+            }
+            let newer = known.iter().any(|other| {
+                other.sidecar == spool.sidecar
+                    && other.number != spool.number
+                    && other.heard > next.heard
             });
             let received = spool.received.sequence;
             let mut gap = |first: u64, last: u64, reason: &str| {
@@ -101,23 +118,23 @@ impl Usages {
                     last,
                     time: now,
                     reason: reason.into(),
+                    digest: None,
                 });
             };
-            let late = |since: Timestamp| now - since > LATE;
-            if newer && next.told > received && late(said.time) {
+            if newer && next.told > received && now - next.heard > LATE {
                 gap(received.saturating_add(1), next.told, "abandoned");
                 next.told = received;
             }
+            // All it wrote is here, and it answered more than it recorded (E5).
             let (start, ordinal) = spool.start;
-            // It says that it allowed more than it recorded (E5).
-            if start == said.start
-                && said.allows > ordinal
+            if let Some(said) = said
                 && said.behind.is_none()
-                && late(spool.heard)
+                && start == said.start
+                && said.allows > ordinal
             {
                 gap(ordinal.saturating_add(1), said.allows, "unrecorded");
             }
-            if next != spool {
+            if next != *spool {
                 changed.push(next);
             }
         }
@@ -167,6 +184,33 @@ impl Usages {
         Ok(())
     }
 
+    /// Spools that are spoken of, and of which nothing has come yet.
+    async fn begun(&self, told: &HashMap<(Box<str>, SpoolId), Told>) -> Result<(), String> {
+        let fresh: Vec<KnownSpool> = {
+            let spools = self.spools();
+            let numbers = spools.values().map(|spool| spool.number);
+            let last = numbers.max().unwrap_or(0);
+            let unknown = told.iter().filter(|(key, _)| !spools.contains_key(*key));
+            (last.saturating_add(1)..)
+                .zip(unknown)
+                .map(|(number, ((sidecar, spool), said))| KnownSpool {
+                    number,
+                    sidecar: sidecar.clone(),
+                    spool: *spool,
+                    received: Chained::default(),
+                    told: said.written,
+                    heard: said.time,
+                    start: (0, 0),
+                    noted: 0,
+                })
+                .collect()
+        };
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        self.begin(fresh).await
+    }
+
     async fn keep(&self, changed: Vec<KnownSpool>, gaps: Vec<Gap>) -> Result<(), String> {
         // What came in between goes on from where it is.
         let merged: Vec<KnownSpool> = {
@@ -208,8 +252,11 @@ impl Usages {
             .known()
             .into_iter()
             .filter(|spool| spool.received.sequence > spool.noted)
-            .take(NOTED)
             .collect();
+        // Those that wait the longest: no spool keeps another from the ledger.
+        let mut news = news;
+        news.sort_by_key(|spool| spool.heard);
+        news.truncate(NOTED);
         if news.is_empty() {
             return Ok(());
         }
@@ -250,6 +297,15 @@ impl Usages {
                 && scope.holds_selector(&exception.scope.subjects, &view.snapshot)
         };
         let mut sources = self.known();
+        {
+            let told = self.registry.uses.told();
+            for spool in &mut sources {
+                if let Some(said) = told.get(&(spool.sidecar.clone(), spool.spool)) {
+                    spool.told = spool.told.max(said.written);
+                    spool.heard = spool.heard.max(said.time);
+                }
+            }
+        }
         sources.retain(|spool| telling.contains(&spool.number) || may(spool));
         Ok(sources)
     }

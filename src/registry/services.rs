@@ -132,7 +132,9 @@ pub(super) fn services(
     // The only one without a guard: who comes here is not known yet.
     let sign_in =
         SignInServiceServer::new(SignInCalls(doors)).max_decoding_message_size(MAX_SIGN_IN);
-    let usage = UsageServiceServer::new(recording).max_decoding_message_size(MAX_MESSAGE);
+    let usage = UsageServiceServer::new(recording)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_APPLY);
     routes
         .add_service(Guarded::new(usage, guests))
         .add_service(Guarded::new(notifications, guests))

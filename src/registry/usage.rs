@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
-        Chained, Edit, Exception, ExceptionId, Hash, Invalid, Kind, Name, Span, SpoolId, Timestamp,
-        UsageKind,
+        Chained, Edit, Exception, ExceptionId, Hash, Invalid, Kind, Name, Selector, Span, SpoolId,
+        SubjectId, Timestamp, Usage, UsageKind,
     },
     engine::{
         Change,
@@ -33,6 +33,10 @@ use super::{
 
 /// Most records of one message.
 const MOST: usize = 5_000;
+/// Most spools of one sidecar: one is begun where there is none, or a broken one.
+const SPOOLS: usize = 1_000;
+/// No spool has so many records.
+const FARTHEST: u64 = 1 << 60;
 /// Most messages that are committed together.
 const TOGETHER: usize = 64;
 /// Most messages that wait.
@@ -43,7 +47,14 @@ const REMEMBERED: usize = 10_000;
 type Key = (Box<str>, SpoolId);
 type Revisions = HashMap<(ExceptionId, u64), Option<Arc<Exception>>>;
 
-struct Job {
+enum Job {
+    /// Records that came.
+    Take(Came),
+    /// Spools that are spoken of.
+    Begin(Vec<KnownSpool>, oneshot::Sender<Result<(), String>>),
+}
+
+struct Came {
     sidecar: Box<str>,
     scope: Arc<Scope>,
     batch: v1::UsageBatch,
@@ -65,9 +76,7 @@ pub(super) struct Usages {
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job")
-            .field("sidecar", &self.sidecar)
-            .finish_non_exhaustive()
+        f.write_str("Job")
     }
 }
 
@@ -146,12 +155,12 @@ impl Usages {
         }
         let gone = || Fault::Unavailable("the registry stops".into());
         let (answer, taken) = oneshot::channel();
-        let job = Job {
+        let job = Job::Take(Came {
             sidecar: sidecar.into(),
             scope: Arc::clone(scope),
             batch,
             answer,
-        };
+        });
         self.jobs.send(job).await.map_err(|_| gone())?;
         taken.await.map_err(|_| gone())?
     }
@@ -182,10 +191,54 @@ impl Usages {
         }
     }
 
+    /// Notes spools that are spoken of, and of which nothing has come.
+    pub(super) async fn begin(&self, fresh: Vec<KnownSpool>) -> Result<(), String> {
+        let (done, noted) = oneshot::channel();
+        let gone = |_| "the registry stops".to_owned();
+        let job = Job::Begin(fresh, done);
+        self.jobs
+            .send(job)
+            .await
+            .map_err(|_| "the registry stops".to_owned())?;
+        noted.await.map_err(gone)?
+    }
+
+    async fn begins(
+        &self,
+        mut fresh: Vec<KnownSpool>,
+        together: &HashMap<Key, KnownSpool>,
+    ) -> Result<(), String> {
+        {
+            let spools = self.spools();
+            let known = |spool: &KnownSpool| {
+                let key = (spool.sidecar.clone(), spool.spool);
+                together.contains_key(&key) || spools.contains_key(&key)
+            };
+            fresh.retain(|spool| !known(spool));
+            let numbers = spools.values().chain(together.values());
+            let last = numbers.map(|spool| spool.number).max().unwrap_or(0);
+            for (number, spool) in (last.saturating_add(1)..).zip(&mut fresh) {
+                spool.number = number;
+            }
+        }
+        let kept = self.file.take(&fresh, &[], &[]).await;
+        kept.map_err(|error| error.to_string())?;
+        let by_key = |spool: KnownSpool| ((spool.sidecar.clone(), spool.spool), spool);
+        self.spools().extend(fresh.into_iter().map(by_key));
+        Ok(())
+    }
+
     async fn work(&self, jobs: Vec<Job>) {
         let mut spools: HashMap<Key, KnownSpool> = HashMap::new();
         let (mut rows, mut gaps, mut answers) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
+            let job = match job {
+                Job::Take(job) => job,
+                Job::Begin(fresh, done) => {
+                    let _ = done.send(self.begins(fresh, &spools).await);
+                    continue;
+                }
+            };
             match self.prepared(&job, &spools).await {
                 Ok(prepared) => {
                     let number = prepared.spool.number;
@@ -238,7 +291,7 @@ impl Usages {
     /// What a message comes to, after what is being taken with it.
     async fn prepared(
         &self,
-        job: &Job,
+        job: &Came,
         together: &HashMap<Key, KnownSpool>,
     ) -> Result<Prepared, Fault> {
         let wrong = |field: &str, what: &str| {
@@ -249,11 +302,21 @@ impl Usages {
             .ok_or_else(|| wrong("usage.spool_id", "is not sixteen bytes"))?;
         let digest = Hash::try_from(batch.digest_before.as_slice())
             .map_err(|_| wrong("usage.digest_before", "is not thirty-two bytes"))?;
+        if batch.after > FARTHEST {
+            return Err(wrong("usage.after", "is beyond any record"));
+        }
         let key = (job.sidecar.clone(), id);
         let now = self.registry.clock.now().latest;
         let known = {
             let spools = self.spools();
             let known = together.get(&key).or_else(|| spools.get(&key)).cloned();
+            let of = |known: &&Key| known.0 == job.sidecar;
+            if known.is_none() && spools.keys().filter(of).count() >= SPOOLS {
+                return Err(Fault::Precondition(format!(
+                    "`{}` has begun {SPOOLS} spools; look at its disk, and give it another name",
+                    job.sidecar
+                )));
+            }
             known.unwrap_or_else(|| KnownSpool {
                 number: spools
                     .values()
@@ -302,6 +365,7 @@ impl Usages {
             last,
             time: now,
             reason: "lost".into(),
+            digest: Some(digest),
         });
         Ok(Prepared {
             spool: KnownSpool {
@@ -361,6 +425,7 @@ impl Usages {
                     time: now,
                     count: 1,
                     dimension: None,
+                    withdraws: None,
                     record: record.to_vec(),
                 };
                 return Ok((row, None));
@@ -369,11 +434,7 @@ impl Usages {
         let exception = self
             .revision(&usage.exception, usage.revision, view)
             .await?;
-        let foreign = view.snapshot.subject(usage.subject.as_str()).is_some()
-            && self
-                .registry
-                .kept_under(scope, &usage.subject, view)
-                .is_none();
+        let foreign = !self.stands_for(scope, &usage, exception.as_deref(), view);
         let relied = usage.kind == UsageKind::ReliedOn;
         let row = UsageRow {
             sequence,
@@ -387,9 +448,46 @@ impl Usages {
             time: usage.time,
             count: usage.count,
             dimension: usage.dimension.map(|dimension| dimension.name().into()),
+            withdraws: (usage.kind == UsageKind::Withdrawn).then(|| usage.decision.clone()),
             record: record.to_vec(),
         };
         Ok((row, relied.then_some(counted)))
+    }
+
+    /// Whether a sidecar may speak of a use: it stands for the subject, which the exception names.
+    fn stands_for(
+        &self,
+        scope: &Scope,
+        usage: &Usage,
+        exception: Option<&Exception>,
+        view: &View,
+    ) -> bool {
+        let id = usage.subject.as_str();
+        let known = view.snapshot.subject(id);
+        let kept = |id: &SubjectId| self.registry.kept_under(scope, id, view);
+        // An instance whose registration is over by now is known by its class.
+        let class = || {
+            let class = SubjectId::parse(usage.class.as_ref()?.as_str()).ok()?;
+            kept(&class)
+        };
+        let under = match known {
+            Some(_) => kept(&usage.subject),
+            None => kept(&usage.subject).or_else(class),
+        };
+        let Some(under) = under else {
+            // Of who is gone for good only those speak that hold everything.
+            return known.is_none() && scope.is_all();
+        };
+        match exception.map(|exception| &exception.scope.subjects) {
+            None => true,
+            Some(Selector::Ids(ids)) => ids.contains(&usage.subject),
+            Some(Selector::Classes(classes)) => {
+                let own = known.and_then(|subject| subject.class.as_ref());
+                classes
+                    .iter()
+                    .any(|class| class.as_str() == under.as_str() || own == Some(class))
+            }
+        }
     }
 
     /// An exception as it was at a revision; nothing if it never was.

@@ -73,13 +73,15 @@ impl Uses {
 
     /// Counts what came.
     pub(super) fn count(&self, row: &UsageRow) {
-        if row.standing == Standing::Foreign {
-            return;
-        }
-        let relied = match row.kind {
-            Some(UsageKind::ReliedOn) => true,
-            Some(UsageKind::OutOfScope) => false,
-            Some(UsageKind::NotNeeded | UsageKind::Ineffective | UsageKind::Withdrawn) | None => {
+        let relied = match (row.kind, row.standing) {
+            (_, Standing::Foreign | Standing::Withdrawn | Standing::Unknown)
+            | (Some(UsageKind::NotNeeded | UsageKind::Ineffective) | None, _) => return,
+            (Some(UsageKind::ReliedOn), _) => true,
+            (Some(UsageKind::OutOfScope), _) => false,
+            (Some(UsageKind::Withdrawn), _) => {
+                if let Some(known) = self.recent().get_mut(&row.exception) {
+                    known.uses = known.uses.saturating_sub(1);
+                }
                 return;
             }
         };

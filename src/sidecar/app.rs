@@ -32,7 +32,7 @@ use super::{
     check::CheckService,
     decider::{Decider, Loaded},
     direct::Direct,
-    evidence::{Keeping, Limits, Spent, Spool},
+    evidence::{Counts, Keeping, Limits, Spool},
     follow::{Disk, Following, Keeper},
     operations::{Operations, Source, routes},
 };
@@ -145,7 +145,7 @@ impl Bound {
         let stop = tasks.stopping();
         let published: Arc<Published<Loaded>> = Arc::default();
         let metrics = Metrics::new();
-        let (spool, spent) = spool(&settings, &metrics).await;
+        let spool = spool(&settings, &metrics).await;
         // To the very end: calls under way wait for it.
         tasks.outlasting("recording uses", Arc::clone(&spool).write());
         tasks.essential(
@@ -181,9 +181,13 @@ impl Bound {
         };
         let limits = match &source {
             Source::Registry(_, following) => Limits::Reserved(Arc::clone(&following.purse)),
-            Source::Folder(_) => Limits::here(spent, clock.now().latest, clock.elapsed()),
+            Source::Folder(_) => Limits::Here(Counts::default()),
         };
-        let decider = Decider::new(Arc::clone(&published), clock, metrics, spool, limits);
+        let start = match &source {
+            Source::Registry(_, following) => Some(following.start()),
+            Source::Folder(_) => None,
+        };
+        let decider = Decider::new(Arc::clone(&published), clock, metrics, spool, limits, start);
         let decider = Arc::new(decider);
         let idle = Arc::clone(&decider).tell_idle(stop.clone());
         tasks.essential("telling what was not needed", idle);
@@ -268,17 +272,15 @@ impl Bound {
     }
 }
 
-/// The spool of usage records, and what was used before.
-async fn spool(settings: &Sidecar, metrics: &Metrics) -> (Arc<Spool>, Spent) {
+/// The spool of usage records.
+async fn spool(settings: &Sidecar, metrics: &Metrics) -> Arc<Spool> {
     // Where a registry is followed it collects them.
     let keeping = match &settings.origin {
         Origin::Bundle(_) => Keeping::Newest,
         Origin::Registry(_) => Keeping::UntilTaken,
     };
     let folder = settings.evidence.clone();
-    let (spool, spent) =
-        Spool::open(folder, keeping, settings.evidence_size, metrics.clone()).await;
-    (Arc::new(spool), spent)
+    Arc::new(Spool::open(folder, keeping, settings.evidence_size, metrics.clone()).await)
 }
 
 fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations: SocketAddr) {

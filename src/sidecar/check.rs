@@ -3,6 +3,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use tokio::time::Instant as Deadline;
 use tonic::{Extensions, Request, Response, Status, metadata::MetadataMap};
 use uuid::Uuid;
 
@@ -46,7 +47,7 @@ impl CheckService {
         request: v1::CheckRequest,
         bytes: &[u8],
         (connection, trace): (&Extensions, Option<Trace>),
-        loaded: &Arc<Loaded>,
+        loaded: &Loaded,
         arrived: Instant,
     ) -> Result<Begun, Fault> {
         let Caller { subject, verified } = caller(&self.identity, connection, &request.subject)?;
@@ -61,10 +62,11 @@ impl CheckService {
         let mut at = loaded.at(arrived);
         at.now.evidence = self.decider.spool.evidenced();
         let free = match &request_id {
-            Some(id) => self
-                .decider
-                .repeats
-                .used(&question.subject, id, || digest(bytes)),
+            Some(id) => {
+                let now = arrived.elapsed;
+                let repeats = &self.decider.repeats;
+                repeats.used(&question.subject, id, || digest(bytes), now)
+            }
             None => Vec::new(),
         };
         let decided = self.decider.decide(&question, loaded, at, free);
@@ -100,9 +102,11 @@ impl CheckService {
         };
         if decided.decision.outcome == Outcome::AllowByException {
             let (call, following) = (call(), self.following.as_deref());
+            let waits = Duration::from_micros(patience.micros().unsigned_abs());
+            let deadline = Deadline::now() + waits;
             let relying = self
                 .decider
-                .rely(decided, &question, &call, arrived, patience, following);
+                .rely(decided, &question, &call, arrived, deadline, following);
             decided = Box::pin(relying).await;
         }
         if !decided.decision.exceptions.is_empty() {
@@ -132,7 +136,11 @@ impl CheckService {
         let ended = self
             .decider
             .record(&decided, subject, bytes, arrived.elapsed);
-        in_time(arrived, ended, patience)?;
+        if let Err(late) = in_time(arrived, ended, patience) {
+            self.decider.unanswered(&mut decided);
+            return Err(late);
+        }
+        self.decider.spool.answered(decided.kept.is_some());
         Ok((told, ended))
     }
 

@@ -12,7 +12,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    domain::{Decision, ExceptionId, Outcome, Question, Span, SubjectId},
+    domain::{Decision, Exception, ExceptionId, Outcome, Question, Span, SubjectId, Usage},
     engine::{Snapshot, decide, follow::Contact},
     runtime::{
         clock::{Clock, Instant},
@@ -52,7 +52,9 @@ pub(super) struct Decider {
     /// Decisions that rest on an exception, since the start.
     ordinal: AtomicU64,
     /// Made at the start: no two starts share one.
-    pub(super) salt: u64,
+    salt: u64,
+    /// What a registry knows this start by.
+    pub(super) start: u64,
 }
 
 /// Kept requests that are not [`SMALL`], oldest first: in all they take a bounded number of bytes.
@@ -129,8 +131,34 @@ impl Loaded {
 pub(super) struct Mark {
     pub(super) id: Uuid,
     number: u64,
-    /// Exceptions that the same call was allowed by before: it is no other use.
-    pub(super) free: Vec<ExceptionId>,
+    /// Exceptions that the same call was allowed by before, and their revisions: it is no other
+    /// use.
+    pub(super) free: Vec<(ExceptionId, u64)>,
+}
+
+impl Mark {
+    pub(super) fn is_free(&self, exception: &Exception) -> bool {
+        let same = |(id, revision): &(ExceptionId, u64)| {
+            *id == exception.id && *revision == exception.revision
+        };
+        self.free.iter().any(same)
+    }
+}
+
+/// What a decision was made from. It pins nothing: who waits for a record holds up no removal.
+#[derive(Clone, Debug)]
+pub(super) struct Based {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) confirmed: Span,
+}
+
+impl Based {
+    pub(super) fn on(loaded: &Loaded) -> Self {
+        Self {
+            snapshot: Arc::clone(&loaded.snapshot),
+            confirmed: loaded.confirmed,
+        }
+    }
 }
 
 /// A decision that is not recorded yet.
@@ -143,9 +171,13 @@ pub(super) struct Decided {
     /// Exceptions of which uses are to be reserved first: until then it is no answer.
     pub(super) wanted: Vec<ExceptionId>,
     /// What it was made from.
-    pub(super) from: Arc<Loaded>,
+    pub(super) from: Based,
     /// When.
     pub(super) at: Instant,
+    /// The records it rests on: the number of the first, and what they say.
+    pub(super) kept: Option<(u64, Vec<Usage>)>,
+    /// What was in force when it was last looked at, until its answer is written (S2).
+    pub(super) pinned: Option<Arc<Loaded>>,
 }
 
 impl Decider {
@@ -155,6 +187,7 @@ impl Decider {
         metrics: Metrics,
         spool: Arc<Spool>,
         limits: Limits,
+        start: Option<u64>,
     ) -> Self {
         // The standard library seeds its hashers from the operating system.
         let salt = std::collections::hash_map::RandomState::new()
@@ -172,6 +205,7 @@ impl Decider {
             idle: Idle::default(),
             ordinal: AtomicU64::new(0),
             salt,
+            start: start.unwrap_or(salt),
         }
     }
 
@@ -180,9 +214,9 @@ impl Decider {
     pub(super) fn decide(
         &self,
         question: &Question,
-        loaded: &Arc<Loaded>,
+        loaded: &Loaded,
         arrived: Instant,
-        free: Vec<ExceptionId>,
+        free: Vec<(ExceptionId, u64)>,
     ) -> Decided {
         let number = self.recent.number();
         let mark = Mark {
@@ -190,7 +224,7 @@ impl Decider {
             number,
             free,
         };
-        self.settled(mark, question, Arc::clone(loaded), arrived, false)
+        self.settled(mark, question, Based::on(loaded), arrived, false)
     }
 
     pub(super) fn next_ordinal(&self) -> u64 {
@@ -199,11 +233,11 @@ impl Decider {
             .saturating_add(1)
     }
 
-    /// What is published now, if more is taken back in it than in `loaded`.
-    pub(super) fn removed_since(&self, loaded: &Loaded) -> Option<Arc<Loaded>> {
-        let now = self.snapshot.load();
-        let removed = now.as_ref()?.snapshot.removed();
-        (!Arc::ptr_eq(removed, loaded.snapshot.removed())).then(|| self.snapshot.get())?
+    /// What is published now, and whether more is taken back in it than `based` knows of.
+    pub(super) fn newer(&self, based: &Based) -> Option<(Arc<Loaded>, bool)> {
+        let now = self.snapshot.get()?;
+        let newer = !Arc::ptr_eq(now.snapshot.removed(), based.snapshot.removed());
+        Some((now, newer))
     }
 
     /// Counts and keeps a decision whose answer is ready, with its `request` as it was sent; tells
@@ -237,7 +271,7 @@ impl Decider {
         &self,
         mark: Mark,
         question: &Question,
-        from: Arc<Loaded>,
+        from: Based,
         at: Instant,
         last: bool,
     ) -> Decided {
@@ -248,15 +282,17 @@ impl Decider {
             wanted: Vec::new(),
             from,
             at,
+            kept: None,
+            pinned: None,
         };
         while decided.decision.outcome == Outcome::AllowByException {
             let mut taken = Vec::new();
             let mut lacking = None;
             for exception in decided.decision.relied_on() {
-                if decided.mark.free.contains(&exception.id) {
+                if decided.mark.is_free(exception) {
                     continue;
                 }
-                match self.limits.take(exception, at.elapsed) {
+                match self.take(exception, at) {
                     Take::Counted => taken.push(Arc::clone(exception)),
                     Take::Wanted if !last => {
                         decided.wanted.push(exception.id.clone());
@@ -282,10 +318,21 @@ impl Decider {
         decided
     }
 
+    /// Counts one use, once it is known how many there were before.
+    fn take(&self, exception: &Exception, at: Instant) -> Take {
+        if let Limits::Here(counts) = &self.limits
+            && !counts.is_known()
+            && let Some(spent) = self.spool.spent()
+        {
+            counts.know(spent, at.now.latest, at.elapsed);
+        }
+        self.limits.take(exception, at.elapsed)
+    }
+
     /// Gives the uses back that a decision took and nothing was recorded of.
     pub(super) fn give_back(&self, decided: &Decided) {
         for exception in decided.decision.relied_on() {
-            if !decided.mark.free.contains(&exception.id) {
+            if !decided.mark.is_free(exception) {
                 self.limits.give_back(exception, decided.at.elapsed);
             }
         }

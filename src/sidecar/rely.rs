@@ -3,18 +3,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant as Deadline, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Digest, Evidenced, Outcome, Question, Span, Trace, Usage, UsageKind},
+    domain::{
+        Digest, Evidenced, ExceptionId, Outcome, Question, Trace, Usage, UsageKind, UsageLimits,
+    },
     engine::usage::{Recorded, kind, usages},
     runtime::clock::Instant,
     wire::usage::usage_record,
 };
 
 use super::{
-    decider::{Decided, Decider, Loaded},
+    decider::{Based, Decided, Decider},
     evidence::{Entry, Limits, Unkept},
     follow::Following,
     record::written,
@@ -39,70 +41,96 @@ pub(super) struct Call {
 }
 
 impl Decider {
-    /// The decision, once everything it rests on is recorded; another where that cannot be done.
+    /// The decision, once everything it rests on is recorded; another where that cannot be done
+    /// before `deadline`.
     pub(super) async fn rely(
         &self,
         mut decided: Decided,
         question: &Question,
         call: &Call,
         arrived: Instant,
-        patience: Span,
+        deadline: Deadline,
         following: Option<&Following>,
     ) -> Decided {
-        let patience = Duration::from_micros(patience.micros().unsigned_abs());
         let mut tries = 0_u32;
-        let settled = |decided: Decided, from: Arc<Loaded>, at: Instant, last: bool| {
-            self.settled(decided.mark, question, from, at, last)
-        };
         loop {
-            let (from, at) = (Arc::clone(&decided.from), decided.at);
             if !decided.wanted.is_empty() {
                 tries = tries.saturating_add(1);
                 if let Some(following) = following {
                     for exception in &decided.wanted {
-                        following.reserve(exception, patience).await;
+                        following.reserve(exception, deadline).await;
                     }
                 }
-                decided = settled(decided, from, at, tries >= TRIES);
+                let Decided { mark, from, at, .. } = decided;
+                decided = self.settled(mark, question, from, at, tries >= TRIES);
                 continue;
             }
             if decided.decision.outcome != Outcome::AllowByException {
                 return decided;
             }
-            let repeated = |usage: &Usage| decided.mark.free.contains(&usage.exception);
             let ordinal = self.next_ordinal();
             let mut uses = Self::uses(&decided, question, call, ordinal);
+            let repeated = |usage: &Usage| {
+                let same = |(id, revision): &(ExceptionId, u64)| {
+                    *id == usage.exception && *revision == usage.revision
+                };
+                decided.mark.free.iter().any(same)
+            };
             uses.retain(|usage| usage.kind == UsageKind::ReliedOn && !repeated(usage));
-            if uses.is_empty() {
+            let kept = if uses.is_empty() {
+                None
+            } else {
+                match self
+                    .spool
+                    .keep(self.entries(&decided, &uses), deadline)
+                    .await
+                {
+                    Ok(first) => Some((first, uses)),
+                    Err(unkept) => {
+                        match unkept {
+                            Unkept::Refused => self.give_back(&decided),
+                            // It may yet be written.
+                            Unkept::Late => self.withdraw(&decided, None, uses),
+                        }
+                        let Decided {
+                            mark, from, mut at, ..
+                        } = decided;
+                        at.now.evidence = Evidenced::Lost;
+                        return self.settled(mark, question, from, at, true);
+                    }
+                }
+            };
+            // Nothing is allowed on the strength of what was taken back before the answer (D3).
+            let Some((now, newer)) = self.newer(&decided.from) else {
+                return decided;
+            };
+            if !newer {
+                if let (Some(request), Some((_, uses))) = (&call.request, &kept) {
+                    let by = uses
+                        .iter()
+                        .map(|usage| (usage.exception.clone(), usage.revision));
+                    let (subject, elapsed) = (&question.subject, self.clock.elapsed());
+                    self.repeats
+                        .note(subject, request, &call.digest, by.collect(), elapsed);
+                }
+                decided.kept = kept;
+                decided.pinned = Some(now);
                 return decided;
             }
-            match self.spool.keep(self.entries(&uses), patience).await {
-                Ok(first) => {
-                    let Some(after) = self.removed_since(&decided.from) else {
-                        if let Some(request) = &call.request {
-                            let relied = decided.decision.relied_on().map(|e| e.id.clone());
-                            let subject = &question.subject;
-                            self.repeats
-                                .note(subject, request, &call.digest, relied.collect());
-                        }
-                        return decided;
-                    };
-                    // It was not answered: what was recorded is taken back, and says so.
-                    self.withdraw(uses, Some(first));
-                    let at = after.at(arrived);
-                    decided = settled(decided, after, at, false);
-                }
-                Err(unkept) => {
-                    match unkept {
-                        Unkept::Refused => self.give_back(&decided),
-                        // It may yet be written.
-                        Unkept::Late => self.withdraw(uses, None),
-                    }
-                    let mut at = at;
-                    at.now.evidence = Evidenced::Lost;
-                    decided = settled(decided, from, at, true);
-                }
+            // It was not answered: what was recorded is taken back, and says so.
+            if let Some((first, uses)) = kept {
+                self.withdraw(&decided, Some(first), uses);
             }
+            let mut at = now.at(arrived);
+            at.now.evidence = self.spool.evidenced();
+            decided = self.settled(decided.mark, question, Based::on(&now), at, false);
+        }
+    }
+
+    /// Takes back what was recorded of an answer that is not given after all.
+    pub(super) fn unanswered(&self, decided: &mut Decided) {
+        if let Some((first, uses)) = decided.kept.take() {
+            self.withdraw(decided, Some(first), uses);
         }
     }
 
@@ -120,18 +148,22 @@ impl Decider {
         usages(&decided.decision, question, snapshot, &recorded)
     }
 
-    fn entries(&self, usages: &[Usage]) -> Vec<Entry> {
-        let counted = matches!(self.limits, Limits::Here(_));
+    fn entries(&self, decided: &Decided, usages: &[Usage]) -> Vec<Entry> {
+        let here = matches!(self.limits, Limits::Here(_));
+        let limited = |usage: &Usage| {
+            let mut relied = decided.decision.relied_on();
+            relied.any(|e| e.id == usage.exception && e.usage_limits != UsageLimits::default())
+        };
         let entry = |usage: &Usage| Entry {
-            record: usage_record(usage, self.salt),
-            spent: (counted && usage.kind == UsageKind::ReliedOn)
+            record: usage_record(usage, self.start),
+            spent: (here && usage.kind == UsageKind::ReliedOn && limited(usage))
                 .then(|| (usage.exception.clone(), usage.time)),
         };
         usages.iter().map(entry).collect()
     }
 
     /// Records that answers were not given after all.
-    fn withdraw(&self, uses: Vec<Usage>, first: Option<u64>) {
+    fn withdraw(&self, decided: &Decided, first: Option<u64>, uses: Vec<Usage>) {
         let withdrawn: Vec<Usage> = (0_u64..)
             .zip(uses)
             .map(|(place, usage)| Usage {
@@ -141,7 +173,7 @@ impl Decider {
                 ..usage
             })
             .collect();
-        self.spool.note(self.entries(&withdrawn));
+        self.spool.note(self.entries(decided, &withdrawn));
     }
 
     /// Records what became of exceptions that the answer does not rest on: nobody waits for it, and
@@ -170,7 +202,7 @@ impl Decider {
             self.idle.begin(usage);
         }
         if !told.is_empty() {
-            self.spool.note(self.entries(&told));
+            self.spool.note(self.entries(decided, &told));
         }
     }
 
@@ -183,9 +215,20 @@ impl Decider {
                 () = sleep(IDLE) => {}
             }
             let idle = self.idle.take();
-            if !idle.is_empty() {
-                // One that cannot be written is counted as dropped.
-                let _ = self.spool.keep(self.entries(&idle), SOON).await;
+            let record = |usage: &Usage| Entry {
+                record: usage_record(usage, self.start),
+                spent: None,
+            };
+            let entries: Vec<_> = idle.iter().map(record).collect();
+            let count = entries.len() as u64;
+            if count > 0
+                && self
+                    .spool
+                    .keep(entries, Deadline::now() + SOON)
+                    .await
+                    .is_err()
+            {
+                self.metrics.usage_dropped("failing", count);
             }
         }
         Ok(())

@@ -50,7 +50,6 @@ struct Inner {
     age: Gauge<f64, std::sync::atomic::AtomicU64>,
     revision: Gauge,
     loads: Family<ResultLabels, Counter>,
-    by_exception: Counter,
     following: Following,
     recording: Recording,
 }
@@ -337,7 +336,6 @@ impl Metrics {
             age,
             revision,
             loads,
-            by_exception: Counter::default(),
             following,
             recording,
         };
@@ -357,9 +355,6 @@ impl Metrics {
         {
             inner.allowed.inc();
             return;
-        }
-        if decision.outcome == Outcome::AllowByException {
-            inner.by_exception.inc();
         }
         let control = decision
             .failed
@@ -415,11 +410,6 @@ impl Metrics {
             .loads
             .get_or_create(&ResultLabels { result })
             .inc();
-    }
-
-    /// Decisions so far that relied on an exception.
-    pub fn allows_by_exception(&self) -> u64 {
-        self.inner.by_exception.get()
     }
 
     /// Tells whether a connection to the registry stands.

@@ -21,6 +21,9 @@ fn kind_message(kind: UsageKind) -> v1::UsageKind {
     }
 }
 
+/// Most decisions that one record stands for.
+const MOST: u64 = 1_000_000_000;
+
 /// A record's bytes, of one start of a sidecar.
 pub fn usage_record(usage: &Usage, start: u64) -> Vec<u8> {
     encoded(&usage_message(usage, start))
@@ -79,7 +82,12 @@ pub fn usage(message: v1::UsageRecord) -> Result<Usage, Invalid> {
         v1::UsageKind::Withdrawn => UsageKind::Withdrawn,
         v1::UsageKind::Unspecified => return Err(wrong("kind")),
     };
-    if message.count == 0 || (message.count > 1 && kind != UsageKind::NotNeeded) {
+    let most = if kind == UsageKind::NotNeeded {
+        MOST
+    } else {
+        1
+    };
+    if message.count == 0 || message.count > most {
         return Err(Invalid::new("count", "is not how many it stands for", fix));
     }
     let dimension = match &*message.dimension {

@@ -29,8 +29,13 @@ impl Reporting {
             () = self.sync.stop.cancelled() => return Ok(None),
             message = self.incoming.next() => message,
         };
-        let Some(Ok(Received { message, .. })) = message else {
-            return Ok(None);
+        let message = match message {
+            Some(Ok(Received { message, .. })) => message,
+            Some(Err(status)) => {
+                tracing::debug!(sidecar = %self.caller.identity, %status, "a report is cut");
+                return Ok(None);
+            }
+            None => return Ok(None),
         };
         self.sync.still(&self.caller.identity, &self.caller.scope)?;
         let v1::ReportRequest {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    domain::{Act, ExceptionId, Invalid, Removal, Target, Timestamp, UsageKind},
+    domain::{Act, ExceptionId, Invalid, Removal, Selector, Span, Target, Timestamp, UsageKind},
     engine::{reserving::HOLDS, usage::Standing},
     registry::{
         authn::Caller,
@@ -13,11 +13,17 @@ use crate::{
         store::{Asks, KeptRow, Reservations, StoreError, Tally},
         usage::Usages,
     },
-    wire::{Fault, Received, decoded, sync::stamp, v1},
+    wire::{
+        Fault, Received, decoded,
+        sync::{stamp, time},
+        v1,
+    },
 };
 
 use super::{Sync, opened, page};
 
+/// How long a sidecar may be silent before what it did since is not known.
+const SILENT: Span = Span::from_secs(30);
 /// Most uses that are set aside at once.
 const MOST: u64 = 1_000;
 /// Most that are asked for with one call.
@@ -59,7 +65,8 @@ impl UsageCalls {
         if held.is_none() && view.cases.get(id.as_str()).is_none() && tallies.is_empty() {
             return Err(Fault::NotFound(format!("there is no exception `{id}`")));
         }
-        let ours = |tally: &&Tally| tally.standing != Standing::Foreign;
+        let ours =
+            |tally: &&Tally| ![Standing::Foreign, Standing::Withdrawn].contains(&tally.standing);
         let sum = |kind| {
             let of = tallies.iter().filter(ours);
             of.filter(|tally| tally.kind == kind)
@@ -117,14 +124,25 @@ impl UsageCalls {
                 heard_time: Some(stamp(spool.heard)),
             })
             .collect();
-        let whole =
-            |source: &v1::UsageSource| source.gaps.is_empty() && source.received >= source.written;
+        let now = self.registry.clock.now().latest;
+        // Whoever was heard after its end, or lately, has told everything.
+        let end = held.map_or(now, |exception| exception.expire_time);
+        let end = removed.map_or(end, |removed| removed.min(end)).min(now);
+        let heard = |source: &v1::UsageSource| {
+            let heard = source
+                .heard_time
+                .and_then(|heard| time("heard_time", Some(heard)).ok());
+            heard.is_some_and(|heard| heard >= end || now - heard <= SILENT)
+        };
+        let whole = |source: &v1::UsageSource| {
+            source.gaps.is_empty() && source.received >= source.written && heard(source)
+        };
         let missed = file.missed(id).await.map_err(stored)?;
         let limit = held.and_then(|exception| exception.usage_limits.max_uses);
         let reserved = self.reservations.total(id).await.map_err(stored)?;
         Ok(v1::GetUsageResponse {
             exception_id: id.to_string(),
-            uses: sum(UsageKind::ReliedOn).saturating_sub(withdrawn),
+            uses: sum(UsageKind::ReliedOn),
             inside: stood(Standing::Inside),
             unproven: stood(Standing::Unproven),
             outside: stood(Standing::Outside),
@@ -132,7 +150,7 @@ impl UsageCalls {
             unknown: stood(Standing::Unknown),
             foreign: stood(Standing::Foreign),
             not_needed: sum(UsageKind::NotNeeded),
-            out_of_scope: sum(UsageKind::OutOfScope),
+            out_of_scope: missed.iter().map(|(_, count)| count).sum(),
             ineffective: sum(UsageKind::Ineffective),
             withdrawn,
             first_use_time: relied().map(|tally| tally.first).min().map(stamp),
@@ -190,6 +208,80 @@ impl UsageCalls {
     }
 }
 
+/// Most records of one page of an export.
+const EXPORTED: usize = 2_000;
+
+impl UsageCalls {
+    /// Records as they were written, after a spool's record.
+    async fn exported(&self, token: &str) -> Result<v1::ExportUsageResponse, Fault> {
+        let (from, mut after) = match token {
+            "" => (0, 0),
+            token => token
+                .split_once('.')
+                .and_then(|(spool, after)| Some((spool.parse().ok()?, after.parse().ok()?)))
+                .ok_or_else(|| {
+                    let fix = "send it as it came with the page before";
+                    Fault::Invalid(Invalid::new("page_token", "is none of ours", fix))
+                })?,
+        };
+        let gaps = self.usages.gaps();
+        let mut left = EXPORTED;
+        let mut batches: Vec<v1::ExportedUsage> = Vec::new();
+        for spool in self.usages.known() {
+            if spool.number < from {
+                continue;
+            }
+            if spool.number > from {
+                after = 0;
+            }
+            let file = &self.usages.file;
+            let rows = file
+                .records(spool.number, after, left)
+                .await
+                .map_err(stored)?;
+            left = left.saturating_sub(rows.len());
+            let mut last = after;
+            let mut began = false;
+            for (sequence, record) in rows {
+                let missing = sequence > last.saturating_add(1);
+                if !began || missing {
+                    let before = sequence.saturating_sub(1);
+                    let gap = gaps
+                        .iter()
+                        .find(|gap| missing && (gap.spool, gap.last) == (spool.number, before));
+                    batches.push(v1::ExportedUsage {
+                        sidecar: spool.sidecar.to_string(),
+                        batch: Some(v1::UsageBatch {
+                            spool_id: spool.spool.0.to_vec(),
+                            after: before,
+                            digest_before: gap
+                                .and_then(|gap| gap.digest)
+                                .map_or_else(Vec::new, |digest| digest.to_vec()),
+                            records: Vec::new(),
+                        }),
+                    });
+                }
+                began = true;
+                last = sequence;
+                let batch = batches.last_mut().and_then(|told| told.batch.as_mut());
+                if let Some(batch) = batch {
+                    batch.records.push(record);
+                }
+            }
+            if left == 0 {
+                return Ok(v1::ExportUsageResponse {
+                    batches,
+                    next_page_token: format!("{}.{last}", spool.number),
+                });
+            }
+        }
+        Ok(v1::ExportUsageResponse {
+            batches,
+            next_page_token: String::new(),
+        })
+    }
+}
+
 fn read_token(token: &str) -> Option<(i64, i64, i64)> {
     let mut parts = token.split('.').map(str::parse);
     let (time, spool, sequence) = (
@@ -228,6 +320,14 @@ impl v1::usage_service_server::UsageService for UsageCalls {
     ) -> Result<Response<v1::ListUsageResponse>, Status> {
         Ok(Response::new(self.listed(request).await?))
     }
+
+    async fn export_usage(
+        &self,
+        request: Request<Received<v1::ExportUsageRequest>>,
+    ) -> Result<Response<v1::ExportUsageResponse>, Status> {
+        let (_, v1::ExportUsageRequest { page_token }) = opened(request)?;
+        Ok(Response::new(self.exported(&page_token).await?))
+    }
 }
 
 impl Sync {
@@ -247,6 +347,12 @@ impl Sync {
             return Err(Fault::Invalid(invalid));
         }
         self.still(&caller.identity, &caller.scope)?;
+        // One that was put back does not know what was set aside since (A10).
+        if let Some(why) = &self.registry.view().read_only {
+            return Err(Fault::Precondition(format!(
+                "the registry is read-only: {why}"
+            )));
+        }
         let mut reserved = Vec::with_capacity(wanted.len());
         for (at, one) in wanted.into_iter().enumerate() {
             let under = |invalid: Invalid| Fault::Invalid(invalid.under(&format!("wanted[{at}]")));
@@ -273,7 +379,14 @@ impl Sync {
             let held = view.snapshot.exception(id.as_str());
             let may = held.filter(|exception| {
                 let of = &exception.scope.subjects;
-                caller.scope.holds_selector(of, &view.snapshot) || !caller.scope.demand.is_empty()
+                let fetched = || match of {
+                    Selector::Ids(ids) => ids
+                        .iter()
+                        .filter_map(|id| view.snapshot.subject(id.as_str()))
+                        .any(|subject| caller.scope.may_know(subject, &view.snapshot)),
+                    Selector::Classes(_) => !caller.scope.demand.is_empty(),
+                };
+                caller.scope.holds_selector(of, &view.snapshot) || fetched()
             });
             let Some(exception) = may else {
                 return Err(Fault::NotFound(format!("there is no exception `{id}`")));

@@ -57,6 +57,8 @@ CREATE TABLE IF NOT EXISTS gaps (
   last    INTEGER NOT NULL,
   time    INTEGER NOT NULL,
   reason  TEXT    NOT NULL,
+  -- The chain after them, where records follow.
+  digest  BLOB,
   PRIMARY KEY (spool, first, reason)
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 1;
@@ -103,6 +105,8 @@ pub struct Gap {
     pub time: Timestamp,
     /// Why it is one.
     pub reason: Box<str>,
+    /// The chain after them, where records follow.
+    pub digest: Option<Hash>,
 }
 
 /// One record that came.
@@ -122,6 +126,8 @@ pub struct UsageRow {
     pub count: u64,
     /// The dimension that did not match.
     pub dimension: Option<Box<str>>,
+    /// The decision whose answer was not given, where it says so.
+    pub withdraws: Option<Box<str>>,
     /// As it was written.
     pub record: Vec<u8>,
 }
@@ -179,12 +185,13 @@ fn spool_of(row: &SqliteRow, at: usize) -> Result<SpoolId, StoreError> {
 
 async fn put_gaps(work: &mut SqliteConnection, gaps: &[Gap]) -> Result<(), StoreError> {
     for gap in gaps {
-        sqlx::query("INSERT INTO gaps (spool, first, last, time, reason) VALUES (?, ?, ?, ?, ?) ON CONFLICT (spool, first, reason) DO UPDATE SET last = max(last, excluded.last)")
+        sqlx::query("INSERT INTO gaps (spool, first, last, time, reason, digest) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (spool, first, reason) DO UPDATE SET last = max(last, excluded.last)")
             .bind(number(gap.spool))
             .bind(number(gap.first))
             .bind(number(gap.last))
             .bind(gap.time.micros())
             .bind(&*gap.reason)
+        .bind(gap.digest.map(|digest| digest.to_vec()))
             .execute(&mut *work)
             .await?;
     }
@@ -325,6 +332,20 @@ impl UsageFile {
             });
             insert.build().execute(&mut *work).await?;
         }
+        for (spool, row) in rows {
+            let Some(decision) = &row.withdraws else {
+                continue;
+            };
+            sqlx::query("UPDATE usage SET standing = ?1 WHERE spool = ?2 AND sequence < ?3 AND sequence >= ?3 - 10000 AND kind = ?4 AND exception = ?5 AND instr(record, CAST(?6 AS BLOB)) > 0")
+                .bind(standing_number(Standing::Withdrawn))
+                .bind(number(*spool))
+                .bind(number(row.sequence))
+                .bind(kind_number(Some(UsageKind::ReliedOn)))
+                .bind(&*row.exception)
+                .bind(&**decision)
+                .execute(&mut *work)
+                .await?;
+        }
         put_gaps(&mut work, gaps).await?;
         Ok(work.commit().await?)
     }
@@ -336,18 +357,19 @@ impl UsageFile {
     /// A store that fails.
     pub async fn gaps(&self) -> Past<Gap> {
         let rows = sqlx::query(
-            "SELECT spool, first, last, time, reason FROM gaps ORDER BY time, spool, first",
+            "SELECT spool, first, last, time, reason, digest FROM gaps ORDER BY time, spool, first",
         )
         .fetch_all(&self.readers)
         .await?;
         let read = |row: &SqliteRow| {
-            let reason: String = row.try_get(4)?;
+            let (reason, digest): (String, Option<Vec<u8>>) = (row.try_get(4)?, row.try_get(5)?);
             Ok(Gap {
                 spool: count(row.try_get(0)?)?,
                 first: count(row.try_get(1)?)?,
                 last: count(row.try_get(2)?)?,
                 time: Timestamp::from_micros(row.try_get(3)?),
                 reason: reason.into(),
+                digest: digest.and_then(|digest| Hash::try_from(digest).ok()),
             })
         };
         rows.iter().map(read).collect()
@@ -400,11 +422,12 @@ impl UsageFile {
         exception: &ExceptionId,
         after: Timestamp,
     ) -> Result<(u64, Option<Timestamp>), StoreError> {
-        let row = sqlx::query("SELECT count(*), max(time) FROM usage WHERE exception = ? AND kind = ? AND time > ? AND standing != ?")
+        let row = sqlx::query("SELECT count(*), max(time) FROM usage WHERE exception = ? AND kind = ? AND time > ? AND standing NOT IN (?, ?)")
             .bind(exception.as_str())
             .bind(kind_number(Some(UsageKind::ReliedOn)))
             .bind(after.micros())
             .bind(standing_number(Standing::Foreign))
+            .bind(standing_number(Standing::Withdrawn))
             .fetch_one(&self.readers)
             .await?;
         let last: Option<i64> = row.try_get(1)?;
@@ -417,9 +440,10 @@ impl UsageFile {
     ///
     /// A store that fails.
     pub async fn missed(&self, exception: &ExceptionId) -> Past<(Box<str>, u64)> {
-        let rows = sqlx::query("SELECT coalesce(dimension, ''), sum(count) FROM usage WHERE exception = ? AND kind = ? GROUP BY dimension ORDER BY 2 DESC, 1")
+        let rows = sqlx::query("SELECT coalesce(dimension, ''), sum(count) FROM usage WHERE exception = ? AND kind = ? AND standing = ? GROUP BY dimension ORDER BY 2 DESC, 1")
             .bind(exception.as_str())
             .bind(kind_number(Some(UsageKind::OutOfScope)))
+            .bind(standing_number(Standing::Unused))
             .fetch_all(&self.readers)
             .await?;
         let read = |row: &SqliteRow| {
@@ -435,11 +459,13 @@ impl UsageFile {
     ///
     /// A store that fails.
     pub async fn spools_of(&self, exception: &ExceptionId) -> Past<u64> {
-        let found: Vec<i64> =
-            sqlx::query_scalar("SELECT DISTINCT spool FROM usage WHERE exception = ?")
-                .bind(exception.as_str())
-                .fetch_all(&self.readers)
-                .await?;
+        let found: Vec<i64> = sqlx::query_scalar(
+            "SELECT DISTINCT spool FROM usage WHERE exception = ? AND standing != ?",
+        )
+        .bind(exception.as_str())
+        .bind(standing_number(Standing::Foreign))
+        .fetch_all(&self.readers)
+        .await?;
         found.into_iter().map(count).collect()
     }
 
@@ -449,11 +475,13 @@ impl UsageFile {
     ///
     /// A store that fails.
     pub async fn exceptions_of(&self, spool: u64) -> Past<Box<str>> {
-        let found: Vec<String> =
-            sqlx::query_scalar("SELECT DISTINCT exception FROM usage WHERE spool = ?")
-                .bind(number(spool))
-                .fetch_all(&self.readers)
-                .await?;
+        let found: Vec<String> = sqlx::query_scalar(
+            "SELECT DISTINCT exception FROM usage WHERE spool = ? AND standing != ?",
+        )
+        .bind(number(spool))
+        .bind(standing_number(Standing::Foreign))
+        .fetch_all(&self.readers)
+        .await?;
         Ok(found.into_iter().map(Into::into).collect())
     }
 
@@ -464,11 +492,13 @@ impl UsageFile {
     ///
     /// A store that fails.
     pub async fn recent(&self, since: Timestamp) -> Past<UsageRow> {
-        let rows = sqlx::query("SELECT exception, kind, max(time), sum(count) FROM usage WHERE (kind = ?1 OR (kind = ?2 AND time > ?3)) AND standing != ?4 GROUP BY exception, kind, CASE kind WHEN ?1 THEN time / 86400000000 ELSE time END ORDER BY 3")
+        let rows = sqlx::query("SELECT exception, kind, max(time), sum(count) FROM usage WHERE (kind = ?1 OR (kind = ?2 AND time > ?3)) AND standing NOT IN (?4, ?5, ?6) GROUP BY exception, kind, CASE kind WHEN ?1 THEN time / 86400000000 ELSE time END ORDER BY 3")
             .bind(kind_number(Some(UsageKind::ReliedOn)))
             .bind(kind_number(Some(UsageKind::OutOfScope)))
             .bind(since.micros())
             .bind(standing_number(Standing::Foreign))
+            .bind(standing_number(Standing::Withdrawn))
+            .bind(standing_number(Standing::Unknown))
             .fetch_all(&self.readers)
             .await?;
         let read = |row: &SqliteRow| {
@@ -481,6 +511,7 @@ impl UsageFile {
                 time: Timestamp::from_micros(row.try_get(2)?),
                 count: count(row.try_get(3)?)?,
                 dimension: None,
+                withdraws: None,
                 record: Vec::new(),
             })
         };
@@ -538,6 +569,7 @@ impl UsageFile {
                 time: Timestamp::from_micros(time),
                 count: count(row.try_get(6)?)?,
                 dimension: dimension.map(Into::into),
+                withdraws: None,
                 record: row.try_get(8)?,
             };
             let place = (time, row.try_get(9)?, sequence);

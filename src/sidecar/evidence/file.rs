@@ -30,7 +30,9 @@ CREATE TABLE IF NOT EXISTS spool (
   id            BLOB    NOT NULL,
   -- Everything up to this is kept elsewhere, or gone; with the chain up to there.
   dropped       INTEGER NOT NULL,
-  digest        BLOB    NOT NULL
+  digest        BLOB    NOT NULL,
+  -- Times it was tried whether anything can be written.
+  probes        INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS groups (
   last     INTEGER PRIMARY KEY,
@@ -145,7 +147,7 @@ pub(super) struct File {
 }
 
 /// Uses that were counted: of each exception in all, and lately, by when.
-pub(in crate::sidecar) type Spent = HashMap<ExceptionId, Vec<(Timestamp, u64)>>;
+pub(super) type Spent = HashMap<ExceptionId, Vec<(Timestamp, u64)>>;
 
 fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
@@ -386,9 +388,9 @@ impl File {
         Ok(())
     }
 
-    /// Writes something that changes nothing, and waits until it is durable.
+    /// Writes something that nobody reads, and waits until it is durable.
     pub(super) async fn probe(&mut self) -> Result<(), Wrong> {
-        sqlx::query("UPDATE spool SET dropped = dropped")
+        sqlx::query("UPDATE spool SET probes = probes + 1")
             .execute(&mut self.writer)
             .await?;
         Ok(())
@@ -516,7 +518,7 @@ impl File {
 }
 
 /// Most records sent at once.
-const RECORDS: usize = 4_000;
+const RECORDS: usize = 3_900;
 
 /// Copies the write-ahead log back beside the commits, so that none of them has to.
 pub(super) async fn copy_back(path: &Path) -> Result<(), Wrong> {

@@ -3,10 +3,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::domain::{Exception, ExceptionId, Span, Timestamp, UsageLimits};
+
+use super::file::Spent;
 
 const HOUR: Span = Span::from_hours(1);
 /// How long nobody asks again for uses that were not to be had.
@@ -36,25 +41,6 @@ pub(in crate::sidecar) enum Limits {
 }
 
 impl Limits {
-    /// This sidecar counts, from what it has `spent` before.
-    pub(in crate::sidecar) fn here(
-        spent: HashMap<ExceptionId, Vec<(Timestamp, u64)>>,
-        now: Timestamp,
-        elapsed: Span,
-    ) -> Self {
-        let ago = |time: Timestamp| Span::from_micros((now - time).micros().max(0));
-        let count = |used: Vec<(Timestamp, u64)>| Count {
-            total: used.iter().map(|(_, uses)| uses).sum(),
-            lately: used
-                .into_iter()
-                .filter(|(time, _)| ago(*time) < HOUR)
-                .map(|(time, uses)| (elapsed.saturating_sub(ago(time)), uses))
-                .collect(),
-        };
-        let spent = spent.into_iter().map(|(id, used)| (id, count(used)));
-        Self::Here(Counts(Mutex::new(spent.collect())))
-    }
-
     /// Counts one use at `now` (elapsed time).
     pub(in crate::sidecar) fn take(&self, exception: &Exception, now: Span) -> Take {
         if exception.usage_limits == UsageLimits::default() {
@@ -77,9 +63,12 @@ impl Limits {
     }
 }
 
-/// Counts of uses, by exception.
+/// Counts of uses, by exception. Until it is known what was used before, none is left.
 #[derive(Debug, Default)]
-pub(in crate::sidecar) struct Counts(Mutex<HashMap<ExceptionId, Count>>);
+pub(in crate::sidecar) struct Counts {
+    known: AtomicBool,
+    counts: Mutex<HashMap<ExceptionId, Count>>,
+}
 
 #[derive(Debug, Default)]
 struct Count {
@@ -90,10 +79,41 @@ struct Count {
 
 impl Counts {
     fn known(&self) -> MutexGuard<'_, HashMap<ExceptionId, Count>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is known what was used before.
+    pub(in crate::sidecar) fn is_known(&self) -> bool {
+        self.known.load(Ordering::SeqCst)
+    }
+
+    /// Goes on from what was `spent` before.
+    pub(in crate::sidecar) fn know(&self, spent: Spent, now: Timestamp, elapsed: Span) {
+        let ago = |time: Timestamp| Span::from_micros((now - time).micros().max(0));
+        let count = |used: Vec<(Timestamp, u64)>| Count {
+            total: used.iter().map(|(_, uses)| uses).sum(),
+            lately: used
+                .into_iter()
+                .filter(|(time, _)| ago(*time) < HOUR)
+                .map(|(time, uses)| {
+                    let at = elapsed.micros().saturating_sub(ago(time).micros());
+                    (Span::from_micros(at), uses)
+                })
+                .collect(),
+        };
+        let mut counts = self.known();
+        if !self.known.swap(true, Ordering::SeqCst) {
+            *counts = spent
+                .into_iter()
+                .map(|(id, used)| (id, count(used)))
+                .collect();
+        }
     }
 
     fn take(&self, exception: &Exception, now: Span) -> Take {
+        if !self.is_known() {
+            return Take::Spent;
+        }
         let limits = exception.usage_limits;
         let mut counts = self.known();
         let count = counts.entry(exception.id.clone()).or_default();
@@ -299,5 +319,135 @@ impl Purse {
                 slices.remove(exception);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::reserving::{HOLDS, Reserved, granted},
+        testing,
+    };
+
+    /// Numbers that a seed repeats.
+    struct Dice(u64);
+
+    impl Dice {
+        fn roll(&mut self, sides: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % sides
+        }
+    }
+
+    /// What a registry keeps of reservations.
+    #[derive(Default)]
+    struct Kept(HashMap<ReservationId, (u64, u64, i64)>);
+
+    impl Kept {
+        fn answer(&mut self, limits: UsageLimits, asked: &Asking, share: u64, now: i64) -> u64 {
+            for (id, unused) in &asked.over {
+                if let Some((uses, returned, _)) = self.0.get_mut(id)
+                    && *returned == 0
+                {
+                    *returned = (*unused).min(*uses);
+                }
+            }
+            if let Some((uses, ..)) = self.0.get(&asked.id) {
+                return *uses;
+            }
+            let since = Reserved::window(Timestamp::from_micros(now)).micros();
+            let sum = |from: i64| {
+                let of = self.0.values().filter(move |(.., time)| *time > from);
+                of.map(|(uses, returned, _)| uses - returned).sum()
+            };
+            let reserved = Reserved {
+                total: sum(i64::MIN),
+                lately: sum(since),
+            };
+            let uses = granted(limits, reserved, asked.uses, share);
+            if uses > 0 {
+                self.0.insert(asked.id, (uses, 0, now));
+            }
+            uses
+        }
+    }
+
+    /// A10: whatever answers are lost, late or told twice, whoever starts anew, and whenever uses are
+    /// given back, all together never use it oftener than it may be used, in all and in any hour.
+    #[test]
+    fn a10_all_sidecars_together_never_exceed_a_limit() {
+        let mut denied = 0;
+        for seed in 1..=2_000_u64 {
+            let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let mut exception = testing::exception("EX-1", &["CT-1"], "agent");
+            exception.usage_limits = UsageLimits {
+                max_uses: (dice.roll(3) > 0).then(|| 1 + dice.roll(60)),
+                max_uses_per_hour: (dice.roll(2) > 0).then(|| 1 + dice.roll(20) as u32),
+            };
+            let limits = exception.usage_limits;
+            let mut kept = Kept::default();
+            let mut purses: Vec<Purse> = (0..3).map(|_| Purse::default()).collect();
+            let (mut used, mut late) = (Vec::new(), Vec::new());
+            let mut now = 0_i64;
+            for step in 0..400_u64 {
+                now += i64::try_from(dice.roll(240)).unwrap() * 1_000_000;
+                let elapsed = Span::from_micros(now);
+                let at = dice.roll(3) as usize;
+                if dice.roll(40) == 0 {
+                    // It is killed: what it had is gone.
+                    purses[at] = Purse::default();
+                }
+                if let Some((of, asked, uses)) = late.pop()
+                    && dice.roll(3) > 0
+                {
+                    // An answer that was on its way all the while, if anybody still waits for it.
+                    let purse: &Purse = &purses[of];
+                    purse.answered(&exception.id, &asked, uses, HOLDS, elapsed);
+                }
+                let purse = &purses[at];
+                match purse.take(&exception, elapsed) {
+                    Take::Counted if dice.roll(10) == 0 => purse.give_back(&exception, elapsed),
+                    Take::Counted => used.push(now),
+                    Take::Spent => denied += 1,
+                    Take::Wanted => {
+                        let mut id = [0; 16];
+                        id[..8].copy_from_slice(&step.to_be_bytes());
+                        id[8] = at as u8;
+                        let Some(asked) = purse.ask(&exception.id, elapsed, id) else {
+                            continue;
+                        };
+                        let share = 1 + dice.roll(8);
+                        let uses = kept.answer(limits, &asked, share, now);
+                        match dice.roll(4) {
+                            // Lost: it is asked for again under the same id.
+                            0 => {}
+                            1 => late.push((at, asked, uses)),
+                            _ => purse.answered(&exception.id, &asked, uses, HOLDS, elapsed),
+                        }
+                    }
+                }
+            }
+            if let Some(most) = limits.max_uses {
+                assert!(
+                    used.len() as u64 <= most,
+                    "seed {seed}: {} of {most}",
+                    used.len()
+                );
+            }
+            if let Some(most) = limits.max_uses_per_hour {
+                for (place, time) in used.iter().enumerate() {
+                    let hour = |other: &&i64| **other < time + 3_600_000_000;
+                    let within = used[place..].iter().take_while(hour).count();
+                    assert!(
+                        within as u64 <= u64::from(most),
+                        "seed {seed}: {within} of {most}"
+                    );
+                }
+            }
+        }
+        assert!(denied > 1_000, "the limits were met: {denied}");
     }
 }

@@ -6,8 +6,8 @@ mod limits;
 mod repeats;
 mod spool;
 
-pub(super) use file::{Keeping, Spent};
+pub(super) use file::Keeping;
 pub(super) use idle::Idle;
-pub(super) use limits::{Asking, Limits, Purse, ReservationId, Take};
+pub(super) use limits::{Asking, Counts, Limits, Purse, ReservationId, Take};
 pub(super) use repeats::Repeats;
 pub(super) use spool::{Entry, Spool, Unkept};

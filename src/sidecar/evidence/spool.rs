@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, mpsc, oneshot},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,8 @@ use super::file::{self, File, Keeping, Place, Spent, Wrong, copy_back};
 
 /// Most records of one commit.
 const MOST: usize = 1_024;
+/// Most bytes of one commit, but for a record that is larger.
+const GROUP: usize = 512 << 10;
 /// Most records that wait to be written, and most bytes of them.
 const WAITING: usize = 8_192;
 const WAITING_BYTES: u64 = 16 << 20;
@@ -79,6 +81,10 @@ pub(in crate::sidecar) struct Spool {
     begun: Mutex<Option<Begun>>,
     state: AtomicU8,
     waiting: AtomicU64,
+    /// Allows that were answered and recorded.
+    answers: AtomicU64,
+    /// What was used before, once it is known and until somebody asks.
+    spent: Mutex<Option<Spent>>,
     reserve: AtomicBool,
     at: Mutex<(Option<SpoolId>, u64)>,
     path: Mutex<Option<PathBuf>>,
@@ -96,15 +102,14 @@ fn evidenced(state: u8) -> Evidenced {
 }
 
 impl Spool {
-    /// Opens a folder's spool of at `most` so many bytes; tells what was used before. One that
-    /// cannot be opened is tried again once the spool runs: until then no exception grants
-    /// anything.
+    /// Opens a folder's spool of at `most` so many bytes. One that cannot be opened is tried again
+    /// once the spool runs: until then no exception grants anything.
     pub(in crate::sidecar) async fn open(
         folder: PathBuf,
         keeping: Keeping,
         most: u64,
         metrics: Metrics,
-    ) -> (Self, Spent) {
+    ) -> Self {
         let (jobs, incoming) = mpsc::channel(WAITING);
         let spool = Self {
             folder,
@@ -114,18 +119,16 @@ impl Spool {
             begun: Mutex::default(),
             state: AtomicU8::new(2),
             waiting: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+            spent: Mutex::default(),
             reserve: AtomicBool::new(false),
             at: Mutex::default(),
             path: Mutex::default(),
             news: Notify::new(),
             metrics,
         };
-        let mut spent = Spent::new();
         let opened = match spool.anew(None, None).await {
-            Ok((place, mut file)) => {
-                if keeping == Keeping::Newest {
-                    spent = file.spent().await.unwrap_or_default();
-                }
+            Ok((place, file)) => {
                 spool.tell(&file);
                 Some((place, file))
             }
@@ -135,7 +138,27 @@ impl Spool {
             }
         };
         *spool.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some((incoming, opened));
-        (spool, spent)
+        spool
+    }
+
+    /// What was used before, as it is counted here; told once, when it is known.
+    pub(in crate::sidecar) fn spent(&self) -> Option<Spent> {
+        self.spent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Counts an answer that rests on what is recorded.
+    pub(in crate::sidecar) fn answered(&self, recorded: bool) {
+        if recorded {
+            self.answers.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// How many answers rest on what is recorded, since the start.
+    pub(in crate::sidecar) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::SeqCst)
     }
 
     /// Whether uses can be recorded.
@@ -201,13 +224,13 @@ impl Spool {
     pub(in crate::sidecar) async fn keep(
         &self,
         entries: Vec<Entry>,
-        patience: Duration,
+        deadline: Instant,
     ) -> Result<u64, Unkept> {
         let (done, kept) = oneshot::channel();
         if !self.submit(entries, Some(done)) {
             return Err(Unkept::Refused);
         }
-        match timeout(patience, kept).await {
+        match timeout_at(deadline, kept).await {
             Ok(Ok(kept)) => kept,
             Ok(Err(_)) | Err(_) => Err(Unkept::Late),
         }
@@ -310,6 +333,8 @@ impl Spool {
                 self.fail(&why);
                 // What a failed sync left nobody knows: nothing more is written to it as it is.
                 if let Some((place, file)) = opened.take() {
+                    // What was committed was told: it stays.
+                    known = Some((file.id, file.end));
                     held = Some(place);
                     file.close().await;
                     again = Instant::now() + AGAIN;
@@ -349,6 +374,12 @@ impl Spool {
             {
                 file.forget_beyond(end).await?;
             }
+            if known.is_none() && self.keeping == Keeping::Newest {
+                let spent = file.spent().await?;
+                *self.spent.lock().unwrap_or_else(PoisonError::into_inner) = Some(spent);
+            }
+            // What was left from before is to be reported, too.
+            self.news.notify_one();
             file.probe().await
         }
         .await;
@@ -377,6 +408,29 @@ impl Spool {
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Appends records in groups that one message to the registry holds.
+    async fn append(
+        &self,
+        file: &mut File,
+        records: Vec<Vec<u8>>,
+        mut spent: Vec<(ExceptionId, Timestamp)>,
+    ) -> Result<(), Wrong> {
+        let (mut group, mut bytes) = (Vec::new(), 0_usize);
+        for record in records {
+            let full = bytes.saturating_add(record.len()) > GROUP || group.len() >= MOST;
+            if full && !group.is_empty() {
+                file.append(std::mem::take(&mut group), &std::mem::take(&mut spent))
+                    .await?;
+                bytes = 0;
+            }
+            bytes = bytes.saturating_add(record.len());
+            group.push(record);
+        }
+        file.append(group, &spent).await?;
+        self.tell(file);
+        Ok(())
+    }
+
     /// Does a job, and with one that writes every other that is waiting to.
     async fn work(
         &self,
@@ -385,6 +439,7 @@ impl Spool {
         jobs: &mut mpsc::Receiver<Job>,
     ) -> Result<(), Wrong> {
         let (mut records, mut spent, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0_usize;
         let mut next = Some(first);
         let mut other = None;
         while let Some(job) = next.take() {
@@ -393,10 +448,11 @@ impl Spool {
                     self.written_off(&entries);
                     waiting.push((records.len() as u64, entries.len() as u64, done));
                     for entry in entries {
+                        bytes = bytes.saturating_add(entry.record.len());
                         records.push(entry.record);
                         spent.extend(entry.spent);
                     }
-                    if records.len() < MOST {
+                    if records.len() < MOST && bytes < GROUP {
                         next = jobs.try_recv().ok();
                     }
                 }
@@ -405,14 +461,15 @@ impl Spool {
         }
         if !records.is_empty() {
             let before = file.end.sequence;
-            let appended = file.append(records, &spent).await;
-            if appended.is_ok() {
-                self.tell(file);
-            }
+            let appended = self.append(file, records, spent).await;
+            let reached = file.end.sequence.saturating_sub(before);
             for (place, count, done) in waiting {
-                let kept = match &appended {
-                    Ok(()) => Ok(before.saturating_add(place).saturating_add(1)),
-                    Err(_) => Err(Unkept::Refused),
+                let kept = if place.saturating_add(count) <= reached {
+                    Ok(before.saturating_add(place).saturating_add(1))
+                } else if place < reached {
+                    Err(Unkept::Late)
+                } else {
+                    Err(Unkept::Refused)
                 };
                 match done {
                     Some(done) => drop(done.send(kept)),

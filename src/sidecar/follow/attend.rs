@@ -179,6 +179,8 @@ impl Following {
         nonce: Vec<u8>,
         up: &mpsc::Sender<v1::AttendRequest>,
     ) -> Result<(), String> {
+        // In this order: what was answered was written before.
+        let answers = self.spool.as_ref().map_or(0, |spool| spool.answers());
         let (spool, spooled) = match &self.spool {
             Some(spool) => spool.written(),
             None => (None, 0),
@@ -186,7 +188,7 @@ impl Following {
         let ping = v1::Ping {
             nonce,
             acknowledged: Some(head_message(self.keeper.acknowledged())),
-            allows_by_exception: self.keeper.metrics.allows_by_exception(),
+            allows_by_exception: answers,
             spool_id: spool.map_or_else(Vec::new, |id| id.0.to_vec()),
             spooled,
         };

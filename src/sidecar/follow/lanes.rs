@@ -161,6 +161,12 @@ impl Following {
         Loan(self)
     }
 
+    /// What the registry knows this start by.
+    pub(in crate::sidecar) fn start(&self) -> u64 {
+        let start = self.boot.first_chunk().copied();
+        u64::from_be_bytes(start.unwrap_or_default())
+    }
+
     /// The connection that is lent, if one is.
     pub(super) fn lent(&self) -> Option<Client> {
         let bulk = self.bulk.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     wire::{signed::random, v1},
 };
 
-use super::lanes::{Following, told};
+use super::lanes::{Following, SLOW, told};
 
 /// Longest wait of a call for what it is to rest on.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -28,8 +28,8 @@ fn returned(over: &[(ReservationId, u64)]) -> Vec<v1::ReturnedUses> {
 }
 
 impl Following {
-    /// Has uses of an exception set aside, if none are by now; gives up after `patience`.
-    pub(in crate::sidecar) async fn reserve(&self, exception: &ExceptionId, patience: Duration) {
+    /// Has uses of an exception set aside, if none are by now; gives up at `deadline`.
+    pub(in crate::sidecar) async fn reserve(&self, exception: &ExceptionId, deadline: Instant) {
         let work = async {
             // Whoever waited for the one before finds what it brought.
             let _turn = self.reserving.lock().await;
@@ -42,7 +42,7 @@ impl Following {
                 tracing::warn!(%exception, why, "no uses are reserved");
             }
         };
-        let _ = timeout(patience.min(PATIENCE), work).await;
+        let _ = timeout_at(deadline.min(Instant::now() + PATIENCE), work).await;
     }
 
     async fn asked(&self, exception: &ExceptionId, asking: &Asking) -> Result<(), String> {
@@ -65,7 +65,8 @@ impl Following {
         let request = v1::ReserveRequest {
             wanted: vec![wanted],
         };
-        let answer = client.reserve(request).await;
+        let answer = timeout(SLOW, client.reserve(request)).await;
+        let answer = answer.map_err(|_| "no answer".to_owned())?;
         let answer = answer.map_err(|status| told(&status))?.into_inner();
         let [reserved] = answer.reserved.as_slice() else {
             return Err("another number of answers than of questions".into());
@@ -91,8 +92,12 @@ impl Following {
                     ..v1::WantedUses::default()
                 };
                 // What cannot go back now goes later.
-                if self.said(wanted).await.is_ok() {
-                    self.purse.returned(&exception, &over);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    said = self.said(wanted) => if said.is_ok() {
+                        self.purse.returned(&exception, &over);
+                    }
                 }
             }
         }
