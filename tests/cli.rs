@@ -71,6 +71,7 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
         "purpose: customer-support ≠ billing",
         "would match, but EXC_REVOKED",
         "receipt: 1 of 1 sidecar rests on it",
+        "all in scope, no gaps, none after revocation",
         "EXC_LEASE_LAPSED: tier HIGH: the registry heard within 1s",
         "nobody honours it",
         "compliant calls went on meanwhile, and still do",

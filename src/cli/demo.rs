@@ -26,6 +26,7 @@ use super::{
         Client, allowed, approve, ask, chapter, harmless, in_force, requested, scene, unexpected,
         until,
     },
+    usage::statement,
 };
 
 /// A folder that is removed at the end.
@@ -286,9 +287,27 @@ impl Story<'_> {
             .receipt;
         let acknowledged = receipt.map_or(0, |receipt| receipt.acknowledged.len());
         scene(self.screen, 6, "priya revokes it", &revoked)?;
-        Ok(self.screen.say(&format!(
-            "      … refused {took:.0} ms after Revoke was called; receipt: {acknowledged} of 1 sidecar rests on it\n"
-        ))?)
+        self.screen.say(&format!(
+            "      … refused {took:.0} ms after Revoke was called; receipt: {acknowledged} of 1 sidecar rests on it"
+        ))?;
+        let used = self.used(id).await?;
+        Ok(self.screen.say(&format!("      … {used}\n"))?)
+    }
+
+    /// How an exception was used, once the sidecar has told of its refusal as well.
+    async fn used(&mut self, id: &str) -> Result<String, Exit> {
+        for _ in 0..500 {
+            let request = v1::GetUsageRequest {
+                exception_id: id.to_owned(),
+            };
+            let answer = self.registry.usage.get_usage(request).await;
+            let used = answer.map_err(|status| unexpected(&status))?.into_inner();
+            if used.ineffective > 0 && used.complete {
+                return Ok(statement(&used));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Err(Exit::Unexpected("the uses were not reported".into()))
     }
 
     /// An incident: one person lets it happen, and it ends with the incident.

@@ -85,7 +85,7 @@ fn times(n: u64) -> String {
 }
 
 /// The one sentence that everything else explains.
-fn statement(used: &v1::GetUsageResponse) -> String {
+pub(super) fn statement(used: &v1::GetUsageResponse) -> String {
     if used.uses == 0 {
         return if used.complete {
             "never used; no gaps".into()
@@ -112,7 +112,14 @@ fn statement(used: &v1::GetUsageResponse) -> String {
     let gaps: usize = used.sources.iter().map(|source| source.gaps.len()).sum();
     parts.push(match gaps {
         0 if used.complete => "no gaps".into(),
-        0 => "records are still to come".into(),
+        0 if used
+            .sources
+            .iter()
+            .any(|source| source.received < source.written) =>
+        {
+            "records are still to come".into()
+        }
+        0 => "a sidecar has not been heard since".into(),
         1 => "one gap".into(),
         n => format!("{n} gaps"),
     });
