@@ -110,7 +110,10 @@ fn world(controls: usize, applicable: usize) -> Snapshot {
 fn excepted(world: Snapshot) -> Snapshot {
     let mut control = testing::control("BEN-EXC", "true");
     control.applies_to.actions = Set::of(vec!["tools/call".into()]).expect("a set");
-    let exception = testing::exception("EX-USED", &["BEN-EXC"], SUBJECT);
+    let mut exception = testing::exception("EX-USED", &["BEN-EXC"], SUBJECT);
+    let now = Clock::system().now().latest;
+    exception.effective_time = now;
+    exception.expire_time = now + governed::seconds(86_400);
     let digest = world.digest().clone();
     let changes = vec![Change::PutControl(control), Change::PutException(exception)];
     let (world, errors) = world.taking(changes, digest, 2);

@@ -817,3 +817,40 @@ fn base64_of(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
+
+/// E4: a spool that is full switches exceptions off and nothing else, until the registry has taken
+/// what is in it; nothing that was answered is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e4_a_full_spool_switches_exceptions_off_until_it_is_drained() {
+    let mut fleet = Fleet::start(&world()).await;
+    let sidecar = fleet.sidecar("one", &[("evidence_size", "1MiB")]).await;
+    ready(&sidecar).await;
+    fleet.client.until_used("EX-1", |used| used.uses > 0).await;
+    let data = fleet.data("registry");
+    let (address, clock) = (fleet.registry.address.clone(), fleet.clock.clone());
+    fleet.registry.process.stop().await;
+    let mut answered = 1_u64;
+    while by_exception(&sidecar).await {
+        answered += 1;
+        assert!(answered < 20_000, "it never fills");
+    }
+    let said = sidecar.outcome("agent", "risky").await;
+    assert!(said.contains("EXC_EVIDENCE_UNAVAILABLE"), "{said}");
+    assert_eq!(sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    let page = sidecar.page("/metrics").await;
+    assert!(
+        page.contains("exeat_evidence_available 0.5"),
+        "LOW goes first"
+    );
+    fleet.registry = Registry::start_at(&data, clock, &address, &[])
+        .await
+        .unwrap();
+    fleet.client = fleet.registry.client().await;
+    ready(&sidecar).await;
+    let all = |used: &v1::GetUsageResponse| used.uses >= answered;
+    let used = fleet.client.until_used("EX-1", all).await;
+    assert!(
+        used.sources.iter().all(|source| source.gaps.is_empty()),
+        "{used:?}"
+    );
+}
