@@ -133,7 +133,9 @@ async fn r26_a_use_is_told_to_the_registry_which_tells_its_scope_again() {
     assert_eq!(elsewhere.outcome(), Outcome::Deny);
     let used = fleet
         .client
-        .until_used("EX-1", |used| used.out_of_scope == 1 && used.uses >= 5)
+        .until_used("EX-1", |used| {
+            used.out_of_scope == 1 && used.uses >= 5 && used.complete
+        })
         .await;
     assert_eq!(used.uses, used.inside, "{used:?}");
     assert_eq!(

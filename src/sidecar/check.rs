@@ -41,14 +41,15 @@ pub(super) struct CheckService {
 }
 
 impl CheckService {
-    /// Decides one question that arrived at `arrived`. What rests on an exception is no answer yet.
+    /// Decides one question that arrived at `arrived`, and answers it within `patience`, unless the
+    /// answer is to rest on an exception: then there is something to be done first.
     fn begin(
         &self,
         request: v1::CheckRequest,
         bytes: &[u8],
-        (connection, trace): (&Extensions, Option<Trace>),
+        (connection, metadata): (&Extensions, &MetadataMap),
         loaded: &Loaded,
-        arrived: Instant,
+        (arrived, patience): (Instant, Span),
     ) -> Result<Begun, Fault> {
         let Caller { subject, verified } = caller(&self.identity, connection, &request.subject)?;
         let wanted = Wanted {
@@ -69,79 +70,84 @@ impl CheckService {
             }
             None => Vec::new(),
         };
-        let decided = self.decider.decide(&question, loaded, at, free);
-        Ok(Begun {
+        let mut decided = self.decider.decide(&question, loaded, at, free);
+        let asked = Asked {
             question,
-            decided,
             wanted,
-            request_id,
-            trace,
             arrived,
-        })
-    }
-
-    /// Answers what was begun, within `patience`; also tells when the answer was ready.
-    async fn finish(
-        &self,
-        begun: Begun,
-        bytes: &[u8],
-        patience: Span,
-    ) -> Result<(v1::Decision, Span), Fault> {
-        let Begun {
-            question,
-            mut decided,
-            wanted,
-            request_id,
-            trace,
-            arrived,
-        } = begun;
+            patience,
+        };
         let call = || Call {
             digest: digest(bytes),
-            request: request_id.clone(),
-            trace,
+            request: request_id,
+            trace: trace(metadata),
         };
         if decided.decision.outcome == Outcome::AllowByException {
-            let (call, following) = (call(), self.following.as_deref());
-            let waits = Duration::from_micros(patience.micros().unsigned_abs());
-            let deadline = Deadline::now() + waits;
-            let relying = self
-                .decider
-                .rely(decided, &question, &call, arrived, deadline, following);
-            decided = Box::pin(relying).await;
+            return Ok(Begun::Owes(Box::new((asked, decided, call()))));
         }
+        self.answer(&asked, &mut decided, bytes, call)
+            .map(Begun::Answered)
+    }
+
+    /// Answers what was begun, once what it rests on is recorded.
+    async fn finish(
+        &self,
+        (asked, decided, call): (Asked, Decided, Call),
+        bytes: &[u8],
+    ) -> Result<v1::Decision, Fault> {
+        let waits = Duration::from_micros(asked.patience.micros().unsigned_abs());
+        let deadline = Deadline::now() + waits;
+        let (question, arrived) = (&asked.question, asked.arrived);
+        let following = self.following.as_deref();
+        let mut decided = self
+            .decider
+            .rely(decided, question, &call, arrived, deadline, following)
+            .await;
+        self.answer(&asked, &mut decided, bytes, || call)
+    }
+
+    /// The answer, which nothing stands in the way of.
+    fn answer(
+        &self,
+        asked: &Asked,
+        decided: &mut Decided,
+        bytes: &[u8],
+        call: impl FnOnce() -> Call,
+    ) -> Result<v1::Decision, Fault> {
+        let question = &asked.question;
         if !decided.decision.exceptions.is_empty() {
-            self.decider.note(&decided, &question, call);
+            self.decider.note(decided, question, call);
         }
-        let (decision, loaded, at) = (&decided.decision, &decided.from, decided.at);
+        let (decision, from, at) = (&decided.decision, &decided.from, decided.at);
         if let Some(following) = &self.following {
-            let verified = wanted.verified;
+            let verified = asked.wanted.verified;
             following
                 .demand
-                .note(&question, decision, &loaded.snapshot, verified);
+                .note(question, decision, &from.snapshot, verified);
             if verified {
-                following.sightings.note(&question, decision, at.now.latest);
+                following.sightings.note(question, decision, at.now.latest);
             }
         }
         let stamp = Stamp {
             id: written(decided.mark.id),
             time: at.now.latest,
-            digest: loaded.snapshot.digest().as_str(),
-            revision: loaded.snapshot.revision(),
-            age: at.elapsed.saturating_sub(loaded.confirmed).as_secs_f64(),
+            digest: from.snapshot.digest().as_str(),
+            revision: from.snapshot.revision(),
+            age: at.elapsed.saturating_sub(from.confirmed).as_secs_f64(),
         };
-        let told = tell(stamp, decision, wanted, &question, at.now, || {
-            spending(&loaded.snapshot, &decided.spent)
+        let told = tell(stamp, decision, asked.wanted, question, at.now, || {
+            spending(&from.snapshot, &decided.spent)
         });
-        let subject = &question.subject;
+        let began = asked.arrived.elapsed;
         let ended = self
             .decider
-            .record(&decided, subject, bytes, arrived.elapsed);
-        if let Err(late) = in_time(arrived, ended, patience) {
-            self.decider.unanswered(&mut decided);
+            .record(decided, &question.subject, bytes, began);
+        if let Err(late) = in_time(asked.arrived, ended, asked.patience) {
+            self.decider.unanswered(decided);
             return Err(late);
         }
         self.decider.spool.answered(decided.kept.is_some());
-        Ok((told, ended))
+        Ok(told)
     }
 
     fn failed(&self, fault: Fault) -> Status {
@@ -150,15 +156,26 @@ impl CheckService {
     }
 }
 
-/// A question with its decision, which is no answer yet if it rests on an exception.
+/// A question that was decided.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every call is answered at once, and a box would be allocated for each"
+)]
 #[derive(Debug)]
-struct Begun {
+enum Begun {
+    /// It is answered.
+    Answered(v1::Decision),
+    /// It is no answer before its use is recorded.
+    Owes(Box<(Asked, Decided, Call)>),
+}
+
+/// A question, and who waits for its answer.
+#[derive(Debug)]
+struct Asked {
     question: Question,
-    decided: Decided,
     wanted: Wanted,
-    request_id: Option<String>,
-    trace: Option<Trace>,
     arrived: Instant,
+    patience: Span,
 }
 
 /// How much of the why a caller may know and wants.
@@ -204,16 +221,16 @@ impl v1::check_service_server::CheckService for CheckService {
             let patience = patience(&metadata)?;
             let loaded = self.decider.snapshot.load();
             let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
-            let from = (&connection, trace(&metadata));
-            let begun = self.begin(message?, &bytes, from, loaded, arrived)?;
-            Ok((begun, patience))
+            let (from, when) = ((&connection, &metadata), (arrived, patience));
+            self.begin(message?, &bytes, from, loaded, when)
         })();
         let decided = match begun {
-            Ok((begun, patience)) => self.finish(begun, &bytes, patience).await,
+            Ok(Begun::Answered(decision)) => Ok(decision),
+            Ok(Begun::Owes(owed)) => Box::pin(self.finish(*owed, &bytes)).await,
             Err(fault) => Err(fault),
         };
         match decided {
-            Ok((decision, _)) => Ok(Response::new(v1::CheckResponse {
+            Ok(decision) => Ok(Response::new(v1::CheckResponse {
                 decision: Some(decision),
             })),
             Err(fault) => Err(self.failed(fault)),
@@ -238,17 +255,19 @@ impl v1::check_service_server::CheckService for CheckService {
                     format!("send 1 to {BATCH}"),
                 )));
             }
-            let from = (&connection, trace(&metadata));
+            let from = (&connection, &metadata);
             let mut items = Vec::with_capacity(count);
             for item in asked {
                 let look = self.decider.clock.look();
                 in_time(arrived, look.elapsed, patience)?;
                 let bytes = keep(&item);
-                let begun = self.begin(item, &bytes, from, &loaded, look);
+                let begun = self.begin(item, &bytes, from, &loaded, (look, patience));
                 // What they rest on is recorded together.
                 items.push(async move {
-                    let decided = self.finish(begun?, &bytes, patience).await;
-                    decided.map(|(decision, _)| decision)
+                    match begun? {
+                        Begun::Answered(decision) => Ok(decision),
+                        Begun::Owes(owed) => self.finish(*owed, &bytes).await,
+                    }
                 });
             }
             let decided = Box::pin(join_all(items)).await;
