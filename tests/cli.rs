@@ -92,6 +92,18 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
     );
 }
 
+/// The README's word: every setting may be given as a flag.
+#[test]
+fn every_setting_of_the_sidecar_is_a_flag() {
+    let scratch = tempfile::tempdir().unwrap();
+    let help = said(&exeat(&["sidecar", "--help"], scratch.path()));
+    for setting in exeat::config::Sidecar::SETTINGS {
+        let flag = format!("--{}", setting.key.replace('_', "-"));
+        let shown = help.split_whitespace().any(|word| word == flag);
+        assert!(shown, "{flag}\n{help}");
+    }
+}
+
 #[test]
 fn a_new_folder_passes_its_own_tests_and_lint() {
     let scratch = tempfile::tempdir().unwrap();

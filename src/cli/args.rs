@@ -157,12 +157,15 @@ pub struct Sidecar {
     /// Key of that certificate, PEM.
     #[arg(long, value_name = "FILE")]
     pub registry_certificate_key: Option<String>,
-    /// Folder for what was last known of the registry.
+    /// Folder for what was last known of the registry, and for records of uses.
     #[arg(long, value_name = "DIR")]
     pub data: Option<String>,
     /// Most that subjects and resources fetched on demand may take [16MiB].
     #[arg(long, value_name = "BYTES")]
     pub entity_cache: Option<String>,
+    /// Most that records of uses may take; once full, no exception is honoured [256MiB].
+    #[arg(long, value_name = "BYTES")]
+    pub evidence_size: Option<String>,
     /// A file with settings.
     #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
     pub config: Option<PathBuf>,

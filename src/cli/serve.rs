@@ -29,6 +29,7 @@ pub(super) async fn sidecar(args: Sidecar, clock: Clock) -> Result<Exit, Exit> {
         ("registry_certificate_key", args.registry_certificate_key),
         ("data", args.data),
         ("entity_cache", args.entity_cache),
+        ("evidence_size", args.evidence_size),
         ("listen", args.listen),
         ("unix", args.unix),
         ("operations", args.operations),
