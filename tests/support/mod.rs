@@ -11,6 +11,14 @@
     reason = "test support"
 )]
 
+pub mod cases;
+pub mod governed;
+pub mod issuer;
+pub mod liar;
+pub mod memory;
+pub mod receiver;
+pub mod reports;
+
 use std::collections::HashMap;
 
 use cel::{Context, Program};

@@ -1,28 +1,9 @@
 //! Overrides during an incident: quick to begin, never for long, and never forgotten (R29, R37, T9).
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-use cases::{Ask, EXCEPTED, PLAIN, World, agent, approve, ask, look, until};
+use crate::support::cases::{Ask, EXCEPTED, PLAIN, World, agent, approve, ask, look, until};
+use crate::support::governed;
+use crate::support::governed::{Client, control, domain, seconds};
 use exeat::wire::v1;
-use governed::{Client, control, domain, seconds};
 use tonic::{Code, Status};
 
 const HOUR: i64 = 3_600;

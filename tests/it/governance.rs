@@ -1,31 +1,11 @@
 //! Request, approve, use, revalidate, revoke: through the registry's services, with a sidecar that
 //! follows it.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-use cases::{
+use crate::support::cases::{
     Ask, DAY, EXCEPTED, PLAIN, World, agent, approve, ask, lax, look, people, spare, until,
 };
+use crate::support::governed::{Client, Registry, control, exception, files, seconds, subject};
 use exeat::wire::v1;
-use governed::{Client, Registry, control, exception, files, seconds, subject};
 use tonic::Code;
 
 #[tokio::test]

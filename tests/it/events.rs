@@ -1,49 +1,10 @@
 //! What others tell the registry: proven, once, and never more than to take away (V4, T13).
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-#[path = "support/issuer.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod issuer;
-
-#[path = "support/receiver.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod receiver;
-
-use cases::{Ask, EXCEPTED, PLAIN, World, approve, look};
+use crate::support::cases::{Ask, EXCEPTED, PLAIN, World, approve, look};
+use crate::support::governed::seconds;
+use crate::support::issuer::Issuer;
+use crate::support::{cases, governed};
 use exeat::wire::{v1, webhook::Secrets};
-use governed::seconds;
-use issuer::Issuer;
 use serde_json::{Value as Json, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

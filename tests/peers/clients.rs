@@ -1,14 +1,13 @@
 //! Real peers: an evaluator of the decision written in Python from the text of governance §7, and a
 //! grpcio client that knows only the reflected schema. Missing Python fails; nothing is skipped.
 
-mod support;
-
 use std::{
     io::Write,
     process::{Command, Stdio},
     sync::Arc,
 };
 
+use crate::support::Dice;
 use exeat::{
     config,
     domain::{
@@ -23,7 +22,6 @@ use exeat::{
     testing::{control, exception, noon, question, snapshot, subject},
 };
 use serde_json::{Value as Json, json};
-use support::Dice;
 use tokio::sync::oneshot;
 
 fn variable(name: &str) -> Option<String> {

@@ -1,15 +1,5 @@
 //! A sidecar that follows a registry: push, lease, disk, restore, lies.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
 use std::{
     net::SocketAddr,
     path::Path,
@@ -19,13 +9,16 @@ use std::{
     },
 };
 
+use crate::support::governed;
+use crate::support::governed::{
+    Client, Registry, Sidecar, control, exception, noon, seconds, subject, world,
+};
 use exeat::{
     domain::Timestamp,
     registry,
     runtime::clock::Clock,
     wire::v1::{self, Completion},
 };
-use governed::{Client, Registry, Sidecar, control, exception, noon, seconds, subject, world};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;

@@ -7,28 +7,9 @@ use exeat::{
     wire::v1::{self, Outcome, Role, UsageKind},
 };
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-use cases::{Ask, DAY, PLAIN, World, approve, ask, until};
-use governed::{Client, Registry, Sidecar, noon, seconds, world};
+use crate::support::cases::{Ask, DAY, PLAIN, World, approve, ask, until};
+use crate::support::governed::{Client, Registry, Sidecar, noon, seconds, world};
+use crate::support::{cases, governed};
 
 const BY_EXCEPTION: &str = "ALLOW_BY_EXCEPTION";
 

@@ -1,41 +1,11 @@
 //! OSCAL documents against the JSON schemas that NIST publishes. Schemas that are missing fail;
 //! nothing is skipped.
 
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/reports.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod reports;
-
 use std::process::Command;
 
+use crate::support::governed::seconds;
+use crate::support::reports::{LATER, report, story};
 use exeat::wire::v1::ReportFormat;
-use governed::seconds;
-use reports::{LATER, report, story};
 
 /// Of a story in which everything occurs, of one domain of it, and of what has become of it later.
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! The sidecar over its real sockets.
 
-mod support;
-
 use std::{fs, path::Path, sync::Arc};
 
+use crate::support::minutes;
 use exeat::{
     config,
     domain::{Set, Span, Timestamp},
@@ -14,7 +13,6 @@ use exeat::{
     wire::v1::{self, check_service_client::CheckServiceClient},
 };
 use hyper_util::rt::TokioIo;
-use support::minutes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},

@@ -1,23 +1,13 @@
 //! The registry over its real socket: objects, roles, history, restarts.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
+use crate::support::governed::{
+    Client, Registry, control, domain, exception, files, noon, seconds, subject, world,
+};
 use exeat::{
     domain::{Kind, Timestamp},
     registry::{self, CALLS, Role, Sqlite, Store},
     runtime::clock::Clock,
     wire::v1::{self, ChangeKind, ObjectKind},
-};
-use governed::{
-    Client, Registry, control, domain, exception, files, noon, seconds, subject, world,
 };
 use tonic::{Code, transport::Endpoint};
 

@@ -1,36 +1,9 @@
 //! What GV.OV looks at, and controls from which exceptions are the rule (R12, R18, R42, R44).
 
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/reports.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod reports;
-
-use cases::{Ask, DAY, PLAIN, World, agent, approve, ask};
+use crate::support::cases::{Ask, DAY, PLAIN, World, agent, approve, ask};
+use crate::support::governed;
+use crate::support::governed::seconds;
+use crate::support::reports::{LATER, hourly, report, story};
 use exeat::{
     domain::{ControlId, ExceptionState, Granted, Span, SubjectId},
     engine::{
@@ -45,8 +18,6 @@ use exeat::{
         v1::{self, ReportFormat},
     },
 };
-use governed::seconds;
-use reports::{LATER, hourly, report, story};
 use serde_json::{Value as Json, json};
 use tonic::Code;
 
@@ -196,7 +167,7 @@ async fn r12_a_report_is_about_a_domain_and_what_is_below_it() {
 }
 
 /// R34: what OSCAL says of a deviation is what we say of it; that it validates is a peer's to say
-/// (`tests/oscal.rs`).
+/// (`tests/peers/oscal.rs`).
 #[tokio::test]
 async fn r34_what_is_excepted_is_an_open_risk_in_oscal() {
     let mut world = story().await;

@@ -1,17 +1,8 @@
 //! What every store does, whatever it is made of: one suite for the port, run over each.
 
-#[path = "support/memory.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod memory;
-
 use std::sync::Arc;
 
+use crate::support::memory::Memory;
 use exeat::{
     domain::{
         Act, Cause, Digest, DomainId, Edit, Era, Facet, Head, Kind, Leaf, LogId, Name, News,
@@ -25,7 +16,6 @@ use exeat::{
     registry::{Access, DeliveryState, Sealed, Sqlite, Store, StoreError, Told},
     testing::noon,
 };
-use memory::Memory;
 
 fn era(epoch: u64) -> Era {
     Era {

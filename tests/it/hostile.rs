@@ -1,27 +1,10 @@
 //! A registry that holds the right key and means no good, or a wire that does: whatever comes, no
 //! exception is honoured by it, and compliant calls go on (reliability §4.6).
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-#[path = "support/liar.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod liar;
-
 use std::sync::{Arc, Mutex};
 
+use crate::support::governed::{Sidecar, control, noon, world};
+use crate::support::liar::{Liar, Messages, Whole, era, signer};
 use exeat::{
     domain::{Era, LogId, Span},
     engine::{Sum, part},
@@ -34,8 +17,6 @@ use exeat::{
     },
 };
 use futures_util::{StreamExt, stream};
-use governed::{Sidecar, control, noon, world};
-use liar::{Liar, Messages, Whole, era, signer};
 use tokio::sync::mpsc;
 
 const EXCEPTED: &str = "ALLOW_BY_EXCEPTION OK";

@@ -1,8 +1,7 @@
 //! The starter controls: every world decides as `starter-controls.json` says, and every
 //! single-field deletion decides as the crate's own interpreter does.
 
-mod support;
-
+use crate::support::{cel_world, interpret};
 use exeat::{
     domain::{ControlState, Verdict},
     engine::{
@@ -12,10 +11,9 @@ use exeat::{
     manifest::{Bundle, from_json},
 };
 use serde_json::Value as Json;
-use support::{cel_world, interpret};
 
 fn reference() -> Json {
-    serde_json::from_str(include_str!("data/starter-controls.json")).expect("JSON")
+    serde_json::from_str(include_str!("../data/starter-controls.json")).expect("JSON")
 }
 
 fn set(world: &mut Json, pointer: &str, value: &Json) {

@@ -1,35 +1,16 @@
 //! Controls that run by themselves, and what they find (R2, R3, R5, F1-F4).
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
 use std::time::Duration;
 
-use cases::{Ask, DAY, PLAIN, World, agent, approve, ask};
+use crate::support::cases::{Ask, DAY, PLAIN, World, agent, approve, ask};
+use crate::support::governed;
+use crate::support::governed::{Client, Registry, noon, seconds};
 use exeat::{
     domain::{Fingerprint, Now, Question, Resource, Value},
     engine::{Cases, decide, rounds::round},
     manifest::Bundle,
     wire::v1,
 };
-use governed::{Client, Registry, noon, seconds};
 use tonic::Code;
 
 const HOUR: i64 = 3_600;

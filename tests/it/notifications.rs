@@ -1,44 +1,15 @@
 //! Who is told of what happens: all of it, signed, at least once, and never from within.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-#[path = "support/receiver.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod receiver;
-
 use std::time::Duration;
 
-use cases::{Ask, DAY, PLAIN, World, approve, ask, look};
+use crate::support::cases::{Ask, DAY, PLAIN, World, approve, ask, look};
+use crate::support::governed::{Client, Registry, domain, seconds};
+use crate::support::receiver::Receiver;
+use crate::support::{governed, receiver};
 use exeat::{
     domain::Timestamp,
     wire::{v1, webhook::Secrets},
 };
-use governed::{Client, Registry, domain, seconds};
-use receiver::Receiver;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 

@@ -1,55 +1,16 @@
 //! People sign in: with a password of ours, and with an issuer. The issuer here is one that lies as
-//! told; a real one is in `tests/provider.rs`.
-
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-#[path = "support/issuer.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod issuer;
-
-#[path = "support/receiver.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod receiver;
+//! told; a real one is in `tests/peers/provider.rs`.
 
 use std::path::Path;
 
-use cases::{Ask, PLAIN, World, approve, ask, look};
+use crate::support::cases::{Ask, PLAIN, World, approve, ask, look};
+use crate::support::governed::{Client, Registry, seconds};
+use crate::support::issuer::Issuer;
+use crate::support::{cases, governed};
 use exeat::wire::{
     oauth::{challenge, unguessable},
     v1,
 };
-use governed::{Client, Registry, seconds};
-use issuer::Issuer;
 use serde_json::{Value as Json, json};
 use tonic::{Code, Status};
 

@@ -14,7 +14,7 @@ use exeat::{
     },
 };
 
-use crate::disk::{Batch, Disk, Objects};
+use super::disk::{Batch, Disk, Objects};
 
 /// Something that is taken in, step by step.
 #[derive(Clone, Debug)]

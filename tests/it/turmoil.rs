@@ -7,26 +7,6 @@
 //!
 //! `EXEAT_SEEDS=200` runs more seeds, `EXEAT_SEED=n` one.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-#[path = "support/memory.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod memory;
-mod support;
-
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -38,6 +18,9 @@ use std::{
     time::Duration,
 };
 
+use crate::support::Dice;
+use crate::support::governed::{Client, control, exception, noon, subject};
+use crate::support::memory::Memory;
 use exeat::{
     config,
     domain::{Fingerprint, Outcome, Question, Resource, Span, SubjectId, Tier, TierRules, Value},
@@ -50,9 +33,6 @@ use exeat::{
     sidecar::Simulated,
     wire::signed::{Signer, seed_random, sha256},
 };
-use governed::{Client, control, exception, noon, subject};
-use memory::Memory;
-use support::Dice;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::{Endpoint, Server, server::Connected};
 use turmoil::net::{TcpListener, TcpStream};

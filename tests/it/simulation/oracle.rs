@@ -7,7 +7,7 @@ use exeat::{
     engine::bound,
 };
 
-use crate::disk::Objects;
+use super::disk::Objects;
 
 /// Everything that was ever committed, and what was promised about it.
 #[derive(Debug, Default)]

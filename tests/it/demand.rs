@@ -1,19 +1,12 @@
 //! Subjects and resources that come on demand, instances that register themselves, and what
 //! sidecars report.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-mod support;
-
 use std::path::PathBuf;
 
+use crate::support::Dice;
+use crate::support::governed::{
+    Client, Registry, Sidecar, Token, control, domain, exception, noon, seconds, subject,
+};
 use exeat::{
     runtime::clock::Clock,
     wire::{
@@ -21,10 +14,6 @@ use exeat::{
         v1::{self, EntityStanding, NextAction, sync_service_client::SyncServiceClient},
     },
 };
-use governed::{
-    Client, Registry, Sidecar, Token, control, domain, exception, noon, seconds, subject,
-};
-use support::Dice;
 use tonic::transport::Endpoint;
 
 const EXCEPTED: &str = "ALLOW_BY_EXCEPTION OK";

@@ -1,23 +1,13 @@
 //! A sidecar whose disk is really full: a small filesystem of its own, which root may mount.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
 use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use crate::support::governed::{Registry, Sidecar, control, noon, world};
 use exeat::{runtime::clock::Clock, wire::v1};
-use governed::{Registry, Sidecar, control, noon, world};
 
 /// A filesystem of half a megabyte.
 struct Small(PathBuf);

@@ -20,7 +20,7 @@ use exeat::{
     testing::{exception, noon, subject},
 };
 
-use crate::{
+use super::{
     disk::{Batch, Objects},
     oracle::Oracle,
     registry::{Registry, sum},

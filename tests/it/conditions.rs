@@ -1,7 +1,6 @@
 //! Our evaluator against the crate's own interpreter, over generated expressions and worlds.
 
-mod support;
-
+use crate::support::{Dice, cel_world, interpret};
 use exeat::{
     domain::{Value, Verdict},
     engine::{
@@ -11,7 +10,6 @@ use exeat::{
     manifest::from_json,
 };
 use serde_json::{Value as Json, json};
-use support::{Dice, cel_world, interpret};
 
 const NOW: &str = "2026-11-22T12:00:00Z";
 const TIMES: &[&str] = &[

@@ -1,28 +1,9 @@
 //! A control that is to deny less is decided by people, as an exception from it would be (R42).
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-use cases::{DAY, World};
+use crate::support::cases::{DAY, World};
+use crate::support::governed::{Client, Registry, control, domain, files, seconds};
+use crate::support::{cases, governed};
 use exeat::wire::v1;
-use governed::{Client, Registry, control, domain, files, seconds};
 use tonic::{Code, Status};
 
 const REASON: &str = "the check moves into the gateway, which denies the same calls";

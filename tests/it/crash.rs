@@ -2,17 +2,6 @@
 //!
 //! `EXEAT_KILLS=200` kills more often than the few of an ordinary run.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
@@ -25,12 +14,13 @@ use std::{
     time::Duration,
 };
 
+use crate::support::Dice;
+use crate::support::governed;
+use crate::support::governed::{Client, Sidecar, control, exception_until, subject};
 use exeat::{
     runtime::clock::Clock,
     wire::v1::{self, Completion},
 };
-use governed::{Client, Sidecar, control, exception_until, subject};
-use support::Dice;
 use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 

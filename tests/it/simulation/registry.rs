@@ -10,7 +10,7 @@ use exeat::{
     registry::{Interval, Window},
 };
 
-use crate::disk::{Batch, Objects};
+use super::disk::{Batch, Objects};
 
 /// What is durable.
 #[derive(Clone, Debug)]

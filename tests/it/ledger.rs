@@ -1,27 +1,19 @@
 //! The ledger: what the registry accepted is there, and whoever changes it is found out.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
+use crate::support::governed::{
+    Registry, Sidecar, control, domain, files, noon, seconds, subject, world,
+};
 use exeat::{
     audit::{self, Broken, Key, Note},
     registry,
     runtime::clock::Clock,
     wire::v1,
 };
-use governed::{Registry, Sidecar, control, domain, files, noon, seconds, subject, world};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 /// A registry on disk, and what `exeat audit` says of it.

@@ -1,28 +1,11 @@
 //! What somebody tries who wants an exception without the people who are to decide about it.
 
-#[path = "support/governed.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod governed;
-
-#[path = "support/cases.rs"]
-#[allow(
-    dead_code,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unreachable_pub
-)]
-mod cases;
-
-use cases::{Ask, DAY, PLAIN, World, agent, approve, ask, lax, look, people, spare, until};
+use crate::support::cases::{
+    Ask, DAY, PLAIN, World, agent, approve, ask, lax, look, people, spare, until,
+};
+use crate::support::governed;
+use crate::support::governed::{Client, control, files, seconds, subject};
 use exeat::wire::v1;
-use governed::{Client, control, files, seconds, subject};
 use tonic::{Code, Status};
 
 const SCAN: &str = "{evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}";

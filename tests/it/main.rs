@@ -1,0 +1,35 @@
+//! Every test from outside the crate that needs nothing but cargo, in one program: linked once.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bundle;
+mod cases;
+mod cli;
+mod conditions;
+mod crash;
+mod demand;
+mod evasion;
+mod events;
+mod findings;
+mod follow;
+mod governance;
+mod hostile;
+mod incidents;
+mod layering;
+mod ledger;
+mod lifecycle;
+mod model;
+mod notifications;
+mod properties;
+mod registry;
+mod report;
+mod requirements;
+mod sidecar;
+mod sign_in;
+mod simulation;
+mod starter;
+mod store;
+mod turmoil;
+mod usage;
+mod weakening;

@@ -1,0 +1,13 @@
+//! Real peers: what is missing fails, nothing is skipped.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+// Many more of them, in a release build.
+#[path = "../it/conditions.rs"]
+mod conditions;
+
+mod clients;
+mod full_disk;
+mod oscal;
+mod provider;
