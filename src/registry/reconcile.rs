@@ -296,7 +296,8 @@ impl Usages {
             spool.heard >= exception.effective_time
                 && scope.holds_selector(&exception.scope.subjects, &view.snapshot)
         };
-        let mut sources = self.known();
+        // From the file, as what they told is: memory follows it.
+        let mut sources = self.file.spools().await.map_err(Error::Store)?;
         {
             let told = self.registry.uses.told();
             for spool in &mut sources {
