@@ -185,7 +185,7 @@ pub(super) async fn dev(args: Dev, clock: Clock, screen: &mut Screen) -> Result<
         }
     };
     let (served, worked) = tokio::join!(serving, async {
-        let worked = work.await;
+        let worked = Box::pin(work).await;
         ended.send_replace(true);
         worked
     });

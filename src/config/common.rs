@@ -117,6 +117,14 @@ pub fn is_local(host: &str) -> bool {
     bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// What is set for OpenTelemetry.
+pub(super) fn otel(environment: &[(String, String)]) -> Vec<(String, String)> {
+    let set = environment.iter();
+    set.filter(|(name, _)| name.starts_with("OTEL_"))
+        .cloned()
+        .collect()
+}
+
 /// The folder for what programs of this user keep.
 pub fn state_folder(environment: &[(String, String)]) -> PathBuf {
     let of = |name: &str| {

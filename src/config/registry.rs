@@ -38,6 +38,8 @@ pub struct RegistryProcess {
     pub log_format: LogFormat,
     /// What is logged.
     pub log: String,
+    /// The `OTEL_*` variables, as they are set.
+    pub otel: Vec<(String, String)>,
     /// Where each value came from.
     pub settings: Settings,
 }
@@ -197,6 +199,7 @@ impl RegistryProcess {
                 drain_timeout,
                 log_format,
                 log: log.unwrap_or_default(),
+                otel: common::otel(environment),
                 settings,
             }),
             _ => {

@@ -83,6 +83,8 @@ pub struct Sidecar {
     pub log_format: LogFormat,
     /// What is logged.
     pub log: String,
+    /// The `OTEL_*` variables, as they are set.
+    pub otel: Vec<(String, String)>,
     /// Where each value came from.
     pub settings: Settings,
 }
@@ -294,6 +296,7 @@ impl Sidecar {
                 drain_timeout,
                 log_format,
                 log: log.unwrap_or_default(),
+                otel: common::otel(environment),
                 settings,
             }),
             _ => {

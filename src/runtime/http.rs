@@ -25,7 +25,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::reachable::{Net, is_public};
+use super::{
+    reachable::{Net, is_public},
+    tls,
+};
 
 /// How long all of it may take.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -51,12 +54,17 @@ impl fmt::Debug for Caller {
 
 impl Caller {
     /// One that calls the public Internet over TLS, and beyond that only what `allow` holds, there
-    /// also in plain text. Certificates are believed as the system does, and those of `ca`.
+    /// also in plain text. Certificates are believed as the system does, and those of `ca`; ours is
+    /// that of `identity`, a certificate and its key.
     ///
     /// # Errors
     ///
-    /// A file without certificates.
-    pub fn new(allow: Vec<Net>, ca: Option<&Path>) -> Result<Self, String> {
+    /// A file without certificates, or no usable key.
+    pub fn new(
+        allow: Vec<Net>,
+        ca: Option<&Path>,
+        identity: Option<(&Path, &Path)>,
+    ) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         // A system without any still has what the setting names.
         let (_, _) =
@@ -73,16 +81,23 @@ impl Caller {
                 return Err(at(&"holds no certificate"));
             }
         }
-        let mut tls =
-            ClientConfig::builder_with_provider(Arc::new(provider_of::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())?
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let config = ClientConfig::builder_with_provider(Arc::new(provider_of::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots);
+        let mut config = match identity {
+            Some((certificate, key)) => {
+                let (chain, key) = tls::identity(certificate, key)?;
+                config
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| format!("{}: {error}", certificate.display()))?
+            }
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             allow: allow.into(),
-            tls: Arc::new(tls),
+            tls: Arc::new(config),
         })
     }
 

@@ -1,6 +1,7 @@
 //! What the process is made of: time, tasks, listeners, published state and the end.
 
 pub mod clock;
+pub mod collector;
 pub mod http;
 pub mod listen;
 pub mod publish;

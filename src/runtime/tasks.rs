@@ -9,9 +9,14 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Default)]
 pub struct Tasks {
     running: JoinSet<(&'static str, Result<(), String>)>,
+    closing: JoinSet<(&'static str, Result<(), String>)>,
     lasting: JoinSet<(&'static str, Result<(), String>)>,
     stop: CancellationToken,
+    stopped: CancellationToken,
 }
+
+/// How long the tasks that tell what the others did may take once those have ended.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +52,21 @@ impl Tasks {
         self.running.spawn(async move { (name, work.await) });
     }
 
+    /// The signal that every essential task has ended, for a closing task to wait on.
+    pub fn stopped(&self) -> CancellationToken {
+        self.stopped.clone()
+    }
+
+    /// Starts a task that goes on while the essential ones stop, and ends soon after them: it tells
+    /// what they did. Ending earlier ends the process as well.
+    pub fn closing(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) {
+        self.closing.spawn(async move { (name, work.await) });
+    }
+
     /// Starts a task that goes on while the others stop, and is cut after the last of them.
     pub fn outlasting(
         &mut self,
@@ -62,6 +82,7 @@ impl Tasks {
         let mut end = tokio::select! {
             () = asked => End::Asked,
             Some(ended) = self.running.join_next() => failed(ended),
+            Some(ended) = self.closing.join_next() => failed(ended),
             Some(ended) = self.lasting.join_next() => failed(ended),
         };
         self.stop.cancel();
@@ -81,6 +102,11 @@ impl Tasks {
                 "the deadline for draining passed; cutting what is left"
             );
             self.running.shutdown().await;
+        }
+        self.stopped.cancel();
+        let told = async { while self.closing.join_next().await.is_some() {} };
+        if timeout(CLOSING, told).await.is_err() {
+            self.closing.shutdown().await;
         }
         self.lasting.shutdown().await;
         end

@@ -140,8 +140,7 @@ fn config(
     clients: Clients,
 ) -> Result<Arc<ServerConfig>, String> {
     let at = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let chain = certificates(certificate)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| at(key, &error))?;
+    let (chain, private) = identity(certificate, key)?;
     let provider = Arc::new(provider_of::default_provider());
     let versions: &[_] = match clients {
         Clients::Certified => &[&TLS13, &TLS12],
@@ -170,6 +169,17 @@ fn config(
         .map_err(|error| at(certificate, &error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// A certificate with those it rests on, and its key.
+pub(super) fn identity(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let chain = certificates(certificate)?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
+    Ok((chain, private))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

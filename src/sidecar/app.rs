@@ -20,7 +20,10 @@ use crate::{
         tasks::{End, Tasks},
         tls::{Clients, Keys},
     },
-    telemetry::Metrics,
+    telemetry::{
+        Metrics,
+        otlp::{self, Exporter},
+    },
     wire::{
         signed::{Pin, Trust},
         v1::{self, check_service_server::CheckServiceServer},
@@ -30,11 +33,11 @@ use crate::{
 use super::{
     bundle::Loader,
     check::CheckService,
-    decider::{Decider, Loaded},
+    decider::{Decider, Loaded, salt},
     direct::Direct,
     evidence::{Counts, Keeping, Limits, Spool},
     follow::{Disk, Following, Keeper},
-    operations::{Operations, Source, routes},
+    operations::{Operations, Source, page, routes},
 };
 
 // reliability §9.3.
@@ -51,6 +54,7 @@ pub struct Bound {
     operations: Tcp,
     clock: Clock,
     tls: Option<Arc<Keys>>,
+    otel: otlp::Settings,
 }
 
 impl Bound {
@@ -61,6 +65,7 @@ impl Bound {
     /// A socket that cannot be bound, or keys that cannot be read.
     pub async fn bind(settings: Sidecar, clock: Clock) -> Result<Self, Error> {
         let keys = settings.tls.as_ref();
+        let otel = otlp::Settings::read(&settings.otel).map_err(Error::Data)?;
         let tls = keys
             .map(|keys| {
                 let ca = keys.client_ca.as_deref();
@@ -81,6 +86,7 @@ impl Bound {
             operations,
             clock,
             tls,
+            otel,
         })
     }
 
@@ -134,6 +140,7 @@ impl Bound {
             operations,
             clock,
             tls,
+            otel,
         } = self;
         announce(
             &settings,
@@ -152,33 +159,7 @@ impl Bound {
             "copying records back",
             Arc::clone(&spool).copy(stop.clone()),
         );
-        let source = match &settings.origin {
-            Origin::Bundle(folder) => Source::Folder(Arc::new(Loader::new(
-                folder.clone(),
-                Arc::clone(&published),
-                clock.clone(),
-                metrics.clone(),
-            ))),
-            Origin::Registry(registry) => {
-                let disk = Disk::hold(&registry.data).map_err(Error::Data)?;
-                let pin = Pin::parse(&registry.key).map_err(Error::Data)?;
-                let keeper = Arc::new(Keeper::new(
-                    disk,
-                    Trust::new(pin),
-                    Arc::clone(&published),
-                    clock.clone(),
-                    metrics.clone(),
-                ));
-                let (keeper_, spool) = (Arc::clone(&keeper), Arc::clone(&spool));
-                let (following, wanted) =
-                    Following::new((**registry).clone(), keeper_, Some(spool))
-                        .map_err(Error::Data)?;
-                let following = Arc::new(following);
-                let fetching = Arc::clone(&following).fetch(wanted, stop.clone());
-                tasks.essential("fetching on demand", fetching);
-                Source::Registry(keeper, following)
-            }
-        };
+        let source = source(&settings, &published, &clock, &metrics, &spool, &mut tasks)?;
         let limits = match &source {
             Source::Registry(_, following) => Limits::Reserved(Arc::clone(&following.purse)),
             Source::Folder(_) => Limits::Here(Counts::default()),
@@ -187,7 +168,12 @@ impl Bound {
             Source::Registry(_, following) => Some(following.start()),
             Source::Folder(_) => None,
         };
-        let decider = Decider::new(Arc::clone(&published), clock, metrics, spool, limits, start);
+        let salt = salt();
+        let exporter = Exporter::new(otel, "sidecar", salt, metrics.clone(), clock.clone())
+            .map_err(Error::Data)?;
+        let told = (metrics, exporter);
+        let starts = (start, salt);
+        let decider = Decider::new(Arc::clone(&published), clock, told, spool, limits, starts);
         let decider = Arc::new(decider);
         let idle = Arc::clone(&decider).tell_idle(stop.clone());
         tasks.essential("telling what was not needed", idle);
@@ -209,12 +195,14 @@ impl Bound {
         let services = services(checks, health.clone())?;
 
         let local = operations.address().ip().is_loopback();
-        let pages = routes(Operations {
+        let pages = Operations {
             decider: Arc::clone(&decider),
             source: source.clone(),
             stopping: stop.clone(),
             local,
-        });
+        };
+        export(&pages, &mut tasks);
+        let pages = routes(pages);
         let operated = Routes::from(Routes::new(health).into_axum_router().merge(pages));
         // To the very end, so that probes hear "stopping" and not silence.
         tasks.outlasting(
@@ -270,6 +258,58 @@ impl Bound {
             End::Failed { task, why } => Err(Error::Failed(format!("{task}: {why}"))),
         }
     }
+}
+
+/// Where what is governed comes from, and how it is fetched on demand.
+fn source(
+    settings: &Sidecar,
+    published: &Arc<Published<Loaded>>,
+    clock: &Clock,
+    metrics: &Metrics,
+    spool: &Arc<Spool>,
+    tasks: &mut Tasks,
+) -> Result<Source, Error> {
+    Ok(match &settings.origin {
+        Origin::Bundle(folder) => Source::Folder(Arc::new(Loader::new(
+            folder.clone(),
+            Arc::clone(published),
+            clock.clone(),
+            metrics.clone(),
+        ))),
+        Origin::Registry(registry) => {
+            let disk = Disk::hold(&registry.data).map_err(Error::Data)?;
+            let pin = Pin::parse(&registry.key).map_err(Error::Data)?;
+            let keeper = Arc::new(Keeper::new(
+                disk,
+                Trust::new(pin),
+                Arc::clone(published),
+                clock.clone(),
+                metrics.clone(),
+            ));
+            let (keeper_, spool) = (Arc::clone(&keeper), Arc::clone(spool));
+            let (following, wanted) =
+                Following::new((**registry).clone(), keeper_, Some(spool)).map_err(Error::Data)?;
+            let following = Arc::new(following);
+            let fetching = Arc::clone(&following).fetch(wanted, tasks.stopping());
+            tasks.essential("fetching on demand", fetching);
+            Source::Registry(keeper, following)
+        }
+    })
+}
+
+/// Sends what is to be told elsewhere, once calls under way are answered for the last time.
+fn export(pages: &Operations, tasks: &mut Tasks) {
+    let Some(exporter) = &pages.decider.exporter else {
+        return;
+    };
+    let end = tasks.stopped();
+    let spans = Arc::clone(exporter).send_spans(end.clone());
+    tasks.closing("sending spans", spans);
+    let events = Arc::clone(exporter).send_events(end.clone());
+    tasks.closing("sending events", events);
+    let pages = pages.clone();
+    let metrics = Arc::clone(exporter).send_metrics(move || page(&pages), end);
+    tasks.closing("sending metrics", metrics);
 }
 
 /// The spool of usage records.

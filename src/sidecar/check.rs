@@ -12,6 +12,7 @@ use crate::{
     domain::{Decision, Digest, Invalid, Now, Outcome, Question, Span, Trace},
     engine::{Snapshot, explain, reasons},
     runtime::clock::Instant,
+    telemetry::otlp::{Answered, Exporter, Failed},
     wire::{
         Detail, Fault, Received, Stamp, answer, batch_item, keep, question, signed::sha256,
         trace::traceparent, v1,
@@ -47,9 +48,9 @@ impl CheckService {
         &self,
         request: v1::CheckRequest,
         bytes: &[u8],
-        (connection, metadata): (&Extensions, &MetadataMap),
+        connection: &Extensions,
         loaded: &Loaded,
-        (arrived, patience): (Instant, Span),
+        (arrived, patience, called): (Instant, Span, Called),
     ) -> Result<Begun, Fault> {
         let Caller { subject, verified } = caller(&self.identity, connection, &request.subject)?;
         let wanted = Wanted {
@@ -76,11 +77,12 @@ impl CheckService {
             wanted,
             arrived,
             patience,
+            called,
         };
         let call = || Call {
             digest: digest(bytes),
             request: request_id,
-            trace: trace(metadata),
+            trace: called.trace,
         };
         if decided.decision.outcome == Outcome::AllowByException {
             return Ok(Begun::Owes(Box::new((asked, decided, call()))));
@@ -135,6 +137,7 @@ impl CheckService {
             revision: from.snapshot.revision(),
             age: at.elapsed.saturating_sub(from.confirmed).as_secs_f64(),
         };
+        let age = stamp.age;
         let told = tell(stamp, decision, asked.wanted, question, at.now, || {
             spending(&from.snapshot, &decided.spent)
         });
@@ -147,12 +150,74 @@ impl CheckService {
             return Err(late);
         }
         self.decider.spool.answered(decided.kept.is_some());
+        if let Some(exporter) = &self.decider.exporter {
+            let took = ended.saturating_sub(asked.arrived.elapsed);
+            exported(exporter, &told.id, asked, decided, age, took);
+        }
         Ok(told)
     }
 
-    fn failed(&self, fault: Fault) -> Status {
+    fn failed(&self, fault: Fault, arrived: Instant, called: Called) -> Status {
         self.decider.metrics.failed(fault.reason());
+        if let Some(exporter) = &self.decider.exporter {
+            let number = self.decider.recent.number();
+            let ended = self.decider.clock.elapsed();
+            exporter.failed(
+                number,
+                &Failed {
+                    kind: fault.reason(),
+                    status: fault.status(),
+                    time: arrived.now.latest,
+                    took: ended.saturating_sub(arrived.elapsed),
+                    method: called.method,
+                    trace: called.trace,
+                },
+            );
+        }
         fault.into()
+    }
+}
+
+/// Tells of a decision that was answered.
+fn exported(exporter: &Exporter, id: &str, asked: &Asked, decided: &Decided, age: f64, took: Span) {
+    let (question, snapshot) = (&asked.question, &decided.from.snapshot);
+    let digest = snapshot.digest().as_str();
+    exporter.decision(
+        decided.mark.number,
+        &Answered {
+            id,
+            decision: &decided.decision,
+            question,
+            subject: snapshot
+                .subject(question.subject.as_str())
+                .map(AsRef::as_ref),
+            time: asked.arrived.now.latest,
+            took,
+            method: asked.called.method,
+            surface: "grpc",
+            trace: asked.called.trace,
+            snapshot: (digest, snapshot.revision(), age),
+            recorded: decided.kept.as_ref().map(|(first, _)| *first),
+        },
+    );
+    if let Some((_, uses)) = &decided.kept {
+        exporter.usages(uses);
+    }
+}
+
+/// Which method was called, and where the call belongs.
+#[derive(Clone, Copy, Debug)]
+struct Called {
+    method: &'static str,
+    trace: Option<Trace>,
+}
+
+impl Called {
+    fn of(method: &'static str, metadata: &MetadataMap) -> Self {
+        Self {
+            method,
+            trace: trace(metadata),
+        }
     }
 }
 
@@ -176,6 +241,7 @@ struct Asked {
     wanted: Wanted,
     arrived: Instant,
     patience: Span,
+    called: Called,
 }
 
 /// How much of the why a caller may know and wants.
@@ -217,12 +283,13 @@ impl v1::check_service_server::CheckService for CheckService {
         let arrived = self.decider.clock.look();
         let (metadata, connection, received) = request.into_parts();
         let Received { message, bytes } = received;
+        let called = Called::of("exeat.v1.CheckService/Check", &metadata);
         let begun = (|| {
             let patience = patience(&metadata)?;
             let loaded = self.decider.snapshot.load();
             let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
-            let (from, when) = ((&connection, &metadata), (arrived, patience));
-            self.begin(message?, &bytes, from, loaded, when)
+            let when = (arrived, patience, called);
+            self.begin(message?, &bytes, &connection, loaded, when)
         })();
         let decided = match begun {
             Ok(Begun::Answered(decision)) => Ok(decision),
@@ -233,7 +300,7 @@ impl v1::check_service_server::CheckService for CheckService {
             Ok(decision) => Ok(Response::new(v1::CheckResponse {
                 decision: Some(decision),
             })),
-            Err(fault) => Err(self.failed(fault)),
+            Err(fault) => Err(self.failed(fault, arrived, called)),
         }
     }
 
@@ -243,6 +310,7 @@ impl v1::check_service_server::CheckService for CheckService {
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
         let arrived = self.decider.clock.look();
         let (metadata, connection, received) = request.into_parts();
+        let called = Called::of("exeat.v1.CheckService/BatchCheck", &metadata);
         let decided = async {
             let patience = patience(&metadata)?;
             let loaded = self.decider.snapshot.get().ok_or(Fault::NotReady)?;
@@ -255,13 +323,13 @@ impl v1::check_service_server::CheckService for CheckService {
                     format!("send 1 to {BATCH}"),
                 )));
             }
-            let from = (&connection, &metadata);
             let mut items = Vec::with_capacity(count);
             for item in asked {
                 let look = self.decider.clock.look();
                 in_time(arrived, look.elapsed, patience)?;
                 let bytes = keep(&item);
-                let begun = self.begin(item, &bytes, from, &loaded, (look, patience));
+                let begun =
+                    self.begin(item, &bytes, &connection, &loaded, (look, patience, called));
                 // What they rest on is recorded together.
                 items.push(async move {
                     match begun? {
@@ -278,7 +346,7 @@ impl v1::check_service_server::CheckService for CheckService {
         .await;
         match decided {
             Ok(items) => Ok(Response::new(v1::BatchCheckResponse { items })),
-            Err(fault) => Err(self.failed(fault)),
+            Err(fault) => Err(self.failed(fault, arrived, called)),
         }
     }
 
@@ -286,13 +354,17 @@ impl v1::check_service_server::CheckService for CheckService {
         &self,
         request: Request<Received<v1::ExplainRequest>>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        let (_, connection, received) = request.into_parts();
+        let arrived = self.decider.clock.look();
+        let (metadata, connection, received) = request.into_parts();
         received
             .message
             .map_err(Fault::Invalid)
             .and_then(|message| self.explained(&message.decision_id, &connection))
             .map(Response::new)
-            .map_err(|fault| self.failed(fault))
+            .map_err(|fault| {
+                let called = Called::of("exeat.v1.CheckService/Explain", &metadata);
+                self.failed(fault, arrived, called)
+            })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    hash::{BuildHasher, Hasher},
+    hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -19,13 +19,19 @@ use crate::{
         publish::Published,
         ring::Ring,
     },
-    telemetry::Metrics,
+    telemetry::{Metrics, otlp::Exporter},
 };
 
 use super::{
     evidence::{Idle, Limits, Repeats, Spool, Take},
     record::{Kept, Record, SMALL, decision_id, number_of, spending},
 };
+
+/// A number that no two starts share.
+pub(super) fn salt() -> u64 {
+    // The standard library seeds its hashers from the operating system.
+    RandomState::new().build_hasher().finish()
+}
 
 /// Decisions kept for Explain.
 const KEPT: usize = 10_000;
@@ -42,6 +48,8 @@ pub(super) struct Decider {
     pub(super) snapshot: Arc<Published<Loaded>>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    /// Where decisions are told of, if anybody wants to know.
+    pub(super) exporter: Option<Arc<Exporter>>,
     pub(super) recent: Ring<Kept>,
     large: Large,
     /// Where uses of exceptions are recorded before an answer leaves.
@@ -130,7 +138,7 @@ impl Loaded {
 #[derive(Clone, Debug)]
 pub(super) struct Mark {
     pub(super) id: Uuid,
-    number: u64,
+    pub(super) number: u64,
     /// Exceptions that the same call was allowed by before, and their revisions: it is no other
     /// use.
     pub(super) free: Vec<(ExceptionId, u64)>,
@@ -184,19 +192,16 @@ impl Decider {
     pub(super) fn new(
         snapshot: Arc<Published<Loaded>>,
         clock: Clock,
-        metrics: Metrics,
+        (metrics, exporter): (Metrics, Option<Arc<Exporter>>),
         spool: Arc<Spool>,
         limits: Limits,
-        start: Option<u64>,
+        (start, salt): (Option<u64>, u64),
     ) -> Self {
-        // The standard library seeds its hashers from the operating system.
-        let salt = std::collections::hash_map::RandomState::new()
-            .build_hasher()
-            .finish();
         Self {
             snapshot,
             clock,
             metrics,
+            exporter,
             recent: Ring::new(KEPT),
             large: Large::default(),
             spool,

@@ -115,6 +115,12 @@ async fn ready(State(operations): State<Operations>) -> Response {
 }
 
 async fn metrics(State(operations): State<Operations>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], page(&operations)).into_response()
+}
+
+/// Every metric as of now.
+pub(super) fn page(operations: &Operations) -> String {
     let decider = &operations.decider;
     let loaded = decider.snapshot.get();
     let age = loaded.as_ref().map_or(Span::ZERO, |loaded| {
@@ -137,17 +143,11 @@ async fn metrics(State(operations): State<Operations>) -> Response {
     let revision = loaded
         .as_ref()
         .map_or(0, |loaded| loaded.snapshot.revision());
-    let text = decider
-        .metrics
-        .text(&exceptions, revision, age, decider.clock.now());
-    (
-        [(
-            header::CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+    if let Some(exporter) = &decider.exporter {
+        exporter.measure();
+    }
+    let now = decider.clock.now();
+    decider.metrics.text(&exceptions, revision, age, now)
 }
 
 #[derive(Debug, Deserialize)]

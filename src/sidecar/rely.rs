@@ -173,7 +173,15 @@ impl Decider {
                 ..usage
             })
             .collect();
+        self.export(&withdrawn);
         self.spool.note(self.entries(decided, &withdrawn));
+    }
+
+    /// Tells whoever wants to know what became of exceptions.
+    pub(super) fn export(&self, usages: &[Usage]) {
+        if let Some(exporter) = &self.exporter {
+            exporter.usages(usages);
+        }
     }
 
     /// Records what became of exceptions that the answer does not rest on: nobody waits for it, and
@@ -202,6 +210,7 @@ impl Decider {
             self.idle.begin(usage);
         }
         if !told.is_empty() {
+            self.export(&told);
             self.spool.note(self.entries(decided, &told));
         }
     }

@@ -12,7 +12,13 @@ use crate::domain::{
     Decision, Effect, Evidenced, Exception, ExceptionState, Now, Outcome, Span, Tier,
 };
 
-use super::names;
+use super::{
+    groups::{
+        FileLabels, Following, LaneLabels, ReasonLabels, Recording, ResultLabels, Sending,
+        SignalLabels, SignalReasonLabels, TierLabels,
+    },
+    names,
+};
 
 /// The way a question came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,137 +58,7 @@ struct Inner {
     loads: Family<ResultLabels, Counter>,
     following: Following,
     recording: Recording,
-}
-
-/// What is told of usage records.
-#[derive(Debug, Default)]
-struct Recording {
-    bytes: Gauge,
-    limit: Gauge,
-    dropped: Family<ReasonLabels, Counter>,
-    available: Gauge<f64, std::sync::atomic::AtomicU64>,
-    failures: Counter,
-}
-
-impl Recording {
-    fn register(&self, registry: &mut Registry) {
-        registry.register(
-            names::USAGE_SPOOL,
-            "Bytes of usage records that are kept here",
-            self.bytes.clone(),
-        );
-        registry.register(
-            names::USAGE_SPOOL_LIMIT,
-            "Most bytes of usage records that are kept here",
-            self.limit.clone(),
-        );
-        registry.register(
-            names::USAGE_DROPPED,
-            "Usage records that could not be kept",
-            self.dropped.clone(),
-        );
-        registry.register(
-            names::EVIDENCE_AVAILABLE,
-            "Whether uses can be recorded: 1, 0.5 with little room left, 0",
-            self.available.clone(),
-        );
-        registry.register(
-            names::USAGE_FAILURES,
-            "Times the spool of usage records failed",
-            self.failures.clone(),
-        );
-    }
-}
-
-/// What is told of the registry that is followed.
-#[derive(Debug, Default)]
-struct Following {
-    connected: Family<LaneLabels, Gauge>,
-    contact_age: Gauge<f64, std::sync::atomic::AtomicU64>,
-    refused: Family<ReasonLabels, Counter>,
-    resyncs: Family<ReasonLabels, Counter>,
-    sequence: Gauge,
-    lease: Family<TierLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
-    disk_faults: Family<FileLabels, Counter>,
-    clock_steps: Counter,
-    distrusted: Gauge,
-    fetched: Gauge,
-    fetches: Family<ResultLabels, Counter>,
-}
-
-impl Following {
-    fn register(&self, registry: &mut Registry) {
-        registry.register(
-            names::REGISTRY_CONNECTED,
-            "Whether the registry is connected",
-            self.connected.clone(),
-        );
-        registry.register(
-            names::REGISTRY_CONTACT_AGE,
-            "Seconds since everything was last known to be current",
-            self.contact_age.clone(),
-        );
-        registry.register(
-            names::REGISTRY_REFUSED,
-            "Statements of the registry that were refused",
-            self.refused.clone(),
-        );
-        registry.register(
-            names::REGISTRY_RESYNCS,
-            "Times everything was fetched anew",
-            self.resyncs.clone(),
-        );
-        registry.register(
-            names::REMOVALS_SEQUENCE,
-            "Removals in force",
-            self.sequence.clone(),
-        );
-        registry.register(
-            names::LEASE_REMAINING,
-            "Seconds for which exceptions are still honoured without the registry",
-            self.lease.clone(),
-        );
-        registry.register(
-            names::DISK_FAULTS,
-            "Failures of the disk and damage found there",
-            self.disk_faults.clone(),
-        );
-        registry.register(
-            names::CLOCK_STEPS,
-            "Times the clock was found set, or time lost",
-            self.clock_steps.clone(),
-        );
-        registry.register(
-            names::REGISTRY_DISTRUSTED,
-            "Whether two histories of the registry were seen",
-            self.distrusted.clone(),
-        );
-        registry.register(
-            names::ENTITIES_FETCHED,
-            "Subjects and resources that were fetched on demand and are held",
-            self.fetched.clone(),
-        );
-        registry.register(
-            names::ENTITY_FETCHES,
-            "Fetches on demand",
-            self.fetches.clone(),
-        );
-    }
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct LaneLabels {
-    lane: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct FileLabels {
-    file: &'static str,
+    sending: Sending,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -210,19 +86,9 @@ struct KindLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TierLabels {
-    tier: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ExpiringLabels {
     tier: &'static str,
     within: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ResultLabels {
-    result: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -322,6 +188,8 @@ impl Metrics {
         following.register(&mut registry);
         let recording = Recording::default();
         recording.register(&mut registry);
+        let sending = Sending::default();
+        sending.register(&mut registry);
         let inner = Inner {
             registry,
             decisions,
@@ -338,6 +206,7 @@ impl Metrics {
             loads,
             following,
             recording,
+            sending,
         };
         Self {
             inner: Arc::new(inner),
@@ -467,6 +336,27 @@ impl Metrics {
         dropped
             .get_or_create(&ReasonLabels { reason })
             .inc_by(count);
+    }
+
+    /// Counts telemetry that was lost.
+    pub fn telemetry_lost(&self, signal: &'static str, reason: &'static str, count: u64) {
+        let lost = &self.inner.sending.lost;
+        lost.get_or_create(&SignalReasonLabels { signal, reason })
+            .inc_by(count);
+    }
+
+    /// Counts telemetry that was taken.
+    pub fn telemetry_sent(&self, signal: &'static str, count: u64) {
+        let sent = &self.inner.sending.sent;
+        sent.get_or_create(&SignalLabels { signal }).inc_by(count);
+    }
+
+    /// Tells how much telemetry waits.
+    pub fn telemetry_waits(&self, signal: &'static str, bytes: usize) {
+        let waiting = &self.inner.sending.waiting;
+        waiting
+            .get_or_create(&SignalLabels { signal })
+            .set(number(bytes as u64));
     }
 
     /// Counts a fetch on demand.

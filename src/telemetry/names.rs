@@ -1,4 +1,4 @@
-//! Every metric's name, once.
+//! Every name that telemetry is known by, once.
 
 /// Decisions, by outcome, surface, deciding control and mode.
 pub const DECISIONS: &str = "exeat_decisions";
@@ -56,3 +56,81 @@ pub const DISK_FAULTS: &str = "exeat_disk_faults";
 pub const CLOCK_STEPS: &str = "exeat_clock_steps";
 /// Whether two histories of the registry were seen.
 pub const REGISTRY_DISTRUSTED: &str = "exeat_registry_distrusted";
+
+/// Spans, events and metrics that could not be sent, by signal and reason.
+pub const TELEMETRY_LOST: &str = "exeat_telemetry_lost";
+/// Spans, events and metrics that a receiver took, by signal.
+pub const TELEMETRY_SENT: &str = "exeat_telemetry_sent";
+/// Bytes of telemetry that wait to be sent, by signal.
+pub const TELEMETRY_WAITING: &str = "exeat_telemetry_waiting_bytes";
+
+/// Names of OpenTelemetry's semantic conventions (1.44) that are used as they are.
+pub mod otel {
+    /// The conventions' version.
+    pub const SCHEMA: &str = "https://opentelemetry.io/schemas/1.44.0";
+    /// What made the telemetry.
+    pub const SCOPE: &str = "exeat";
+
+    pub(crate) const RPC_SYSTEM: &str = "rpc.system.name";
+    pub(crate) const RPC_METHOD: &str = "rpc.method";
+    pub(crate) const RPC_STATUS: &str = "rpc.response.status_code";
+    pub(crate) const ERROR_TYPE: &str = "error.type";
+    pub(crate) const OPERATION: &str = "gen_ai.operation.name";
+    pub(crate) const AGENT: &str = "gen_ai.agent.id";
+    pub(crate) const TOOL: &str = "gen_ai.tool.name";
+    pub(crate) const RULE: &str = "security_rule.uuid";
+    pub(crate) const RULE_NAME: &str = "security_rule.name";
+    pub(crate) const RULE_VERSION: &str = "security_rule.version";
+    pub(crate) const RULE_SET: &str = "security_rule.ruleset.name";
+    pub(crate) const RULE_CATEGORY: &str = "security_rule.category";
+    pub(crate) const SERVICE: &str = "service.name";
+    pub(crate) const SERVICE_VERSION: &str = "service.version";
+    pub(crate) const SERVICE_INSTANCE: &str = "service.instance.id";
+}
+
+/// Attributes of our own.
+pub mod attribute {
+    pub(crate) const DECISION: &str = "exeat.decision.id";
+    pub(crate) const OUTCOME: &str = "exeat.decision.outcome";
+    pub(crate) const REASON: &str = "exeat.decision.reason";
+    pub(crate) const REASONS: &str = "exeat.decision.reasons";
+    pub(crate) const REQUESTABLE: &str = "exeat.decision.requestable";
+    pub(crate) const MODE: &str = "exeat.decision.mode";
+    pub(crate) const ACTION: &str = "exeat.action";
+    pub(crate) const CONTROL: &str = "exeat.control.id";
+    pub(crate) const CONTROL_REVISION: &str = "exeat.control.revision";
+    pub(crate) const CONTROLS_FAILED: &str = "exeat.control.failed";
+    pub(crate) const CONTROL_RESULT: &str = "exeat.control.result";
+    pub(crate) const EXCEPTION: &str = "exeat.exception.id";
+    pub(crate) const EXCEPTION_REVISION: &str = "exeat.exception.revision";
+    pub(crate) const EXCEPTION_TIER: &str = "exeat.exception.tier";
+    pub(crate) const EXCEPTION_EXPIRES: &str = "exeat.exception.expires_at";
+    pub(crate) const EXCEPTION_IN_SCOPE: &str = "exeat.exception.in_scope";
+    pub(crate) const EXCEPTION_DIMENSION: &str = "exeat.exception.dimension";
+    pub(crate) const EXCEPTION_FROM: &str = "exeat.exception.state.from";
+    pub(crate) const EXCEPTION_TO: &str = "exeat.exception.state.to";
+    pub(crate) const ACTOR: &str = "exeat.actor.ref";
+    pub(crate) const USAGE_KIND: &str = "exeat.usage.kind";
+    pub(crate) const USAGE_SEQUENCE: &str = "exeat.usage.sequence";
+    pub(crate) const USAGE_REASON: &str = "exeat.usage.reason";
+    pub(crate) const FINGERPRINT: &str = "exeat.context.fingerprint";
+    pub(crate) const CHANGED: &str = "exeat.context.changed";
+    pub(crate) const SNAPSHOT: &str = "exeat.snapshot.digest";
+    pub(crate) const SNAPSHOT_REVISION: &str = "exeat.snapshot.revision";
+    pub(crate) const SNAPSHOT_AGE: &str = "exeat.snapshot.age";
+    pub(crate) const SURFACE: &str = "exeat.surface";
+}
+
+/// Events, sent as log records.
+pub mod event {
+    /// A decision was made.
+    pub const DECISION: &str = "exeat.decision";
+    /// An exception was used, or failed to be.
+    pub const USAGE: &str = "exeat.exception.usage";
+    /// An exception went from one state to another.
+    pub const STATE_CHANGED: &str = "exeat.exception.state_changed";
+    /// A caller saw a facet differ from what is governed.
+    pub const CONTEXT_CHANGED: &str = "exeat.context.changed";
+    /// A control ran.
+    pub const CONTROL_RUN: &str = "exeat.control.run";
+}

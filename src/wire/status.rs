@@ -50,6 +50,20 @@ impl Fault {
         }
     }
 
+    /// The gRPC code, as the standard writes it.
+    pub fn status(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) | Self::Faulty(_) => "INVALID_ARGUMENT",
+            Self::NotReady | Self::Unavailable(_) => "UNAVAILABLE",
+            Self::Unauthenticated(_) => "UNAUTHENTICATED",
+            Self::Forbidden(_) => "PERMISSION_DENIED",
+            Self::NotFound(_) => "NOT_FOUND",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Conflict(_) => "ABORTED",
+            Self::Precondition(_) => "FAILED_PRECONDITION",
+        }
+    }
+
     /// A stable reason for machines and metrics.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -62,7 +62,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const OWNED: &[(&str, &[&str])] = &[
     (
         "tokio",
-        &["runtime", "sidecar", "registry", "cli", "main.rs"],
+        &[
+            "runtime",
+            "telemetry",
+            "sidecar",
+            "registry",
+            "cli",
+            "main.rs",
+        ],
     ),
     ("tonic", &["wire", "runtime", "sidecar", "registry", "cli"]),
     ("prost", &["wire", "cli"]),
@@ -91,6 +98,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["runtime"]),
     ("aws_lc_rs", &["wire", "audit"]),
     ("argon2", &["registry"]),
+    ("flate2", &["runtime"]),
     ("form_urlencoded", &["wire"]),
     ("rpassword", &["cli"]),
 ];

@@ -30,6 +30,7 @@ mod sign_in;
 mod simulation;
 mod starter;
 mod store;
+mod telemetry;
 mod turmoil;
 mod usage;
 mod weakening;

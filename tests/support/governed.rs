@@ -392,8 +392,17 @@ impl Sidecar {
             ("unix", some("none")),
             ("drain_timeout", some("1s")),
         ];
+        // What is written in capitals is set in the environment.
+        let (set, more): (Vec<_>, Vec<_>) = more
+            .iter()
+            .copied()
+            .partition(|(key, _)| key.starts_with(char::is_uppercase));
         flags.extend(more.iter().map(|(key, value)| (*key, some(value))));
-        let settings = config::Sidecar::load(None, &[], &flags).map_err(|e| e.to_string())?;
+        let set: Vec<_> = set
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let settings = config::Sidecar::load(None, &set, &flags).map_err(|e| e.to_string())?;
         let bound = sidecar::Bound::bind(settings, clock)
             .await
             .map_err(|error| error.to_string())?;

@@ -12,6 +12,7 @@
 )]
 
 pub mod cases;
+pub mod collector;
 pub mod governed;
 pub mod issuer;
 pub mod liar;

@@ -192,7 +192,7 @@ fn checked(
         .map_err(|why| take("allow", why))
         .ok()
         .and_then(|allow| {
-            Caller::new(allow, ca.as_deref())
+            Caller::new(allow, ca.as_deref(), None)
                 .map_err(|why| take("ca", why))
                 .ok()
         });

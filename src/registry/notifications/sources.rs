@@ -85,7 +85,7 @@ fn proven(source: &Source, one: &EventSource) -> Result<inbox::Source, (&'static
             let keys_at = keys_at.map_err(|why| ("jwks_uri", why))?;
             let allow = allowed(allow).map_err(|why| ("allow", why))?;
             let ca = ca.as_deref().map(|ca| source.beside(ca));
-            let caller = Caller::new(allow, ca.as_deref()).map_err(|why| ("ca", why))?;
+            let caller = Caller::new(allow, ca.as_deref(), None).map_err(|why| ("ca", why))?;
             Proof::Tokens(Box::new(Issuer::new(issuer, audience, keys_at, caller)))
         }
         (Some(_), Some(_)) | (None, None) => {

@@ -238,7 +238,7 @@ fn checked(source: &Source, one: &SignInIssuer) -> Result<Provider, (String, Str
     }
     let allow = allowed(&one.allow).map_err(at("allow"))?;
     let ca = one.ca.as_deref().map(|ca| source.beside(ca));
-    let caller = Caller::new(allow, ca.as_deref()).map_err(at("ca"))?;
+    let caller = Caller::new(allow, ca.as_deref(), None).map_err(at("ca"))?;
     let mut scope = vec!["openid"];
     scope.extend(
         one.scopes

@@ -1,0 +1,188 @@
+//! Instruments that belong together: of the registry that is followed, of usage records, and of
+//! telemetry itself.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::registry::Registry;
+
+use super::names;
+
+/// What is told of telemetry itself.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    pub(super) lost: Family<SignalReasonLabels, Counter>,
+    pub(super) sent: Family<SignalLabels, Counter>,
+    pub(super) waiting: Family<SignalLabels, Gauge>,
+}
+
+impl Sending {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            names::TELEMETRY_LOST,
+            "Spans, events and metrics that could not be sent",
+            self.lost.clone(),
+        );
+        registry.register(
+            names::TELEMETRY_SENT,
+            "Spans, events and metrics that a receiver took",
+            self.sent.clone(),
+        );
+        registry.register(
+            names::TELEMETRY_WAITING,
+            "Bytes of telemetry that wait to be sent",
+            self.waiting.clone(),
+        );
+    }
+}
+
+/// What is told of usage records.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    pub(super) bytes: Gauge,
+    pub(super) limit: Gauge,
+    pub(super) dropped: Family<ReasonLabels, Counter>,
+    pub(super) available: Gauge<f64, std::sync::atomic::AtomicU64>,
+    pub(super) failures: Counter,
+}
+
+impl Recording {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            names::USAGE_SPOOL,
+            "Bytes of usage records that are kept here",
+            self.bytes.clone(),
+        );
+        registry.register(
+            names::USAGE_SPOOL_LIMIT,
+            "Most bytes of usage records that are kept here",
+            self.limit.clone(),
+        );
+        registry.register(
+            names::USAGE_DROPPED,
+            "Usage records that could not be kept",
+            self.dropped.clone(),
+        );
+        registry.register(
+            names::EVIDENCE_AVAILABLE,
+            "Whether uses can be recorded: 1, 0.5 with little room left, 0",
+            self.available.clone(),
+        );
+        registry.register(
+            names::USAGE_FAILURES,
+            "Times the spool of usage records failed",
+            self.failures.clone(),
+        );
+    }
+}
+
+/// What is told of the registry that is followed.
+#[derive(Debug, Default)]
+pub(super) struct Following {
+    pub(super) connected: Family<LaneLabels, Gauge>,
+    pub(super) contact_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    pub(super) refused: Family<ReasonLabels, Counter>,
+    pub(super) resyncs: Family<ReasonLabels, Counter>,
+    pub(super) sequence: Gauge,
+    pub(super) lease: Family<TierLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    pub(super) disk_faults: Family<FileLabels, Counter>,
+    pub(super) clock_steps: Counter,
+    pub(super) distrusted: Gauge,
+    pub(super) fetched: Gauge,
+    pub(super) fetches: Family<ResultLabels, Counter>,
+}
+
+impl Following {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            names::REGISTRY_CONNECTED,
+            "Whether the registry is connected",
+            self.connected.clone(),
+        );
+        registry.register(
+            names::REGISTRY_CONTACT_AGE,
+            "Seconds since everything was last known to be current",
+            self.contact_age.clone(),
+        );
+        registry.register(
+            names::REGISTRY_REFUSED,
+            "Statements of the registry that were refused",
+            self.refused.clone(),
+        );
+        registry.register(
+            names::REGISTRY_RESYNCS,
+            "Times everything was fetched anew",
+            self.resyncs.clone(),
+        );
+        registry.register(
+            names::REMOVALS_SEQUENCE,
+            "Removals in force",
+            self.sequence.clone(),
+        );
+        registry.register(
+            names::LEASE_REMAINING,
+            "Seconds for which exceptions are still honoured without the registry",
+            self.lease.clone(),
+        );
+        registry.register(
+            names::DISK_FAULTS,
+            "Failures of the disk and damage found there",
+            self.disk_faults.clone(),
+        );
+        registry.register(
+            names::CLOCK_STEPS,
+            "Times the clock was found set, or time lost",
+            self.clock_steps.clone(),
+        );
+        registry.register(
+            names::REGISTRY_DISTRUSTED,
+            "Whether two histories of the registry were seen",
+            self.distrusted.clone(),
+        );
+        registry.register(
+            names::ENTITIES_FETCHED,
+            "Subjects and resources that were fetched on demand and are held",
+            self.fetched.clone(),
+        );
+        registry.register(
+            names::ENTITY_FETCHES,
+            "Fetches on demand",
+            self.fetches.clone(),
+        );
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct LaneLabels {
+    pub(super) lane: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct ReasonLabels {
+    pub(super) reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct FileLabels {
+    pub(super) file: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct TierLabels {
+    pub(super) tier: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct ResultLabels {
+    pub(super) result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct SignalLabels {
+    pub(super) signal: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct SignalReasonLabels {
+    pub(super) signal: &'static str,
+    pub(super) reason: &'static str,
+}

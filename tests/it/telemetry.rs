@@ -1,0 +1,459 @@
+//! What a receiver of telemetry is sent, held against what callers were told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use exeat::{
+    runtime::clock::Clock,
+    telemetry::names,
+    wire::v1::{self, Outcome, Role, check_service_client::CheckServiceClient},
+};
+use opentelemetry_proto::tonic::{
+    metrics::v1::{Metric, metric::Data},
+    trace::v1::{Span, span::SpanKind, status::StatusCode},
+};
+use tonic::{Code, Request, Status, transport::Endpoint};
+
+use crate::support::collector::{Collector, attributes};
+use crate::support::governed::{Registry, Sidecar, noon, world};
+use crate::support::receiver::Receiver;
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0";
+
+struct Scene {
+    _scratch: tempfile::TempDir,
+    _registry: Registry,
+    sidecar: Sidecar,
+}
+
+impl Scene {
+    async fn start(set: &[(&'static str, &str)]) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(noon());
+        let registry = Registry::start(&scratch.path().join("registry"), clock.clone()).await;
+        let mut client = registry.client().await;
+        client.apply(&world()).await.unwrap();
+        let token = client.let_in("one", Role::Sidecar, &["*"]).await;
+        let mut more = vec![
+            ("insecure_asserted_identity", "true"),
+            ("max_connections", "1024"),
+        ];
+        more.extend(set);
+        let data = scratch.path().join("one");
+        let (address, key) = (&registry.address, &registry.key);
+        let sidecar = Sidecar::start_with(&data, address, key, &token, clock, &more)
+            .await
+            .unwrap();
+        Self {
+            _scratch: scratch,
+            _registry: registry,
+            sidecar,
+        }
+    }
+
+    /// Asks with `traceparent`, of a purpose, and with secrets wherever there is room for them.
+    async fn ask(
+        &self,
+        action: &str,
+        purpose: &str,
+        parent: Option<&str>,
+    ) -> Result<v1::Decision, Status> {
+        let text = |text: &str| prost_types::Value {
+            kind: Some(prost_types::value::Kind::StringValue(text.into())),
+        };
+        let map = |name: &str, value: &str| prost_types::Struct {
+            fields: [
+                (name.to_owned(), text(value)),
+                ("args".into(), text("CANARY")),
+            ]
+            .into(),
+        };
+        let mut request = Request::new(v1::CheckRequest {
+            subject: "agent".into(),
+            action: action.into(),
+            resource: Some(v1::Resource {
+                r#type: "tool".into(),
+                id: "mcp://pay/refund".into(),
+                properties: Some(map("body", "CANARY")),
+            }),
+            context: Some(map("purpose", purpose)),
+            ..v1::CheckRequest::default()
+        });
+        if let Some(parent) = parent {
+            let value = parent.parse().unwrap();
+            request.metadata_mut().insert("traceparent", value);
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.sidecar.address)).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        let answer = CheckServiceClient::new(channel).check(request).await?;
+        Ok(answer.into_inner().decision.unwrap())
+    }
+
+    /// What is lost and sent, as the metrics count it.
+    async fn counted(&self, name: &str) -> BTreeMap<String, u64> {
+        let page = self.sidecar.page("/metrics").await;
+        page.lines()
+            .filter_map(|line| {
+                let (labels, n) = line.strip_prefix(name)?.rsplit_once(' ')?;
+                Some((labels.to_owned(), n.parse().unwrap()))
+            })
+            .collect()
+    }
+}
+
+/// A span with its attributes.
+type Told = (Span, BTreeMap<String, String>);
+
+fn by_decision(spans: &[Span]) -> BTreeMap<String, Vec<Told>> {
+    let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for span in spans {
+        let attributes = attributes(&span.attributes);
+        let id = attributes.get("exeat.decision.id").cloned();
+        all.entry(id.unwrap_or_default())
+            .or_default()
+            .push((span.clone(), attributes));
+    }
+    all
+}
+
+/// Everything a caller was told is there, once, and nothing else of what it said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_denial_and_every_use_has_its_span_and_its_events_once() {
+    let collector = Collector::start().await;
+    let mut scene = Scene::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.address),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%2Cb"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=pod-1"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_always_off"),
+    ])
+    .await;
+    scene
+        .sidecar
+        .until("agent", "risky", "ALLOW_BY_EXCEPTION")
+        .await;
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.push(scene.ask("plain", "work", None).await.unwrap());
+        told.push(scene.ask("risky", "work", None).await.unwrap());
+        told.push(scene.ask("risky", "leisure", None).await.unwrap());
+    }
+    let kept = scene
+        .ask("plain", "work", Some(&format!("{PARENT}1")))
+        .await
+        .unwrap();
+    let dropped = scene
+        .ask("plain", "work", Some(&format!("{PARENT}0")))
+        .await
+        .unwrap();
+    let wrong = scene.ask("", "work", None).await.unwrap_err();
+    assert_eq!(wrong.code(), Code::InvalidArgument);
+    scene.sidecar.process.stop().await;
+
+    let spans = by_decision(&collector.spans());
+    let events = collector.events();
+    let mut decided: BTreeMap<String, u32> = BTreeMap::new();
+    let mut used: BTreeMap<(String, String), u32> = BTreeMap::new();
+    for event in &events {
+        let attributes = attributes(&event.attributes);
+        let id = attributes.get("exeat.decision.id").cloned();
+        match event.event_name.as_str() {
+            names::event::DECISION => *decided.entry(id.unwrap_or_default()).or_default() += 1,
+            names::event::USAGE => {
+                let kind = attributes["exeat.usage.kind"].clone();
+                *used.entry((id.unwrap(), kind)).or_default() += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    for decision in told.iter().chain([&kept, &dropped]) {
+        let id = &decision.id;
+        let spans = spans.get(id).map_or(&[][..], Vec::as_slice);
+        let of = |kind: &str| used.get(&(id.clone(), kind.into())).copied();
+        assert_eq!(
+            decided.get(id),
+            Some(&1),
+            "each decision is an event: {decision:?}, of {} and {}",
+            events.len(),
+            decided.len()
+        );
+        match decision.outcome() {
+            Outcome::Allow if *id == kept.id => {
+                let [(span, _)] = spans else {
+                    panic!("{spans:?}")
+                };
+                assert_eq!(span.trace_id[..2], [0x4b, 0xf9]);
+                assert_eq!(span.parent_span_id[7], 0xb7);
+                assert_ne!(span.span_id, span.parent_span_id);
+            }
+            Outcome::Allow => assert_eq!(spans.len(), 0, "by ratio"),
+            Outcome::AllowByException => {
+                let [(span, attributes)] = spans else {
+                    panic!("{spans:?}")
+                };
+                assert_eq!((span.trace_id.len(), span.span_id.len()), (16, 8));
+                assert_eq!(attributes["exeat.exception.id"], "EX-1");
+                assert_eq!(attributes["exeat.exception.in_scope"], "true");
+                assert!(attributes.contains_key("exeat.usage.sequence"));
+                assert_eq!((of("RELIED_ON"), of("OUT_OF_SCOPE")), (Some(1), None));
+            }
+            Outcome::Deny => {
+                let [(span, attributes)] = spans else {
+                    panic!("{spans:?}")
+                };
+                assert_eq!(span.status, None, "a denial is no error");
+                assert_eq!(span.kind(), SpanKind::Server);
+                assert_eq!(span.name, "exeat.v1.CheckService/Check");
+                let of_span = |name: &str| attributes.get(name).map_or("", String::as_str);
+                for (name, value) in [
+                    ("rpc.system.name", "grpc"),
+                    ("rpc.response.status_code", "OK"),
+                    ("gen_ai.agent.id", "agent"),
+                    ("gen_ai.operation.name", "execute_tool"),
+                    ("gen_ai.tool.name", "refund"),
+                    ("exeat.decision.outcome", "deny"),
+                    ("exeat.control.id", "CT-RISKY"),
+                    ("exeat.control.failed", "CT-RISKY"),
+                    ("exeat.exception.id", ""),
+                    ("exeat.surface", "grpc"),
+                ] {
+                    assert_eq!(of_span(name), value, "{name}");
+                }
+                assert_eq!((of("RELIED_ON"), of("OUT_OF_SCOPE")), (None, Some(1)));
+            }
+            Outcome::Unspecified => panic!("no outcome"),
+        }
+    }
+    let mut failed = spans[""].iter();
+    // Until there was a snapshot there was no decision either.
+    let invalid = |(_, of): &&Told| of["error.type"] != "NOT_READY";
+    let (span, attributes_of) = failed.find(invalid).unwrap();
+    assert_eq!(span.status.as_ref().unwrap().code(), StatusCode::Error);
+    assert_eq!(
+        attributes_of["rpc.response.status_code"],
+        "INVALID_ARGUMENT"
+    );
+    let ids: BTreeSet<_> = collector.spans().into_iter().map(|it| it.span_id).collect();
+    assert_eq!(ids.len(), collector.spans().len(), "no two spans are one");
+
+    let everything = format!("{:?}{events:?}", collector.spans());
+    assert!(everything.contains("mcp") || everything.contains("refund"));
+    assert!(!everything.contains("CANARY"), "no argument leaves");
+    let known: BTreeSet<String> = names().into_iter().collect();
+    let named = collector.spans().into_iter().flat_map(|it| it.attributes);
+    for pair in named.chain(events.iter().flat_map(|it| it.attributes.clone())) {
+        assert!(known.contains(&pair.key), "{} has no name", pair.key);
+    }
+    for resource in collector.resources() {
+        assert_eq!(resource["service.name"], "exeat");
+        assert_eq!(resource["k8s.pod.name"], "pod-1");
+        assert!(resource["service.instance.id"].starts_with("sidecar-"));
+    }
+    assert!(
+        collector
+            .keys()
+            .iter()
+            .all(|key| key.as_deref() == Some("a,b"))
+    );
+}
+
+/// The value of a metric's first series whose labels hold all of `labels`.
+fn value(metrics: &[Metric], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
+    let metric = metrics.iter().rev().find(|metric| metric.name == name)?;
+    let points = match metric.data.as_ref()? {
+        Data::Sum(sum) => {
+            assert!(sum.is_monotonic, "{name}");
+            &sum.data_points
+        }
+        Data::Gauge(gauge) => &gauge.data_points,
+        other => panic!("{other:?}"),
+    };
+    let point = points.iter().find(|point| {
+        let of = attributes(&point.attributes);
+        labels
+            .iter()
+            .all(|(name, value)| of.get(*name).is_some_and(|it| it == value))
+    })?;
+    match point.value? {
+        Value::AsDouble(n) => Some(n),
+        Value::AsInt(n) => i32::try_from(n).ok().map(f64::from),
+    }
+}
+
+/// What /metrics tells and what a receiver is told are the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_sent_as_the_page_has_them() {
+    let collector = Collector::start().await;
+    let mut scene = Scene::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.address),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ])
+    .await;
+    scene
+        .sidecar
+        .until("agent", "risky", "ALLOW_BY_EXCEPTION")
+        .await;
+    for _ in 0..7 {
+        scene.ask("risky", "leisure", None).await.unwrap();
+    }
+    let page = scene.sidecar.page("/metrics").await;
+    scene.sidecar.process.stop().await;
+    let metrics = collector.metrics();
+    let denied = [("outcome", "deny"), ("control", "CT-RISKY")];
+    assert_eq!(value(&metrics, "exeat.decisions", &denied), Some(7.0));
+    assert_eq!(
+        value(&metrics, "exeat.exceptions_active", &[("tier", "LOW")]),
+        value(&metrics, "exeat.exceptions_active", &[("tier", "MODERATE")]).map(|n| 1.0 - n)
+    );
+    let duration = metrics
+        .iter()
+        .find(|metric| metric.name == "exeat.decision_duration")
+        .unwrap();
+    assert_eq!(duration.unit, "s");
+    let Some(Data::Histogram(histogram)) = &duration.data else {
+        panic!("{duration:?}")
+    };
+    let point = &histogram.data_points[0];
+    assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
+    assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+    assert!(point.count >= 8);
+    let sent: BTreeSet<_> = metrics.iter().map(|metric| metric.name.as_str()).collect();
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for name in types.filter_map(|line| line.split(' ').next()) {
+        let has_series = page.lines().any(|line| line.starts_with(name));
+        let stem = name.trim_end_matches("_seconds").trim_end_matches("_bytes");
+        let name = stem.replacen('_', ".", 1);
+        assert!(!has_series || sent.contains(&*name), "{name} is not sent");
+    }
+}
+
+/// A receiver that refuses, takes a part, or is not there: decisions go on, and all that is lost is
+/// counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_taken_is_tried_again_or_counted() {
+    let collector = Collector::start().await;
+    // Tried again; taken, but for one; and then one request that is never taken.
+    collector.refuse(Status::unavailable("later"));
+    collector.reject(1);
+    let mut scene = Scene::start(&[
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &collector.address),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "1"),
+    ])
+    .await;
+    scene.sidecar.until("agent", "plain", "ALLOW OK").await;
+    let lost = "exeat_telemetry_lost_total";
+    loop {
+        let counted = scene.counted(lost).await;
+        if counted.get("{signal=\"spans\",reason=\"rejected\"}") >= Some(&1) {
+            break;
+        }
+        scene.ask("plain", "work", None).await.unwrap();
+    }
+    assert!(!collector.spans().is_empty());
+    collector.refuse(Status::invalid_argument("never"));
+    loop {
+        let counted = scene.counted(lost).await;
+        if counted.get("{signal=\"spans\",reason=\"refused\"}") >= Some(&1) {
+            break;
+        }
+        scene.ask("plain", "work", None).await.unwrap();
+    }
+    scene.sidecar.process.stop().await;
+
+    // Nobody is there at all, from the beginning to the end.
+    let mut scene = Scene::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "1"),
+    ])
+    .await;
+    scene.sidecar.until("agent", "plain", "ALLOW OK").await;
+    for _ in 0..50 {
+        let decision = scene.ask("plain", "work", None).await.unwrap();
+        assert_eq!(decision.outcome(), Outcome::Allow);
+    }
+    scene.sidecar.process.stop().await;
+}
+
+/// OTLP over HTTP: one path for each signal, and a receiver that asks for time gets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_http_each_signal_has_its_path() {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    let receiver = Receiver::start().await;
+    receiver.always("200 OK\r\n");
+    receiver.answer(&["503 Service Unavailable\r\nRetry-After: 0\r\n"]);
+    let endpoint = format!("http://{}", receiver.address);
+    let mut scene = Scene::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x"),
+    ])
+    .await;
+    scene.sidecar.until("agent", "plain", "ALLOW OK").await;
+    let decision = scene.ask("plain", "work", None).await.unwrap();
+    scene.sidecar.process.stop().await;
+    let got = receiver.got();
+    let paths: BTreeSet<_> = got.iter().map(|got| got.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        BTreeSet::from(["/v1/logs", "/v1/metrics", "/v1/traces"])
+    );
+    let mut seen = BTreeSet::new();
+    for got in &got {
+        assert_eq!(got.header("content-type"), "application/x-protobuf");
+        assert_eq!(got.header("authorization"), "Bearer x");
+        if got.path == "/v1/traces" {
+            let request: ExportTraceServiceRequest = prost::Message::decode(&*got.body).unwrap();
+            let parts = request.resource_spans.into_iter();
+            let spans = parts
+                .flat_map(|part| part.scope_spans)
+                .flat_map(|it| it.spans);
+            seen.extend(spans.filter_map(|span| {
+                attributes(&span.attributes)
+                    .get("exeat.decision.id")
+                    .cloned()
+            }));
+        }
+    }
+    assert!(seen.contains(&decision.id));
+}
+
+/// A setting that is not understood is named, and the process does not start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_variable_is_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(noon());
+    let registry = Registry::start(&scratch.path().join("registry"), clock.clone()).await;
+    let (address, key) = (&registry.address, &registry.key);
+    let set = [
+        ("insecure_asserted_identity", "true"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+    ];
+    let data = scratch.path().join("one");
+    let why = Sidecar::start_with(&data, address, key, "t", clock, &set)
+        .await
+        .err()
+        .expect("it does not start");
+    assert!(why.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT: "), "{why}");
+}
+
+/// Every name there is: whatever is written as text in the one file of names.
+fn names() -> Vec<String> {
+    let text = include_str!("../../src/telemetry/names.rs");
+    let lines = text.lines().filter(|line| line.contains("const "));
+    lines
+        .filter_map(|line| line.split('"').nth(1).map(str::to_owned))
+        .collect()
+}
+
+/// Names are what dashboards, alerts and queries are built on: none changes by accident.
+#[test]
+fn names_are_held_by_a_snapshot() {
+    let now = names().join("\n") + "\n";
+    let path = "tests/data/telemetry-names.txt";
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        kept == now,
+        "names changed; if that is meant, {path} is to be:\n{now}"
+    );
+}
