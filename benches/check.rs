@@ -28,7 +28,10 @@ use std::{
     convert::Infallible,
     env, fs,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -40,6 +43,23 @@ use exeat::{
     sidecar::Bound,
     testing,
     wire::v1::{self, check_service_client::CheckServiceClient},
+};
+use opentelemetry_proto::tonic::{
+    collector::{
+        logs::v1::{
+            ExportLogsServiceRequest, ExportLogsServiceResponse,
+            logs_service_server::{LogsService, LogsServiceServer},
+        },
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+            metrics_service_server::{MetricsService, MetricsServiceServer},
+        },
+        trace::v1::{
+            ExportTraceServiceRequest, ExportTraceServiceResponse,
+            trace_service_server::{TraceService, TraceServiceServer},
+        },
+    },
+    metrics::v1::{metric::Data, number_data_point::Value as Number},
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tonic::{
@@ -231,6 +251,7 @@ fn manifests() -> String {
 
 /// Where the followed registry is, and what the sidecar needs to follow it.
 const FOLLOWED: &str = "EXEAT_BENCH_REGISTRY";
+const EXPORTED: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 struct Followed {
     registry: Child,
@@ -317,8 +338,11 @@ async fn serve(what: &str) {
         let data = env::temp_dir().join(format!("exeat-bench-{}", std::process::id()));
         flags.push(("data", Some(data.display().to_string())));
     }
+    let set: Vec<_> = env::vars()
+        .filter(|(name, _)| name.starts_with("OTEL_"))
+        .collect();
     let bound = Bound::bind(
-        config::Sidecar::load(None, &[], &flags).expect("settings"),
+        config::Sidecar::load(None, &set, &flags).expect("settings"),
         Clock::system(),
     )
     .await
@@ -349,7 +373,16 @@ impl Peer {
     async fn start(name: &'static str, followed: &str) -> Self {
         let mut child = Command::new(env::current_exe().expect("a path"))
             .args(["--serve", name])
-            .env(FOLLOWED, followed)
+            .env(
+                if name == "exported" {
+                    EXPORTED
+                } else {
+                    FOLLOWED
+                },
+                followed,
+            )
+            .env("OTEL_METRIC_EXPORT_INTERVAL", "1000")
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
             .stdout(Stdio::piped())
             .spawn()
             .expect("a server");
@@ -506,7 +539,7 @@ async fn closed(peer: &Peer, in_flight: usize) -> Figures {
 }
 
 /// Calls go out when they are due, whether or not earlier ones were answered.
-async fn open(peer: &Peer) -> Figures {
+async fn open(peer: &Peer, rate: u32) -> Figures {
     let (before, began) = (peer.used().0, Instant::now());
     let mut askers = Vec::new();
     let mut due = Duration::ZERO;
@@ -520,7 +553,7 @@ async fn open(peer: &Peer) -> Figures {
                 client.check(request()).await.expect("an answer");
                 at.elapsed().as_secs_f64() * 1e6
             }));
-            due += Duration::from_secs(1) / OPEN_RATE;
+            due += Duration::from_secs(1) / rate;
         }
     }
     let mut micros = Vec::new();
@@ -585,8 +618,8 @@ async fn compare(name: &'static str, followed: &str) {
     }
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(open(&exeat).await);
-        theirs.push(open(&empty).await);
+        ours.push(open(&exeat, OPEN_RATE).await);
+        theirs.push(open(&empty, OPEN_RATE).await);
     }
     tell("open 4,000/s", &ours, &theirs);
     println!(
@@ -598,6 +631,125 @@ async fn compare(name: &'static str, followed: &str) {
         peer.child
             .kill()
             .unwrap_or_else(|error| panic_free(peer.name, &error));
+        let _ = peer.child.wait();
+    }
+}
+
+/// What a receiver of telemetry was sent.
+#[derive(Clone, Debug, Default)]
+struct Sink {
+    spans: Arc<AtomicU64>,
+    events: Arc<AtomicU64>,
+    /// What the sender says it lost.
+    lost: Arc<AtomicU64>,
+}
+
+#[tonic::async_trait]
+impl TraceService for Sink {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let parts = request.into_inner().resource_spans;
+        let scoped = parts.iter().flat_map(|part| &part.scope_spans);
+        let count: usize = scoped.map(|scoped| scoped.spans.len()).sum();
+        self.spans.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Sink {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        let parts = request.into_inner().resource_logs;
+        let scoped = parts.iter().flat_map(|part| &part.scope_logs);
+        let count: usize = scoped.map(|scoped| scoped.log_records.len()).sum();
+        self.events.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Sink {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        let parts = request.into_inner().resource_metrics;
+        let scoped = parts.iter().flat_map(|part| &part.scope_metrics);
+        for metric in scoped.flat_map(|scoped| &scoped.metrics) {
+            if let ("exeat.telemetry_lost", Some(Data::Sum(sum))) = (&*metric.name, &metric.data) {
+                let lost = sum.data_points.iter().filter_map(|point| point.value);
+                let lost = lost.map(|value| match value {
+                    Number::AsDouble(n) => n as u64,
+                    Number::AsInt(n) => n as u64,
+                });
+                self.lost.store(lost.sum(), Ordering::Relaxed);
+            }
+        }
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
+/// With everything sent to a receiver, at four fifths of what it can do: what is lost is said.
+async fn exported() {
+    let sink = Sink::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server = Server::builder()
+        .add_service(TraceServiceServer::new(sink.clone()))
+        .add_service(LogsServiceServer::new(sink.clone()))
+        .add_service(MetricsServiceServer::new(sink.clone()));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    let mut exeat = Peer::start("exported", &address).await;
+    let mut empty = Peer::start("empty", "").await;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(closed(&exeat, 64).await);
+        theirs.push(closed(&empty, 64).await);
+    }
+    tell("64 in flight", &ours, &theirs);
+    let most = median(ours.iter().map(|figures| figures.rate));
+    let rate = (most * 0.8) as u32;
+    let settle = async || {
+        let mut before = u64::MAX;
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let now = sink.spans.load(Ordering::Relaxed);
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    };
+    settle().await;
+    let seen = || [&sink.spans, &sink.events, &sink.lost].map(|it| it.load(Ordering::Relaxed));
+    let before = seen();
+    let (mut ours, mut theirs, mut answers) = (Vec::new(), Vec::new(), 0.0);
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let figures = open(&exeat, rate).await;
+        answers += figures.rate * began.elapsed().as_secs_f64();
+        ours.push(figures);
+        theirs.push(open(&empty, rate).await);
+    }
+    tell(&format!("open {rate}/s"), &ours, &theirs);
+    settle().await;
+    let [spans, events, lost] = seen().map(|n| n as f64);
+    println!(
+        "of about {answers:.0} answers: {:.0} spans, {:.0} events received, {:.0} said to be lost",
+        spans - before[0] as f64,
+        events - before[1] as f64,
+        lost - before[2] as f64
+    );
+    println!("memory: exeat {:.1} MiB", exeat.used().1);
+    for peer in [&mut exeat, &mut empty] {
+        let _ = peer.child.kill();
         let _ = peer.child.wait();
     }
 }
@@ -625,6 +777,7 @@ fn main() {
             None if only.is_some_and(|only| only == "excepted") => {
                 compare("excepted", "").await;
             }
+            None if only.is_some_and(|only| only == "exported") => exported().await,
             Some(what) => serve(what).await,
             None => {
                 println!("100 controls, 10 applicable, 10,000 exceptions, metrics on");
@@ -635,6 +788,10 @@ fn main() {
                 drop(registry);
                 println!("the same, allowed by exception: each use recorded and synced first");
                 compare("excepted", "").await;
+                println!(
+                    "a span, an event and metrics of every call sent, at 80 % of what it can do"
+                );
+                exported().await;
                 println!("1,000 controls, all applicable, 10,000 exceptions");
                 compare("all", "").await;
             }

@@ -121,6 +121,8 @@ pub enum Command {
     Explain(Explain),
     /// Show recent decisions.
     Decisions(Decisions),
+    /// Say what a new bundle would newly deny or allow, of what was decided before.
+    Replay(Replay),
     /// Run test suites (`*_test.yaml`) against a bundle.
     Test(Test),
     /// Check a folder of manifests.
@@ -163,6 +165,18 @@ pub struct Sidecar {
     /// Most that subjects and resources fetched on demand may take [16MiB].
     #[arg(long, value_name = "BYTES")]
     pub entity_cache: Option<String>,
+    /// File for decisions as lines of JSON; `stdout` or `none`.
+    #[arg(long, value_name = "FILE")]
+    pub decision_log: Option<String>,
+    /// Most that one file of decisions may take.
+    #[arg(long, value_name = "BYTES")]
+    pub decision_log_size: Option<String>,
+    /// How many files of decisions are kept.
+    #[arg(long, value_name = "N")]
+    pub decision_log_files: Option<String>,
+    /// What of questions is shown beside names, such as `context.ticket`.
+    #[arg(long, value_name = "NAME,…")]
+    pub decision_log_values: Option<String>,
     /// Most that records of uses may take; once full, no exception is honoured [256MiB].
     #[arg(long, value_name = "BYTES")]
     pub evidence_size: Option<String>,
@@ -285,6 +299,9 @@ pub struct Decisions {
     /// Go on as decisions are made.
     #[arg(short, long)]
     pub follow: bool,
+    /// A decision log, in place of a sidecar's memory.
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
     /// How many of the last to begin with.
     #[arg(short = 'n', long, default_value_t = 20)]
     pub last: u64,
@@ -308,6 +325,23 @@ pub struct Decisions {
         env = "EXEAT_OPERATIONS"
     )]
     pub operations: String,
+}
+
+/// `exeat replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// From when on: a length of time before now, or a time.
+    #[arg(long, value_name = "SPAN|TIME", default_value = "24h")]
+    pub since: String,
+    /// The bundle to decide from.
+    #[arg(long, value_name = "DIR")]
+    pub against: PathBuf,
+    /// The decision log; the files before it are read as well.
+    #[arg(long, value_name = "FILE", env = "EXEAT_DECISION_LOG")]
+    pub log: PathBuf,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
 }
 
 /// `exeat test`.

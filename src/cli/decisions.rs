@@ -1,9 +1,13 @@
-//! `exeat decisions`: recent decisions, from the operations port.
+//! `exeat decisions`: recent decisions, from the operations port or from a decision log.
+
+use std::{collections::VecDeque, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use serde_json::Value as Json;
 use tokio::{
+    fs::File,
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
+    time::sleep,
 };
 
 use super::{
@@ -12,7 +16,13 @@ use super::{
     screen::{BAD, DIM, GOOD, Screen, styled},
 };
 
+/// How often a log is looked at for more.
+const LOOK: Duration = Duration::from_millis(200);
+
 pub(super) async fn decisions(args: Decisions, screen: &mut Screen) -> Result<Exit, Exit> {
+    if let Some(log) = &args.log {
+        return from_log(&args, log, screen).await;
+    }
     let unreachable = |why: &dyn std::fmt::Display| {
         Exit::Unreachable(format!(
             "no sidecar's operations port at {} ({why}); say where it is with --operations",
@@ -53,16 +63,69 @@ pub(super) async fn decisions(args: Decisions, screen: &mut Screen) -> Result<Ex
         let Some(line) = line else {
             return Ok(Exit::Done);
         };
-        let Ok(decision) = serde_json::from_str::<Json>(&line) else {
-            continue;
-        };
-        if !wanted(&args, &decision) {
+        show(&args, &line, screen)?;
+    }
+}
+
+/// Shows a line, if it is among those that are wanted.
+fn show(args: &Decisions, line: &str, screen: &mut Screen) -> Result<(), Exit> {
+    let Some(decision) = read(args, line) else {
+        return Ok(());
+    };
+    match args.output {
+        Output::Json => screen.say(line)?,
+        Output::Table => screen.say(&row(&decision))?,
+        Output::Junit => return Err(Exit::Usage("junit is for `exeat test`".into())),
+    }
+    Ok(())
+}
+
+fn read(args: &Decisions, line: &str) -> Option<Json> {
+    let decision = serde_json::from_str::<Json>(line).ok()?;
+    wanted(args, &decision).then_some(decision)
+}
+
+/// The last so many of a decision log, and then what is added to it.
+async fn from_log(args: &Decisions, log: &Path, screen: &mut Screen) -> Result<Exit, Exit> {
+    let unreadable = |error: std::io::Error| Exit::Invalid(format!("{}: {error}", log.display()));
+    let mut lines = BufReader::new(File::open(log).await.map_err(unreadable)?);
+    let most = usize::try_from(args.last).unwrap_or(usize::MAX);
+    let mut last: VecDeque<String> = VecDeque::new();
+    let mut line = String::new();
+    while lines.read_line(&mut line).await.map_err(unreadable)? > 0 && line.ends_with('\n') {
+        if read(args, line.trim_end()).is_some() {
+            last.push_back(line.trim_end().to_owned());
+        }
+        while last.len() > most {
+            last.pop_front();
+        }
+        line.clear();
+    }
+    for line in last {
+        show(args, &line, screen)?;
+    }
+    if !args.follow {
+        return Ok(Exit::Done);
+    }
+    loop {
+        // What is there of a line is kept until the rest of it comes.
+        if lines.read_line(&mut line).await.map_err(unreadable)? > 0 {
+            if line.ends_with('\n') {
+                show(args, line.trim_end(), screen)?;
+                line.clear();
+            }
             continue;
         }
-        match args.output {
-            Output::Json => screen.say(&line)?,
-            Output::Table => screen.say(&row(&decision))?,
-            Output::Junit => return Err(Exit::Usage("junit is for `exeat test`".into())),
+        let here = lines.get_ref().metadata().await.map_err(unreadable)?.ino();
+        let rotated = std::fs::metadata(log).is_ok_and(|now| now.ino() != here);
+        if rotated {
+            lines = BufReader::new(File::open(log).await.map_err(unreadable)?);
+            line.clear();
+            continue;
+        }
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     suite::Suite,
 };
 
-fn invalid(problems: &[Problem]) -> Exit {
+pub(super) fn invalid(problems: &[Problem]) -> Exit {
     let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
     Exit::Invalid(format!(
         "{} problem{}\n{}",

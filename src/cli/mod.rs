@@ -22,6 +22,7 @@ mod notifications;
 mod proposals;
 mod reach;
 mod registry_args;
+mod replay;
 mod report;
 mod rules;
 mod run;

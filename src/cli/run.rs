@@ -7,7 +7,7 @@ use crate::runtime::clock::Clock;
 use super::{
     args::{Cli, Colour, Command},
     ask, audit, decisions, demo, dev, evidence, exceptions, findings, fleet, govern, incidents,
-    init, lint, notifications, proposals, report, rules,
+    init, lint, notifications, proposals, replay, report, rules,
     screen::Screen,
     serve, sign_in, takeback, test,
 };
@@ -112,6 +112,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Check(args) => ask::check(*args, &mut screen).await,
         Command::Explain(args) => ask::explain(args, &mut screen).await,
         Command::Decisions(args) => decisions::decisions(args, &mut screen).await,
+        Command::Replay(args) => replay::replay(&args, &clock, &mut screen),
         Command::Test(args) => test::test(&args, &mut screen),
         Command::Lint(args) => lint::lint(&args, &clock, &mut screen),
         Command::Init(args) => init::init(&args, &clock, &mut screen),

@@ -11,7 +11,7 @@ mod webhooks;
 pub use common::{LogFormat, Tls, is_local, state_folder};
 pub use load::{Setting, Settings, Wrong, environment};
 pub use registry::{RegistryProcess, default_data};
-pub use sidecar::{Identity, Origin, Registry, Sidecar, default_socket};
+pub use sidecar::{DecisionLog, Identity, Origin, Registry, Sidecar, default_socket};
 pub use sign_in::{GroupRole, SignIn, SignInIssuer, StepUp};
 pub use source::Source;
 pub use webhooks::{EventSource, WebhookEndpoint, Webhooks};

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -79,6 +80,8 @@ pub struct Sidecar {
     pub max_connections: usize,
     /// How long calls under way may take after the signal to stop.
     pub drain_timeout: Duration,
+    /// Where decisions are written down.
+    pub decision_log: DecisionLog,
     /// How logs are written.
     pub log_format: LogFormat,
     /// What is logged.
@@ -89,8 +92,25 @@ pub struct Sidecar {
     pub settings: Settings,
 }
 
+/// The decision log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecisionLog {
+    /// Whether there is one.
+    pub kept: bool,
+    /// Its file; standard output if there is none.
+    pub to: Option<PathBuf>,
+    /// Most bytes of one file.
+    pub size: u64,
+    /// Most files, the present one included.
+    pub files: usize,
+    /// What of questions beside names is shown, such as `context.ticket`.
+    pub values: Arc<[Box<str>]>,
+}
+
 /// A spool that is smaller holds next to nothing.
 const LEAST_EVIDENCE: u64 = 1 << 20;
+/// One that is smaller is rotated all the time.
+const LEAST_LOG: u64 = 1 << 20;
 
 const DEFAULTS: &[Setting] = &[
     Setting {
@@ -199,6 +219,26 @@ const DEFAULTS: &[Setting] = &[
         about: "connections at once, for each listener",
     },
     Setting {
+        key: "decision_log",
+        default: "none",
+        about: "file for decisions as lines of JSON; `stdout` or `none`",
+    },
+    Setting {
+        key: "decision_log_size",
+        default: "64MiB",
+        about: "most that one file of decisions may take; then the next is begun",
+    },
+    Setting {
+        key: "decision_log_files",
+        default: "5",
+        about: "files of decisions that are kept",
+    },
+    Setting {
+        key: "decision_log_values",
+        default: "",
+        about: "what of questions is shown beside names: `context.NAME` and `properties.NAME`, with commas between; all else is left out",
+    },
+    Setting {
         key: "drain_timeout",
         default: "10s",
         about: "how long calls may take after SIGTERM",
@@ -259,6 +299,7 @@ impl Sidecar {
         let drain_timeout = settings.parse("drain_timeout", wrong_, common::span);
         let max_connections =
             settings.parse("max_connections", wrong_, |text| common::count(text, 4_096));
+        let decision_log = decision_log(&settings, wrong_);
         let log_format = settings.parse("log_format", wrong_, common::log_format);
         let log = settings.parse("log", wrong_, |text| Ok(text.to_owned()));
         common::beyond_loopback(listen, tls.as_ref(), wrong_);
@@ -269,7 +310,7 @@ impl Sidecar {
             identity,
             max_connections,
             drain_timeout,
-            (log_format, evidence_size),
+            (log_format, evidence_size, decision_log),
         ) {
             (
                 Some(origin),
@@ -278,7 +319,7 @@ impl Sidecar {
                 Some(identity),
                 Some(max_connections),
                 Some(drain_timeout),
-                (Some(log_format), Some(evidence_size)),
+                (Some(log_format), Some(evidence_size), Some(decision_log)),
             ) if wrong.0.is_empty() => Ok(Self {
                 evidence: match &origin {
                     Origin::Registry(registry) => registry.data.clone(),
@@ -294,6 +335,7 @@ impl Sidecar {
                 tls,
                 max_connections,
                 drain_timeout,
+                decision_log,
                 log_format,
                 log: log.unwrap_or_default(),
                 otel: common::otel(environment),
@@ -309,6 +351,46 @@ impl Sidecar {
             }
         }
     }
+}
+
+fn decision_log(settings: &Settings, wrong: &mut Wrong) -> Option<DecisionLog> {
+    let to = settings.parse("decision_log", wrong, |text| {
+        Ok(match text {
+            "none" => None,
+            "stdout" => Some(None),
+            path => Some(Some(PathBuf::from(path))),
+        })
+    });
+    let size = settings.parse("decision_log_size", wrong, |text| {
+        let bytes = common::bytes(text)?;
+        (bytes >= LEAST_LOG)
+            .then_some(bytes)
+            .ok_or_else(|| "is less than 1MiB".to_owned())
+    });
+    let files = settings.parse("decision_log_files", wrong, |text| {
+        common::count(text, 1_000)
+    });
+    let values = settings.parse("decision_log_values", wrong, |text| {
+        let names = text
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
+        let shown = |name: &str| match name.split_once('.') {
+            Some(("context" | "properties", rest)) if !rest.is_empty() => Ok(name.into()),
+            _ => Err(format!(
+                "`{name}` is neither `context.NAME` nor `properties.NAME`"
+            )),
+        };
+        names.map(shown).collect::<Result<Vec<Box<str>>, _>>()
+    });
+    let to = to?;
+    Some(DecisionLog {
+        kept: to.is_some(),
+        to: to.flatten(),
+        size: size?,
+        files: files?,
+        values: values.unwrap_or_default().into(),
+    })
 }
 
 fn origin(settings: &Settings, data: PathBuf, wrong: &mut Wrong) -> Option<Origin> {

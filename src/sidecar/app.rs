@@ -37,6 +37,7 @@ use super::{
     direct::Direct,
     evidence::{Counts, Keeping, Limits, Spool},
     follow::{Disk, Following, Keeper},
+    journal,
     operations::{Operations, Source, page, routes},
 };
 
@@ -200,7 +201,13 @@ impl Bound {
             source: source.clone(),
             stopping: stop.clone(),
             local,
+            values: Arc::clone(&settings.decision_log.values),
         };
+        if settings.decision_log.kept {
+            let log = settings.decision_log.clone();
+            let keeping = journal::keep(Arc::clone(&decider), log, tasks.stopped());
+            tasks.closing("logging decisions", keeping);
+        }
         export(&pages, &mut tasks);
         let pages = routes(pages);
         let operated = Routes::from(Routes::new(health).into_axum_router().merge(pages));

@@ -160,19 +160,15 @@ impl CheckService {
     fn failed(&self, fault: Fault, arrived: Instant, called: Called) -> Status {
         self.decider.metrics.failed(fault.reason());
         if let Some(exporter) = &self.decider.exporter {
-            let number = self.decider.recent.number();
             let ended = self.decider.clock.elapsed();
-            exporter.failed(
-                number,
-                &Failed {
-                    kind: fault.reason(),
-                    status: fault.status(),
-                    time: arrived.now.latest,
-                    took: ended.saturating_sub(arrived.elapsed),
-                    method: called.method,
-                    trace: called.trace,
-                },
-            );
+            exporter.failed(&Failed {
+                kind: fault.reason(),
+                status: fault.status(),
+                time: arrived.now.latest,
+                took: ended.saturating_sub(arrived.elapsed),
+                method: called.method,
+                trace: called.trace,
+            });
         }
         fault.into()
     }

@@ -8,6 +8,8 @@ mod direct;
 mod evidence;
 mod follow;
 mod identity;
+mod journal;
+mod lines;
 mod operations;
 mod record;
 mod rely;
@@ -15,6 +17,7 @@ mod rely;
 mod simulated;
 
 pub use app::Bound;
+pub use journal::earlier as earlier_log;
 pub use record::DecisionLine;
 #[cfg(any(test, feature = "testing"))]
 pub use simulated::Simulated;

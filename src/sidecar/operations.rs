@@ -1,6 +1,6 @@
 //! Health, metrics and recent decisions, on a port of their own.
 
-use std::{convert::Infallible, fmt::Write as _, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
@@ -19,7 +19,7 @@ use super::{
     bundle::Loader,
     decider::Decider,
     follow::{Following, Keeper},
-    record::{DecisionLine, Kept},
+    lines::Lines,
 };
 
 /// Where what is governed comes from.
@@ -65,6 +65,8 @@ pub(super) struct Operations {
     pub(super) stopping: CancellationToken,
     /// Decisions are shown to this machine alone.
     pub(super) local: bool,
+    /// What of questions is shown with them.
+    pub(super) values: Arc<[Box<str>]>,
 }
 
 /// The routes of the operations port.
@@ -168,45 +170,21 @@ fn hundred() -> u64 {
 /// Recent decisions as lines of JSON; a follower that is too slow misses some, and is told how many.
 async fn decisions(State(operations): State<Operations>, Query(wanted): Query<Wanted>) -> Response {
     let decider = Arc::clone(&operations.decider);
-    let begin = decider
-        .recent
-        .upcoming()
-        .saturating_sub(wanted.last.min(decider.recent.size()))
-        .max(1);
-    let lines = futures_util::stream::unfold((decider, begin), move |(decider, mut next)| {
+    let values = Arc::clone(&operations.values);
+    let lines = Lines::of(decider, wanted.last, values);
+    let lines = futures_util::stream::unfold(lines, move |mut lines| {
         let stopping = operations.stopping.clone();
         async move {
             loop {
-                let mut chunk = String::new();
-                let upcoming = decider.recent.upcoming();
-                let oldest = upcoming.saturating_sub(decider.recent.size()).max(1);
-                if next < oldest {
-                    let missed = oldest.saturating_sub(next);
-                    // Writing to a string does not fail.
-                    let _ = writeln!(chunk, "{{\"apiVersion\":\"exeat/v1\",\"missed\":{missed}}}");
-                    next = oldest;
-                }
-                while next < upcoming && chunk.len() < 64 << 10 {
-                    // One that is still being made is waited for; one that is gone is not.
-                    let Some(record) = decider.recent.read(next, Kept::recall) else {
-                        break;
-                    };
-                    let line = record.map_or_else(
-                        || Ok(r#"{"apiVersion":"exeat/v1","missed":1}"#.to_owned()),
-                        |record| serde_json::to_string(&DecisionLine::from(&record)),
-                    );
-                    chunk.push_str(&line.unwrap_or_default());
-                    chunk.push('\n');
-                    next = next.saturating_add(1);
-                }
+                let (chunk, _) = lines.ready();
                 if !chunk.is_empty() {
-                    return Some((Ok::<_, Infallible>(Bytes::from(chunk)), (decider, next)));
+                    return Some((Ok::<_, Infallible>(Bytes::from(chunk)), lines));
                 }
                 if !wanted.follow {
                     return None;
                 }
                 tokio::select! {
-                    () = decider.recent.reached(next) => {}
+                    () = lines.wait() => {}
                     () = stopping.cancelled() => return None,
                 }
             }

@@ -3,14 +3,16 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     sync::{Arc, Weak},
 };
 
 use serde::Serialize;
+use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Decision, ExceptionId, Now, Question, Span, SubjectId},
+    domain::{Decision, ExceptionId, Now, Question, Ref, Span, SubjectId, Value},
     engine::{Snapshot, decide},
     wire::kept,
 };
@@ -128,7 +130,7 @@ pub(super) fn written(id: Uuid) -> String {
     text
 }
 
-/// One decision as a line of JSON. Names and codes only: no argument, prompt or secret.
+/// One decision as a line of JSON. Names and codes, and of arguments only what a setting lists.
 #[derive(Clone, Debug, Serialize)]
 pub struct DecisionLine {
     /// `exeat/v1`.
@@ -150,6 +152,24 @@ pub struct DecisionLine {
     pub resource_type: String,
     /// On which resource.
     pub resource: String,
+    /// What for, if said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// Who is really acting, if said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor_kind: Option<String>,
+    /// Digests of facets that the caller has seen.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub observed: BTreeMap<&'static str, String>,
+    /// What of the context may be shown.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub context: Map<String, Json>,
+    /// What of the resource's properties may be shown.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub properties: Map<String, Json>,
+    /// What else was said, by name alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<String>,
     /// The controls that did not pass.
     pub controls: Vec<String>,
     /// The exceptions considered, with their effects.
@@ -174,10 +194,81 @@ pub struct ExceptionLine {
     pub reason: Option<&'static str>,
 }
 
-impl From<&Record> for DecisionLine {
-    fn from(record: &Record) -> Self {
+/// What of a resource's properties is no argument: the names and the digest of a tool.
+const NAMES: [&str; 3] = ["server", "name", "definition_digest"];
+
+/// The entries of a map that may be shown; the others' names are added to `masked`.
+fn shown(
+    map: &Value,
+    root: &str,
+    masked: &mut Vec<String>,
+    shown: impl Fn(&str, &str) -> bool,
+) -> Map<String, Json> {
+    let Ref::Map(entries) = map.as_ref() else {
+        return Map::new();
+    };
+    let mut told = Map::new();
+    for (name, value) in entries {
+        let path = format!("{root}.{name}");
+        if shown(name, &path) {
+            told.insert(name.to_string(), json(value));
+        } else {
+            masked.push(path);
+        }
+    }
+    told
+}
+
+fn json(value: &Value) -> Json {
+    match value {
+        // Of the latter no caller sends one.
+        Value::Null | Value::Record(_) => Json::Null,
+        Value::Bool(flag) => (*flag).into(),
+        Value::Int(n) => (*n).into(),
+        Value::Double(n) => (*n).into(),
+        Value::Str(text) => text.to_string().into(),
+        Value::Time(time) => time.to_string().into(),
+        Value::Span(span) => span.to_string().into(),
+        Value::List(items) => items.iter().map(json).collect(),
+        Value::Map(entries) => {
+            let pairs = entries.iter();
+            Json::Object(
+                pairs
+                    .map(|(name, value)| (name.to_string(), json(value)))
+                    .collect(),
+            )
+        }
+    }
+}
+
+impl DecisionLine {
+    /// The line of a decision, with what of its question is called as one of `values`, such as
+    /// `context.ticket`.
+    pub(super) fn of(record: &Record, values: &[Box<str>]) -> Self {
         let decision = record.decide();
+        let question = &record.question;
+        let listed = |path: &str| values.iter().any(|value| **value == *path);
+        let mut masked = Vec::new();
+        let context = shown(&question.context, "context", &mut masked, |_, path| {
+            listed(path)
+        });
+        let tool = question.resource.kind == "tool";
+        let named = |name: &str, path: &str| listed(path) || (tool && NAMES.contains(&name));
+        let properties = shown(
+            &question.resource.properties,
+            "properties",
+            &mut masked,
+            named,
+        );
+        let observed = question.observed.iter();
+        let observed = observed.map(|(facet, digest)| (facet.name(), digest.to_string()));
         Self {
+            purpose: question.purpose.clone(),
+            actor_kind: question.actor_kind.clone(),
+            observed: observed.collect(),
+            context,
+            properties,
+            masked,
             api_version: "exeat/v1",
             time: record.now.latest.to_string(),
             id: written(record.id),

@@ -13,6 +13,7 @@ pub(super) struct Sending {
     pub(super) lost: Family<SignalReasonLabels, Counter>,
     pub(super) sent: Family<SignalLabels, Counter>,
     pub(super) waiting: Family<SignalLabels, Gauge>,
+    pub(super) unlogged: Family<ReasonLabels, Counter>,
 }
 
 impl Sending {
@@ -31,6 +32,11 @@ impl Sending {
             names::TELEMETRY_WAITING,
             "Bytes of telemetry that wait to be sent",
             self.waiting.clone(),
+        );
+        registry.register(
+            names::DECISIONS_UNLOGGED,
+            "Decisions that are not in the decision log",
+            self.unlogged.clone(),
         );
     }
 }

@@ -351,6 +351,16 @@ impl Metrics {
         sent.get_or_create(&SignalLabels { signal }).inc_by(count);
     }
 
+    /// Counts decisions that could not be logged.
+    pub fn unlogged(&self, reason: &'static str, count: u64) {
+        if count > 0 {
+            let unlogged = &self.inner.sending.unlogged;
+            unlogged
+                .get_or_create(&ReasonLabels { reason })
+                .inc_by(count);
+        }
+    }
+
     /// Tells how much telemetry waits.
     pub fn telemetry_waits(&self, signal: &'static str, bytes: usize) {
         let waiting = &self.inner.sending.waiting;

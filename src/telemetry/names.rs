@@ -64,6 +64,9 @@ pub const TELEMETRY_SENT: &str = "exeat_telemetry_sent";
 /// Bytes of telemetry that wait to be sent, by signal.
 pub const TELEMETRY_WAITING: &str = "exeat_telemetry_waiting_bytes";
 
+/// Decisions that are not in the decision log, by reason.
+pub const DECISIONS_UNLOGGED: &str = "exeat_decisions_unlogged";
+
 /// Names of OpenTelemetry's semantic conventions (1.44) that are used as they are.
 pub mod otel {
     /// The conventions' version.

@@ -8,6 +8,7 @@ mod cases;
 mod cli;
 mod conditions;
 mod crash;
+mod decision_log;
 mod demand;
 mod evasion;
 mod events;

@@ -1,7 +1,13 @@
 //! What is told of decisions and events, on its way to receivers. Nobody waits for it: what a
 //! receiver does not take in time is lost, and counted.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::sleep;
@@ -76,6 +82,7 @@ pub struct Exporter {
     clock: Clock,
     begun: Timestamp,
     salt: u64,
+    failures: AtomicU64,
 }
 
 impl Exporter {
@@ -119,6 +126,7 @@ impl Exporter {
             clock,
             begun,
             salt,
+            failures: AtomicU64::new(0),
         };
         let any = [&exporter.spans, &exporter.events, &exporter.metrics];
         Ok(any
@@ -159,8 +167,9 @@ impl Exporter {
     }
 
     /// Tells of a call that had no decision.
-    pub fn failed(&self, number: u64, failed: &Failed) {
+    pub fn failed(&self, failed: &Failed) {
         // Decisions and failures are numbered apart.
+        let number = self.failures.fetch_add(1, Ordering::Relaxed);
         let place = self.place(!number, failed.trace);
         if let Some(lane) = &self.spans {
             let mut record = Vec::with_capacity(256);
