@@ -64,6 +64,7 @@ impl Pair {
         let flags = [
             ("data", folder.to_str().map(ToOwned::to_owned)),
             ("listen", Some(registry_port.to_owned())),
+            ("operations", Some("127.0.0.1:0".to_owned())),
             ("drain_timeout", Some("1s".to_owned())),
             // Whoever edits the folder is all the people there are.
             ("weakening", Some("applied".to_owned())),

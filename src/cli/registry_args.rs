@@ -22,6 +22,9 @@ pub struct Registry {
     /// Address for sidecars and people [127.0.0.1:7432].
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
+    /// Address for health and metrics [127.0.0.1:7433].
+    #[arg(long, value_name = "ADDRESS")]
+    pub operations: Option<String>,
     /// Certificate chain, PEM.
     #[arg(long, value_name = "FILE")]
     pub tls_certificate: Option<String>,

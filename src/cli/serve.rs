@@ -160,6 +160,7 @@ pub(super) async fn registry(
     let flags = [
         ("data", args.data.clone()),
         ("listen", args.listen),
+        ("operations", args.operations),
         ("tls_certificate", args.tls_certificate),
         ("tls_key", args.tls_key),
         ("tls_client_ca", args.tls_client_ca),

@@ -18,6 +18,8 @@ pub struct RegistryProcess {
     pub data: PathBuf,
     /// Where it is served.
     pub listen: SocketAddr,
+    /// Where health and metrics are served.
+    pub operations: SocketAddr,
     /// TLS on `listen`.
     pub tls: Option<Tls>,
     /// Connections at once.
@@ -49,6 +51,11 @@ const DEFAULTS: &[Setting] = &[
         key: "data",
         default: "auto",
         about: "folder of its data",
+    },
+    Setting {
+        key: "operations",
+        default: "127.0.0.1:7433",
+        about: "address for health and metrics",
     },
     Setting {
         key: "listen",
@@ -146,6 +153,7 @@ impl RegistryProcess {
             })
         });
         let listen = settings.parse("listen", told, common::address);
+        let operations = settings.parse("operations", told, common::address);
         let tls = common::tls(&settings, told).or_else(|| data.as_deref().and_then(made_by_init));
         let max_connections =
             settings.parse("max_connections", told, |text| common::count(text, 100_000));
@@ -169,7 +177,7 @@ impl RegistryProcess {
         common::beyond_loopback(listen, tls.as_ref(), told);
         match (
             data,
-            listen,
+            (listen, operations),
             max_connections,
             kept_changes,
             weakens_at_will,
@@ -179,7 +187,7 @@ impl RegistryProcess {
         ) {
             (
                 Some(data),
-                Some(listen),
+                (Some(listen), Some(operations)),
                 Some(max_connections),
                 Some(kept_changes),
                 Some(weakens_at_will),
@@ -189,6 +197,7 @@ impl RegistryProcess {
             ) if wrong.0.is_empty() => Ok(Self {
                 data,
                 listen,
+                operations,
                 tls,
                 max_connections,
                 kept_changes,

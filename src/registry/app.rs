@@ -23,6 +23,7 @@ use crate::{
         tasks::{End, Tasks},
         tls::{Clients, Keys},
     },
+    telemetry::otlp::{self, Exporter},
     wire::{
         encoded,
         signed::{Signer, random},
@@ -37,6 +38,7 @@ use super::{
     inbox::{Inbox, events},
     ledger::{NOTE, checkpoints},
     notifications::{Deliveries, Outside, deliver, remind},
+    operations::{self, Operations, export},
     pki::{Authority, Issued},
     role::Role,
     rounds::scheduled,
@@ -64,7 +66,9 @@ pub struct Bound {
     doors: Arc<Doors>,
     outside: Outside,
     tcp: Tcp,
+    operations: Tcp,
     tls: Option<Arc<Keys>>,
+    exporter: Option<Arc<Exporter>>,
 }
 
 impl From<core::Error> for Error {
@@ -129,7 +133,9 @@ impl Bound {
         };
         let providers = Providers::read(settings.sign_in.as_deref()).map_err(Error::Data)?;
         let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
+        let otel = otlp::Settings::read(&settings.otel).map_err(Error::Data)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
+        let operations = Tcp::bind(settings.operations).await.map_err(Error::Bind)?;
         let (mut registry, store, first) = open(&folder, clock, settings.kept_changes).await?;
         registry.weakens_at_will = settings.weakens_at_will;
         registry.applies_exceptions = settings.applies_exceptions;
@@ -142,6 +148,10 @@ impl Bound {
         guests.read(&access).map_err(core::Error::Store)?;
         let usages = Usages::open(&registry, &guests, &folder.file(USAGE)).await;
         let usages = Arc::new(usages.map_err(Error::from)?);
+        let salt = random::<8>().map(u64::from_ne_bytes).map_err(Error::Data)?;
+        let told = registry.witness.metrics.sending();
+        let exporter = Exporter::new(otel, "registry", salt, told, registry.clock.clone())
+            .map_err(Error::Data)?;
         let doors = Doors::open(&registry, &guests, store.people(), providers).await;
         let doors = Arc::new(doors.map_err(Error::from)?);
         Ok(Self {
@@ -154,13 +164,20 @@ impl Bound {
             doors,
             outside,
             tcp,
+            operations,
             tls,
+            exporter,
         })
     }
 
     /// Where it is served.
     pub fn address(&self) -> SocketAddr {
         self.tcp.address()
+    }
+
+    /// Where health and metrics are served.
+    pub fn operations(&self) -> SocketAddr {
+        self.operations.address()
     }
 
     /// The key that sidecars pin.
@@ -184,13 +201,15 @@ impl Bound {
             doors,
             outside,
             tcp,
+            operations,
             tls,
+            exporter,
         } = self;
         for (key, value, source) in settings.settings.effective() {
             tracing::info!(key, value, source, "setting");
         }
         let view = registry.view();
-        tracing::info!(address = %tcp.address(), tls = tls.is_some(), key = %registry.pin(), era = %view.beginning.era, revision = view.head.revision, data = %folder.file("").display(), version = env!("CARGO_PKG_VERSION"), "listening");
+        tracing::info!(address = %tcp.address(), operations = %operations.address(), tls = tls.is_some(), key = %registry.pin(), era = %view.beginning.era, revision = view.head.revision, data = %folder.file("").display(), version = env!("CARGO_PKG_VERSION"), "listening");
         if let Some(why) = &view.read_only {
             tracing::error!(%why, "read-only");
         }
@@ -244,6 +263,19 @@ impl Bound {
             .route("/readyz", get(|| async { "ok\n" }))
             .merge(events(inbox));
         let services = Routes::from(grpc.into_axum_router().merge(pages));
+        let pages = Operations {
+            registry: Arc::clone(&registry),
+            usages: Arc::clone(&usages),
+        };
+        if let Some(exporter) = exporter {
+            export(&pages, exporter, &mut tasks);
+        }
+        let operated = Routes::from(operations::routes(pages));
+        // To the very end, so that probes hear what there is to say.
+        tasks.outlasting(
+            "operations",
+            serve_tcp(operated, operations, None, 64, CancellationToken::new()),
+        );
         tasks.essential("lifecycle", sweeps(Arc::clone(&registry), stop.clone()));
         tasks.essential("schedule", scheduled(Arc::clone(&registry), stop.clone()));
         tasks.essential("ledger", checkpoints(Arc::clone(&registry), stop.clone()));

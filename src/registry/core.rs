@@ -36,6 +36,7 @@ use super::{
     store::{Heard, Store, StoreError},
     uses::Uses,
     view::View,
+    witness::{Moved, Witness},
     workflow::Refused,
 };
 
@@ -90,6 +91,8 @@ pub(super) struct Registry {
     pub(super) instances: Instances,
     /// Whoever writes controls may have them deny less: one person's registry.
     pub(super) weakens_at_will: bool,
+    /// What is told of all this.
+    pub(super) witness: Witness,
     /// How exceptions were used lately.
     pub(super) uses: Arc<Uses>,
     /// Whether an administrator may apply exceptions that nobody asked for.
@@ -144,6 +147,7 @@ impl Registry {
             windows: Arc::default(),
             weakens_at_will: false,
             applies_exceptions: false,
+            witness: Witness::default(),
             uses: Arc::default(),
             kept,
         };
@@ -271,6 +275,7 @@ impl Registry {
             return Err(Error::ReadOnly(why.clone()).into());
         }
         let told = news::told(&view, &planned);
+        let moved = Moved::of(&view, &planned);
         let (mut next, intervals) = view.after(&planned);
         let transaction = planned.transaction;
         let mut sealed = ledger::seal(&mut next.ledger, view.beginning.era, &transaction)?;
@@ -298,6 +303,7 @@ impl Registry {
             .await
             .map_err(|error| Error::Unfit(error.to_string()))?
             .map_err(Error::Store)?;
+        self.witness.committed(&moved);
         Ok(answer)
     }
 
@@ -312,6 +318,7 @@ impl Registry {
         let why = lost(&view)?;
         if view.read_only.is_none() {
             tracing::error!(why, "read-only from now on");
+            self.witness.metrics.broken();
             let mut next = (*view).clone();
             next.read_only = Some(why.clone().into());
             self.view.publish(Arc::new(next));

@@ -19,6 +19,7 @@ mod issuers;
 mod ledger;
 mod news;
 mod notifications;
+mod operations;
 mod permission;
 mod pki;
 mod proposals;
@@ -36,6 +37,7 @@ mod sweep;
 mod usage;
 mod uses;
 mod view;
+mod witness;
 mod workflow;
 
 pub use app::{Bound, Made, backup, init, issue, recover, rotate};

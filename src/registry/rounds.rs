@@ -267,6 +267,7 @@ impl Registry {
             tracing::warn!(control = %finding.control, subject = %finding.subject, severity = ?finding.severity, owner = %finding.owner, due = %finding.due, message = &*finding.message, "a finding");
         }
         self.store.keep_run(&run).await.map_err(Error::Store)?;
+        self.witness.ran(&run);
         Ok((run, changed))
     }
 

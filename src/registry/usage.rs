@@ -279,6 +279,8 @@ impl Usages {
                 for (_, row) in &rows {
                     self.registry.uses.count(row);
                 }
+                let metrics = &self.registry.witness.metrics;
+                metrics.recorded(rows.len() as u64);
             }
             Err(error) => tracing::error!(%error, "usage records cannot be kept"),
         }

@@ -170,7 +170,7 @@ impl Bound {
             Source::Folder(_) => None,
         };
         let salt = salt();
-        let exporter = Exporter::new(otel, "sidecar", salt, metrics.clone(), clock.clone())
+        let exporter = Exporter::new(otel, "sidecar", salt, metrics.sending(), clock.clone())
             .map_err(Error::Data)?;
         let told = (metrics, exporter);
         let starts = (start, salt);

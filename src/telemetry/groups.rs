@@ -5,11 +5,13 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use prometheus_client::registry::Registry;
 
-use super::names;
+use crate::domain::{Exception, ExceptionState, Now, Span, Tier};
+
+use super::{names, number};
 
 /// What is told of telemetry itself.
-#[derive(Debug, Default)]
-pub(super) struct Sending {
+#[derive(Clone, Debug, Default)]
+pub struct Sending {
     pub(super) lost: Family<SignalReasonLabels, Counter>,
     pub(super) sent: Family<SignalLabels, Counter>,
     pub(super) waiting: Family<SignalLabels, Gauge>,
@@ -39,6 +41,94 @@ impl Sending {
             self.unlogged.clone(),
         );
     }
+}
+
+impl Sending {
+    /// Counts telemetry that was lost.
+    pub fn lost(&self, signal: &'static str, reason: &'static str, count: u64) {
+        self.lost
+            .get_or_create(&SignalReasonLabels { signal, reason })
+            .inc_by(count);
+    }
+
+    /// Counts telemetry that was taken.
+    pub fn sent(&self, signal: &'static str, count: u64) {
+        let labels = SignalLabels { signal };
+        self.sent.get_or_create(&labels).inc_by(count);
+    }
+
+    /// Tells how much telemetry waits.
+    pub fn waits(&self, signal: &'static str, bytes: usize) {
+        let labels = SignalLabels { signal };
+        self.waiting
+            .get_or_create(&labels)
+            .set(number(bytes as u64));
+    }
+}
+
+/// How soon is soon.
+const SOON: [(&str, Span); 3] = [
+    ("24h", Span::from_days(1)),
+    ("7d", Span::from_days(7)),
+    ("30d", Span::from_days(30)),
+];
+
+/// What is told of exceptions in force.
+#[derive(Debug, Default)]
+pub(super) struct Granted {
+    active: Family<TierLabels, Gauge>,
+    expiring: Family<ExpiringLabels, Gauge>,
+}
+
+impl Granted {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            names::EXCEPTIONS_ACTIVE,
+            "Exceptions in force",
+            self.active.clone(),
+        );
+        registry.register(
+            names::EXCEPTIONS_EXPIRING,
+            "Exceptions in force that end soon",
+            self.expiring.clone(),
+        );
+    }
+
+    /// Counts exceptions as of `now`.
+    pub(super) fn tell(&self, exceptions: &[&Exception], now: Now) {
+        for tier in Tier::ALL {
+            let in_force = |e: &&&Exception| {
+                e.tier == tier
+                    && e.state == ExceptionState::Approved
+                    && e.effective_time <= now.earliest
+                    && now.latest < e.expire_time
+            };
+            let active: Vec<_> = exceptions.iter().filter(in_force).collect();
+            self.active
+                .get_or_create(&TierLabels { tier: tier.name() })
+                .set(number(active.len() as u64));
+            for (within, span) in SOON {
+                let soon = active.iter().filter(|e| e.expire_time <= now.latest + span);
+                self.expiring
+                    .get_or_create(&ExpiringLabels {
+                        tier: tier.name(),
+                        within,
+                    })
+                    .set(number(soon.count() as u64));
+            }
+        }
+    }
+}
+
+/// Tells what runs.
+pub(super) fn build(registry: &mut Registry) {
+    let build: Family<BuildLabels, Gauge> = Family::default();
+    build
+        .get_or_create(&BuildLabels {
+            version: env!("CARGO_PKG_VERSION"),
+        })
+        .set(1);
+    registry.register(names::BUILD_INFO, "What runs", build);
 }
 
 /// What is told of usage records.
@@ -191,4 +281,15 @@ pub(super) struct SignalLabels {
 pub(super) struct SignalReasonLabels {
     pub(super) signal: &'static str,
     pub(super) reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct ExpiringLabels {
+    pub(super) tier: &'static str,
+    pub(super) within: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct BuildLabels {
+    pub(super) version: &'static str,
 }

@@ -8,16 +8,14 @@ use prometheus_client::metrics::{
 };
 use prometheus_client::registry::Registry;
 
-use crate::domain::{
-    Decision, Effect, Evidenced, Exception, ExceptionState, Now, Outcome, Span, Tier,
-};
+use crate::domain::{Decision, Effect, Evidenced, Exception, Now, Outcome, Span, Tier};
 
 use super::{
     groups::{
-        FileLabels, Following, LaneLabels, ReasonLabels, Recording, ResultLabels, Sending,
-        SignalLabels, SignalReasonLabels, TierLabels,
+        FileLabels, Following, Granted, LaneLabels, ReasonLabels, Recording, ResultLabels, Sending,
+        TierLabels, build,
     },
-    names,
+    names, number,
 };
 
 /// The way a question came in.
@@ -51,8 +49,7 @@ struct Inner {
     uses: Family<ExceptionLabels, Counter>,
     out_of_scope: Family<ExceptionLabels, Counter>,
     changes: Family<KindLabels, Counter>,
-    active: Family<TierLabels, Gauge>,
-    expiring: Family<ExpiringLabels, Gauge>,
+    granted: Granted,
     age: Gauge<f64, std::sync::atomic::AtomicU64>,
     revision: Gauge,
     loads: Family<ResultLabels, Counter>,
@@ -85,26 +82,9 @@ struct KindLabels {
     kind: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ExpiringLabels {
-    tier: &'static str,
-    within: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct BuildLabels {
-    version: &'static str,
-}
-
 /// Buckets of the decision histogram, in seconds.
 const BUCKETS: [f64; 11] = [
     25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 100e-3,
-];
-/// How soon is soon.
-const SOON: [(&str, Span); 3] = [
-    ("24h", Span::from_days(1)),
-    ("7d", Span::from_days(7)),
-    ("30d", Span::from_days(30)),
 ];
 
 impl Default for Metrics {
@@ -120,14 +100,11 @@ impl Metrics {
         let decisions: Family<DecisionLabels, Counter> = Family::default();
         let allowed = labelled(&decisions, "allow", Surface::Grpc, "");
         let duration = Histogram::new(BUCKETS);
-        let (errors, uses, out_of_scope, changes, active, expiring, loads) = Default::default();
+        let (errors, uses, out_of_scope, changes, loads) = Default::default();
         let (age, revision) = (Gauge::default(), Gauge::default());
-        let build: Family<BuildLabels, Gauge> = Family::default();
-        build
-            .get_or_create(&BuildLabels {
-                version: env!("CARGO_PKG_VERSION"),
-            })
-            .set(1);
+        build(&mut registry);
+        let granted = Granted::default();
+        granted.register(&mut registry);
         registry.register(
             names::DECISIONS,
             "Decisions, by outcome and deciding control",
@@ -159,16 +136,6 @@ impl Metrics {
             Family::clone(&changes),
         );
         registry.register(
-            names::EXCEPTIONS_ACTIVE,
-            "Exceptions in force",
-            Family::clone(&active),
-        );
-        registry.register(
-            names::EXCEPTIONS_EXPIRING,
-            "Exceptions in force that end soon",
-            Family::clone(&expiring),
-        );
-        registry.register(
             names::SNAPSHOT_AGE,
             "Seconds since the snapshot was confirmed to be current",
             age.clone(),
@@ -183,7 +150,6 @@ impl Metrics {
             "Loads of the bundle",
             Family::clone(&loads),
         );
-        registry.register(names::BUILD_INFO, "What runs", build);
         let following = Following::default();
         following.register(&mut registry);
         let recording = Recording::default();
@@ -199,8 +165,7 @@ impl Metrics {
             uses,
             out_of_scope,
             changes,
-            active,
-            expiring,
+            granted,
             age,
             revision,
             loads,
@@ -338,17 +303,9 @@ impl Metrics {
             .inc_by(count);
     }
 
-    /// Counts telemetry that was lost.
-    pub fn telemetry_lost(&self, signal: &'static str, reason: &'static str, count: u64) {
-        let lost = &self.inner.sending.lost;
-        lost.get_or_create(&SignalReasonLabels { signal, reason })
-            .inc_by(count);
-    }
-
-    /// Counts telemetry that was taken.
-    pub fn telemetry_sent(&self, signal: &'static str, count: u64) {
-        let sent = &self.inner.sending.sent;
-        sent.get_or_create(&SignalLabels { signal }).inc_by(count);
+    /// What is told of telemetry itself.
+    pub fn sending(&self) -> Sending {
+        self.inner.sending.clone()
     }
 
     /// Counts decisions that could not be logged.
@@ -359,14 +316,6 @@ impl Metrics {
                 .get_or_create(&ReasonLabels { reason })
                 .inc_by(count);
         }
-    }
-
-    /// Tells how much telemetry waits.
-    pub fn telemetry_waits(&self, signal: &'static str, bytes: usize) {
-        let waiting = &self.inner.sending.waiting;
-        waiting
-            .get_or_create(&SignalLabels { signal })
-            .set(number(bytes as u64));
     }
 
     /// Counts a fetch on demand.
@@ -402,41 +351,12 @@ impl Metrics {
         let inner = &*self.inner;
         inner.age.set(age.as_secs_f64());
         inner.revision.set(number(revision));
-        for tier in Tier::ALL {
-            let in_force = |e: &&&Exception| {
-                e.tier == tier
-                    && e.state == ExceptionState::Approved
-                    && e.effective_time <= now.earliest
-                    && now.latest < e.expire_time
-            };
-            let active: Vec<_> = exceptions.iter().filter(in_force).collect();
-            inner
-                .active
-                .get_or_create(&TierLabels { tier: tier.name() })
-                .set(number(active.len() as u64));
-            for (within, span) in SOON {
-                let soon = active
-                    .iter()
-                    .filter(|e| e.expire_time <= now.latest + span)
-                    .count();
-                inner
-                    .expiring
-                    .get_or_create(&ExpiringLabels {
-                        tier: tier.name(),
-                        within,
-                    })
-                    .set(number(soon as u64));
-            }
-        }
+        inner.granted.tell(exceptions, now);
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &inner.registry);
         text
     }
-}
-
-fn number(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 fn labelled(

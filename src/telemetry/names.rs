@@ -57,6 +57,32 @@ pub const CLOCK_STEPS: &str = "exeat_clock_steps";
 /// Whether two histories of the registry were seen.
 pub const REGISTRY_DISTRUSTED: &str = "exeat_registry_distrusted";
 
+/// Requests for exceptions that wait for a decision, by tier.
+pub const REQUESTS_PENDING: &str = "exeat_requests_pending";
+/// How long requests waited for their decision, by tier.
+pub const APPROVAL_DURATION: &str = "exeat_approval_duration_seconds";
+/// Runs of controls, by control and result.
+pub const CONTROL_RUNS: &str = "exeat_control_runs";
+/// Subjects that did not pass at a control's last run, by control.
+pub const CONTROL_FAILING: &str = "exeat_control_failing";
+/// When a control ran last, by control.
+pub const CONTROL_LAST_RUN: &str = "exeat_control_last_run_timestamp_seconds";
+/// Attempts to tell endpoints, by endpoint and result.
+pub const WEBHOOK_DELIVERIES: &str = "exeat_webhook_deliveries";
+/// Entries of the ledger.
+pub const AUDIT_ENTRIES: &str = "exeat_audit_entries";
+/// Times the ledger was not the one that was signed.
+pub const AUDIT_VERIFY_FAILURES: &str = "exeat_audit_verify_failures";
+/// Sidecars that attend.
+pub const SIDECARS: &str = "exeat_sidecars_attending";
+/// Ranges of usage records that are missing.
+pub const USAGE_GAPS: &str = "exeat_usage_gaps";
+/// Usage records that came.
+pub const USAGE_RECORDS: &str = "exeat_usage_records";
+/// The log's revision.
+pub const REGISTRY_REVISION: &str = "exeat_registry_revision";
+/// Whether nothing may be changed.
+pub const REGISTRY_READ_ONLY: &str = "exeat_registry_read_only";
 /// Spans, events and metrics that could not be sent, by signal and reason.
 pub const TELEMETRY_LOST: &str = "exeat_telemetry_lost";
 /// Spans, events and metrics that a receiver took, by signal.

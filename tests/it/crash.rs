@@ -81,6 +81,8 @@ impl Fleet {
             &self.path("r"),
             "--listen",
             &self.registry_at,
+            "--operations",
+            "127.0.0.1:0",
         ];
         run(&args, Path::new(&self.path("log")))
     }

@@ -13,8 +13,9 @@ use opentelemetry_proto::tonic::{
 };
 use tonic::{Code, Request, Status, transport::Endpoint};
 
+use crate::support::cases::{PLAIN, World, approve, ask};
 use crate::support::collector::{Collector, attributes};
-use crate::support::governed::{Registry, Sidecar, noon, world};
+use crate::support::governed::{Registry, Sidecar, control, noon, seconds, world};
 use crate::support::receiver::Receiver;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0";
@@ -326,6 +327,94 @@ async fn metrics_are_sent_as_the_page_has_them() {
         let name = stem.replacen('_', ".", 1);
         assert!(!has_series || sent.contains(&*name), "{name} is not sent");
     }
+}
+
+/// What a registry does is told as well: each step of an exception, by nobody's name, and each run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_tells_of_steps_and_runs() {
+    let collector = Collector::start().await;
+    let mut world = World::start_with(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.address),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ])
+    .await;
+    let yearly = control("CT-YEARLY", "risky", "subject.kind == 'AI_AGENT'").replace(
+        "state: DEPRECATED",
+        "evaluation_modes: [SCHEDULED]\nschedule: {cron: \"0 0 1 1 *\", time_zone: UTC}\nstate: DEPRECATED",
+    );
+    world.admin.apply(&yearly).await.unwrap();
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let case = ask(&mut alice, &PLAIN).await.unwrap();
+    let page = world.registry.page("/metrics").await;
+    assert!(
+        page.contains("exeat_requests_pending{tier=\"MODERATE\"} 1"),
+        "{page}"
+    );
+    world.clock.advance(seconds(600));
+    approve(&mut bob, &case).await.unwrap();
+    world.admin.revoke(&case.id).await.unwrap();
+    let request = v1::RunControlRequest {
+        control_id: "CT-YEARLY".into(),
+        ..v1::RunControlRequest::default()
+    };
+    world.admin.findings.run_control(request).await.unwrap();
+    let page = world.registry.page("/metrics").await;
+    for line in [
+        "exeat_requests_pending{tier=\"MODERATE\"} 0",
+        "exeat_approval_duration_seconds_sum{tier=\"MODERATE\"} 600.0",
+        "exeat_approval_duration_seconds_count{tier=\"MODERATE\"} 1",
+        "exeat_registry_read_only 0",
+        "exeat_control_failing{control=\"CT-YEARLY\"} 1",
+        "exeat_control_runs_total{control=\"CT-YEARLY\",result=\"failing\"} 1",
+    ] {
+        assert!(page.contains(line), "{line}\n{page}");
+    }
+    world.registry.process.stop().await;
+    let events = collector.events();
+    let of = |name: &str| {
+        let events = events.iter().filter(|event| event.event_name == name);
+        events
+            .map(|event| attributes(&event.attributes))
+            .collect::<Vec<_>>()
+    };
+    let steps: Vec<_> = of(names::event::STATE_CHANGED)
+        .into_iter()
+        .map(|of| {
+            assert_eq!(of["exeat.exception.id"], case.id);
+            assert!(of["exeat.actor.ref"].starts_with("actor:"));
+            let from = of.get("exeat.exception.state.from").cloned();
+            (
+                from.unwrap_or_default(),
+                of["exeat.exception.state.to"].clone(),
+            )
+        })
+        .collect();
+    let text = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    assert_eq!(
+        steps,
+        [
+            text("", "PENDING"),
+            text("PENDING", "APPROVED"),
+            text("APPROVED", "REVOKED")
+        ]
+    );
+    let runs = of(names::event::CONTROL_RUN);
+    assert!(
+        runs.iter()
+            .any(|of| of["exeat.control.id"] == "CT-YEARLY"
+                && of["exeat.control.result"] == "failing"),
+        "{runs:?}"
+    );
+    let said = format!("{events:?}");
+    assert!(
+        !said.contains("user:bob") && !said.contains("alice"),
+        "{said}"
+    );
+    assert_eq!(
+        value(&collector.metrics(), "exeat.registry_read_only", &[]),
+        Some(0.0)
+    );
 }
 
 /// A receiver that refuses, takes a part, or is not there: decisions go on, and all that is lost is

@@ -80,7 +80,15 @@ impl Outside {
     fn registry(&self) -> Running {
         let config = self.path("registry.yaml").display().to_string();
         let mut child = self
-            .exeat(&["registry", "--config", &config, "--listen", &self.address])
+            .exeat(&[
+                "registry",
+                "--config",
+                &config,
+                "--listen",
+                &self.address,
+                "--operations",
+                "127.0.0.1:0",
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -161,12 +161,27 @@ impl Process {
 
 pub struct Registry {
     pub address: String,
+    pub operations: String,
     pub key: String,
     pub token: String,
     pub process: Process,
 }
 
+/// What is written in capitals is set in the environment; the rest are flags.
+fn environment<'a>(
+    more: &[(&'static str, &'a str)],
+) -> (Vec<(String, String)>, Vec<(&'static str, &'a str)>) {
+    let capital = |(key, _): &(&str, &str)| key.starts_with(char::is_uppercase);
+    let (set, flags): (Vec<_>, Vec<_>) = more.iter().copied().partition(capital);
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    (set.into_iter().map(owned).collect(), flags)
+}
+
 impl Registry {
+    pub async fn page(&self, path: &str) -> String {
+        page(&self.operations, path).await
+    }
+
     pub async fn start(data: &Path, clock: Clock) -> Self {
         Self::start_at(data, clock, "127.0.0.1:0", &[])
             .await
@@ -182,23 +197,27 @@ impl Registry {
         let mut flags = vec![
             ("data", Some(data.display().to_string())),
             ("listen", Some(listen.to_owned())),
+            ("operations", Some("127.0.0.1:0".to_owned())),
             ("drain_timeout", Some("1s".to_owned())),
             // Most worlds begin with exceptions that somebody has.
             ("exceptions", Some("applied".to_owned())),
         ];
+        let (set, more) = environment(more);
         flags.extend(
             more.iter()
                 .map(|(key, value)| (*key, Some((*value).to_owned()))),
         );
-        let settings = config::RegistryProcess::load(None, &[], &flags).unwrap();
+        let settings = config::RegistryProcess::load(None, &set, &flags).unwrap();
         let bound = registry::Bound::bind(settings, clock)
             .await
             .map_err(|error| error.to_string())?;
         let (address, key) = (bound.address().to_string(), bound.pin());
+        let operations = bound.operations().to_string();
         let token = std::fs::read_to_string(data.join("admin.token")).unwrap();
         let process = Process::run(|stopped| bound.run(async move { drop(stopped.await) }));
         Ok(Self {
             address,
+            operations,
             key,
             token,
             process,
@@ -392,16 +411,8 @@ impl Sidecar {
             ("unix", some("none")),
             ("drain_timeout", some("1s")),
         ];
-        // What is written in capitals is set in the environment.
-        let (set, more): (Vec<_>, Vec<_>) = more
-            .iter()
-            .copied()
-            .partition(|(key, _)| key.starts_with(char::is_uppercase));
+        let (set, more) = environment(more);
         flags.extend(more.iter().map(|(key, value)| (*key, some(value))));
-        let set: Vec<_> = set
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
         let settings = config::Sidecar::load(None, &set, &flags).map_err(|e| e.to_string())?;
         let bound = sidecar::Bound::bind(settings, clock)
             .await
@@ -602,16 +613,19 @@ impl Sidecar {
     }
 
     pub async fn page(&self, path: &str) -> String {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = tokio::net::TcpStream::connect(&self.operations)
-            .await
-            .unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        text
+        page(&self.operations, path).await
     }
+}
+
+/// A page of an operations port.
+async fn page(operations: &str, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(operations).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
 }
 
 pub fn seconds(n: i64) -> Span {

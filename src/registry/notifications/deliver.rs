@@ -89,6 +89,18 @@ enum Tried {
     Silent(String),
 }
 
+impl Tried {
+    /// What came of it, as metrics have it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Taken(_) => "taken",
+            Self::Gone(_) => "gone",
+            Self::Failed(..) => "failed",
+            Self::Silent(_) => "silent",
+        }
+    }
+}
+
 impl Deliveries {
     pub(in crate::registry) fn new(
         registry: &Arc<Registry>,
@@ -226,6 +238,7 @@ impl Deliveries {
             let before = delivery.clone();
             delivery.attempts = delivery.attempts.saturating_add(1);
             let silent = matches!(tried, Tried::Silent(_));
+            self.registry.witness.metrics.delivered(name, tried.name());
             let (id, news) = (&*delivery.told.id, delivery.told.notice.news.name());
             match tried {
                 Tried::Taken(said) => {

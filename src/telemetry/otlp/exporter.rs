@@ -20,7 +20,7 @@ use crate::{
         collector::{Collector, Refusal, Target},
     },
     telemetry::{
-        Metrics,
+        Sending,
         names::{self, otel},
     },
 };
@@ -78,7 +78,7 @@ pub struct Exporter {
     /// The resource and the scope, as every message begins.
     head: Vec<u8>,
     scope: Vec<u8>,
-    told: Metrics,
+    told: Sending,
     clock: Clock,
     begun: Timestamp,
     salt: u64,
@@ -96,7 +96,7 @@ impl Exporter {
         settings: Settings,
         component: &str,
         salt: u64,
-        told: Metrics,
+        told: Sending,
         clock: Clock,
     ) -> Result<Option<Arc<Self>>, String> {
         let (head, scope) = head(&settings.resource, component, salt);
@@ -138,7 +138,7 @@ impl Exporter {
     fn add(&self, lane: &Lane, record: &[u8]) {
         let lost = lane.outbox.add(record);
         if lost > 0 {
-            self.told.telemetry_lost(lane.signal.name, "full", lost);
+            self.told.lost(lane.signal.name, "full", lost);
         }
     }
 
@@ -271,7 +271,7 @@ impl Exporter {
     pub fn measure(&self) {
         for lane in [&self.spans, &self.events].into_iter().flatten() {
             let waits = lane.outbox.bytes();
-            self.told.telemetry_waits(lane.signal.name, waits);
+            self.told.waits(lane.signal.name, waits);
         }
     }
 
@@ -324,7 +324,7 @@ impl Exporter {
                 biased;
                 sent = lane.collector.send(signal.path, message.clone()) => sent,
                 () = &mut given_up => {
-                    return self.told.telemetry_lost(signal.name, "unreachable", batch.count);
+                    return self.told.lost(signal.name, "unreachable", batch.count);
                 }
             };
             let Refusal { why, again } = match sent {
@@ -338,9 +338,7 @@ impl Exporter {
                     lost = batch.count,
                     "telemetry is refused"
                 );
-                return self
-                    .told
-                    .telemetry_lost(signal.name, "refused", batch.count);
+                return self.told.lost(signal.name, "refused", batch.count);
             };
             if !told {
                 tracing::warn!(
@@ -356,7 +354,7 @@ impl Exporter {
             tokio::select! {
                 () = sleep(wait) => {}
                 () = &mut given_up => {
-                    return self.told.telemetry_lost(signal.name, "unreachable", batch.count);
+                    return self.told.lost(signal.name, "unreachable", batch.count);
                 }
             }
         }
@@ -383,10 +381,9 @@ impl Exporter {
             }
         }
         if rejected > 0 {
-            self.told.telemetry_lost(signal.name, "rejected", rejected);
+            self.told.lost(signal.name, "rejected", rejected);
         }
-        self.told
-            .telemetry_sent(signal.name, count.saturating_sub(rejected));
+        self.told.sent(signal.name, count.saturating_sub(rejected));
     }
 
     /// The whole message around some records.
