@@ -11,3 +11,4 @@ mod clients;
 mod full_disk;
 mod oscal;
 mod provider;
+mod telemetry;

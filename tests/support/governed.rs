@@ -167,10 +167,10 @@ pub struct Registry {
     pub process: Process,
 }
 
+type Flag<'a> = (&'static str, &'a str);
+
 /// What is written in capitals is set in the environment; the rest are flags.
-fn environment<'a>(
-    more: &[(&'static str, &'a str)],
-) -> (Vec<(String, String)>, Vec<(&'static str, &'a str)>) {
+fn environment<'a>(more: &[Flag<'a>]) -> (Vec<(String, String)>, Vec<Flag<'a>>) {
     let capital = |(key, _): &(&str, &str)| key.starts_with(char::is_uppercase);
     let (set, flags): (Vec<_>, Vec<_>) = more.iter().copied().partition(capital);
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
