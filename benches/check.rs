@@ -381,7 +381,7 @@ impl Peer {
                 },
                 followed,
             )
-            .env("OTEL_METRIC_EXPORT_INTERVAL", "1000")
+            .env("OTEL_METRIC_EXPORT_INTERVAL", "2000")
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
             .stdout(Stdio::piped())
             .spawn()

@@ -1,6 +1,6 @@
 //! Parses arguments, starts the runtime and turns the outcome into an exit code.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use exeat::cli::{Cli, run};
@@ -13,5 +13,8 @@ fn main() -> ExitCode {
     let Ok(runtime) = built else {
         return ExitCode::FAILURE;
     };
-    ExitCode::from(runtime.block_on(run(cli)).code())
+    let code = runtime.block_on(run(cli)).code();
+    // What is being written is; whoever does not read our output holds nothing up.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    ExitCode::from(code)
 }

@@ -336,6 +336,9 @@ pub struct Replay {
     /// The bundle to decide from.
     #[arg(long, value_name = "DIR")]
     pub against: PathBuf,
+    /// When to ask it, RFC 3339 [now].
+    #[arg(long, value_name = "TIME")]
+    pub now: Option<String>,
     /// The decision log; the files before it are read as well.
     #[arg(long, value_name = "FILE", env = "EXEAT_DECISION_LOG")]
     pub log: PathBuf,

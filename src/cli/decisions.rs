@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
+use futures_util::FutureExt as _;
 use serde_json::Value as Json;
 use tokio::{
     fs::File,
@@ -107,7 +108,13 @@ async fn from_log(args: &Decisions, log: &Path, screen: &mut Screen) -> Result<E
     if !args.follow {
         return Ok(Exit::Done);
     }
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    let mut rotated = false;
     loop {
+        if interrupted.as_mut().now_or_never().is_some() {
+            return Ok(Exit::Interrupted);
+        }
         // What is there of a line is kept until the rest of it comes.
         if lines.read_line(&mut line).await.map_err(unreadable)? > 0 {
             if line.ends_with('\n') {
@@ -116,16 +123,21 @@ async fn from_log(args: &Decisions, log: &Path, screen: &mut Screen) -> Result<E
             }
             continue;
         }
-        let here = lines.get_ref().metadata().await.map_err(unreadable)?.ino();
-        let rotated = std::fs::metadata(log).is_ok_and(|now| now.ino() != here);
+        // Read to its end once more after it was seen to be rotated: then nothing is added to it.
         if rotated {
             lines = BufReader::new(File::open(log).await.map_err(unreadable)?);
             line.clear();
+            rotated = false;
+            continue;
+        }
+        let here = lines.get_ref().metadata().await.map_err(unreadable)?.ino();
+        rotated = std::fs::metadata(log).is_ok_and(|now| now.ino() != here);
+        if rotated {
             continue;
         }
         tokio::select! {
             () = sleep(LOOK) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+            _ = interrupted.as_mut() => return Ok(Exit::Interrupted),
         }
     }
 }

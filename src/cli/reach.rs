@@ -11,6 +11,7 @@ use tonic::{
 
 use crate::{
     config::{default_data, environment, is_local},
+    domain::Trace,
     wire::v1::{
         control_service_client::ControlServiceClient,
         exception_service_client::ExceptionServiceClient,
@@ -28,15 +29,25 @@ use super::{registry_args::Reach, run::Exit, saved};
 /// Largest answer.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// Says who asks, with each call.
+/// What the environment says of the trace that a command belongs to.
+fn traced() -> Option<MetadataValue<Ascii>> {
+    let all = environment();
+    let (_, text) = all.iter().find(|(name, _)| name == "TRACEPARENT")?;
+    Trace::parse(text)?.to_string().parse().ok()
+}
+
+/// Says who asks, with each call, and where the call belongs if whoever runs this traces it.
 #[derive(Clone, Debug)]
-pub(super) struct Token(MetadataValue<Ascii>);
+pub(super) struct Token(MetadataValue<Ascii>, Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Token {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
         request
             .metadata_mut()
             .insert("authorization", self.0.clone());
+        if let Some(trace) = &self.1 {
+            request.metadata_mut().insert("traceparent", trace.clone());
+        }
         Ok(request)
     }
 }
@@ -78,7 +89,7 @@ impl Registry {
             .parse()
             .map_err(|_| Exit::Usage("the token is no token".into()))?;
         value.set_sensitive(true);
-        let token = Token(value);
+        let token = Token(value, traced());
         let over = || InterceptedService::new(channel.clone(), token.clone());
         Ok(Self {
             objects: ObjectServiceClient::new(over())

@@ -1,10 +1,13 @@
 //! `exeat replay`: what a new bundle would newly deny or allow, of what was decided before.
 //!
-//! The decision log leaves out what callers said beside names, unless a setting lists it. A question
-//! whose answer may hang on what was left out is not answered a second time: it cannot be told.
+//! Every question is asked again, now, of the bundle. The decision log leaves out what callers said
+//! beside names, unless a setting lists it; a question whose answer may hang on that, or on what a
+//! registry alone knows, is not answered a second time: it cannot be told.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -48,6 +51,8 @@ struct Made {
     id: String,
     outcome: String,
     reasons: Vec<String>,
+    #[serde(default)]
+    exceptions: Vec<Considered>,
     subject: String,
     action: String,
     resource_type: String,
@@ -62,6 +67,13 @@ struct Made {
     properties: Map<String, Json>,
     #[serde(default)]
     masked: Vec<String>,
+}
+
+/// An exception that was considered.
+#[derive(Debug, Deserialize)]
+struct Considered {
+    id: String,
+    effect: String,
 }
 
 /// What became of a decision.
@@ -111,30 +123,45 @@ struct Replayed {
     decisions: u64,
     same: u64,
     missed: u64,
+    /// Lines that cannot be read, and where the first is.
+    torn: u64,
+    first_torn: Option<String>,
     from: Option<Timestamp>,
     until: Option<Timestamp>,
     groups: BTreeMap<Group, Alike>,
 }
 
 pub(super) fn replay(args: &Replay, clock: &Clock, screen: &mut Screen) -> Result<Exit, Exit> {
-    let now = clock.now().latest;
-    let since = since(&args.since, now)?;
+    let now = match &args.now {
+        Some(text) => Now::exactly(
+            Timestamp::parse(text).map_err(|error| Exit::Usage(format!("--now: {error}")))?,
+        ),
+        None => clock.now(),
+    };
+    let since = since(&args.since, now.latest)?;
     let snapshot = Bundle::read(&args.against)
         .and_then(|bundle| bundle.snapshot(1))
         .map_err(|problems| invalid(&problems))?;
-    let read = Words::of(&snapshot);
+    let against = Against {
+        reads: Reads::of(&snapshot),
+        snapshot,
+        now,
+    };
     let mut replayed = Replayed::default();
     for file in files(&args.log)? {
-        let text = std::fs::read_to_string(&file)
+        let lines = File::open(&file)
             .map_err(|error| Exit::Invalid(format!("{}: {error}", file.display())))?;
-        for (at, line) in text.split_inclusive('\n').enumerate() {
-            // The last may still be being written.
-            let Some(line) = line.strip_suffix('\n') else {
+        for (at, line) in BufReader::new(lines).lines().enumerate() {
+            let place = || format!("{}:{}", file.display(), at.saturating_add(1));
+            let line = line.map_err(|error| Exit::Invalid(format!("{}: {error}", place())))?;
+            // One that a crash cut short, or that is still being written, is told and passed over.
+            let Ok(json) = serde_json::from_str::<Json>(&line) else {
+                replayed.torn = replayed.torn.saturating_add(1);
+                replayed.first_torn.get_or_insert_with(place);
                 continue;
             };
-            let place = || format!("{}:{}", file.display(), at.saturating_add(1));
             let logged =
-                logged(line).map_err(|why| Exit::Invalid(format!("{}: {why}", place())))?;
+                logged(json).map_err(|why| Exit::Invalid(format!("{}: {why}", place())))?;
             replayed.missed = replayed.missed.saturating_add(logged.missed.unwrap_or(0));
             let Some(made) = logged.made else { continue };
             let time = Timestamp::parse(&made.time)
@@ -143,11 +170,11 @@ pub(super) fn replay(args: &Replay, clock: &Clock, screen: &mut Screen) -> Resul
                 continue;
             }
             let asked = asked(&made).map_err(|why| Exit::Invalid(format!("{}: {why}", place())))?;
-            replayed.add(&made, time, &asked, &snapshot, &read);
+            replayed.add(&made, time, against.change(&made, &asked));
         }
     }
-    tell(args, &replayed, &snapshot, screen)?;
-    Ok(if replayed.groups.is_empty() {
+    tell(args, &replayed, &against.snapshot, screen)?;
+    Ok(if replayed.groups.is_empty() && replayed.torn == 0 {
         Exit::Done
     } else {
         Exit::No
@@ -183,9 +210,9 @@ fn files(log: &Path) -> Result<Vec<PathBuf>, Exit> {
     Ok(files)
 }
 
-fn logged(line: &str) -> Result<Logged, String> {
+fn logged(line: Json) -> Result<Logged, String> {
     let logged: Logged =
-        serde_json::from_str(line).map_err(|error| format!("is no logged decision: {error}"))?;
+        serde_json::from_value(line).map_err(|error| format!("is no logged decision: {error}"))?;
     if logged.api_version != "exeat/v1" {
         return Err(format!(
             "apiVersion: `{}` is not exeat/v1; replay it with the version that wrote it",
@@ -222,77 +249,86 @@ fn asked(made: &Made) -> Result<Question, String> {
     question(request, subject).map_err(|error| error.to_string())
 }
 
-/// The words in a bundle's conditions: what a condition reads by name is among them.
-#[derive(Debug)]
-struct Words {
-    all: BTreeSet<String>,
+/// What a bundle's conditions read of what callers say beside names.
+#[derive(Debug, Default)]
+struct Reads {
+    names: BTreeSet<String>,
     /// Whether some condition may read what it does not name.
     any: bool,
 }
 
-impl Words {
+impl Reads {
     fn of(snapshot: &Snapshot) -> Self {
-        let mut texts: Vec<&str> = Vec::new();
+        let mut reads = Self::default();
         for control in snapshot.controls() {
-            texts.push(&control.failure_condition);
-            texts.extend(control.applies_to.condition.as_deref());
-        }
-        for exception in snapshot.exceptions() {
-            texts.extend(exception.scope.match_condition.as_deref());
-            let conditions = exception.compensating_conditions.iter();
-            texts.extend(conditions.map(AsRef::as_ref));
-        }
-        let word = |c: char| !(c.is_alphanumeric() || c == '_');
-        let mut all = BTreeSet::new();
-        let mut any = false;
-        for text in texts {
-            all.extend(text.split(word).map(str::to_owned));
-            // By a name that is computed, or all of them in turn.
-            for whole in ["context", "properties"] {
-                let mut uses = text.match_indices(whole);
-                any |= uses.any(|(at, found)| {
-                    let rest = text.get(at.saturating_add(found.len())..);
-                    let rest = rest.unwrap_or_default().trim_start();
-                    let named = rest.strip_prefix('.').map(str::trim_start);
-                    let loops = ["all(", "exists(", "exists_one(", "map(", "filter(", "size("];
-                    named.is_none_or(|rest| loops.iter().any(|it| rest.starts_with(it)))
-                });
+            reads.note(&control.failure_condition);
+            if let Some(text) = &control.applies_to.condition {
+                reads.note(text);
             }
         }
-        Self { all, any }
+        for exception in snapshot.exceptions() {
+            let scope = exception.scope.match_condition.as_deref();
+            let conditions = exception.compensating_conditions.iter();
+            for text in conditions.map(AsRef::as_ref).chain(scope) {
+                reads.note(text);
+            }
+        }
+        reads
+    }
+
+    /// Notes the names that follow `context.` and `properties.`; whatever else is done with either
+    /// may read all of it.
+    fn note(&mut self, text: &str) {
+        for whole in ["context", "properties"] {
+            for (at, found) in text.match_indices(whole) {
+                let rest = text.get(at.saturating_add(found.len())..);
+                let rest = rest.unwrap_or_default().trim_start();
+                let named = rest.strip_prefix('.').map(str::trim_start);
+                let name = named.map(|rest| {
+                    let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+                    rest.split_at(end.unwrap_or(rest.len()))
+                });
+                match name {
+                    Some((name, after))
+                        if !name.is_empty() && !after.trim_start().starts_with('(') =>
+                    {
+                        self.names.insert(name.to_owned());
+                    }
+                    Some(_) | None => self.any = true,
+                }
+            }
+        }
     }
 
     /// What was left out that a condition may read.
-    fn read<'a>(&self, masked: &'a [String]) -> Option<&'a str> {
+    fn left_out<'a>(&self, masked: &'a [String]) -> Option<&'a str> {
         masked.iter().map(String::as_str).find(|path| {
             let name = path.split_once('.').map_or(*path, |(_, name)| name);
-            self.any || self.all.contains(name)
+            self.any || self.names.contains(name)
         })
     }
 }
 
-/// Reasons that lay in the sidecar's own state then, and not in what was asked or governed.
-const PASSING: [Reason; 5] = [
+/// Reasons that lay in the sidecar's state then, or in what a registry alone knows: a bundle says
+/// nothing of them.
+const ELSEWHERE: [Reason; 9] = [
+    Reason::SubjectUnknown,
+    Reason::SubjectLocked,
+    Reason::SubjectRetired,
     Reason::SnapshotStale,
     Reason::ClockSkew,
+    Reason::ExcRevoked,
     Reason::ExcBudgetExhausted,
     Reason::ExcLeaseLapsed,
     Reason::ExcEvidenceUnavailable,
 ];
 
 impl Replayed {
-    fn add(
-        &mut self,
-        made: &Made,
-        time: Timestamp,
-        asked: &Question,
-        snapshot: &Snapshot,
-        read: &Words,
-    ) {
+    fn add(&mut self, made: &Made, time: Timestamp, changed: Option<(Change, String)>) {
         self.decisions = self.decisions.saturating_add(1);
         self.from = Some(self.from.map_or(time, |from| from.min(time)));
         self.until = Some(self.until.map_or(time, |until| until.max(time)));
-        let Some((change, why)) = change(made, time, asked, snapshot, read) else {
+        let Some((change, why)) = changed else {
             self.same = self.same.saturating_add(1);
             return;
         };
@@ -308,37 +344,57 @@ impl Replayed {
     }
 }
 
-/// How a decision would be another, and why; nothing if it would not.
-fn change(
-    made: &Made,
-    time: Timestamp,
-    asked: &Question,
-    snapshot: &Snapshot,
-    read: &Words,
-) -> Option<(Change, String)> {
-    if let Some(path) = read.read(&made.masked) {
-        let why = format!("the log leaves out {path}, which a condition may read");
-        return Some((Change::Untold, why));
+/// A bundle, and when it is asked.
+#[derive(Debug)]
+struct Against {
+    snapshot: Snapshot,
+    reads: Reads,
+    now: Now,
+}
+
+impl Against {
+    /// How a decision would be another if it were asked of the bundle now, and why; nothing if it
+    /// would not.
+    fn change(&self, made: &Made, asked: &Question) -> Option<(Change, String)> {
+        let untold = |why: String| Some((Change::Untold, why));
+        if let Some(path) = self.reads.left_out(&made.masked) {
+            return untold(format!(
+                "the log leaves out {path}, which a condition may read"
+            ));
+        }
+        let snapshot = &self.snapshot;
+        if snapshot.subject(asked.subject.as_str()).is_none() {
+            return untold("the subject is not in the bundle".into());
+        }
+        let new = decide(asked, snapshot, self.now);
+        let change = match (made.outcome.as_str(), new.outcome.name()) {
+            (before, now) if before == now => return None,
+            (_, "deny") => Change::NewlyDenied,
+            ("deny", _) => Change::NewlyAllowed,
+            ("allow", _) => Change::NeedsException,
+            (_, _) => Change::NeedsNoException,
+        };
+        let elsewhere = |reason: &&String| ELSEWHERE.iter().any(|it| it.name() == **reason);
+        if let (Change::NewlyAllowed, Some(reason)) = (change, made.reasons.iter().find(elsewhere))
+        {
+            return untold(format!("it was {reason}, of which the bundle says nothing"));
+        }
+        let relied = made.exceptions.iter().filter(|it| it.effect == "RELIED_ON");
+        let mut lacking = relied.filter(|it| snapshot.exception(&it.id).is_none());
+        if let (Change::NewlyDenied, Some(exception)) = (change, lacking.next()) {
+            return untold(format!("{} is not in the bundle", exception.id));
+        }
+        if change == Change::NewlyDenied
+            && new.reasons.contains(&Reason::ControlError)
+            && snapshot.resource(asked).is_none()
+        {
+            return untold(format!(
+                "{} is not in the bundle, and a control cannot tell without it",
+                made.resource
+            ));
+        }
+        Some((change, ground(&new)))
     }
-    let passing = |reason: &String| PASSING.iter().any(|it| it.name() == reason);
-    if let Some(reason) = made.reasons.iter().find(|reason| passing(reason)) {
-        let why = format!("it was {reason}, which lay in the sidecar's state");
-        return Some((Change::Untold, why));
-    }
-    if snapshot.subject(asked.subject.as_str()).is_none() {
-        let why = "the subject is not in the bundle".to_owned();
-        return Some((Change::Untold, why));
-    }
-    let new = decide(asked, snapshot, Now::exactly(time));
-    let before = made.outcome.as_str();
-    let change = match (before, new.outcome.name()) {
-        (before, now) if before == now => return None,
-        (_, "deny") => Change::NewlyDenied,
-        ("deny", _) => Change::NewlyAllowed,
-        ("allow", _) => Change::NeedsException,
-        (_, _) => Change::NeedsNoException,
-    };
-    Some((change, ground(&new)))
 }
 
 /// Why a decision is what it is, in codes and ids.
@@ -372,6 +428,7 @@ fn tell(
                 "decisions": replayed.decisions,
                 "same": replayed.same,
                 "missed": replayed.missed,
+                "unreadable": replayed.torn,
                 "from": written(replayed.from),
                 "until": written(replayed.until),
                 "against": snapshot.digest().to_string(),
@@ -393,6 +450,13 @@ fn tell(
                 let missed = format!("{} were not logged", replayed.missed);
                 screen.say(&styled(DIM, &missed))?;
             }
+            if let Some(place) = &replayed.first_torn {
+                let torn = format!(
+                    "{} lines cannot be read, the first is {place}",
+                    replayed.torn
+                );
+                screen.say(&styled(BAD, &torn))?;
+            }
             screen.say(&format!("{} stay as they are", replayed.same))?;
             for ((change, subject, what, why), alike) in &replayed.groups {
                 screen.say(&format!(
@@ -407,4 +471,32 @@ fn tell(
         Output::Junit => return Err(Exit::Usage("junit is for `exeat test`".into())),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_may_be_read_of_a_question_is_seen() {
+        let masked = ["context.args".to_owned()];
+        for (text, found) in [
+            ("request.context.args == 'x'", true),
+            ("has(request . context . args)", true),
+            ("request.context['args'] == 'x'", true),
+            ("request.context.existsOne (k, k == 'args')", true),
+            ("size(request.context) > 1", true),
+            ("[request.context].exists(c, c.args == 1)", true),
+            (
+                "request.context.ticket == 'x' && subject.args == 'y'",
+                false,
+            ),
+            ("request.resource.properties.rows > 3", false),
+            ("subject.kind == 'AI_AGENT'", false),
+        ] {
+            let mut reads = Reads::default();
+            reads.note(text);
+            assert_eq!(reads.left_out(&masked).is_some(), found, "{text}");
+        }
+    }
 }

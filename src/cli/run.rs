@@ -90,12 +90,14 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Get(args) => govern::get(args, &mut screen).await,
         Command::Show(args) => govern::show(args, &mut screen).await,
         Command::History(args) => govern::history(args, &mut screen).await,
-        Command::Exception(command) => exceptions::exception(command, &clock, &mut screen).await,
+        Command::Exception(command) => {
+            Box::pin(exceptions::exception(command, &clock, &mut screen)).await
+        }
         Command::Evidence(command) => evidence::evidence(command, &mut screen).await,
         Command::Tier(args) => rules::tier(args, &mut screen).await,
         Command::Domain(command) => rules::domain(command, &mut screen).await,
         Command::Revoke(args) => takeback::revoke(args, &mut screen).await,
-        Command::Agent(command) => takeback::agent(command, &mut screen).await,
+        Command::Agent(command) => Box::pin(takeback::agent(command, &mut screen)).await,
         Command::Findings(args) => findings::findings(args, &mut screen).await,
         Command::Control(command) => proposals::control(command, &mut screen).await,
         Command::Incident(command) => incidents::incident(command, &mut screen).await,

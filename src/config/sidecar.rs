@@ -376,7 +376,10 @@ fn decision_log(settings: &Settings, wrong: &mut Wrong) -> Option<DecisionLog> {
             .map(str::trim)
             .filter(|name| !name.is_empty());
         let shown = |name: &str| match name.split_once('.') {
-            Some(("context" | "properties", rest)) if !rest.is_empty() => Ok(name.into()),
+            // Whole entries alone: nothing below one is told apart.
+            Some(("context" | "properties", rest)) if !rest.is_empty() && !rest.contains('.') => {
+                Ok(name.into())
+            }
             _ => Err(format!(
                 "`{name}` is neither `context.NAME` nor `properties.NAME`"
             )),

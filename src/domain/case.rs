@@ -3,7 +3,7 @@
 use super::{
     ApproverRole, ControlId, Debt, Deviation, Digest, DomainId, Evidence, ExceptionId,
     ExceptionState, Facet, Fingerprint, Invalid, Justification, OnChange, Principal, Scope, Span,
-    Stage, Tier, Timestamp, UsageLimits,
+    Stage, Tier, Timestamp, Trace, UsageLimits,
 };
 
 /// From when, and for how long.
@@ -199,6 +199,8 @@ pub struct Vote {
     pub viewed: Option<Timestamp>,
     /// How they had signed in, if they had.
     pub assurance: Option<Assurance>,
+    /// Where their call belongs, if they traced it.
+    pub trace: Option<Trace>,
     /// What about.
     pub ballot: Ballot,
 }
@@ -214,6 +216,8 @@ pub struct Granted {
     pub next_revalidation: Option<Timestamp>,
     /// When everybody last looked at it again.
     pub revalidated: Option<Timestamp>,
+    /// Where the call belongs that approved it, if its caller traced it.
+    pub approval: Option<Trace>,
 }
 
 /// An exception on its way.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     ControlId, Digest, Dimension, DomainId, ExceptionId, Fingerprint, Invalid, Principal, Scope,
-    Selector, Tier, TierRules, Timestamp,
+    Selector, Tier, TierRules, Timestamp, Trace,
 };
 
 /// The kind of deviation.
@@ -225,6 +225,8 @@ pub struct Exception {
     pub defect: Option<Box<str>>,
     /// How many times it has been renewed.
     pub renewal_count: u32,
+    /// Where the call belongs that approved it, if its caller traced it.
+    pub approval: Option<Trace>,
     /// Its stored state.
     pub state: ExceptionState,
 }

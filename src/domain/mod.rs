@@ -27,6 +27,7 @@ mod subject;
 mod tier;
 mod tightening;
 mod time;
+mod trace;
 mod usage;
 mod value;
 
@@ -64,6 +65,7 @@ pub use subject::{INSTANCE_LEASE, Instances, Lifecycle, Sensitivity, Subject, Su
 pub use tier::{StaleMode, Tier, TierRules};
 pub use tightening::Tightening;
 pub use time::{Evidenced, Lease, Now, Span, Timestamp};
-pub use usage::{Chained, Reached, SpoolId, Trace, Usage, UsageKind};
+pub use trace::Trace;
+pub use usage::{Chained, Reached, SpoolId, Usage, UsageKind};
 pub(crate) use value::lookup;
 pub use value::{Ref, Value};

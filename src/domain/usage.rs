@@ -5,7 +5,7 @@
 
 use super::{
     ClassId, ControlId, Digest, Dimension, ExceptionId, Hash, Sensitivity, SubjectId, Tier,
-    Timestamp,
+    Timestamp, Trace,
 };
 
 /// What became of an exception.
@@ -67,17 +67,6 @@ pub struct Reached<'a> {
     pub purpose: Option<&'a str>,
     /// How sensitive its data is.
     pub sensitivity: Sensitivity,
-}
-
-/// Where a call belongs, as its caller traces it (W3C Trace Context).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trace {
-    /// The trace.
-    pub trace: [u8; 16],
-    /// The caller's span.
-    pub span: [u8; 8],
-    /// Whether the caller keeps the trace.
-    pub sampled: bool,
 }
 
 /// One exception in one decision.

@@ -230,6 +230,8 @@ fn granted(case: &Case, reason: &str, now: Timestamp) -> Result<Case, Refused> {
             expire,
             next_revalidation: next(interval, effective, expire),
             revalidated: None,
+            // Of several approvals the last is the one that opened it.
+            approval: case.votes.last().and_then(|vote| vote.trace),
         }),
         debt: terms.and_then(|terms| owed_from(terms, now)),
         ..case.clone()

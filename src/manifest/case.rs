@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::domain::{
     ApproverRole, Assurance, Ballot, Case, Closure, ControlId, Debt, Digest, DomainId, ExceptionId,
     ExceptionState, Facet, Fingerprint, Granted, Invalid, OnChange, Principal, Seat, Span, Stage,
-    Terms, Tier, TierInput, Timestamp, Vote,
+    Terms, Tier, TierInput, Timestamp, Trace, Vote,
 };
 
 use super::{
@@ -117,6 +117,8 @@ struct VoteRecord {
     viewed: Option<String>,
     #[serde(default)]
     assurance: Option<AssuranceRecord>,
+    #[serde(default)]
+    trace: Option<String>,
     ballot: String,
 }
 
@@ -149,6 +151,8 @@ struct GrantedRecord {
     next_revalidation: Option<String>,
     #[serde(default)]
     revalidated: Option<String>,
+    #[serde(default)]
+    approval: Option<String>,
 }
 
 fn unknown(what: &str, text: &str) -> Invalid {
@@ -210,6 +214,7 @@ pub fn read_case(text: &str) -> Result<Case, Invalid> {
                     expire: time(&granted.expire)?,
                     next_revalidation: some_time(granted.next_revalidation.as_ref())?,
                     revalidated: some_time(granted.revalidated.as_ref())?,
+                    approval: granted.approval.as_deref().and_then(Trace::parse),
                 })
             })
             .transpose()?,
@@ -318,6 +323,7 @@ impl VoteRecord {
             time: time(&self.time)?,
             viewed: some_time(self.viewed.as_ref())?,
             assurance: self.assurance.as_ref().map(AssuranceRecord::parse),
+            trace: self.trace.as_deref().and_then(Trace::parse),
             ballot: Ballot::parse(&self.ballot).ok_or_else(|| unknown("ballot", &self.ballot))?,
         })
     }
@@ -468,6 +474,7 @@ pub fn write_case(case: &Case) -> String {
             "time": vote.time.to_string(),
             "viewed": told(vote.viewed),
             "assurance": vote.assurance.as_ref().map(assurance_of),
+            "trace": vote.trace.map(|trace| trace.to_string()),
             "ballot": vote.ballot.name(),
         })
     });
@@ -477,6 +484,7 @@ pub fn write_case(case: &Case) -> String {
             "expire": granted.expire.to_string(),
             "next_revalidation": told(granted.next_revalidation),
             "revalidated": told(granted.revalidated),
+            "approval": granted.approval.map(|trace| trace.to_string()),
         })
     });
     let record = json!({
@@ -531,6 +539,7 @@ pub fn exception_of(case: &Case, now: Timestamp) -> Option<String> {
             expire,
             next_revalidation: next.filter(|next| *next < expire),
             revalidated: None,
+            approval: None,
         }
     });
     let mut put = |field: &str, value: Json| drop(manifest.insert(field.to_owned(), value));
@@ -548,6 +557,9 @@ pub fn exception_of(case: &Case, now: Timestamp) -> Option<String> {
         put("revalidated_time", at.to_string().into());
     }
     put("renewal_count", terms.renewal_count.into());
+    if let Some(trace) = granted.approval {
+        put("approval_trace", trace.to_string().into());
+    }
     put("state", case.state.name().into());
     let mut text = String::new();
     canonical(&Json::Object(manifest), &mut text);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::domain::{
     ClassId, ControlId, Deviation, Digest, DomainId, Evidence, Exception, ExceptionId,
     ExceptionState, Facet, Fingerprint, Invalid, Justification, Pattern, Principal, Scope,
-    Selector, SubjectId, Timestamp, UsageLimits,
+    Selector, SubjectId, Timestamp, Trace, UsageLimits,
 };
 
 use super::{
@@ -76,6 +76,8 @@ pub struct ExceptionManifest {
     /// How many times it has been renewed.
     #[serde(default)]
     renewal_count: u32,
+    /// The `traceparent` of the call that approved it.
+    approval_trace: Option<String>,
     /// Its stored state; only APPROVED ones can hold.
     state: ExceptionStateName,
 }
@@ -268,6 +270,20 @@ impl ExceptionManifest {
                 .transpose()
                 .map_err(at("defect_ref"))?,
             renewal_count: self.renewal_count,
+            approval: self
+                .approval_trace
+                .as_deref()
+                .map(|text| {
+                    Trace::parse(text).ok_or_else(|| {
+                        Invalid::new(
+                            "",
+                            "is no traceparent",
+                            "leave it out, or write it as W3C Trace Context has it",
+                        )
+                    })
+                })
+                .transpose()
+                .map_err(at("approval_trace"))?,
             state: match self.state {
                 ExceptionStateName::Draft => ExceptionState::Draft,
                 ExceptionStateName::Pending => ExceptionState::Pending,

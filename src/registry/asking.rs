@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     domain::{
         Assurance, Ballot, Case, Cause, Deviation, Digest, DomainId, ExceptionId, ExceptionState,
-        Invalid, Kind, Name, Principal, Request, Terms, Timestamp, Vote,
+        Invalid, Kind, Name, Principal, Request, Terms, Timestamp, Trace, Vote,
     },
     engine::{
         Electorate,
@@ -53,6 +53,8 @@ pub(super) struct Decides {
     pub viewed: Option<Timestamp>,
     /// How they had signed in, if they had.
     pub assurance: Option<Assurance>,
+    /// Where their call belongs, if they traced it.
+    pub trace: Option<Trace>,
 }
 
 /// Who calls, as somebody who may ask and decide.
@@ -393,6 +395,7 @@ fn seated(
         time: now,
         viewed: decides.viewed,
         assurance: decides.assurance.clone(),
+        trace: decides.trace,
         ballot: if case.state == ExceptionState::Pending {
             Ballot::Initial
         } else {

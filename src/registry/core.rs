@@ -92,7 +92,7 @@ pub(super) struct Registry {
     /// Whoever writes controls may have them deny less: one person's registry.
     pub(super) weakens_at_will: bool,
     /// What is told of all this.
-    pub(super) witness: Witness,
+    pub(super) witness: Arc<Witness>,
     /// How exceptions were used lately.
     pub(super) uses: Arc<Uses>,
     /// Whether an administrator may apply exceptions that nobody asked for.
@@ -147,7 +147,7 @@ impl Registry {
             windows: Arc::default(),
             weakens_at_will: false,
             applies_exceptions: false,
-            witness: Witness::default(),
+            witness: Arc::default(),
             uses: Arc::default(),
             kept,
         };
@@ -284,6 +284,7 @@ impl Registry {
         sealed.heard = planned.heard;
         let (store, windows) = (Arc::clone(&self.store), Arc::clone(&self.windows));
         let published = Arc::clone(&self.view);
+        let witness = Arc::clone(&self.witness);
         // To its end, whatever becomes of the caller: what is committed is also seen.
         #[expect(clippy::disallowed_methods, reason = "waited for right here")]
         let committed = tokio::spawn(async move {
@@ -297,13 +298,13 @@ impl Registry {
             }
             drop(windows);
             published.publish(Arc::new(next));
+            witness.committed(&moved);
             Ok::<_, StoreError>(())
         });
         committed
             .await
             .map_err(|error| Error::Unfit(error.to_string()))?
             .map_err(Error::Store)?;
-        self.witness.committed(&moved);
         Ok(answer)
     }
 

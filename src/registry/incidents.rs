@@ -266,6 +266,7 @@ pub(super) fn looked_back(
         time: now,
         viewed: decides.viewed,
         assurance: decides.assurance.clone(),
+        trace: decides.trace,
         ballot: Ballot::Retroactive,
     };
     Ok(Some(step(case, Event::Vote(vote, terms), now, still)?))

@@ -55,7 +55,12 @@ async fn metrics(State(operations): State<Operations>) -> Response {
 fn page(operations: &Operations) -> String {
     let Operations { registry, usages } = operations;
     let view = registry.view();
-    let exceptions: Vec<_> = view.snapshot.exceptions().map(AsRef::as_ref).collect();
+    let snapshot = &view.snapshot;
+    let held = snapshot.exceptions();
+    let exceptions: Vec<_> = held
+        .filter(|exception| !snapshot.takes_back(exception.id.as_str()))
+        .map(AsRef::as_ref)
+        .collect();
     let waiting = view
         .cases
         .values()

@@ -56,7 +56,9 @@ impl Moved {
             if from == Some(case.state) {
                 continue;
             }
-            let pending = before.filter(|before| before.state == ExceptionState::Pending);
+            let decided = [ExceptionState::Approved, ExceptionState::Denied].contains(&case.state);
+            let pending =
+                before.filter(|before| decided && before.state == ExceptionState::Pending);
             steps.push(Step {
                 exception: case.id.clone(),
                 revision: revision(&case.id),

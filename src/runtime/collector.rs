@@ -52,6 +52,18 @@ impl fmt::Debug for Target {
     }
 }
 
+/// A message in parts, one after the other.
+pub type Parts = [Bytes; 3];
+
+impl Target {
+    /// Where it is, without what may be a secret.
+    pub fn place(&self) -> String {
+        let (scheme, authority) = (self.url.scheme_str(), self.url.authority());
+        let authority = authority.map_or("", |authority| authority.as_str());
+        format!("{}://{authority}", scheme.unwrap_or_default())
+    }
+}
+
 /// Why something was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -100,7 +112,7 @@ impl Collector {
     /// # Errors
     ///
     /// Why it was not taken, and whether it may be later.
-    pub async fn send(&self, path: &'static str, message: Bytes) -> Result<Bytes, Refusal> {
+    pub async fn send(&self, path: &'static str, message: Parts) -> Result<Bytes, Refusal> {
         let sent = async {
             match &self.way {
                 Way::Grpc(channel) => self.over_grpc(channel.clone(), path, message).await,
@@ -121,7 +133,7 @@ impl Collector {
         &self,
         channel: Channel,
         path: &'static str,
-        message: Bytes,
+        message: Parts,
     ) -> Result<Bytes, Refusal> {
         let mut client = Grpc::new(channel);
         if self.target.gzip {
@@ -146,7 +158,7 @@ impl Collector {
         }
     }
 
-    async fn over_http(&self, caller: &Caller, message: Bytes) -> Result<Bytes, Refusal> {
+    async fn over_http(&self, caller: &Caller, message: Parts) -> Result<Bytes, Refusal> {
         let lost = |why: String| Refusal {
             why,
             again: Some(None),
@@ -161,7 +173,7 @@ impl Collector {
             request = request.header(header::CONTENT_ENCODING, "gzip");
             gzip(&message).map_err(|error| never(error.to_string()))?
         } else {
-            message
+            message.concat().into()
         };
         let request = request
             .body(body)
@@ -184,7 +196,11 @@ impl Collector {
 
 /// A channel that connects when it is first used, and again after it broke.
 fn channel(target: &Target) -> Result<Channel, String> {
-    let endpoint = Endpoint::from(target.url.clone()).connect_timeout(Duration::from_secs(5));
+    let endpoint = Endpoint::from(target.url.clone())
+        .connect_timeout(Duration::from_secs(5))
+        // A connection that died in silence is found out.
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10));
     if target.url.scheme_str() != Some("https") {
         return Ok(endpoint.connect_lazy());
     }
@@ -206,8 +222,9 @@ fn channel(target: &Target) -> Result<Channel, String> {
 fn tell(metadata: &mut MetadataMap, name: &HeaderName, value: &HeaderValue) {
     // Both are checked where they were read.
     if let Ok(key) = MetadataKey::from_bytes(name.as_str().as_bytes())
-        && let Ok(value) = MetadataValue::try_from(value.as_bytes())
+        && let Ok(mut value) = MetadataValue::try_from(value.as_bytes())
     {
+        value.set_sensitive(true);
         metadata.insert(key, value);
     }
 }
@@ -234,9 +251,9 @@ fn refused(status: &Status) -> Refusal {
         | Code::Aborted
         | Code::OutOfRange
         | Code::Unavailable
-        | Code::DataLoss
-        // What tonic makes of a connection that breaks.
-        | Code::Unknown => Some(delay),
+        | Code::DataLoss => Some(delay),
+        // What tonic makes of a connection that breaks; a receiver that says so means it.
+        Code::Unknown if std::error::Error::source(status).is_some() => Some(delay),
         // Only where it says when.
         Code::ResourceExhausted if delay.is_some() => Some(delay),
         _ => None,
@@ -247,9 +264,11 @@ fn refused(status: &Status) -> Refusal {
     }
 }
 
-fn gzip(message: &[u8]) -> std::io::Result<Bytes> {
+fn gzip(message: &Parts) -> std::io::Result<Bytes> {
     let mut out = GzEncoder::new(Vec::new(), Compression::fast());
-    std::io::Write::write_all(&mut out, message)?;
+    for part in message {
+        std::io::Write::write_all(&mut out, part)?;
+    }
     out.finish().map(Bytes::from)
 }
 
@@ -258,7 +277,7 @@ fn gzip(message: &[u8]) -> std::io::Result<Bytes> {
 struct Raw;
 
 impl Codec for Raw {
-    type Encode = Bytes;
+    type Encode = Parts;
     type Decode = Bytes;
     type Encoder = Self;
     type Decoder = Self;
@@ -273,11 +292,14 @@ impl Codec for Raw {
 }
 
 impl Encoder for Raw {
-    type Item = Bytes;
+    type Item = Parts;
     type Error = Status;
 
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(item);
+    fn encode(&mut self, item: Parts, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.reserve(item.iter().map(Bytes::len).sum());
+        for part in item {
+            to.put(part);
+        }
         Ok(())
     }
 }

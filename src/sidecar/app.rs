@@ -74,6 +74,7 @@ impl Bound {
             })
             .transpose()
             .map_err(Error::Tls)?;
+        journal::check(&settings.decision_log).map_err(Error::Data)?;
         let operations = Tcp::bind(settings.operations).await.map_err(Error::Bind)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
         let unix = match &settings.unix {

@@ -14,8 +14,7 @@ use crate::{
     runtime::clock::Instant,
     telemetry::otlp::{Answered, Exporter, Failed},
     wire::{
-        Detail, Fault, Received, Stamp, answer, batch_item, keep, question, signed::sha256,
-        trace::traceparent, v1,
+        Detail, Fault, Received, Stamp, answer, batch_item, keep, question, signed::sha256, v1,
     },
 };
 
@@ -158,6 +157,12 @@ impl CheckService {
     }
 
     fn failed(&self, fault: Fault, arrived: Instant, called: Called) -> Status {
+        self.tell_failed(&fault, arrived, called);
+        fault.into()
+    }
+
+    /// Counts and tells of a question that has no decision.
+    fn tell_failed(&self, fault: &Fault, arrived: Instant, called: Called) {
         self.decider.metrics.failed(fault.reason());
         if let Some(exporter) = &self.decider.exporter {
             let ended = self.decider.clock.elapsed();
@@ -170,7 +175,6 @@ impl CheckService {
                 trace: called.trace,
             });
         }
-        fault.into()
     }
 }
 
@@ -179,7 +183,7 @@ fn exported(exporter: &Exporter, id: &str, asked: &Asked, decided: &Decided, age
     let (question, snapshot) = (&asked.question, &decided.from.snapshot);
     let digest = snapshot.digest().as_str();
     exporter.decision(
-        decided.mark.number,
+        decided.mark.number.get(),
         &Answered {
             id,
             decision: &decided.decision,
@@ -197,7 +201,7 @@ fn exported(exporter: &Exporter, id: &str, asked: &Asked, decided: &Decided, age
         },
     );
     if let Some((_, uses)) = &decided.kept {
-        exporter.usages(uses);
+        exporter.usages(Some(decided.mark.number.get()), uses);
     }
 }
 
@@ -335,7 +339,13 @@ impl v1::check_service_server::CheckService for CheckService {
                 });
             }
             let decided = Box::pin(join_all(items)).await;
-            let items = decided.into_iter().map(batch_item).collect();
+            let told = |item: Result<v1::Decision, Fault>| {
+                if let Err(fault) = &item {
+                    self.tell_failed(fault, arrived, called);
+                }
+                batch_item(item)
+            };
+            let items = decided.into_iter().map(told).collect();
             in_time(arrived, self.decider.clock.elapsed(), patience)?;
             Ok(items)
         }
@@ -427,7 +437,7 @@ fn digest(bytes: &[u8]) -> Digest {
 
 /// Where a call belongs, as its metadata says.
 fn trace(metadata: &MetadataMap) -> Option<Trace> {
-    traceparent(metadata.get("traceparent")?.to_str().ok()?)
+    Trace::parse(metadata.get("traceparent")?.to_str().ok()?)
 }
 
 /// Whether a caller who waits for `patience` is still there.

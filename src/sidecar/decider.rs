@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -50,7 +50,7 @@ pub(super) struct Decider {
     pub(super) metrics: Metrics,
     /// Where decisions are told of, if anybody wants to know.
     pub(super) exporter: Option<Arc<Exporter>>,
-    pub(super) recent: Ring<Kept>,
+    pub(super) recent: Arc<Ring<Kept>>,
     large: Large,
     /// Where uses of exceptions are recorded before an answer leaves.
     pub(super) spool: Arc<Spool>,
@@ -134,11 +134,34 @@ impl Loaded {
     }
 }
 
+/// A decision's number, until it is kept: one that never is answered is said to be none, so that
+/// nobody waits for it.
+#[derive(Debug)]
+pub(super) struct Numbered {
+    ring: Arc<Ring<Kept>>,
+    number: u64,
+    kept: AtomicBool,
+}
+
+impl Numbered {
+    pub(super) fn get(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Drop for Numbered {
+    fn drop(&mut self) {
+        if !*self.kept.get_mut() {
+            self.ring.keep(self.number, Kept::unanswered);
+        }
+    }
+}
+
 /// Which decision it is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Mark {
     pub(super) id: Uuid,
-    pub(super) number: u64,
+    pub(super) number: Numbered,
     /// Exceptions that the same call was allowed by before, and their revisions: it is no other
     /// use.
     pub(super) free: Vec<(ExceptionId, u64)>,
@@ -202,7 +225,7 @@ impl Decider {
             clock,
             metrics,
             exporter,
-            recent: Ring::new(KEPT),
+            recent: Arc::new(Ring::new(KEPT)),
             large: Large::default(),
             spool,
             limits,
@@ -226,7 +249,11 @@ impl Decider {
         let number = self.recent.number();
         let mark = Mark {
             id: decision_id(arrived.now, number, self.salt),
-            number,
+            number: Numbered {
+                ring: Arc::clone(&self.recent),
+                number,
+                kept: AtomicBool::new(false),
+            },
             free,
         };
         self.settled(mark, question, Based::on(loaded), arrived, false)
@@ -258,7 +285,9 @@ impl Decider {
         let took = ended.saturating_sub(arrived);
         self.metrics.decided(&decided.decision, took);
         let from = (&decided.from.snapshot, &*decided.spent);
-        let Mark { id, number, .. } = decided.mark;
+        let Mark { id, ref number, .. } = decided.mark;
+        number.kept.store(true, Ordering::Relaxed);
+        let number = number.get();
         self.recent.keep(number, |kept| {
             kept.rewrite(id, subject, request, from, decided.at.now, took);
         });

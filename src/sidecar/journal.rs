@@ -4,7 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{config::DecisionLog, telemetry::Metrics};
 
 use super::{decider::Decider, lines::Lines};
+
+/// What only a line that tells of missed decisions holds.
+const MISSED: &str = "\"exeat/v1\",\"missed\":";
 
 /// Where lines go.
 #[derive(Debug)]
@@ -36,7 +39,8 @@ pub(super) async fn keep(
     stop: CancellationToken,
 ) -> Result<(), String> {
     let metrics = decider.metrics.clone();
-    let mut lines = Lines::of(decider, 0, settings.values);
+    // From the first on: some may have been made by now.
+    let mut lines = Lines::of(decider, u64::MAX, settings.values);
     let mut journal = match settings.to {
         None => Journal::Stdout,
         Some(path) => Journal::File {
@@ -61,7 +65,8 @@ pub(super) async fn keep(
             }
             continue;
         }
-        let count = chunk.lines().count() as u64;
+        let marks = chunk.lines().filter(|line| line.contains(MISSED)).count();
+        let count = chunk.lines().count().saturating_sub(marks) as u64;
         let written = spawn_blocking(move || {
             let written = journal.write(chunk.as_bytes());
             (journal, written)
@@ -111,9 +116,11 @@ impl Journal {
                     *file = Some(opened);
                 }
                 if *written > 0 && written.saturating_add(lines.len() as u64) > *most {
+                    // Whatever fails from here on, nothing is rotated twice.
+                    *file = None;
+                    *written = 0;
                     rotate(path, *files)?;
                     *file = Some(open(path)?);
-                    *written = 0;
                 }
                 // What is cut short is cut off again, so that every line is whole.
                 let Some(open) = file else { return Ok(()) };
@@ -134,7 +141,32 @@ fn open(path: &Path) -> io::Result<File> {
         std::fs::create_dir_all(folder)?;
     }
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600).open(path)
+    options.append(true).create(true).read(true).mode(0o600);
+    let mut file = options.open(path)?;
+    // What a crash cut short is ended, so that the next line is one.
+    let length = file.metadata()?.len();
+    if let Some(last) = length.checked_sub(1) {
+        let mut end = [0];
+        file.read_exact_at(&mut end, last)?;
+        if end != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(file)
+}
+
+/// Whether a decision log can be written, before anything is decided.
+///
+/// # Errors
+///
+/// Why not, with its path.
+pub(super) fn check(settings: &DecisionLog) -> Result<(), String> {
+    let Some(path) = settings.to.as_ref().filter(|_| settings.kept) else {
+        return Ok(());
+    };
+    open(path)
+        .map(drop)
+        .map_err(|error| format!("`decision_log`: {}: {error}", path.display()))
 }
 
 /// The `n`-th file before the present one.
@@ -158,10 +190,13 @@ fn rotate(path: &Path, files: usize) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    if files == 1 {
-        std::fs::remove_file(path)?;
+    if files > 1 {
+        return Ok(());
     }
-    Ok(())
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -192,6 +227,10 @@ mod tests {
             ],
             ["line 4\n", "line 3\n", "line 2\n", ""]
         );
+        // A line that was cut short is ended.
+        std::fs::write(&path, "cut sho").unwrap();
+        open(&path).unwrap();
+        assert_eq!(text(&path), "cut sho\n");
         let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -1,9 +1,7 @@
 //! Recent decisions as lines of JSON, one after the other, for whoever follows them. Nobody who
 //! decides waits for that: who follows too slowly misses some, and is told how many.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
-
-use tokio::time::sleep;
+use std::{fmt::Write as _, sync::Arc};
 
 use super::{
     decider::Decider,
@@ -12,8 +10,6 @@ use super::{
 
 /// About how many bytes are made at a time.
 const CHUNK: usize = 64 << 10;
-/// A decision that is not there by then was never answered: its caller went away.
-const GONE: Duration = Duration::from_secs(2);
 
 /// A place in the sequence of decisions.
 #[derive(Debug)]
@@ -54,14 +50,15 @@ impl Lines {
         }
         while self.next < upcoming && chunk.len() < CHUNK {
             // One that is still being made is waited for; one that is gone is not.
-            let Some(record) = recent.read(self.next, Kept::recall) else {
+            let read = |kept: &Kept| (kept.is_answered(), kept.recall());
+            let Some((answered, record)) = recent.read(self.next, read) else {
                 break;
             };
             if let Some(record) = record {
                 let line = DecisionLine::of(&record, &self.shown);
                 chunk.push_str(&serde_json::to_string(&line).unwrap_or_default());
                 chunk.push('\n');
-            } else {
+            } else if answered {
                 missed = missed.saturating_add(1);
                 say_missed(&mut chunk, 1);
             }
@@ -70,19 +67,9 @@ impl Lines {
         (chunk, missed)
     }
 
-    /// Waits for the next decision; one that never comes is passed over.
+    /// Waits for the next decision.
     pub(super) async fn wait(&mut self) {
-        let recent = &self.decider.recent;
-        tokio::select! {
-            () = recent.reached(self.next) => {}
-            () = sleep(GONE) => {
-                if recent.upcoming() > self.next.saturating_add(1)
-                    && recent.read(self.next, |_| ()).is_none()
-                {
-                    self.next = self.next.saturating_add(1);
-                }
-            }
-        }
+        self.decider.recent.reached(self.next).await;
     }
 }
 

@@ -139,7 +139,11 @@ pub(super) fn page(operations: &Operations) -> String {
     }
     let exceptions: Vec<_> = loaded
         .iter()
-        .flat_map(|loaded| loaded.snapshot.exceptions())
+        .flat_map(|loaded| {
+            let snapshot = &loaded.snapshot;
+            let held = snapshot.exceptions();
+            held.filter(|exception| !snapshot.takes_back(exception.id.as_str()))
+        })
         .map(AsRef::as_ref)
         .collect();
     let revision = loaded

@@ -32,6 +32,8 @@ pub(super) struct Kept {
     spent: Vec<ExceptionId>,
     now: Option<Now>,
     took: Span,
+    /// Nobody was told of it: its caller went away, or waited no longer.
+    unanswered: bool,
 }
 
 /// The inputs of one decision.
@@ -56,6 +58,7 @@ impl Kept {
         took: Span,
     ) {
         (self.id, self.now, self.took) = (id, Some(now), took);
+        self.unanswered = false;
         if self.subject.as_ref() != Some(subject) {
             self.subject = Some(subject.clone());
         }
@@ -69,6 +72,19 @@ impl Kept {
         }
         self.request.clear();
         self.request.extend_from_slice(request);
+    }
+
+    /// What nobody was told of is no decision.
+    pub(super) fn unanswered(&mut self) {
+        *self = Self {
+            unanswered: true,
+            ..Self::default()
+        };
+    }
+
+    /// Whether anybody was told of it.
+    pub(super) fn is_answered(&self) -> bool {
+        !self.unanswered
     }
 
     /// Gives its memory back; there is nothing to recall any more.
@@ -196,13 +212,15 @@ pub struct ExceptionLine {
 
 /// What of a resource's properties is no argument: the names and the digest of a tool.
 const NAMES: [&str; 3] = ["server", "name", "definition_digest"];
+/// Longest of them, in bytes: what is longer is no name.
+const LONGEST: usize = 512;
 
 /// The entries of a map that may be shown; the others' names are added to `masked`.
 fn shown(
     map: &Value,
     root: &str,
     masked: &mut Vec<String>,
-    shown: impl Fn(&str, &str) -> bool,
+    shown: impl Fn(&str, &str, &Value) -> bool,
 ) -> Map<String, Json> {
     let Ref::Map(entries) = map.as_ref() else {
         return Map::new();
@@ -210,7 +228,7 @@ fn shown(
     let mut told = Map::new();
     for (name, value) in entries {
         let path = format!("{root}.{name}");
-        if shown(name, &path) {
+        if shown(name, &path, value) {
             told.insert(name.to_string(), json(value));
         } else {
             masked.push(path);
@@ -249,11 +267,14 @@ impl DecisionLine {
         let question = &record.question;
         let listed = |path: &str| values.iter().any(|value| **value == *path);
         let mut masked = Vec::new();
-        let context = shown(&question.context, "context", &mut masked, |_, path| {
+        let context = shown(&question.context, "context", &mut masked, |_, path, _| {
             listed(path)
         });
         let tool = question.resource.kind == "tool";
-        let named = |name: &str, path: &str| listed(path) || (tool && NAMES.contains(&name));
+        let short = |value: &Value| value.as_str().is_some_and(|text| text.len() <= LONGEST);
+        let named = |name: &str, path: &str, value: &Value| {
+            listed(path) || (tool && NAMES.contains(&name) && short(value))
+        };
         let properties = shown(
             &question.resource.properties,
             "properties",

@@ -19,7 +19,7 @@ use super::{
     decider::{Based, Decided, Decider},
     evidence::{Entry, Limits, Unkept},
     follow::Following,
-    record::written,
+    record::{Kept, written},
 };
 
 /// How often uses are reserved for one answer: others may take what was.
@@ -129,6 +129,8 @@ impl Decider {
 
     /// Takes back what was recorded of an answer that is not given after all.
     pub(super) fn unanswered(&self, decided: &mut Decided) {
+        self.recent
+            .keep(decided.mark.number.get(), Kept::unanswered);
         if let Some((first, uses)) = decided.kept.take() {
             self.withdraw(decided, Some(first), uses);
         }
@@ -173,14 +175,14 @@ impl Decider {
                 ..usage
             })
             .collect();
-        self.export(&withdrawn);
+        self.export(Some(decided.mark.number.get()), &withdrawn);
         self.spool.note(self.entries(decided, &withdrawn));
     }
 
     /// Tells whoever wants to know what became of exceptions.
-    pub(super) fn export(&self, usages: &[Usage]) {
+    pub(super) fn export(&self, number: Option<u64>, usages: &[Usage]) {
         if let Some(exporter) = &self.exporter {
-            exporter.usages(usages);
+            exporter.usages(number, usages);
         }
     }
 
@@ -210,7 +212,7 @@ impl Decider {
             self.idle.begin(usage);
         }
         if !told.is_empty() {
-            self.export(&told);
+            self.export(Some(decided.mark.number.get()), &told);
             self.spool.note(self.entries(decided, &told));
         }
     }
@@ -224,6 +226,7 @@ impl Decider {
                 () = sleep(IDLE) => {}
             }
             let idle = self.idle.take();
+            self.export(None, &idle);
             let record = |usage: &Usage| Entry {
                 record: usage_record(usage, self.start),
                 spent: None,

@@ -65,7 +65,7 @@ struct Inner {
     failing: Family<ControlLabels, Gauge>,
     last_run: Family<ControlLabels, Gauge<f64, AtomicU64>>,
     deliveries: Family<DeliveryLabels, Counter>,
-    entries: Gauge,
+    entries: Counter,
     broken: Counter,
     sidecars: Gauge,
     gaps: Gauge,
@@ -117,7 +117,7 @@ impl Governing {
             failing: Family::default(),
             last_run: Family::default(),
             deliveries: Family::default(),
-            entries: Gauge::default(),
+            entries: Counter::default(),
             broken: Counter::default(),
             sidecars: Gauge::default(),
             gaps: Gauge::default(),
@@ -198,7 +198,8 @@ impl Governing {
         }
         inner.sidecars.set(number(held.sidecars as u64));
         inner.gaps.set(number(held.gaps as u64));
-        inner.entries.set(number(held.entries));
+        let counted = inner.entries.get();
+        inner.entries.inc_by(held.entries.saturating_sub(counted));
         inner.revision.set(number(held.revision));
         inner.read_only.set(i64::from(held.read_only));
         let mut text = String::new();

@@ -2,7 +2,9 @@
 //! telemetry itself.
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::metrics::{
+    counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
+};
 use prometheus_client::registry::Registry;
 
 use crate::domain::{Exception, ExceptionState, Now, Span, Tier};
@@ -171,6 +173,18 @@ impl Recording {
     }
 }
 
+/// How long removals took, from a millisecond to five minutes.
+#[derive(Debug)]
+pub(super) struct Propagation(pub(super) Histogram);
+
+impl Default for Propagation {
+    fn default() -> Self {
+        Self(Histogram::new([
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0, 300.0,
+        ]))
+    }
+}
+
 /// What is told of the registry that is followed.
 #[derive(Debug, Default)]
 pub(super) struct Following {
@@ -179,6 +193,7 @@ pub(super) struct Following {
     pub(super) refused: Family<ReasonLabels, Counter>,
     pub(super) resyncs: Family<ReasonLabels, Counter>,
     pub(super) sequence: Gauge,
+    pub(super) propagation: Propagation,
     pub(super) lease: Family<TierLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     pub(super) disk_faults: Family<FileLabels, Counter>,
     pub(super) clock_steps: Counter,
@@ -208,6 +223,11 @@ impl Following {
             names::REGISTRY_RESYNCS,
             "Times everything was fetched anew",
             self.resyncs.clone(),
+        );
+        registry.register(
+            names::REVOCATION_PROPAGATION,
+            "From when something was taken back to when that was in force here",
+            self.propagation.0.clone(),
         );
         registry.register(
             names::REMOVALS_SEQUENCE,

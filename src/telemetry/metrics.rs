@@ -266,6 +266,12 @@ impl Metrics {
         resyncs.get_or_create(&ReasonLabels { reason }).inc();
     }
 
+    /// Something that was taken back so long ago is in force.
+    pub fn taken_back(&self, ago: Span) {
+        let propagation = &self.inner.following.propagation;
+        propagation.0.observe(ago.as_secs_f64().max(0.0));
+    }
+
     /// Counts a failure of the disk, or damage found there.
     pub fn disk_fault(&self, file: &'static str) {
         let faults = &self.inner.following.disk_faults;

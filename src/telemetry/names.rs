@@ -46,6 +46,8 @@ pub const REGISTRY_RESYNCS: &str = "exeat_registry_resyncs";
 pub const ENTITIES_FETCHED: &str = "exeat_entities_fetched";
 /// Fetches on demand, by result.
 pub const ENTITY_FETCHES: &str = "exeat_entity_fetches";
+/// From when something was taken back to when that was in force here.
+pub const REVOCATION_PROPAGATION: &str = "exeat_revocation_propagation_seconds";
 /// Removals in force.
 pub const REMOVALS_SEQUENCE: &str = "exeat_removals_sequence";
 /// Whether exceptions of a tier are honoured as far as the lease is concerned, by tier.

@@ -151,6 +151,7 @@ pub fn exception(id: &str, controls: &[&str], subject: &str) -> Exception {
         incident: None,
         defect: None,
         renewal_count: 0,
+        approval: None,
         state: ExceptionState::Approved,
     }
 }

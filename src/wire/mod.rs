@@ -11,7 +11,6 @@ pub mod oauth;
 pub mod signed;
 mod status;
 pub mod sync;
-pub mod trace;
 pub mod usage;
 pub mod v1;
 pub mod webhook;

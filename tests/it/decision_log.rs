@@ -161,6 +161,8 @@ async fn every_decision_is_a_line_that_can_be_replayed() {
             &path,
             "--since",
             "2026-11-01T00:00:00Z",
+            "--now",
+            "2026-11-22T12:00:01Z",
             "--against",
             against,
             "-o",
@@ -215,7 +217,6 @@ async fn every_decision_is_a_line_that_can_be_replayed() {
     for (line, part) in [
         ("{\"apiVersion\":\"exeat/v1\"}\n", "a field is missing"),
         ("{\"apiVersion\":\"exeat/v9\",\"missed\":1}\n", "exeat/v9"),
-        ("not JSON\n", "is no logged decision"),
     ] {
         fs::write(
             &torn,
@@ -230,6 +231,16 @@ async fn every_decision_is_a_line_that_can_be_replayed() {
             "{text}"
         );
     }
+    fs::write(&torn, first(&text_of(&log)) + "{\"cut sho").unwrap();
+    let torn = torn.display().to_string();
+    let args = ["replay", "--log", &torn, "--against", &same];
+    let (code, text) = said(&exeat(&args));
+    assert_eq!(code, 3, "{text}");
+    assert!(
+        text.contains("1 lines cannot be read, the first is"),
+        "{text}"
+    );
+    assert!(text.contains("torn.jsonl:2"), "{text}");
     let (code, text) = said(&exeat(&["replay", "--log", "/nowhere", "--against", &same]));
     assert_eq!(code, 7, "{text}");
     let (code, text) = said(&exeat(&[

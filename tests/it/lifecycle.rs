@@ -65,6 +65,7 @@ fn vote(who: &str, role: ApproverRole, ballot: Ballot) -> Vote {
         time: noon(),
         viewed: None,
         assurance: None,
+        trace: None,
         ballot,
     }
 }

@@ -326,6 +326,7 @@ fn granted(id: &str, of: &str, from: i64, to: i64, words: &str) -> exeat::domain
         expire: at(to),
         next_revalidation: None,
         revalidated: None,
+        approval: None,
     });
     made
 }

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     domain::{
         Ballot, Case, Digest, DomainId, ExceptionId, ExceptionState, Invalid, Principal, Seat,
-        Span, Tier, Timestamp,
+        Span, Tier, Timestamp, Trace,
     },
     engine::{Electorate, lifecycle},
     manifest::{write_case, write_rules},
@@ -361,6 +361,8 @@ impl Exceptions {
         &self,
         request: Request<Received<v1::DecideRequest>>,
     ) -> Result<v1::DecideResponse, Fault> {
+        let trace = request.metadata().get("traceparent");
+        let trace = trace.and_then(|text| Trace::parse(text.to_str().ok()?));
         let (caller, message) = opened(request)?;
         let v1::DecideRequest {
             id: text,
@@ -407,6 +409,7 @@ impl Exceptions {
             reviewed,
             viewed,
             assurance: caller.assurance(self.registry.clock.now().latest),
+            trace,
         };
         let case = self.registry.decide(&caller, decides).await?;
         Ok(v1::DecideResponse {

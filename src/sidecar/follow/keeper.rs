@@ -379,6 +379,10 @@ impl Keeper {
             if changed > 0 {
                 self.publish_from(&mut inner);
             }
+            let now = self.clock.now().latest;
+            for removal in batch.removals.iter().filter(|_| changed > 0) {
+                self.metrics.taken_back(now - removal.time);
+            }
             inner
                 .follower
                 .removals(batch.era, batch.after, batch.through)

@@ -2,6 +2,7 @@
 //! receiver does not take in time is lost, and counted.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,15 +10,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{Outcome, Timestamp, Trace, Usage},
     runtime::{
         clock::Clock,
-        collector::{Collector, Refusal, Target},
+        collector::{Collector, Parts, Refusal, Target},
     },
     telemetry::{
         Sending,
@@ -37,6 +37,8 @@ use super::{
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait between two tries.
 const LONGEST: Duration = Duration::from_secs(30);
+/// A batch that nobody takes for so long is lost: newer ones tell more.
+const OLDEST: Duration = Duration::from_mins(5);
 /// How long the last of it may take once told to stop.
 const LAST: Duration = Duration::from_secs(3);
 
@@ -103,7 +105,7 @@ impl Exporter {
         let lane = |target: Option<Target>, signal: Signal, delay| {
             target
                 .map(|target| {
-                    let at = target.url.to_string();
+                    let at = target.place();
                     tracing::info!(signal = signal.name, to = at, "telemetry is sent");
                     Collector::new(target).map(|collector| Lane {
                         signal,
@@ -144,13 +146,12 @@ impl Exporter {
 
     /// Tells of a decision, the `number`-th.
     pub fn decision(&self, number: u64, told: &Answered<'_>) {
-        let place = self.place(number, told.trace);
+        let mut place = self.place(number, told.trace);
         let mut record = Vec::with_capacity(1_024);
-        if let Some(lane) = &self.spans
-            && (told.decision.outcome != Outcome::Allow
-                || !told.decision.failed.is_empty()
-                || self.sampler.keeps(place, told.trace))
-        {
+        place.kept = told.decision.outcome != Outcome::Allow
+            || !told.decision.failed.is_empty()
+            || self.sampler.keeps(place, told.trace);
+        if let Some(lane) = self.spans.as_ref().filter(|_| place.kept) {
             records::decision_span(&mut record, place, told);
             self.add(lane, &record);
         }
@@ -187,10 +188,11 @@ impl Exporter {
         }
     }
 
-    /// Tells what became of exceptions.
-    pub fn usages(&self, usages: &[Usage]) {
+    /// Tells what became of exceptions in the `number`-th decision, or in several.
+    pub fn usages(&self, number: Option<u64>, usages: &[Usage]) {
         for usage in usages {
-            self.event(|record| records::usage_event(record, usage));
+            let place = number.map(|number| self.place(number, usage.trace));
+            self.event(|record| records::usage_event(record, place, usage));
         }
     }
 
@@ -220,6 +222,7 @@ impl Exporter {
             ),
             span: mixed(0),
             parent: trace.map(|trace| trace.span),
+            kept: true,
         }
     }
 
@@ -252,15 +255,20 @@ impl Exporter {
                 () = sleep(lane.delay) => false,
             };
             let mut batch = Batch::default();
-            batch.count = metrics(
-                &mut batch.records,
-                &page(),
-                self.begun,
-                self.clock.now().latest,
-            );
+            let now = self.clock.now().latest;
+            batch.count = metrics(&mut batch.records, &page(), self.begun, now);
             // An older page is of no use once there is a newer one: it is not tried again for long.
-            let within = if last { LAST } else { lane.delay };
-            self.deliver(lane, batch, sleep(within)).await;
+            let given_up = async {
+                if last {
+                    return sleep(LAST).await;
+                }
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = sleep(lane.delay) => {}
+                }
+            };
+            tokio::pin!(given_up);
+            self.deliver(lane, batch, given_up).await;
             if last {
                 return Ok(());
             }
@@ -279,66 +287,82 @@ impl Exporter {
         let Some(lane) = lane else {
             return stop.cancelled().await;
         };
-        while !stop.is_cancelled() {
-            let batch = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                batch = lane.outbox.next(lane.delay) => batch,
-            };
-            let given_up = async {
-                stop.cancelled().await;
-                sleep(LAST).await;
-            };
-            self.deliver(lane, batch, given_up).await;
-        }
-        let end = async {
-            loop {
-                let batch = lane.outbox.rest();
-                if batch.count == 0 {
-                    return;
-                }
-                self.deliver(lane, batch, std::future::pending()).await;
-            }
+        // One time for all that is left: what is not taken by then is lost with the process.
+        let given_up = async {
+            stop.cancelled().await;
+            sleep(LAST).await;
         };
-        // What is not taken by then is lost with the process, which says so.
-        if tokio::time::timeout(LAST, end).await.is_err() {
-            tracing::warn!(
-                signal = lane.signal.name,
-                "telemetry was lost at the end: its receiver does not take it"
-            );
+        tokio::pin!(given_up);
+        loop {
+            let batch = if stop.is_cancelled() {
+                lane.outbox.rest()
+            } else {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => continue,
+                    batch = lane.outbox.next(lane.delay) => batch,
+                }
+            };
+            if batch.count == 0 && stop.is_cancelled() {
+                return;
+            }
+            if !self.deliver(lane, batch, given_up.as_mut()).await {
+                break;
+            }
         }
+        let rest = std::iter::repeat_with(|| lane.outbox.rest().count);
+        let lost = rest.take_while(|count| *count > 0).sum();
+        self.told.lost(lane.signal.name, "unreachable", lost);
+        tracing::warn!(
+            signal = lane.signal.name,
+            lost,
+            "telemetry was lost at the end, beside what was being sent: its receiver does not take it"
+        );
     }
 
-    /// Sends a batch, again and again where that may help, until it is taken or `given_up`.
-    async fn deliver(&self, lane: &Lane, batch: Batch, given_up: impl Future<Output = ()>) {
+    /// Sends a batch, again and again where that may help, until it is taken or lost; false if it
+    /// was `given_up`.
+    async fn deliver(
+        &self,
+        lane: &Lane,
+        batch: Batch,
+        mut given_up: Pin<&mut impl Future<Output = ()>>,
+    ) -> bool {
         if batch.count == 0 {
-            return;
+            return true;
         }
-        let signal = lane.signal;
-        let message = self.message(&batch.records);
-        tokio::pin!(given_up);
+        let (signal, count) = (lane.signal, batch.count);
+        let message = self.message(batch.records);
+        let began = Instant::now();
         let mut pause = PAUSE;
         let mut told = false;
         loop {
             let sent = tokio::select! {
                 biased;
                 sent = lane.collector.send(signal.path, message.clone()) => sent,
-                () = &mut given_up => {
-                    return self.told.lost(signal.name, "unreachable", batch.count);
+                () = given_up.as_mut() => {
+                    self.told.lost(signal.name, "unreachable", count);
+                    return false;
                 }
             };
             let Refusal { why, again } = match sent {
-                Ok(answer) => return self.taken(signal, &answer, batch.count),
+                Ok(answer) => {
+                    self.taken(signal, &answer, count);
+                    return true;
+                }
                 Err(refusal) => refusal,
             };
-            let Some(after) = again else {
+            let old = began.elapsed() > OLDEST;
+            let Some(after) = again.filter(|_| !old) else {
                 tracing::warn!(
                     signal = signal.name,
                     why,
-                    lost = batch.count,
+                    lost = count,
                     "telemetry is refused"
                 );
-                return self.told.lost(signal.name, "refused", batch.count);
+                let reason = if old { "unreachable" } else { "refused" };
+                self.told.lost(signal.name, reason, count);
+                return true;
             };
             if !told {
                 tracing::warn!(
@@ -349,12 +373,13 @@ impl Exporter {
                 );
                 told = true;
             }
-            let wait = after.unwrap_or(pause).min(LONGEST * 10);
+            let wait = after.unwrap_or(pause).clamp(PAUSE, OLDEST);
             pause = (pause * 2).min(LONGEST);
             tokio::select! {
                 () = sleep(wait) => {}
-                () = &mut given_up => {
-                    return self.told.lost(signal.name, "unreachable", batch.count);
+                () = given_up.as_mut() => {
+                    self.told.lost(signal.name, "unreachable", count);
+                    return false;
                 }
             }
         }
@@ -386,19 +411,21 @@ impl Exporter {
         self.told.sent(signal.name, count.saturating_sub(rejected));
     }
 
-    /// The whole message around some records.
-    fn message(&self, records: &[u8]) -> Bytes {
-        let mut out = Vec::with_capacity(records.len().saturating_add(1_024));
-        Writer(&mut out).message(1, |resource| {
-            resource.bytes(1, &self.head);
-            resource.message(2, |scoped| {
-                scoped.bytes(1, &self.scope);
-                scoped.0.extend_from_slice(records);
-                scoped.text(3, otel::SCHEMA);
-            });
-            resource.text(3, otel::SCHEMA);
-        });
-        out.into()
+    /// The whole message around some records, in parts: the records are not copied for it.
+    fn message(&self, records: Vec<u8>) -> Parts {
+        let (mut scope, mut schema) = (Vec::new(), Vec::new());
+        Writer(&mut scope).bytes(1, &self.scope);
+        Writer(&mut schema).text(3, otel::SCHEMA);
+        let length = |parts: &[&Vec<u8>]| parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        let mut resource = Vec::new();
+        Writer(&mut resource).bytes(1, &self.head);
+        Writer(&mut resource).opened(2, length(&[&scope, &records, &schema]));
+        let mut before = Vec::new();
+        let all = length(&[&resource, &scope, &records, &schema, &schema]);
+        Writer(&mut before).opened(1, all);
+        before.extend(resource.into_iter().chain(scope));
+        let after = [schema.as_slice(), &schema].concat();
+        [before.into(), records.into(), after.into()]
     }
 }
 
@@ -448,4 +475,97 @@ fn head(resource: &[(String, String)], component: &str, salt: u64) -> (Vec<u8>, 
     Writer(&mut scope).text(1, otel::SCOPE);
     Writer(&mut scope).text(2, env!("CARGO_PKG_VERSION"));
     (head, scope)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Governing;
+
+    fn lost(told: &Governing) -> Option<u64> {
+        let now = crate::domain::Now::exactly(Timestamp::from_micros(0));
+        let held = crate::telemetry::Governed {
+            exceptions: &[],
+            pending: &[],
+            sidecars: 0,
+            gaps: 0,
+            entries: 0,
+            revision: 0,
+            read_only: false,
+        };
+        let page = told.text(&held, now);
+        let line = "exeat_telemetry_lost_total{signal=\"events\",reason=\"unreachable\"} ";
+        let count = page.lines().find_map(|it| it.strip_prefix(line))?;
+        count.parse().ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_at_the_end_is_counted() {
+        let set = [("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://127.0.0.1:9")];
+        let set: Vec<_> = set
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let settings = Settings::read(&set).unwrap();
+        let told = Governing::new();
+        let clock = Clock::manual(Timestamp::from_micros(1));
+        let exporter = Exporter::new(settings, "registry", 7, told.sending(), clock)
+            .unwrap()
+            .unwrap();
+        let change = StateChange {
+            exception: "EX-1",
+            revision: 1,
+            tier: "LOW",
+            from: "",
+            to: "PENDING",
+            actor: "actor:1",
+        };
+        // So many that some are under way and others wait.
+        for _ in 0..10_000 {
+            exporter.state(Timestamp::from_micros(1), &change);
+        }
+        let stop = CancellationToken::new();
+        let sending = Arc::clone(&exporter).send_events(stop.clone());
+        let stopping = async {
+            sleep(Duration::from_secs(30)).await;
+            assert_eq!(lost(&told), None, "it is tried again until then");
+            stop.cancel();
+        };
+        let (sent, ()) = tokio::join!(sending, stopping);
+        sent.unwrap();
+        assert_eq!(lost(&told), Some(10_000));
+        assert_eq!(exporter.events.as_ref().unwrap().outbox.bytes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_nobody_takes_makes_room_for_newer_ones() {
+        let set = ["OTEL_EXPORTER_OTLP_LOGS_ENDPOINT".to_owned()].map(|name| {
+            let url = "http://127.0.0.1:9".to_owned();
+            (name, url)
+        });
+        let settings = Settings::read(&set).unwrap();
+        let told = Governing::new();
+        let clock = Clock::manual(Timestamp::from_micros(1));
+        let exporter = Exporter::new(settings, "registry", 7, told.sending(), clock)
+            .unwrap()
+            .unwrap();
+        let change = StateChange {
+            exception: "EX-1",
+            revision: 1,
+            tier: "LOW",
+            from: "",
+            to: "PENDING",
+            actor: "actor:1",
+        };
+        exporter.state(Timestamp::from_micros(1), &change);
+        let stop = CancellationToken::new();
+        let sending = Arc::clone(&exporter).send_events(stop.clone());
+        let hour = async {
+            sleep(Duration::from_hours(1)).await;
+            assert_eq!(lost(&told), Some(1), "within five minutes of an hour");
+            stop.cancel();
+        };
+        let (sent, ()) = tokio::join!(sending, hour);
+        sent.unwrap();
+    }
 }

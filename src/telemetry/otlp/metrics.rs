@@ -130,7 +130,8 @@ pub(super) fn named(prometheus: &str) -> (String, &'static str) {
     let (stem, unit) = match prometheus {
         name if name.ends_with("_seconds") => (name.trim_end_matches("_seconds"), "s"),
         name if name.ends_with("_bytes") => (name.trim_end_matches("_bytes"), "By"),
-        name => (name, "1"),
+        // A unit of 1 would have a receiver add `_ratio` to gauges.
+        name => (name, ""),
     };
     (stem.replacen('_', ".", 1), unit)
 }
@@ -143,7 +144,9 @@ pub(super) fn metrics(out: &mut Vec<u8>, page: &str, begun: Timestamp, now: Time
         Writer(out).message(2, |metric| {
             metric.text(1, &name);
             metric.text(2, family.help);
-            metric.text(3, unit);
+            if !unit.is_empty() {
+                metric.text(3, unit);
+            }
             match family.kind {
                 "histogram" => metric.message(9, |histogram| {
                     for (labels, told) in &family.histograms {

@@ -59,7 +59,7 @@ impl Outbox {
             return lost + 1;
         }
         if waiting.filling.records.capacity() == 0 {
-            waiting.filling.records.reserve(BATCH / 8);
+            waiting.filling.records.reserve(BATCH + (4 << 10));
         }
         waiting.filling.records.extend_from_slice(record);
         waiting.filling.count += 1;

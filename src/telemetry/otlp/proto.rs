@@ -29,6 +29,11 @@ fn width(n: usize) -> usize {
     bits.div_ceil(7) as usize
 }
 
+/// How many bytes a field of so many takes, under a key of one.
+fn sized(length: usize) -> usize {
+    length.saturating_add(width(length)).saturating_add(1)
+}
+
 impl Writer<'_> {
     fn key(&mut self, field: u32, wire: u64) {
         varint(self.0, u64::from(field) << 3 | wire);
@@ -59,6 +64,12 @@ impl Writer<'_> {
         self.0.extend_from_slice(bytes);
     }
 
+    /// Begins a message of `length` bytes, which are written after it.
+    pub(super) fn opened(&mut self, field: u32, length: u64) {
+        self.key(field, BYTES);
+        varint(self.0, length);
+    }
+
     pub(super) fn text(&mut self, field: u32, text: &str) {
         self.bytes(field, text.as_bytes());
     }
@@ -69,23 +80,27 @@ impl Writer<'_> {
         let begin = self.0.len();
         write(&mut Writer(self.0));
         let length = self.0.len().saturating_sub(begin);
-        let room = width(length);
-        self.0.resize(self.0.len().saturating_add(room), 0);
-        let moved = begin.saturating_add(length);
-        self.0.copy_within(begin..moved, begin.saturating_add(room));
-        let mut prefix = Vec::new();
-        varint(&mut prefix, length as u64);
-        if let Some(place) = self.0.get_mut(begin..begin.saturating_add(room)) {
-            place.copy_from_slice(&prefix);
+        // The length goes to the end, and from there to the front.
+        varint(self.0, length as u64);
+        if let Some(message) = self.0.get_mut(begin..) {
+            message.rotate_right(width(length));
         }
     }
 
     /// An attribute under `field` of the message that has them.
     pub(super) fn attribute(&mut self, field: u32, name: &str, value: Value<'_>) {
-        self.message(field, |pair| {
-            pair.text(1, name);
-            pair.message(2, |any| any.value(value));
-        });
+        let Value::Text(text) = value else {
+            return self.message(field, |pair| {
+                pair.text(1, name);
+                pair.message(2, |any| any.value(value));
+            });
+        };
+        // Nearly all of them: of text every length is known before.
+        let any = sized(text.len());
+        self.opened(field, sized(name.len()).saturating_add(sized(any)) as u64);
+        self.text(1, name);
+        self.opened(2, any as u64);
+        self.text(1, text);
     }
 
     /// What an `AnyValue` holds.
@@ -177,6 +192,20 @@ mod tests {
             assert_eq!(find(&out, 15), None);
             // As short as it can be.
             assert_eq!(out.len(), 2 + width(inner.len()) + inner.len());
+        }
+    }
+
+    #[test]
+    fn texts_are_written_as_any_value_is() {
+        for length in [0, 1, 100, 127, 128, 300, 20_000] {
+            let text = "x".repeat(length);
+            let (mut quick, mut plain) = (Vec::new(), Vec::new());
+            Writer(&mut quick).attribute(9, "exeat.name", Value::Text(&text));
+            Writer(&mut plain).message(9, |pair| {
+                pair.text(1, "exeat.name");
+                pair.message(2, |any| any.value(Value::Text(&text)));
+            });
+            assert_eq!(quick, plain, "{length}");
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Place {
     pub(super) trace: [u8; 16],
     pub(super) span: [u8; 8],
     pub(super) parent: Option<[u8; 8]>,
+    /// Whether its span is kept.
+    pub(super) kept: bool,
 }
 
 /// A decision that was answered.
@@ -177,6 +179,7 @@ fn span(
     place: Place,
     method: &str,
     (time, took): (Timestamp, Span),
+    approval: Option<Trace>,
     attributes: impl FnOnce(&mut Attributes<'_, '_>),
 ) {
     span.bytes(1, &place.trace);
@@ -192,6 +195,13 @@ fn span(
     list.text(otel::RPC_SYSTEM, "grpc");
     list.text(otel::RPC_METHOD, method);
     attributes(&mut list);
+    if let Some(trace) = approval {
+        span.message(13, |link| {
+            link.bytes(1, &trace.trace);
+            link.bytes(2, &trace.span);
+            link.fixed32(6, u32::from(trace.sampled) | HAS_IS_REMOTE | IS_REMOTE);
+        });
+    }
     span.fixed32(
         16,
         SAMPLED | HAS_IS_REMOTE | if place.parent.is_some() { IS_REMOTE } else { 0 },
@@ -202,7 +212,10 @@ fn span(
 pub(super) fn decision_span(out: &mut Vec<u8>, place: Place, told: &Answered<'_>) {
     Writer(out).message(2, |writer| {
         let when = (told.time, told.took);
-        span(writer, place, told.method, when, |list| {
+        // From a use to the approval it rests on.
+        let used = told.decision.relied_on().next();
+        let approval = used.and_then(|exception| exception.approval);
+        span(writer, place, told.method, when, approval, |list| {
             list.text(otel::RPC_STATUS, "OK");
             list.decision(told);
         });
@@ -213,7 +226,7 @@ pub(super) fn decision_span(out: &mut Vec<u8>, place: Place, told: &Answered<'_>
 pub(super) fn failed_span(out: &mut Vec<u8>, place: Place, failed: &Failed) {
     Writer(out).message(2, |writer| {
         let when = (failed.time, failed.took);
-        span(writer, place, failed.method, when, |list| {
+        span(writer, place, failed.method, when, None, |list| {
             list.text(otel::RPC_STATUS, failed.status);
             list.text(otel::ERROR_TYPE, failed.kind);
             list.text(own::OUTCOME, "error");
@@ -252,7 +265,7 @@ fn event(
         record.message(5, |any| any.value(Value::Text(body)));
         attributes(&mut Attributes(record, 6));
         if let Some(place) = place {
-            record.fixed32(8, SAMPLED);
+            record.fixed32(8, if place.kept { SAMPLED } else { 0 });
             record.bytes(9, &place.trace);
             record.bytes(10, &place.span);
         }
@@ -299,17 +312,11 @@ pub(super) fn context_event(out: &mut Vec<u8>, place: Place, told: &Answered<'_>
 }
 
 /// The event of what became of an exception.
-pub(super) fn usage_event(out: &mut Vec<u8>, usage: &Usage) {
+pub(super) fn usage_event(out: &mut Vec<u8>, place: Option<Place>, usage: &Usage) {
     let severity = match usage.kind {
         UsageKind::ReliedOn | UsageKind::NotNeeded | UsageKind::Withdrawn => Severity::Info,
         UsageKind::OutOfScope | UsageKind::Ineffective => Severity::Warn,
     };
-    // The record holds the caller's span.
-    let place = usage.trace.map(|trace| Place {
-        trace: trace.trace,
-        span: trace.span,
-        parent: None,
-    });
     let what = (event::USAGE, severity, usage.time);
     event(out, what, place, usage.kind.name(), |list| {
         list.text(own::USAGE_KIND, usage.kind.name());

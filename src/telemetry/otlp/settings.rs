@@ -83,6 +83,22 @@ impl Settings {
         {
             return Ok(Self::default());
         }
+        // What is set for others' sake is not ours to judge.
+        let any = |signal| of.of(signal, "ENDPOINT").is_some();
+        if ![TRACES, METRICS, LOGS].into_iter().any(any) {
+            return Ok(Self::default());
+        }
+        let temporality = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+        if let Some(other) = of
+            .get(temporality)
+            .filter(|it| !it.eq_ignore_ascii_case("cumulative"))
+        {
+            return Err(wrong(
+                temporality,
+                &format!("`{other}` is not known here"),
+                "set cumulative, or leave it out",
+            ));
+        }
         Ok(Self {
             traces: of.target(TRACES)?,
             metrics: of.target(METRICS)?,
@@ -119,18 +135,25 @@ impl<'a> Variables<'a> {
 
     fn target(&self, signal: Signal) -> Result<Option<Target>, String> {
         let exporter = format!("OTEL_{}_EXPORTER", signal.name);
-        match self.get(&exporter) {
-            None | Some("otlp") => {}
-            Some("none") => return Ok(None),
-            // It is at /metrics whatever is set here.
-            Some("prometheus") if signal.name == METRICS.name => return Ok(None),
-            Some(other) => {
-                return Err(wrong(
-                    &exporter,
-                    &format!("`{other}` is not known here"),
-                    "set otlp or none",
-                ));
+        let mut wanted = self.get(&exporter).is_none();
+        for name in self
+            .get(&exporter)
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+        {
+            match name {
+                "otlp" => wanted = true,
+                // Metrics are at /metrics whatever is set here.
+                "" | "none" | "prometheus" => {}
+                other => {
+                    let what = format!("`{other}` is not known here");
+                    return Err(wrong(&exporter, &what, "set otlp or none"));
+                }
             }
+        }
+        if !wanted {
+            return Ok(None);
         }
         let Some((name, endpoint)) = self.of(signal, "ENDPOINT") else {
             return Ok(None);
@@ -139,12 +162,14 @@ impl<'a> Variables<'a> {
         let url = |text: &str| {
             let url: Option<Uri> = text.parse().ok();
             url.filter(|url| {
-                matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()
+                matches!(url.scheme_str(), Some("http" | "https"))
+                    && url.host().is_some()
+                    && url.authority().is_some_and(|it| !it.as_str().contains('@'))
             })
             .ok_or_else(|| {
                 wrong(
                     &name,
-                    &format!("`{endpoint}` is no URL"),
+                    "is no URL, or holds a name or password",
                     "set such as http://localhost:4317",
                 )
             })
@@ -219,6 +244,8 @@ impl<'a> Variables<'a> {
         // What is wrong is not shown: it may be a secret.
         let header = |(key, value): (String, String)| {
             let key = HeaderName::from_bytes(key.to_ascii_lowercase().as_bytes()).ok()?;
+            // Over gRPC these are bytes of another kind.
+            (!key.as_str().ends_with("-bin")).then_some(())?;
             let mut value = HeaderValue::from_str(&value).ok()?;
             value.set_sensitive(true);
             Some((key, value))
@@ -344,6 +371,11 @@ mod tests {
             &[][..],
             &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")],
             &[ENDPOINT, ("OTEL_SDK_DISABLED", "TRUE")],
+            // For others in the same environment.
+            &[
+                ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+                ("OTEL_TRACES_EXPORTER", "console"),
+            ],
             &[
                 ENDPOINT,
                 ("OTEL_TRACES_EXPORTER", "none"),
@@ -428,6 +460,12 @@ mod tests {
     fn what_is_not_understood_is_named_and_no_secret_shown() {
         for (name, value) in [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+            (
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "http://me:hunter2@collector:4317",
+            ),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "trace-bin=hunter2"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
