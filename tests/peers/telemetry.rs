@@ -66,7 +66,7 @@ fn attribute<'a>(record: &'a Json, name: &str) -> Option<&'a str> {
 }
 
 /// How many records there are of each decision.
-fn counted<'a>(records: &'a Json, wanted: impl Fn(&Json) -> bool) -> BTreeMap<&'a str, u32> {
+fn counted(records: &Json, wanted: impl Fn(&Json) -> bool) -> BTreeMap<&str, u32> {
     let mut counts = BTreeMap::new();
     for record in records.as_array().unwrap().iter().filter(|it| wanted(it)) {
         if let Some(id) = attribute(record, "exeat.decision.id") {
