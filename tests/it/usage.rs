@@ -293,6 +293,20 @@ async fn e3_a_record_that_was_damaged_on_disk_is_a_gap_that_the_registry_shows()
         .client
         .until_used("EX-1", |used| used.uses >= before.uses + 3)
         .await;
+    // What was found is there for whoever looks into it.
+    assert_eq!(set_aside(&fleet.data("one").join("evidence.db")).await, 1);
+}
+
+async fn set_aside(path: &Path) -> i64 {
+    use sqlx::{Connection, sqlite::SqliteConnectOptions};
+    let options = SqliteConnectOptions::new().filename(path);
+    let file = sqlx::SqliteConnection::connect_with(&options).await;
+    let mut file = file.unwrap();
+    let found =
+        sqlx::query_scalar("SELECT count(*) FROM damaged WHERE instr(records, 'rosky') > 0");
+    let count = found.fetch_one(&mut file).await.unwrap();
+    file.close().await.unwrap();
+    count
 }
 
 /// Changes a byte of the oldest record but one.

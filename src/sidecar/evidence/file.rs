@@ -283,8 +283,11 @@ async fn read(path: &Path) -> Result<File, Opening> {
     Ok(file)
 }
 
+/// Where groups are kept that were found damaged.
+const QUARANTINE: &str = "CREATE TABLE IF NOT EXISTS damaged (last INTEGER PRIMARY KEY, count INTEGER NOT NULL, digest BLOB NOT NULL, records BLOB NOT NULL)";
+
 impl File {
-    /// Reads every group and holds it against the chain. One that does not fit is emptied: the
+    /// Reads every group and holds it against the chain. One that does not fit is put aside: the
     /// numbers it had stay unused, and are missed.
     async fn check(&mut self, begin: Chained) -> Result<(), Opening> {
         let mut at = begin;
@@ -326,7 +329,15 @@ impl File {
                 };
             }
         }
+        if !unfit.is_empty() {
+            sqlx::raw_sql(QUARANTINE).execute(&mut self.writer).await?;
+        }
         for (_, last) in &unfit {
+            // As it was found, for whoever looks into it.
+            sqlx::query("INSERT OR REPLACE INTO damaged SELECT last, count, digest, records FROM groups WHERE last = ?")
+                .bind(number(*last))
+                .execute(&mut self.writer)
+                .await?;
             sqlx::query("UPDATE groups SET count = 0, records = x'' WHERE last = ?")
                 .bind(number(*last))
                 .execute(&mut self.writer)

@@ -86,6 +86,8 @@ pub(in crate::sidecar) struct Spool {
     /// What was used before, once it is known and until somebody asks.
     spent: Mutex<Option<Spent>>,
     reserve: AtomicBool,
+    /// Whether it was said to be filling.
+    filling: AtomicBool,
     at: Mutex<(Option<SpoolId>, u64)>,
     path: Mutex<Option<PathBuf>>,
     /// There is something new to be reported.
@@ -122,6 +124,7 @@ impl Spool {
             answers: AtomicU64::new(0),
             spent: Mutex::default(),
             reserve: AtomicBool::new(false),
+            filling: AtomicBool::new(false),
             at: Mutex::default(),
             path: Mutex::default(),
             news: Notify::new(),
@@ -190,6 +193,10 @@ impl Spool {
         };
         let before = self.state.swap(state, Ordering::SeqCst);
         let (folder, bytes) = (self.folder.display(), file.bytes);
+        let filling = matches!(self.keeping, Keeping::UntilTaken) && at(80);
+        if self.filling.swap(filling, Ordering::Relaxed) != filling && filling && state == 0 {
+            tracing::warn!(%folder, bytes, limit = self.most, "the spool of usage records is filling: the registry takes none, or too few");
+        }
         match state {
             same if same == before => {}
             0 => tracing::info!(%folder, "uses of exceptions are recorded"),
@@ -361,7 +368,7 @@ impl Spool {
             tracing::error!(
                 first,
                 last,
-                "usage records are damaged and left out; the registry will miss them"
+                "usage records are damaged and put aside, into the table `damaged`; the registry will miss them"
             );
             let lost = last.saturating_sub(*first).saturating_add(1);
             self.metrics.usage_dropped("damaged", lost);
