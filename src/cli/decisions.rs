@@ -92,10 +92,19 @@ async fn from_log(args: &Decisions, log: &Path, screen: &mut Screen) -> Result<E
     let mut lines = BufReader::new(File::open(log).await.map_err(unreadable)?);
     let most = usize::try_from(args.last).unwrap_or(usize::MAX);
     let mut last: VecDeque<String> = VecDeque::new();
-    let mut line = String::new();
-    while lines.read_line(&mut line).await.map_err(unreadable)? > 0 && line.ends_with('\n') {
-        if read(args, line.trim_end()).is_some() {
-            last.push_back(line.trim_end().to_owned());
+    // Bytes: what a crash cut short may end within a letter.
+    let mut line = Vec::new();
+    let text = |line: &[u8]| String::from_utf8_lossy(line).trim_end().to_owned();
+    while lines
+        .read_until(b'\n', &mut line)
+        .await
+        .map_err(unreadable)?
+        > 0
+        && line.ends_with(b"\n")
+    {
+        let whole = text(&line);
+        if read(args, &whole).is_some() {
+            last.push_back(whole);
         }
         while last.len() > most {
             last.pop_front();
@@ -116,9 +125,14 @@ async fn from_log(args: &Decisions, log: &Path, screen: &mut Screen) -> Result<E
             return Ok(Exit::Interrupted);
         }
         // What is there of a line is kept until the rest of it comes.
-        if lines.read_line(&mut line).await.map_err(unreadable)? > 0 {
-            if line.ends_with('\n') {
-                show(args, line.trim_end(), screen)?;
+        if lines
+            .read_until(b'\n', &mut line)
+            .await
+            .map_err(unreadable)?
+            > 0
+        {
+            if line.ends_with(b"\n") {
+                show(args, &text(&line), screen)?;
                 line.clear();
             }
             continue;

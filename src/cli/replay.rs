@@ -149,13 +149,21 @@ pub(super) fn replay(args: &Replay, clock: &Clock, screen: &mut Screen) -> Resul
     };
     let mut replayed = Replayed::default();
     for file in files(&args.log)? {
-        let lines = File::open(&file)
-            .map_err(|error| Exit::Invalid(format!("{}: {error}", file.display())))?;
-        for (at, line) in BufReader::new(lines).lines().enumerate() {
-            let place = || format!("{}:{}", file.display(), at.saturating_add(1));
-            let line = line.map_err(|error| Exit::Invalid(format!("{}: {error}", place())))?;
-            // One that a crash cut short, or that is still being written, is told and passed over.
-            let Ok(json) = serde_json::from_str::<Json>(&line) else {
+        let unreadable =
+            |error: std::io::Error| Exit::Invalid(format!("{}: {error}", file.display()));
+        let mut lines = BufReader::new(File::open(&file).map_err(unreadable)?);
+        let (mut at, mut line) = (0_u64, Vec::new());
+        loop {
+            line.clear();
+            lines.read_until(b'\n', &mut line).map_err(unreadable)?;
+            // What has no end is still being written, or there is nothing more.
+            if line.pop() != Some(b'\n') {
+                break;
+            }
+            at = at.saturating_add(1);
+            let place = || format!("{}:{at}", file.display());
+            // One that a crash cut short is told and passed over.
+            let Ok(json) = serde_json::from_slice::<Json>(&line) else {
                 replayed.torn = replayed.torn.saturating_add(1);
                 replayed.first_torn.get_or_insert_with(place);
                 continue;
@@ -344,6 +352,13 @@ impl Replayed {
     }
 }
 
+/// What of a call's properties says which tool it is.
+const TOOL: [&str; 3] = [
+    "properties.server",
+    "properties.name",
+    "properties.definition_digest",
+];
+
 /// A bundle, and when it is asked.
 #[derive(Debug)]
 struct Against {
@@ -357,6 +372,11 @@ impl Against {
     /// would not.
     fn change(&self, made: &Made, asked: &Question) -> Option<(Change, String)> {
         let untold = |why: String| Some((Change::Untold, why));
+        // Which tool it is may be read by other names than these.
+        let tool = |path: &&String| made.resource_type == "tool" && TOOL.contains(&path.as_str());
+        if let Some(path) = made.masked.iter().find(tool) {
+            return untold(format!("the log leaves out {path}, which names the tool"));
+        }
         if let Some(path) = self.reads.left_out(&made.masked) {
             return untold(format!(
                 "the log leaves out {path}, which a condition may read"

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt};
 
 use crate::domain::{
     Ballot, CLOSE, Case, Closure, Debt, Deviation, Digest, ExceptionState, Granted, LOOK_BACK,
-    Seat, Span, Terms, Timestamp, Vote, Window,
+    Seat, Span, Terms, Timestamp, Trace, Vote, Window,
 };
 
 /// Shortest comment of a vote.
@@ -201,14 +201,19 @@ fn submitted(case: &Case, mut terms: Terms, now: Timestamp) -> Result<Case, Refu
         } else {
             "approved automatically"
         };
-        granted(&case, how, now)
+        granted(&case, how, None, now)
     } else {
         Ok(case)
     }
 }
 
 /// T5: opens the window.
-fn granted(case: &Case, reason: &str, now: Timestamp) -> Result<Case, Refused> {
+fn granted(
+    case: &Case,
+    reason: &str,
+    approval: Option<Trace>,
+    now: Timestamp,
+) -> Result<Case, Refused> {
     let (start, mut expire) = case.request.window.ends(now);
     let terms = case.terms.as_ref();
     // It does not outlive what it rests on.
@@ -230,8 +235,7 @@ fn granted(case: &Case, reason: &str, now: Timestamp) -> Result<Case, Refused> {
             expire,
             next_revalidation: next(interval, effective, expire),
             revalidated: None,
-            // Of several approvals the last is the one that opened it.
-            approval: case.votes.last().and_then(|vote| vote.trace),
+            approval,
         }),
         debt: terms.and_then(|terms| owed_from(terms, now)),
         ..case.clone()
@@ -311,7 +315,11 @@ fn voted(
         return Ok(next_case);
     }
     match ballot {
-        Ballot::Initial | Ballot::Retroactive => granted(&next_case, "approved", now),
+        Ballot::Initial | Ballot::Retroactive => {
+            // Of several approvals the last is the one that opens it.
+            let approval = next_case.votes.last().and_then(|vote| vote.trace);
+            granted(&next_case, "approved", approval, now)
+        }
         Ballot::Revalidation => {
             let (interval, latest) = (terms.revalidation, terms.latest);
             let again = next_case.again.take();

@@ -140,17 +140,15 @@ impl CheckService {
         let told = tell(stamp, decision, asked.wanted, question, at.now, || {
             spending(&from.snapshot, &decided.spent)
         });
-        let began = asked.arrived.elapsed;
-        let ended = self
-            .decider
-            .record(decided, &question.subject, bytes, began);
+        let ended = self.decider.clock.elapsed();
         if let Err(late) = in_time(asked.arrived, ended, asked.patience) {
             self.decider.unanswered(decided);
             return Err(late);
         }
+        let took = ended.saturating_sub(asked.arrived.elapsed);
+        self.decider.record(decided, &question.subject, bytes, took);
         self.decider.spool.answered(decided.kept.is_some());
         if let Some(exporter) = &self.decider.exporter {
-            let took = ended.saturating_sub(asked.arrived.elapsed);
             exported(exporter, &told.id, asked, decided, age, took);
         }
         Ok(told)
@@ -345,9 +343,9 @@ impl v1::check_service_server::CheckService for CheckService {
                 }
                 batch_item(item)
             };
-            let items = decided.into_iter().map(told).collect();
+            // Of a batch that comes too late that alone is told.
             in_time(arrived, self.decider.clock.elapsed(), patience)?;
-            Ok(items)
+            Ok(decided.into_iter().map(told).collect())
         }
         .await;
         match decided {

@@ -272,17 +272,15 @@ impl Decider {
         Some((now, newer))
     }
 
-    /// Counts and keeps a decision whose answer is ready, with its `request` as it was sent; tells
-    /// when that was, by elapsed time.
+    /// Counts and keeps a decision whose answer `took` so long to be ready, with its `request` as it
+    /// was sent.
     pub(super) fn record(
         &self,
         decided: &Decided,
         subject: &SubjectId,
         request: &[u8],
-        arrived: Span,
-    ) -> Span {
-        let ended = self.clock.elapsed();
-        let took = ended.saturating_sub(arrived);
+        took: Span,
+    ) {
         self.metrics.decided(&decided.decision, took);
         let from = (&decided.from.snapshot, &*decided.spent);
         let Mark { id, ref number, .. } = decided.mark;
@@ -296,7 +294,6 @@ impl Decider {
                 self.recent.keep(number, Kept::forget);
             }
         }
-        ended
     }
 
     /// The decision after every exception it rests on had a use left to count. Where uses have to

@@ -141,18 +141,23 @@ fn open(path: &Path) -> io::Result<File> {
         std::fs::create_dir_all(folder)?;
     }
     let mut options = OpenOptions::new();
-    options.append(true).create(true).read(true).mode(0o600);
-    let mut file = options.open(path)?;
+    let mut file = options.append(true).create(true).mode(0o600).open(path)?;
     // What a crash cut short is ended, so that the next line is one.
-    let length = file.metadata()?.len();
-    if let Some(last) = length.checked_sub(1) {
-        let mut end = [0];
-        file.read_exact_at(&mut end, last)?;
-        if end != *b"\n" {
-            file.write_all(b"\n")?;
-        }
+    if file.metadata()?.is_file() && is_cut(path).unwrap_or(false) {
+        file.write_all(b"\n")?;
     }
     Ok(file)
+}
+
+/// Whether a file ends within a line.
+fn is_cut(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let Some(last) = file.metadata()?.len().checked_sub(1) else {
+        return Ok(false);
+    };
+    let mut end = [0];
+    file.read_exact_at(&mut end, last)?;
+    Ok(end != *b"\n")
 }
 
 /// Whether a decision log can be written, before anything is decided.

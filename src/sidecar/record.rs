@@ -89,7 +89,10 @@ impl Kept {
 
     /// Gives its memory back; there is nothing to recall any more.
     pub(super) fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            unanswered: self.unanswered,
+            ..Self::default()
+        };
     }
 
     /// The inputs, ready to be decided again.

@@ -1,6 +1,9 @@
 //! A registry's instruments.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::{
@@ -198,8 +201,8 @@ impl Governing {
         }
         inner.sidecars.set(number(held.sidecars as u64));
         inner.gaps.set(number(held.gaps as u64));
-        let counted = inner.entries.get();
-        inner.entries.inc_by(held.entries.saturating_sub(counted));
+        let entries = inner.entries.inner();
+        entries.fetch_max(held.entries, Ordering::Relaxed);
         inner.revision.set(number(held.revision));
         inner.read_only.set(i64::from(held.read_only));
         let mut text = String::new();

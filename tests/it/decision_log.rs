@@ -231,7 +231,7 @@ async fn every_decision_is_a_line_that_can_be_replayed() {
             "{text}"
         );
     }
-    fs::write(&torn, first(&text_of(&log)) + "{\"cut sho").unwrap();
+    fs::write(&torn, first(&text_of(&log)) + "{\"cut sho\n{\"half").unwrap();
     let torn = torn.display().to_string();
     let args = ["replay", "--log", &torn, "--against", &same];
     let (code, text) = said(&exeat(&args));

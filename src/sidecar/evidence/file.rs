@@ -284,7 +284,7 @@ async fn read(path: &Path) -> Result<File, Opening> {
 }
 
 /// Where groups are kept that were found damaged.
-const QUARANTINE: &str = "CREATE TABLE IF NOT EXISTS damaged (last INTEGER PRIMARY KEY, count INTEGER NOT NULL, digest BLOB NOT NULL, records BLOB NOT NULL)";
+const QUARANTINE: &str = "CREATE TABLE IF NOT EXISTS damaged (last INTEGER NOT NULL, count INTEGER NOT NULL, digest BLOB NOT NULL, records BLOB NOT NULL)";
 
 impl File {
     /// Reads every group and holds it against the chain. One that does not fit is put aside: the
@@ -329,15 +329,18 @@ impl File {
                 };
             }
         }
-        if !unfit.is_empty() {
-            sqlx::raw_sql(QUARANTINE).execute(&mut self.writer).await?;
-        }
         for (_, last) in &unfit {
-            // As it was found, for whoever looks into it.
-            sqlx::query("INSERT OR REPLACE INTO damaged SELECT last, count, digest, records FROM groups WHERE last = ?")
-                .bind(number(*last))
-                .execute(&mut self.writer)
-                .await?;
+            // As it was found, for whoever looks into it, if there is room.
+            let copied = async {
+                sqlx::raw_sql(QUARANTINE).execute(&mut self.writer).await?;
+                sqlx::query("INSERT INTO damaged SELECT last, count, digest, records FROM groups WHERE last = ?")
+                    .bind(number(*last))
+                    .execute(&mut self.writer)
+                    .await
+            };
+            if let Err(error) = copied.await {
+                tracing::warn!(%error, last, "damaged usage records cannot be put aside");
+            }
             sqlx::query("UPDATE groups SET count = 0, records = x'' WHERE last = ?")
                 .bind(number(*last))
                 .execute(&mut self.writer)

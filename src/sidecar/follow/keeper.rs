@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::{
-    domain::{Era, Head, Lease, Name, Now, Removal, Span, Tier, TierRules},
+    domain::{Era, Head, Lease, Name, Now, Removal, Span, Tier, TierRules, Timestamp},
     engine::{
         Removed,
         follow::{
@@ -66,6 +66,8 @@ const MAX_GIVE_BACK: usize = 256 << 10;
 #[derive(Debug)]
 pub(in crate::sidecar) struct Keeper {
     published: Arc<Published<Loaded>>,
+    /// When this process began to follow.
+    begun: Timestamp,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) disk: Disk,
@@ -149,6 +151,7 @@ impl Keeper {
         }
         let keeper = Self {
             published,
+            begun: clock.now().latest,
             clock,
             metrics,
             disk,
@@ -371,16 +374,17 @@ impl Keeper {
             let mut inner = self.inner();
             // What is removed is removed, whether or not the interval fits.
             let removed = Arc::make_mut(&mut inner.removed);
-            let changed = batch
+            let fresh: Vec<_> = batch
                 .removals
                 .iter()
                 .filter(|removal| removed.add(batch.era.epoch, removal))
-                .count();
-            if changed > 0 {
+                .collect();
+            if !fresh.is_empty() {
                 self.publish_from(&mut inner);
             }
+            // What was taken back before the start says nothing of how long it takes.
             let now = self.clock.now().latest;
-            for removal in batch.removals.iter().filter(|_| changed > 0) {
+            for removal in fresh.iter().filter(|removal| removal.time >= self.begun) {
                 self.metrics.taken_back(now - removal.time);
             }
             inner

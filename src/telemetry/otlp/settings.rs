@@ -88,10 +88,11 @@ impl Settings {
         if ![TRACES, METRICS, LOGS].into_iter().any(any) {
             return Ok(Self::default());
         }
+        let metrics = of.target(METRICS)?;
         let temporality = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
         if let Some(other) = of
             .get(temporality)
-            .filter(|it| !it.eq_ignore_ascii_case("cumulative"))
+            .filter(|it| metrics.is_some() && !it.eq_ignore_ascii_case("cumulative"))
         {
             return Err(wrong(
                 temporality,
@@ -101,7 +102,7 @@ impl Settings {
         }
         Ok(Self {
             traces: of.target(TRACES)?,
-            metrics: of.target(METRICS)?,
+            metrics,
             logs: of.target(LOGS)?,
             sampler: of.sampler()?,
             resource: of.resource()?,
