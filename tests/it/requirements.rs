@@ -45,8 +45,9 @@ const REQUIREMENTS: &[Row] = &[
         &[
             "ledger::l4_every_changed_bit_and_every_missing_doubled_or_swapped_line_is_found",
             "ledger::l3_a_registry_whose_file_was_changed_does_not_begin",
+            "usage::l4_usage_records_are_those_that_the_ledger_speaks_of",
         ],
-        "uses are not in it",
+        "",
     ),
     Row(
         "R8",
@@ -68,7 +69,7 @@ const REQUIREMENTS: &[Row] = &[
     Row(
         "R10",
         &["governance::what_waits_lapses_is_withdrawn_or_amended_and_survives_a_restart"],
-        "queue age is not exported",
+        "how many wait is exported, and how long those that were decided had waited; not the age of those that wait",
     ),
     Row(
         "R11",
@@ -171,8 +172,10 @@ const REQUIREMENTS: &[Row] = &[
             "usage::r26_a_use_is_told_to_the_registry_which_tells_its_scope_again",
             "usage::e2_records_outlive_both_processes_and_are_counted_once",
             "usage::e3_a_record_that_was_damaged_on_disk_is_a_gap_that_the_registry_shows",
+            "telemetry::every_denial_and_every_use_has_its_span_and_its_events_once",
+            "telemetry::a_use_is_linked_to_its_approval",
         ],
-        "no spans: records are not linked to traces elsewhere",
+        "",
     ),
     Row(
         "R27",
@@ -199,7 +202,7 @@ const REQUIREMENTS: &[Row] = &[
     Row(
         "R30",
         &["findings::r30_exceptions_are_themselves_under_control"],
-        "EXG-EXC-04 reads uses, which the registry does not hold",
+        "EXG-EXC-04 has no test over uses that a sidecar told",
     ),
     Row(
         "R31",
@@ -212,7 +215,7 @@ const REQUIREMENTS: &[Row] = &[
     Row(
         "R32",
         &["governance::low_is_automatic_within_a_budget_and_never_in_production"],
-        "no figures of time to decision",
+        "time to decision is a metric, and no figure of the report",
     ),
     Row(
         "R33",
@@ -406,11 +409,22 @@ const EDGE_CASES: &[Row] = &[
         ],
         "",
     ),
-    Row("Telemetry loss", &[], "no spool yet"),
+    Row(
+        "Telemetry loss",
+        &[
+            "usage::e2_records_outlive_both_processes_and_are_counted_once",
+            "usage::e3_a_record_that_was_damaged_on_disk_is_a_gap_that_the_registry_shows",
+            "telemetry::what_is_not_taken_is_tried_again_or_counted",
+        ],
+        "",
+    ),
     Row(
         "Exceptions legitimise poor controls",
-        &[],
-        "no density finding, nothing is closed as unneeded",
+        &[
+            "report::r42_a_control_is_to_change_where_exceptions_are_the_rule_all_month",
+            "usage::what_is_not_used_is_closed_and_what_is_used_up_too",
+        ],
+        "",
     ),
     Row(
         "Weakening the control instead of asking",
