@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(
         [
             "exeat/v1/check.proto",
+            "exeat/v1/explain.proto",
             "exeat/v1/ledger.proto",
             "exeat/v1/notify.proto",
             "exeat/v1/registry.proto",

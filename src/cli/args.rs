@@ -118,7 +118,7 @@ pub enum Command {
     /// Ask whether a subject may use a tool or another resource.
     Check(Box<Check>),
     /// Say why a recent decision was what it was.
-    Explain(Explain),
+    Explain(Box<Explain>),
     /// Show recent decisions.
     Decisions(Decisions),
     /// Say what a new bundle would newly deny or allow, of what was decided before.
@@ -286,6 +286,21 @@ pub struct Check {
 pub struct Explain {
     /// The decision's id.
     pub decision: String,
+    /// A registry in place of a sidecar: a decision that an exception was considered in, as of its
+    /// moment.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub registry: Option<String>,
+    /// A token for it; otherwise the session of `exeat login`, or the administrator's token.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "EXEAT_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+    /// Whose certificate the registry has, PEM; with it TLS is spoken.
+    #[arg(long, value_name = "FILE", env = "EXEAT_REGISTRY_CA")]
+    pub registry_ca: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,

@@ -16,6 +16,7 @@ mod govern;
 mod import;
 mod incidents;
 mod init;
+mod justify;
 mod lint;
 mod loopback;
 mod notifications;

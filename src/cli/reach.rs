@@ -15,6 +15,7 @@ use crate::{
     wire::v1::{
         control_service_client::ControlServiceClient,
         exception_service_client::ExceptionServiceClient,
+        explanation_service_client::ExplanationServiceClient,
         finding_service_client::FindingServiceClient, fleet_service_client::FleetServiceClient,
         incident_service_client::IncidentServiceClient, ledger_service_client::LedgerServiceClient,
         notification_service_client::NotificationServiceClient,
@@ -69,6 +70,7 @@ pub(super) struct Registry {
     pub(super) sessions: SessionServiceClient<Connection>,
     pub(super) reports: ReportServiceClient<Connection>,
     pub(super) usage: UsageServiceClient<Connection>,
+    pub(super) explanations: ExplanationServiceClient<Connection>,
 }
 
 impl Registry {
@@ -106,6 +108,8 @@ impl Registry {
             sessions: SessionServiceClient::new(over()),
             reports: ReportServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
             usage: UsageServiceClient::new(over()).max_decoding_message_size(MAX_MESSAGE),
+            explanations: ExplanationServiceClient::new(over())
+                .max_decoding_message_size(MAX_MESSAGE),
             ledger: LedgerServiceClient::new(over()).max_decoding_message_size(2 * MAX_MESSAGE),
         })
     }

@@ -7,7 +7,7 @@ use crate::runtime::clock::Clock;
 use super::{
     args::{Cli, Colour, Command},
     ask, audit, decisions, demo, dev, evidence, exceptions, findings, fleet, govern, incidents,
-    init, lint, notifications, proposals, replay, report, rules,
+    init, justify, lint, notifications, proposals, replay, report, rules,
     screen::Screen,
     serve, sign_in, takeback, test,
 };
@@ -99,7 +99,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Revoke(args) => takeback::revoke(args, &mut screen).await,
         Command::Agent(command) => Box::pin(takeback::agent(command, &mut screen)).await,
         Command::Findings(args) => findings::findings(args, &mut screen).await,
-        Command::Control(command) => proposals::control(command, &mut screen).await,
+        Command::Control(command) => Box::pin(proposals::control(command, &mut screen)).await,
         Command::Incident(command) => incidents::incident(command, &mut screen).await,
         Command::Notification(command) => notifications::notification(command, &mut screen).await,
         Command::Report(args) => report::report(args, &mut screen).await,
@@ -112,7 +112,10 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Sidecars(args) => fleet::sidecars(args, &mut screen).await,
         Command::Status(args) => fleet::status(args, &mut screen).await,
         Command::Check(args) => ask::check(*args, &mut screen).await,
-        Command::Explain(args) => ask::explain(args, &mut screen).await,
+        Command::Explain(args) => match args.registry.clone() {
+            Some(registry) => justify::justify(*args, registry, &mut screen).await,
+            None => ask::explain(*args, &mut screen).await,
+        },
         Command::Decisions(args) => decisions::decisions(args, &mut screen).await,
         Command::Replay(args) => replay::replay(&args, &clock, &mut screen),
         Command::Test(args) => test::test(&args, &mut screen),

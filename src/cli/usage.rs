@@ -15,7 +15,7 @@ use super::{
     screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
 };
 
-fn when(stamp: Option<prost_types::Timestamp>) -> Option<Timestamp> {
+pub(super) fn when(stamp: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     time("time", Some(stamp?)).ok()
 }
 
@@ -201,7 +201,7 @@ fn show(used: &v1::GetUsageResponse, screen: &mut Screen) -> Result<(), Exit> {
     Ok(())
 }
 
-fn record_json(kept: &v1::KeptUsage) -> Json {
+pub(super) fn record_json(kept: &v1::KeptUsage) -> Json {
     let record = kept.record.clone().unwrap_or_default();
     let kind = record
         .kind()
@@ -243,7 +243,7 @@ fn record_json(kept: &v1::KeptUsage) -> Json {
     })
 }
 
-fn line(kept: &v1::KeptUsage) -> String {
+pub(super) fn line(kept: &v1::KeptUsage) -> String {
     let record = kept.record.clone().unwrap_or_default();
     let kind = record
         .kind()

@@ -4,8 +4,8 @@
 //! to know. It holds names, codes and digests: no argument, prompt or secret (E6).
 
 use super::{
-    ClassId, ControlId, Digest, Dimension, ExceptionId, Hash, Sensitivity, SubjectId, Tier,
-    Timestamp, Trace,
+    ClassId, ControlId, Digest, Dimension, ExceptionId, Hash, Lease, Sensitivity, Span, SubjectId,
+    Tier, Timestamp, Trace,
 };
 
 /// What became of an exception.
@@ -118,6 +118,10 @@ pub struct Usage {
     pub snapshot_revision: u64,
     /// The digest of what it was decided from.
     pub snapshot: Digest,
+    /// How far the clock may have been off.
+    pub uncertainty: Span,
+    /// How recently the registry had been heard.
+    pub lease: Lease,
     /// Which use it is since the sidecar's start, from 1; of [`UsageKind::ReliedOn`] alone.
     pub ordinal: u64,
     /// Where the call belongs.

@@ -6,8 +6,8 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::{
-    Chained, ControlId, Decision, Digest, Dimension, Effect, Exception, Question, Timestamp, Trace,
-    Usage, UsageKind,
+    Chained, ControlId, Decision, Digest, Dimension, Effect, Exception, Now, Question, Timestamp,
+    Trace, Usage, UsageKind,
 };
 
 use super::Snapshot;
@@ -17,8 +17,8 @@ use super::Snapshot;
 pub struct Recorded<'a> {
     /// The decision's id.
     pub id: &'a str,
-    /// When it was made.
-    pub time: Timestamp,
+    /// What was known of the present.
+    pub now: Now,
     /// The digest of the question as it was sent.
     pub question: &'a Digest,
     /// The id its caller gave it.
@@ -61,7 +61,7 @@ pub fn usages(
         }
         let relied = kind == UsageKind::ReliedOn;
         usages.push(Usage {
-            time: recorded.time,
+            time: recorded.now.latest,
             decision: recorded.id.into(),
             kind,
             count: 1,
@@ -94,6 +94,8 @@ pub fn usages(
             request: recorded.request.map(Into::into),
             snapshot_revision: snapshot.revision(),
             snapshot: snapshot.digest().clone(),
+            uncertainty: recorded.now.uncertainty(),
+            lease: recorded.now.lease,
             ordinal: if relied { recorded.ordinal } else { 0 },
             trace: recorded.trace,
             withdraws: None,

@@ -25,6 +25,7 @@ mod pki;
 mod proposals;
 mod publication;
 mod reconcile;
+mod reconstruct;
 mod reports;
 mod role;
 mod rounds;

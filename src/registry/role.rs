@@ -144,6 +144,7 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("/exeat.v1.SyncService/Reserve", FOLLOW),
     ("/exeat.v1.UsageService/GetUsage", READ),
     ("/exeat.v1.UsageService/ListUsage", READ),
+    ("/exeat.v1.ExplanationService/ExplainDecision", READ),
     ("/exeat.v1.UsageService/ExportUsage", READ),
 ];
 

@@ -7,6 +7,7 @@ use tonic::service::Routes;
 
 use crate::wire::v1::{
     control_service_server::ControlServiceServer, exception_service_server::ExceptionServiceServer,
+    explanation_service_server::ExplanationServiceServer,
     finding_service_server::FindingServiceServer, fleet_service_server::FleetServiceServer,
     incident_service_server::IncidentServiceServer, ledger_service_server::LedgerServiceServer,
     notification_service_server::NotificationServiceServer,
@@ -27,9 +28,9 @@ use super::{
     core::Registry,
     publication::Publication,
     service::{
-        ControlCalls, Exceptions, FindingCalls, Fleet, IncidentCalls, LedgerCalls,
-        NotificationCalls, ObjectCalls, ReportCalls, Revocations, SessionCalls, SignInCalls, Sync,
-        UsageCalls,
+        ControlCalls, Exceptions, ExplanationCalls, FindingCalls, Fleet, IncidentCalls,
+        LedgerCalls, NotificationCalls, ObjectCalls, ReportCalls, Revocations, SessionCalls,
+        SignInCalls, Sync, UsageCalls,
     },
     sign_in::Doors,
 };
@@ -132,11 +133,19 @@ pub(super) fn services(
     // The only one without a guard: who comes here is not known yet.
     let sign_in =
         SignInServiceServer::new(SignInCalls(doors)).max_decoding_message_size(MAX_SIGN_IN);
+    let explanations = ExplanationCalls::new(
+        Arc::clone(&recording.registry),
+        Arc::clone(&recording.usages),
+    );
+    let explanations = ExplanationServiceServer::new(explanations)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_APPLY);
     let usage = UsageServiceServer::new(recording)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_APPLY);
     routes
         .add_service(Guarded::new(usage, guests))
+        .add_service(Guarded::new(explanations, guests))
         .add_service(Guarded::new(notifications, guests))
         .add_service(Guarded::new(sessions, guests))
         .add_service(sign_in)

@@ -140,7 +140,7 @@ impl Decider {
     fn uses(decided: &Decided, question: &Question, call: &Call, ordinal: u64) -> Vec<Usage> {
         let recorded = Recorded {
             id: &written(decided.mark.id),
-            time: decided.at.now.latest,
+            now: decided.at.now,
             question: &call.digest,
             request: call.request.as_deref(),
             ordinal,

@@ -1,8 +1,8 @@
 //! Usage records, both ways.
 
 use crate::domain::{
-    ClassId, ControlId, Digest, Dimension, ExceptionId, Invalid, Sensitivity, SubjectId, Tier,
-    Trace, Usage, UsageKind,
+    ClassId, ControlId, Digest, Dimension, ExceptionId, Invalid, Lease, Sensitivity, Span,
+    SubjectId, Tier, Trace, Usage, UsageKind,
 };
 
 use super::{
@@ -31,6 +31,11 @@ pub fn usage_record(usage: &Usage, start: u64) -> Vec<u8> {
 
 fn usage_message(usage: &Usage, start: u64) -> v1::UsageRecord {
     let text = |text: &str| text.to_owned();
+    let micros = |span: Span| u64::try_from(span.micros()).unwrap_or(0);
+    let (removals, state) = match usage.lease {
+        Lease::Local => (None, None),
+        Lease::Follows { removals, state } => (Some(micros(removals)), Some(micros(state))),
+    };
     v1::UsageRecord {
         time: Some(stamp(usage.time)),
         decision_id: text(&usage.decision),
@@ -63,6 +68,9 @@ fn usage_message(usage: &Usage, start: u64) -> v1::UsageRecord {
         trace_id: usage.trace.map_or_else(Vec::new, |t| t.trace.to_vec()),
         span_id: usage.trace.map_or_else(Vec::new, |t| t.span.to_vec()),
         withdraws: usage.withdraws,
+        clock_uncertainty_micros: micros(usage.uncertainty),
+        removals_age_micros: removals,
+        state_age_micros: state,
     }
 }
 
@@ -107,6 +115,14 @@ pub fn usage(message: v1::UsageRecord) -> Result<Usage, Invalid> {
             sampled: false,
         }),
     };
+    let span = |micros: u64| Span::from_micros(i64::try_from(micros).unwrap_or(i64::MAX));
+    let lease = match (message.removals_age_micros, message.state_age_micros) {
+        (None, None) => Lease::Local,
+        (removals, state) => Lease::Follows {
+            removals: removals.map_or(Span::MAX, span),
+            state: state.map_or(Span::MAX, span),
+        },
+    };
     let controls = message.control_ids.iter();
     Ok(Usage {
         time: time("time", message.time)?,
@@ -141,6 +157,8 @@ pub fn usage(message: v1::UsageRecord) -> Result<Usage, Invalid> {
         snapshot_revision: message.snapshot_revision,
         snapshot: Digest::parse(&message.snapshot_digest)
             .map_err(|e| e.under("snapshot_digest"))?,
+        uncertainty: span(message.clock_uncertainty_micros),
+        lease,
         ordinal: message.ordinal,
         trace,
         withdraws: message.withdraws,

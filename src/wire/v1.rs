@@ -26,6 +26,7 @@ tonic::include_proto!("exeat.v1.SessionService");
 tonic::include_proto!("exeat.v1.SignInService");
 tonic::include_proto!("exeat.v1.SyncService");
 tonic::include_proto!("exeat.v1.UsageService");
+tonic::include_proto!("exeat.v1.ExplanationService");
 
 /// The descriptors of everything, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exeat.bin"));

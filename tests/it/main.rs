@@ -17,6 +17,7 @@ mod follow;
 mod governance;
 mod hostile;
 mod incidents;
+mod justify;
 mod layering;
 mod ledger;
 mod lifecycle;

@@ -89,8 +89,12 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R13",
-        &["sidecar::explain_replays_a_decision_and_shows_it_to_its_subject"],
-        "at the sidecar and while it is remembered; not at the registry",
+        &[
+            "sidecar::explain_replays_a_decision_and_shows_it_to_its_subject",
+            "justify::r13_a_decision_is_explained_as_of_its_moment_and_comes_out_again",
+            "justify::r13_a_record_that_lies_does_not_come_out_again",
+        ],
+        "a decision without an exception is explained by its sidecar alone",
     ),
     Row(
         "R14",

@@ -13,6 +13,7 @@ use exeat::{
         self, check_service_client::CheckServiceClient,
         control_service_client::ControlServiceClient,
         exception_service_client::ExceptionServiceClient,
+        explanation_service_client::ExplanationServiceClient,
         finding_service_client::FindingServiceClient, fleet_service_client::FleetServiceClient,
         incident_service_client::IncidentServiceClient, ledger_service_client::LedgerServiceClient,
         notification_service_client::NotificationServiceClient,
@@ -277,6 +278,7 @@ pub struct Client {
     pub reports: ReportServiceClient<Connection>,
     pub ledger: LedgerServiceClient<Connection>,
     pub usage: UsageServiceClient<Connection>,
+    pub explanations: ExplanationServiceClient<Connection>,
 }
 
 impl Client {
@@ -298,6 +300,10 @@ impl Client {
             reports: ReportServiceClient::with_interceptor(channel.clone(), token.clone()),
             ledger: LedgerServiceClient::with_interceptor(channel.clone(), token.clone()),
             usage: UsageServiceClient::with_interceptor(channel.clone(), token.clone()),
+            explanations: ExplanationServiceClient::with_interceptor(
+                channel.clone(),
+                token.clone(),
+            ),
             findings: FindingServiceClient::with_interceptor(channel, token),
         }
     }

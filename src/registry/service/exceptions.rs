@@ -89,7 +89,7 @@ fn is_due(case: &Case, now: Timestamp) -> bool {
     }
 }
 
-fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
+pub(super) fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
     let case = &current(view, case, now);
     let terms = case.open_terms();
     let still = standing(view, case);

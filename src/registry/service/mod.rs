@@ -1,6 +1,7 @@
 //! The registry's gRPC services: thin, one file a service.
 
 mod exceptions;
+mod explain;
 mod fault;
 mod fetch;
 mod findings;
@@ -19,6 +20,7 @@ mod sync;
 mod usage;
 
 pub(super) use exceptions::Exceptions;
+pub(super) use explain::ExplanationCalls;
 pub(super) use findings::FindingCalls;
 pub(super) use fleet::{Fleet, token};
 pub(super) use incidents::IncidentCalls;

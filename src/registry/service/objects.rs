@@ -33,7 +33,7 @@ fn name(of: i32, id: &str) -> Result<Name, Fault> {
     Ok(Name::new(kind(of).map_err(Fault::Invalid)?, id))
 }
 
-fn message(stored: &Stored, view: &View) -> v1::StoredObject {
+pub(super) fn message(stored: &Stored, view: &View) -> v1::StoredObject {
     v1::StoredObject {
         kind: kind_message(stored.name.kind),
         id: stored.name.id.to_string(),

@@ -37,7 +37,7 @@ pub(crate) struct UsageCalls {
     pub(in crate::registry) reservations: Reservations,
 }
 
-fn stored(error: StoreError) -> Fault {
+pub(super) fn stored(error: StoreError) -> Fault {
     Fault::from(Error::Store(error))
 }
 
@@ -292,7 +292,7 @@ fn read_token(token: &str) -> Option<(i64, i64, i64)> {
     parts.next().is_none().then_some((time, spool, sequence))
 }
 
-fn kept((sidecar, spool, row): KeptRow) -> v1::KeptUsage {
+pub(super) fn kept((sidecar, spool, row): KeptRow) -> v1::KeptUsage {
     v1::KeptUsage {
         sidecar: sidecar.into(),
         spool_id: spool.0.to_vec(),

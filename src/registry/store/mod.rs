@@ -4,6 +4,7 @@ mod leaves;
 mod outbox;
 mod people;
 mod port;
+mod records;
 mod reservations;
 mod runs;
 mod sqlite;

@@ -64,11 +64,17 @@ CREATE TABLE IF NOT EXISTS gaps (
 PRAGMA user_version = 1;
 ";
 
+/// The second version: a decision is found by its moment, which its id carries.
+const BY_TIME: &str = "\
+CREATE INDEX usage_at ON usage (time);
+PRAGMA user_version = 2;
+";
+
 /// The file of usage records.
 #[derive(Clone, Debug)]
 pub struct UsageFile {
     writer: SqlitePool,
-    readers: SqlitePool,
+    pub(super) readers: SqlitePool,
 }
 
 /// A spool of a sidecar, as far as it has come here.
@@ -160,7 +166,7 @@ fn kind_number(kind: Option<UsageKind>) -> i64 {
         .map_or(0, |place| place.saturating_add(1))
 }
 
-fn kind_of(n: i64) -> Option<UsageKind> {
+pub(super) fn kind_of(n: i64) -> Option<UsageKind> {
     let place = usize::try_from(n).ok()?.checked_sub(1)?;
     UsageKind::ALL.get(place).copied()
 }
@@ -172,13 +178,13 @@ fn standing_number(standing: Standing) -> i64 {
         .unwrap_or(0)
 }
 
-fn standing_of(n: i64) -> Result<Standing, StoreError> {
+pub(super) fn standing_of(n: i64) -> Result<Standing, StoreError> {
     let place = usize::try_from(n).ok();
     let known = place.and_then(|place| Standing::ALL.get(place));
     known.copied().ok_or_else(|| wrong("an unknown standing"))
 }
 
-fn spool_of(row: &SqliteRow, at: usize) -> Result<SpoolId, StoreError> {
+pub(super) fn spool_of(row: &SqliteRow, at: usize) -> Result<SpoolId, StoreError> {
     let id: Vec<u8> = row.try_get(at)?;
     SpoolId::from_slice(&id).ok_or_else(|| wrong("a spool without an id"))
 }
@@ -220,15 +226,17 @@ impl UsageFile {
         let version: i64 = sqlx::query_scalar("PRAGMA user_version")
             .fetch_one(&writer)
             .await?;
-        match version {
-            0 => {
-                let mut work = writer.begin_with("BEGIN IMMEDIATE").await?;
-                sqlx::raw_sql(TABLES).execute(&mut *work).await?;
-                work.commit().await?;
-            }
-            1 => {}
-            found => return Err(StoreError::Newer { found, known: 1 }),
+        let steps: &[&str] = match version {
+            0 => &[TABLES, BY_TIME],
+            1 => &[BY_TIME],
+            2 => &[],
+            found => return Err(StoreError::Newer { found, known: 2 }),
+        };
+        let mut work = writer.begin_with("BEGIN IMMEDIATE").await?;
+        for step in steps {
+            sqlx::raw_sql(*step).execute(&mut *work).await?;
         }
+        work.commit().await?;
         let readers = pool(2).connect_with(options.read_only(true)).await?;
         Ok(Self { writer, readers })
     }
@@ -536,61 +544,5 @@ impl UsageFile {
         }
         put_gaps(&mut work, gaps).await?;
         Ok(work.commit().await?)
-    }
-
-    /// Records of an exception, latest first, before one by time, spool and number.
-    ///
-    /// # Errors
-    ///
-    /// A store that fails.
-    pub async fn list(
-        &self,
-        exception: &ExceptionId,
-        before: (i64, i64, i64),
-        most: usize,
-    ) -> Past<(KeptRow, (i64, i64, i64))> {
-        let (time, spool, sequence) = before;
-        let rows = sqlx::query("SELECT s.sidecar, s.spool, u.sequence, u.kind, u.standing, u.time, u.count, u.dimension, u.record, u.spool FROM usage u JOIN spools s ON s.number = u.spool WHERE u.exception = ? AND (u.time, u.spool, u.sequence) < (?, ?, ?) ORDER BY u.time DESC, u.spool DESC, u.sequence DESC LIMIT ?")
-            .bind(exception.as_str())
-            .bind(time)
-            .bind(spool)
-            .bind(sequence)
-            .bind(i64::try_from(most).unwrap_or(i64::MAX))
-            .fetch_all(&self.readers)
-            .await?;
-        let read = |row: &SqliteRow| {
-            let (sidecar, dimension): (String, Option<String>) = (row.try_get(0)?, row.try_get(7)?);
-            let (sequence, time): (i64, i64) = (row.try_get(2)?, row.try_get(5)?);
-            let kept = UsageRow {
-                sequence: count(sequence)?,
-                exception: exception.as_str().into(),
-                kind: kind_of(row.try_get(3)?),
-                standing: standing_of(row.try_get(4)?)?,
-                time: Timestamp::from_micros(time),
-                count: count(row.try_get(6)?)?,
-                dimension: dimension.map(Into::into),
-                withdraws: None,
-                record: row.try_get(8)?,
-            };
-            let place = (time, row.try_get(9)?, sequence);
-            Ok(((sidecar.into(), spool_of(row, 1)?, kept), place))
-        };
-        rows.iter().map(read).collect()
-    }
-
-    /// The records of a spool after one, in order, as they were written.
-    ///
-    /// # Errors
-    ///
-    /// A store that fails.
-    pub async fn records(&self, spool: u64, after: u64, most: usize) -> Past<(u64, Vec<u8>)> {
-        let rows = sqlx::query("SELECT sequence, record FROM usage WHERE spool = ? AND sequence > ? ORDER BY sequence LIMIT ?")
-            .bind(number(spool))
-            .bind(number(after))
-            .bind(i64::try_from(most).unwrap_or(i64::MAX))
-            .fetch_all(&self.readers)
-            .await?;
-        let read = |row: &SqliteRow| Ok((count(row.try_get(0)?)?, row.try_get(1)?));
-        rows.iter().map(read).collect()
     }
 }
