@@ -105,6 +105,7 @@ fn show(rules: &Json, screen: &mut Screen) -> Result<(), Exit> {
         ("subjects", text(rules, "max_subjects")),
         ("max_uses", text(rules, "max_uses_required")),
         ("when it changes", text(rules, "on_context_change")),
+        ("goes on by itself", text(rules, "auto_resume")),
         ("unused stays", text(rules, "unused_after")),
         (
             "beyond its scope",

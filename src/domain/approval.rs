@@ -111,6 +111,8 @@ pub struct ApprovalRules {
     /// Most questions within a day that it was needed for and does not reach; beyond it, it waits
     /// for revalidation.
     pub out_of_scope_limit: u32,
+    /// Whether one that waits because a baseline gate fails goes on by itself once it passes (T12).
+    pub auto_resume: bool,
 }
 
 impl ApprovalRules {
@@ -127,6 +129,7 @@ impl ApprovalRules {
             on_change: OnChange::Suspend,
             unused_after: Some(Span::from_days(7)),
             out_of_scope_limit: 20,
+            auto_resume: true,
         };
         match tier {
             Tier::Low => Self {
@@ -154,6 +157,7 @@ impl ApprovalRules {
                 ],
                 review_evidence: true,
                 out_of_scope_limit: 0,
+                auto_resume: false,
                 ..base
             },
             Tier::Incident => Self {
@@ -196,6 +200,7 @@ impl ApprovalRules {
             on_change: self.on_change.max(with.on_change),
             unused_after: shorter(self.unused_after, with.unused_after),
             out_of_scope_limit: self.out_of_scope_limit.min(with.out_of_scope_limit),
+            auto_resume: self.auto_resume && with.auto_resume,
         }
     }
 }
@@ -226,6 +231,7 @@ impl ApprovalRules {
                 "out_of_scope_limit",
                 both.out_of_scope_limit != with.out_of_scope_limit,
             ),
+            ("auto_resume", both.auto_resume != with.auto_resume),
         ]
         .into_iter()
         .find_map(|(field, looser)| looser.then_some(field))

@@ -248,6 +248,8 @@ pub struct Case {
     pub granted: Option<Granted>,
     /// What it owes: an override during an incident.
     pub debt: Option<Debt>,
+    /// Suspended only until what stands against it is gone (T12).
+    pub paused: bool,
 }
 
 impl Case {

@@ -37,6 +37,8 @@ pub struct Tightening {
     pub unused_after: Option<Span>,
     /// Most questions within a day that one is needed for and does not reach.
     pub out_of_scope_limit: Option<u32>,
+    /// Whether one that waits because a baseline gate fails goes on by itself.
+    pub auto_resume: Option<bool>,
 }
 
 impl TierRules {
@@ -60,6 +62,7 @@ impl TierRules {
             on_change,
             unused_after,
             out_of_scope_limit,
+            auto_resume,
         } = with;
         let mut bound = self.bound_facets.clone();
         bound.extend(
@@ -83,6 +86,7 @@ impl TierRules {
             on_change: on_change.unwrap_or(OnChange::Suspend),
             unused_after: *unused_after,
             out_of_scope_limit: out_of_scope_limit.unwrap_or(u32::MAX),
+            auto_resume: auto_resume.unwrap_or(true),
         });
         Self {
             max_duration: max_duration
@@ -162,6 +166,10 @@ impl TierRules {
                 "out_of_scope_limit",
                 with.out_of_scope_limit
                     .is_some_and(|n| n > approval.out_of_scope_limit),
+            ),
+            (
+                "auto_resume",
+                with.auto_resume == Some(true) && !approval.auto_resume,
             ),
         ]
         .into_iter()

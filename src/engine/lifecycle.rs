@@ -29,6 +29,8 @@ pub enum Event {
     Lapse,
     /// Something stands against it until it is looked at again (T10).
     Suspend(Box<str>),
+    /// Something stands against it until that is gone (T10).
+    Pause(Box<str>),
     /// What stood against it does so no more (T12).
     Resume(Box<str>),
     /// It is taken back (T13).
@@ -43,9 +45,9 @@ pub enum Event {
 
 impl Event {
     /// Every event's name.
-    pub const NAMES: [&'static str; 11] = [
-        "submit", "vote", "outdate", "withdraw", "lapse", "suspend", "resume", "revoke", "expire",
-        "close", "record",
+    pub const NAMES: [&'static str; 12] = [
+        "submit", "vote", "outdate", "withdraw", "lapse", "suspend", "pause", "resume", "revoke",
+        "expire", "close", "record",
     ];
 
     /// The event's name.
@@ -57,6 +59,7 @@ impl Event {
             Self::Withdraw => "withdraw",
             Self::Lapse => "lapse",
             Self::Suspend(_) => "suspend",
+            Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
             Self::Revoke(_) => "revoke",
             Self::Expire => "expire",
@@ -125,6 +128,7 @@ pub fn step(
         reason: reason.into(),
         since: now,
         again: None,
+        paused: false,
         ..case.clone()
     };
     match (case.state, event) {
@@ -157,7 +161,13 @@ pub fn step(
         (Pending, Event::Withdraw) => Ok(to(Withdrawn, "withdrawn")),
         (Pending, Event::Lapse) => Ok(to(Lapsed, "not decided in time")),
         (Approved, Event::Suspend(reason)) => Ok(to(Suspended, &reason)),
-        (Suspended, Event::Resume(reason)) => Ok(to(Approved, &reason)),
+        (Approved, Event::Pause(reason)) => Ok(Case {
+            paused: true,
+            ..to(Suspended, &reason)
+        }),
+        // What only waited has to be looked at after all.
+        (Suspended, Event::Suspend(reason)) if case.paused => Ok(to(Suspended, &reason)),
+        (Suspended, Event::Resume(reason)) if case.paused => Ok(to(Approved, &reason)),
         (Approved | Suspended, Event::Revoke(reason)) => Ok(to(Revoked, &reason)),
         (Approved | Suspended, Event::Expire) => {
             let over = |granted: Granted| now >= granted.expire;
@@ -325,6 +335,7 @@ fn voted(
             let again = next_case.again.take();
             let mut next_case = Case {
                 state: ExceptionState::Approved,
+                paused: false,
                 reason: "revalidated".into(),
                 since: now,
                 // What it is bound to from now on is what they saw.

@@ -201,6 +201,22 @@ fn said(rule: &Rule, subject: &Subject, now: Now) -> Option<Verdict> {
     applies.then(|| judge(rule, subject, &frame, now))
 }
 
+/// The first baseline gate that fails for a subject, whatever is asked. One that cannot be told fails
+/// at its sidecars, for as long as that lasts, and moves nothing here.
+pub(super) fn breach<'a>(
+    subject: &Subject,
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+) -> Option<&'a ControlId> {
+    let asks = |rule: &Rule| {
+        let fails = &rule.fails;
+        fails.reads_request() || fails.reads_resource() || fails.reads_exception()
+    };
+    let mut gates = snapshot.rules.gates().filter(|rule| !asks(rule));
+    let fails = gates.find(|rule| said(rule, subject, Now::exactly(now)) == Some(Verdict::Fail));
+    fails.map(|rule| &rule.control.id)
+}
+
 /// What a control that runs by itself says of a subject; nothing if it does not, or does not apply.
 pub fn said_of(
     control: &ControlId,

@@ -4,7 +4,7 @@ use crate::domain::{
     Case, ControlState, ExceptionState, Lifecycle, Request, Terms, TierRules, Timestamp,
 };
 
-use super::{Snapshot, parties::anchors, terms::deployed_until, usage::Figures};
+use super::{Snapshot, parties::anchors, rounds::breach, terms::deployed_until, usage::Figures};
 
 /// What stands against a granted exception as things are now, if the registry can tell (governance
 /// §7.3).
@@ -61,9 +61,19 @@ pub fn against(
     }
     let evidence = request.evidence.iter();
     let mut stale = evidence.filter(|item| item.required && item.expire_time <= now);
-    stale
-        .next()
-        .map(|item| Against::Changed(format!("evidence {} has expired", item.id)))
+    if let Some(item) = stale.next() {
+        return Some(Against::Changed(format!(
+            "evidence {} has expired",
+            item.id
+        )));
+    }
+    anchors(request, snapshot).into_iter().find_map(|subject| {
+        let gate = breach(subject, snapshot, now)?;
+        Some(Against::Breaches(format!(
+            "baseline gate {gate} fails for {}",
+            subject.id
+        )))
+    })
 }
 
 /// What something does to an exception that was granted.
@@ -75,6 +85,8 @@ pub enum Against {
     Changed(String),
     /// Suspended.
     Waits(String),
+    /// Suspended, and as its tier says no longer than that lasts.
+    Breaches(String),
 }
 
 /// What how it was used does to an exception that was granted.

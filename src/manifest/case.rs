@@ -34,6 +34,8 @@ struct CaseRecord {
     granted: Option<GrantedRecord>,
     #[serde(default)]
     debt: Option<DebtRecord>,
+    #[serde(default)]
+    paused: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -219,6 +221,7 @@ pub fn read_case(text: &str) -> Result<Case, Invalid> {
             })
             .transpose()?,
         debt: record.debt.as_ref().map(DebtRecord::parse).transpose()?,
+        paused: record.paused,
     })
 }
 
@@ -500,6 +503,7 @@ pub fn write_case(case: &Case) -> String {
         "votes": votes.collect::<Json>(),
         "granted": granted,
         "debt": case.debt.as_ref().map(debt_of),
+        "paused": case.paused,
     });
     let mut text = String::new();
     canonical(&record, &mut text);

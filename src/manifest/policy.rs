@@ -76,6 +76,8 @@ pub struct TierPolicyManifest {
     unused_after: Option<String>,
     /// Most questions within a day that an exception is needed for and does not reach.
     out_of_scope_limit: Option<u32>,
+    /// Whether one that waits because a baseline gate fails goes on by itself once it passes.
+    auto_resume: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -261,6 +263,13 @@ impl TierPolicyManifest {
             None => {}
         }
         self.approval(&mut rules.approval)?;
+        if tier == Tier::High && rules.approval.auto_resume {
+            return Err(Invalid::new(
+                "auto_resume",
+                "is true, and nothing of HIGH goes on by itself",
+                "leave it out (T12)",
+            ));
+        }
         Ok((tier, rules.checked(tier)?))
     }
 }
@@ -295,6 +304,7 @@ impl TierPolicyManifest {
             rules.unused_after = Some(after);
         }
         rules.out_of_scope_limit = self.out_of_scope_limit.unwrap_or(rules.out_of_scope_limit);
+        rules.auto_resume = self.auto_resume.unwrap_or(rules.auto_resume);
         Ok(())
     }
 }
@@ -374,6 +384,8 @@ struct TighteningManifest {
     unused_after: Option<String>,
     /// Most questions within a day that an exception is needed for and does not reach.
     out_of_scope_limit: Option<u32>,
+    /// Whether one that waits because a baseline gate fails goes on by itself once it passes.
+    auto_resume: Option<bool>,
 }
 
 impl TighteningManifest {
@@ -406,6 +418,7 @@ impl TighteningManifest {
             on_change: self.on_context_change.map(ChangeName::parse),
             unused_after: span(&self.unused_after, "unused_after")?,
             out_of_scope_limit: self.out_of_scope_limit,
+            auto_resume: self.auto_resume,
         })
     }
 }

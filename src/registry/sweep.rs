@@ -55,26 +55,41 @@ fn demanded(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Option<(Ev
         if pending {
             return None;
         }
+        if case.paused {
+            let why = "what stood against it is gone";
+            return Some((Event::Resume(why.into()), Cause::Admin));
+        }
         return match used(view, uses, case, terms, now)? {
             ByUse::Closes(why) => Some((Event::Close(why.into()), Cause::Admin)),
             ByUse::Suspends(why) => Some((Event::Suspend(why.into()), Cause::Admin)),
         };
     };
+    // What only waits may have to be looked at after all.
+    let suspended = case.state == ExceptionState::Suspended && !case.paused;
     let (why, of) = match found {
         Against::Ends(why) => (why, Cause::Offboarded),
         Against::Changed(why) => (why, Cause::ContextChanged),
         Against::Waits(why) if pending => (why, Cause::OwnerInactive),
         Against::Waits(why) => {
-            let suspended = case.state == ExceptionState::Suspended;
             return (!suspended).then(|| (Event::Suspend(why.into()), Cause::OwnerInactive));
+        }
+        Against::Breaches(_) if pending || case.state == ExceptionState::Suspended => return None,
+        Against::Breaches(why) => {
+            let rules = rules_for(&case.request, terms.tier, &view.snapshot);
+            let event = if rules.approval.auto_resume {
+                Event::Pause(why.into())
+            } else {
+                Event::Suspend(why.into())
+            };
+            return Some((event, Cause::ContextChanged));
         }
     };
     let over = of == Cause::Offboarded || terms.on_change == OnChange::Revoke;
-    Some(match (pending, over, case.state) {
+    Some(match (pending, over, suspended) {
         (true, _, _) => (Event::Outdate(why.into()), of),
         (false, true, _) => (Event::Revoke(why.into()), of),
-        (false, false, ExceptionState::Suspended) => return None,
-        (false, false, _) => (Event::Suspend(why.into()), of),
+        (false, false, true) => return None,
+        (false, false, false) => (Event::Suspend(why.into()), of),
     })
 }
 

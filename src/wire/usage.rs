@@ -1,5 +1,9 @@
 //! Usage records, both ways.
 
+use prost::Message as _;
+use prost_types::{Struct, value};
+use sha2::{Digest as _, Sha256};
+
 use crate::domain::{
     ClassId, ControlId, Digest, Dimension, ExceptionId, Invalid, Lease, Sensitivity, Span,
     SubjectId, Tier, Trace, Usage, UsageKind,
@@ -162,5 +166,51 @@ pub fn usage(message: v1::UsageRecord) -> Result<Usage, Invalid> {
         ordinal: message.ordinal,
         trace,
         withdraws: message.withdraws,
+    })
+}
+
+/// Whether the question held no more than is recorded: one that is written from the record has the
+/// digest of the one that was sent.
+pub fn is_whole(usage: &Usage) -> bool {
+    let purpose = usage.purpose.as_deref().map(|purpose| Struct {
+        fields: [(
+            "purpose".to_owned(),
+            prost_types::Value {
+                kind: Some(value::Kind::StringValue(purpose.to_owned())),
+            },
+        )]
+        .into(),
+    });
+    let contexts: &[Option<Struct>] = match purpose {
+        Some(purpose) => &[Some(purpose)],
+        None => &[None, Some(Struct::default())],
+    };
+    let written = |subject: &str, properties, context: &Option<Struct>, explain| {
+        let request = v1::CheckRequest {
+            subject: subject.to_owned(),
+            action: usage.action.to_string(),
+            resource: Some(v1::Resource {
+                r#type: usage.resource_type.to_string(),
+                id: usage.resource.to_string(),
+                properties,
+            }),
+            context: context.clone(),
+            observed: std::collections::BTreeMap::default(),
+            explain,
+            request_id: usage.request.as_deref().unwrap_or_default().to_owned(),
+        };
+        let sum: [u8; 32] = Sha256::digest(request.encode_to_vec()).into();
+        Digest::of_sha256(&sum) == usage.question
+    };
+    [usage.subject.as_str(), ""].into_iter().any(|subject| {
+        [None, Some(Struct::default())]
+            .into_iter()
+            .any(|properties| {
+                contexts.iter().any(|context| {
+                    [false, true]
+                        .into_iter()
+                        .any(|explain| written(subject, properties.clone(), context, explain))
+                })
+            })
     })
 }

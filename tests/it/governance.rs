@@ -838,3 +838,47 @@ async fn a_request_is_asked_for_anew_only_as_it_was_seen() {
     assert_eq!(refused.code(), Code::Aborted);
     assert_eq!(look(&mut alice, &first.id).await.digest, second.digest);
 }
+
+/// T12, governance §7.3: an exception waits while a baseline gate fails, and goes on by itself once
+/// it passes; where its tier says so, somebody has to look at it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t12_an_exception_waits_for_a_baseline_gate_and_goes_on_by_itself() {
+    let mut world = World::start().await;
+    let mut asker = world.as_who("user:alice").await;
+    let mut owner = world.as_who("user:bob").await;
+    let gate = control("CT-GATE", "other", "subject.risk_tier == 'MODERATE'")
+        .replace("SOFT_MANDATORY", "HARD_MANDATORY\nbaseline_gate: true");
+    world.admin.apply(&gate).await.unwrap();
+    let case = ask(&mut asker, &PLAIN).await.unwrap();
+    let id = approve(&mut owner, &case).await.unwrap().id;
+    world.clock.advance(seconds(5));
+    let sidecar = world.sidecar().await;
+    sidecar.until("agent", "risky", EXCEPTED).await;
+
+    let failing = agent("agent").replace("risk_tier: LOW", "risk_tier: MODERATE");
+    world.admin.apply(&failing).await.unwrap();
+    let waits = until(&mut world.admin, &id, "SUSPENDED").await;
+    assert!(
+        waits.reason.contains("baseline gate CT-GATE fails"),
+        "{}",
+        waits.reason
+    );
+    sidecar.until("agent", "risky", "CONTROL_FAILED").await;
+    world.admin.apply(&agent("agent")).await.unwrap();
+    let again = until(&mut world.admin, &id, "APPROVED").await;
+    assert_eq!(again.expire_time, waits.expire_time, "its end stays");
+    world.clock.advance(seconds(5));
+    sidecar.until("agent", "risky", EXCEPTED).await;
+
+    let strict =
+        "---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: MODERATE\nauto_resume: false\n";
+    world.admin.apply(strict).await.unwrap();
+    world.admin.apply(&failing).await.unwrap();
+    until(&mut world.admin, &id, "SUSPENDED").await;
+    world.admin.apply(&agent("agent")).await.unwrap();
+    world.clock.advance(seconds(60));
+    assert_eq!(look(&mut world.admin, &id).await.state, "SUSPENDED");
+    let high = strict.replace("MODERATE", "HIGH").replace("false", "true");
+    let refused = world.admin.apply(&high).await.unwrap_err();
+    assert!(refused.message().contains("auto_resume"), "{refused}");
+}

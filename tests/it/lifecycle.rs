@@ -133,8 +133,8 @@ fn every_state_answers_every_event() {
         let leads: &[&str] = match state {
             S::Draft => &["submit"],
             S::Pending => &["vote", "outdate", "withdraw", "lapse"],
-            S::Approved => &["suspend", "vote", "revoke", "expire", "close"],
-            S::Suspended => &["resume", "vote", "revoke", "expire", "close"],
+            S::Approved => &["suspend", "pause", "vote", "revoke", "expire", "close"],
+            S::Suspended => &["vote", "revoke", "expire", "close"],
             _ => &[],
         };
         leads.contains(&event)
@@ -159,6 +159,7 @@ fn every_state_answers_every_event() {
             Event::Withdraw,
             Event::Lapse,
             Event::Suspend("why".into()),
+            Event::Pause("why".into()),
             Event::Resume("why".into()),
             Event::Revoke("why".into()),
             Event::Expire,
@@ -183,6 +184,29 @@ fn every_state_answers_every_event() {
         );
     }
     assert_eq!(seen, 10 * Event::NAMES.len());
+}
+
+/// T12: what is only paused goes on once nothing stands against it; what is suspended, or was to be
+/// looked at in between, does not.
+#[test]
+fn what_is_paused_goes_on_and_what_is_suspended_does_not() {
+    let go_on = || Event::Resume("gone".into());
+    let paused = run(
+        &at(ExceptionState::Approved),
+        Event::Pause("gate".into()),
+        noon(),
+    )
+    .unwrap();
+    assert_eq!(paused.state, ExceptionState::Suspended);
+    let again = run(&paused, go_on(), noon()).unwrap();
+    assert_eq!(
+        (again.state, again.paused),
+        (ExceptionState::Approved, false)
+    );
+    assert_eq!(again.granted, paused.granted, "its end stays");
+    let changed = run(&paused, Event::Suspend("model".into()), noon()).unwrap();
+    assert!(run(&changed, go_on(), noon()).is_err());
+    assert!(run(&at(ExceptionState::Suspended), go_on(), noon()).is_err());
 }
 
 #[test]
@@ -598,6 +622,7 @@ fn tightening() -> impl Strategy<Value = Tightening> {
                     on_change: change,
                     unused_after: interval,
                     out_of_scope_limit: numbers.2,
+                    auto_resume: flags.0.then_some(flags.1),
                 }
             },
         )

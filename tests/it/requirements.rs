@@ -186,8 +186,9 @@ const REQUIREMENTS: &[Row] = &[
         &[
             "governance::an_exception_is_requested_decided_used_looked_at_again_and_ends",
             "governance::one_takes_back_what_many_granted_and_so_does_the_system",
+            "governance::t12_an_exception_waits_for_a_baseline_gate_and_goes_on_by_itself",
         ],
-        "auto-resume; the baseline trigger",
+        "",
     ),
     Row(
         "R28",

@@ -3,21 +3,22 @@
 
 use std::sync::Arc;
 
-use prost::Message as _;
-use prost_types::{Struct, value};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::{
     domain::{
-        Act, Digest, Evidenced, Invalid, Kind, Name, Now, Outcome, Question, Reason, Resource,
-        Span, Target, Timestamp, Usage, UsageKind, Value,
+        Act, Evidenced, Invalid, Kind, Name, Now, Outcome, Question, Reason, Resource, Span,
+        Target, Timestamp, Usage, UsageKind, Value,
     },
     engine::{Explanation, explain, usage::kind},
     registry::{core::Registry, reconstruct::as_of, store::KeptRow, usage::Usages, view::View},
-    wire::{Detail, Fault, Received, Stamp, answer, decoded, usage::usage, v1},
+    wire::{
+        Detail, Fault, Received, Stamp, answer, decoded,
+        usage::{is_whole, usage},
+        v1,
+    },
 };
 
 use super::{
@@ -64,52 +65,6 @@ fn question(usage: &Usage) -> Question {
         context: Value::map([]),
         observed: crate::domain::Fingerprint::default(),
     }
-}
-
-/// Whether the question held no more than is recorded: one that is written from the record has the
-/// digest of the one that was sent.
-fn whole(usage: &Usage) -> bool {
-    let purpose = usage.purpose.as_deref().map(|purpose| Struct {
-        fields: [(
-            "purpose".to_owned(),
-            prost_types::Value {
-                kind: Some(value::Kind::StringValue(purpose.to_owned())),
-            },
-        )]
-        .into(),
-    });
-    let contexts: &[Option<Struct>] = match purpose {
-        Some(purpose) => &[Some(purpose)],
-        None => &[None, Some(Struct::default())],
-    };
-    let written = |subject: &str, properties, context: &Option<Struct>, explain| {
-        let request = v1::CheckRequest {
-            subject: subject.to_owned(),
-            action: usage.action.to_string(),
-            resource: Some(v1::Resource {
-                r#type: usage.resource_type.to_string(),
-                id: usage.resource.to_string(),
-                properties,
-            }),
-            context: context.clone(),
-            observed: std::collections::BTreeMap::default(),
-            explain,
-            request_id: usage.request.as_deref().unwrap_or_default().to_owned(),
-        };
-        let sum: [u8; 32] = Sha256::digest(request.encode_to_vec()).into();
-        Digest::of_sha256(&sum) == usage.question
-    };
-    [usage.subject.as_str(), ""].into_iter().any(|subject| {
-        [None, Some(Struct::default())]
-            .into_iter()
-            .any(|properties| {
-                contexts.iter().any(|context| {
-                    [false, true]
-                        .into_iter()
-                        .any(|explain| written(subject, properties.clone(), context, explain))
-                })
-            })
-    })
 }
 
 /// What speaks of a recorded decision.
@@ -283,7 +238,7 @@ impl ExplanationCalls {
             let withdrawn = usages
                 .iter()
                 .any(|usage| usage.kind == UsageKind::Withdrawn);
-            told.agreement = match (agrees(&usages, &again), whole(first)) {
+            told.agreement = match (agrees(&usages, &again), is_whole(first)) {
                 _ if withdrawn => v1::Agreement::Untold,
                 (true, true) => v1::Agreement::Same,
                 (true, false) => v1::Agreement::SameAsRecorded,
