@@ -201,6 +201,12 @@ fn said(rule: &Rule, subject: &Subject, now: Now) -> Option<Verdict> {
     applies.then(|| judge(rule, subject, &frame, now))
 }
 
+/// Whether a control looks at what a subject is as a whole.
+pub fn reads_fingerprint(control: &ControlId, snapshot: &Snapshot) -> bool {
+    let rule = snapshot.rules.find(control);
+    rule.is_some_and(|rule| rule.fails.reads_fingerprint())
+}
+
 /// The first baseline gate that fails for a subject, whatever is asked. One that cannot be told fails
 /// at its sidecars, for as long as that lasts, and moves nothing here.
 pub(super) fn breach<'a>(

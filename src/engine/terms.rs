@@ -372,6 +372,24 @@ fn latest(
     Ok(ends.into_iter().min())
 }
 
+/// What a subject's last approved deployment was approved as, if that is not what it is now (R36).
+pub fn approved_as(subject: &Subject) -> Option<&str> {
+    let Some(Value::List(approvals)) = catalogue::at(&subject.attributes, &["approvals"]) else {
+        return None;
+    };
+    let field = |approval, name| catalogue::field(approval, &catalogue::APPROVAL, name);
+    let text = |approval, name| field(approval, name).and_then(Value::as_str);
+    let from = |approval| match field(approval, "effective_time") {
+        Some(Value::Time(from)) => *from,
+        _ => Timestamp::MIN,
+    };
+    let last = approvals
+        .iter()
+        .filter(|approval| text(*approval, "kind") == Some("DEPLOYMENT"))
+        .max_by_key(|approval| from(*approval))?;
+    text(last, "fingerprint").filter(|approved| *approved != subject.combined.as_str())
+}
+
 /// Until when a subject's deployment is approved; none where nobody speaks of deployments.
 pub(super) fn deployed_until(subject: &Subject) -> Option<Timestamp> {
     let Some(Value::List(approvals)) = catalogue::at(&subject.attributes, &["approvals"]) else {

@@ -32,6 +32,7 @@ mod rounds;
 mod scope;
 mod service;
 mod services;
+mod shifts;
 mod sign_in;
 mod store;
 mod sweep;

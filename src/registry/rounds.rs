@@ -23,6 +23,7 @@ use super::{
     beat::Beat,
     core::{Draft, Error, Planned, Registry},
     ledger::bare,
+    shifts,
     view::View,
     workflow::Refused,
 };
@@ -196,7 +197,7 @@ impl Registry {
         })
         .await
         .map_err(|why| Refused::Failed(Error::Unfit(why)))?;
-        let said = said.ok_or_else(|| {
+        let mut said = said.ok_or_else(|| {
             if view.snapshot.control(control).is_none() {
                 Refused::NotFound(format!("there is no control `{control}`"))
             } else {
@@ -205,6 +206,9 @@ impl Registry {
                 ))
             }
         })?;
+        let shifts = self.shifts(control, &said, &view).await;
+        let shifts = shifts.map_err(Error::Store)?;
+        shifts::name(&shifts, &mut said);
         let took = self.clock.elapsed().saturating_sub(began);
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let failed = said
@@ -249,6 +253,11 @@ impl Registry {
                 let now = draft.time;
                 let figures = |id: &str| self.uses.of(id, now, None);
                 let anew = || round(control, &view.snapshot, &view.cases, &figures, now);
+                let anew = || {
+                    let mut said = anew()?;
+                    shifts::name(&shifts, &mut said);
+                    Some(said)
+                };
                 let Some(said) = (if same { Some(said) } else { anew() }) else {
                     return Ok((None, (Vec::new(), now)));
                 };

@@ -8,7 +8,7 @@ use crate::{
         Removal, SubjectId, Target, Tier, Transaction,
     },
     engine::{
-        Change, Receipt, Snapshot,
+        Change, Receipt, Snapshot, SnapshotError, Source,
         lifecycle::{Event, step},
     },
     manifest::{Bundle, Problem, change},
@@ -441,11 +441,36 @@ pub(super) fn checked(
         bundle.map_or_else(unplaced, |bundle| bundle.problem(error))
     }));
     problems.extend(left_hanging(&snapshot, edits));
+    problems.extend(ownerless(&snapshot, changes).map(|error| {
+        let unplaced = || Problem::whole("", error.to_string());
+        bundle.map_or_else(unplaced, |bundle| bundle.problem(&error))
+    }));
     if problems.is_empty() {
         return Ok(snapshot);
     }
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     Err(Refused::Problems(problems))
+}
+
+/// Controls that somebody would answer for who has left (R1).
+fn ownerless(after: &Snapshot, changes: &[Change]) -> impl Iterator<Item = SnapshotError> {
+    changes.iter().filter_map(|change| match change {
+        Change::PutControl(control) if after.directory().has_left(&control.owner) => {
+            Some(SnapshotError {
+                source: Source {
+                    kind: Kind::Control.name(),
+                    id: control.id.to_string(),
+                },
+                invalid: Invalid::new(
+                    "owner",
+                    format!("`{}` has left", control.owner),
+                    "name who answers for it now",
+                ),
+                fault: None,
+            })
+        }
+        _ => None,
+    })
 }
 
 /// What would name a control or a domain that is no more.

@@ -537,3 +537,44 @@ async fn coverage_tells_what_nothing_answers_to() {
         .unwrap_err();
     assert_eq!(unknown.code(), Code::InvalidArgument);
 }
+
+/// R36: an approved subject that is no longer what was approved is a finding that names the facets,
+/// and stays one and the same while it does.
+#[tokio::test]
+async fn r36_a_finding_names_the_facet_that_changed_since_the_approval() {
+    let mut world = World::start().await;
+    let condition = "!subject.approvals.exists(a, a.kind == 'DEPLOYMENT' && a.fingerprint == subject.fingerprint.combined)";
+    let files = [("agent.yaml".to_owned(), governed::subject("agent", None))];
+    let plain = Bundle::read_files(files).unwrap().snapshot(1).unwrap();
+    let approved = &plain.subject("agent").unwrap().combined;
+    let with = |more: &str| {
+        agent("agent")
+            + &format!(
+                "approvals: [{{kind: DEPLOYMENT, fingerprint: \"{approved}\", requester: \"user:alice\", approvers: [\"user:bob\"], effective_time: \"2026-11-22T11:00:00Z\", expire_time: \"2026-12-22T11:00:00Z\"}}]\n{more}"
+            )
+    };
+    let all = hourly("CT-CTX", condition) + &with("");
+    world.admin.apply(&all).await.unwrap();
+    assert!(
+        run(&mut world.admin, "CT-CTX", false)
+            .await
+            .changed
+            .is_empty()
+    );
+    let tools = with(
+        "tools: [{server: \"mcp://crm\", name: wipe, definition_digest: \"sha256:70\", permissions: [delete], approved: false}]\n",
+    );
+    world.admin.apply(&tools).await.unwrap();
+    for fresh in [true, false] {
+        let found = run(&mut world.admin, "CT-CTX", false).await.changed;
+        assert_eq!(found.len(), usize::from(fresh), "{found:?}");
+    }
+    let found = listed(&mut world.admin, false).await.pop().unwrap();
+    assert!(
+        found.message.contains(
+            "facets tools, permissions have changed since revision 2, which was approved"
+        ),
+        "{}",
+        found.message
+    );
+}

@@ -9,8 +9,11 @@ struct Row(&'static str, &'static [&'static str], &'static str);
 const REQUIREMENTS: &[Row] = &[
     Row(
         "R1",
-        &["bundle::what_is_wrong_is_named_with_its_place"],
-        "an owner who is not active is not refused",
+        &[
+            "bundle::what_is_wrong_is_named_with_its_place",
+            "weakening::r1_nobody_who_left_owns_a_control",
+        ],
+        "whether an owner is known at all is not asked where nobody governs people",
     ),
     Row(
         "R2",
@@ -250,8 +253,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R36",
-        &["properties::r36_a_changed_facet_is_named_and_an_absent_one_counts_as_changed"],
-        "findings do not name the facet",
+        &[
+            "properties::r36_a_changed_facet_is_named_and_an_absent_one_counts_as_changed",
+            "findings::r36_a_finding_names_the_facet_that_changed_since_the_approval",
+        ],
+        "",
     ),
     Row(
         "R37",

@@ -488,3 +488,25 @@ async fn a_control_is_removed_by_decision_and_not_from_under_an_exception() {
         .unwrap_err();
     assert!(status.message().contains(&case.id), "{}", status.message());
 }
+
+/// R1: a control is answered for by somebody who is with us.
+#[tokio::test]
+async fn r1_nobody_who_left_owns_a_control() {
+    let mut world = World::start().await;
+    let orphan = control("CT-NEW", "new", "true").replace("owner: user:o", "owner: user:left");
+    let refused = world.admin.apply(&orphan).await.unwrap_err();
+    assert!(
+        refused
+            .message()
+            .contains("CT-NEW: `owner`: `user:left` has left"),
+        "{refused}"
+    );
+    // With their place, and with what is right beside them.
+    let both = orphan + &control("CT-FINE", "fine", "true");
+    assert!(world.admin.apply(&both).await.is_err());
+    let fine = v1::GetObjectRequest {
+        kind: v1::ObjectKind::Control.into(),
+        id: "CT-FINE".into(),
+    };
+    assert!(world.admin.objects.get_object(fine).await.is_err());
+}

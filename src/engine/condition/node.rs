@@ -43,6 +43,11 @@ impl Condition {
         self.reads.resource
     }
 
+    /// Whether it reads the subject's fingerprint.
+    pub fn reads_fingerprint(&self) -> bool {
+        self.reads.fingerprint
+    }
+
     /// The facets whose lists it reads: they must have been reported before it may say anything.
     pub fn facets(&self) -> impl Iterator<Item = Facet> + '_ {
         Facet::ALL
@@ -62,6 +67,7 @@ pub(super) struct Reads {
     pub(super) request: bool,
     pub(super) exception: bool,
     pub(super) resource: bool,
+    pub(super) fingerprint: bool,
     /// One bit for each facet whose lists are read.
     pub(super) facets: u16,
 }

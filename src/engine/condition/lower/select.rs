@@ -54,6 +54,7 @@ impl Lower<'_> {
                     }
                     _ => {}
                 }
+                self.reads.fingerprint |= matches!(of, Node::Subject) && field == "fingerprint";
                 if matches!(of, Node::Subject) && !test {
                     return Ok((Node::Own { place, at }, kind));
                 }
