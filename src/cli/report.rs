@@ -130,6 +130,29 @@ fn named(name: &str, text: &str) -> String {
     format!("  {name:<22} {text}")
 }
 
+/// How those in force are used; nothing where nobody counts.
+fn used(usage: &Json) -> Vec<(&'static str, String)> {
+    if !usage.is_object() {
+        return Vec::new();
+    }
+    let of = |name: &str| usage.get(name).unwrap_or(&Json::Null);
+    let ids = |name: &str| {
+        let ids: Vec<_> = of(name).as_array().into_iter().flatten().collect();
+        let ids: Vec<_> = ids.into_iter().filter_map(Json::as_str).collect();
+        if ids.is_empty() {
+            "none".to_owned()
+        } else {
+            ids.join(", ")
+        }
+    };
+    vec![
+        ("answers by exception", of("uses").to_string()),
+        ("unused for a week", ids("unused")),
+        ("not needed in two", ids("unneeded")),
+        ("nearly missed", counts(of("nearMisses"))),
+    ]
+}
+
 fn lines(report: &Json) -> String {
     let at = |path: &str| report.pointer(path).unwrap_or(&Json::Null);
     let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
@@ -212,6 +235,9 @@ fn lines(report: &Json) -> String {
             overrides("overdue")
         ),
     );
+    for (name, text) in used(at("/usage")) {
+        say(name, text);
+    }
     say(
         "controls pass",
         part(at("/compliance/passing"), at("/compliance/of")),

@@ -34,6 +34,8 @@ pub struct RegistryProcess {
     pub webhooks: Option<PathBuf>,
     /// The file that says how people sign in.
     pub sign_in: Option<PathBuf>,
+    /// When reports are made by themselves: five fields of cron, in UTC; `never` for never.
+    pub report_schedule: String,
     /// How long calls under way may take after the signal to stop.
     pub drain_timeout: Duration,
     /// How logs are written.
@@ -108,6 +110,11 @@ const DEFAULTS: &[Setting] = &[
         about: "file that says how people sign in: with which issuers, and for how long",
     },
     Setting {
+        key: "report_schedule",
+        default: "0 6 * * 1",
+        about: "when a report is made by itself and kept in the folder `reports` of its data: five fields of cron, in UTC, or `never`",
+    },
+    Setting {
         key: "drain_timeout",
         default: "10s",
         about: "how long calls may take after SIGTERM",
@@ -171,6 +178,7 @@ impl RegistryProcess {
         });
         let webhooks = settings.parse("webhooks", told, |text| Ok(PathBuf::from(text)));
         let sign_in = settings.parse("sign_in", told, |text| Ok(PathBuf::from(text)));
+        let report_schedule = settings.parse("report_schedule", told, |text| Ok(text.to_owned()));
         let drain_timeout = settings.parse("drain_timeout", told, common::span);
         let log_format = settings.parse("log_format", told, common::log_format);
         let log = settings.parse("log", told, |text| Ok(text.to_owned()));
@@ -205,6 +213,7 @@ impl RegistryProcess {
                 applies_exceptions,
                 webhooks,
                 sign_in,
+                report_schedule: report_schedule.unwrap_or_default(),
                 drain_timeout,
                 log_format,
                 log: log.unwrap_or_default(),

@@ -24,6 +24,10 @@ use super::{
 const HASTY: Span = Span::from_secs(30);
 /// More than this of a year, in thousandths, and an exception is the rule.
 const EVERGREEN: u32 = 500;
+/// In force for so long without a use, an exception counts as unused.
+const UNUSED: Span = Span::from_days(7);
+/// In force for so long and never needed, it counts as unneeded.
+const UNNEEDED: Span = Span::from_days(14);
 /// Most pairs that are told apart.
 const PAIRS: usize = 50;
 
@@ -45,6 +49,34 @@ pub struct Scene<'a> {
     pub cases: &'a Cases,
     /// What runs of controls found.
     pub findings: &'a [&'a Arc<Finding>],
+    /// How exceptions were used, by id; nothing where nobody counts.
+    pub used: Option<&'a BTreeMap<Box<str>, Counted>>,
+}
+
+/// How an exception was used since it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Answers that rest on it.
+    pub uses: u64,
+    /// Answers that did not need it.
+    pub not_needed: u64,
+    /// Questions it did not reach, by the dimension.
+    pub missed: BTreeMap<Box<str>, u64>,
+}
+
+/// How exceptions in force are used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Used {
+    /// Answers that rest on one.
+    pub uses: u64,
+    /// Those in force for a week or longer that no answer rests on.
+    pub unused: Vec<ExceptionId>,
+    /// Those in force for two weeks or longer that stood ready, and no answer needed.
+    pub unneeded: Vec<ExceptionId>,
+    /// Questions they did not reach, by the dimension.
+    pub missed: BTreeMap<Box<str>, u64>,
+    /// For how many days they have been in force, all together.
+    pub days: f64,
 }
 
 /// How many, by a name.
@@ -92,6 +124,8 @@ pub struct Report {
     pub findings: Failing,
     /// Of how many pairs of a control and a subject the control passes, and of how many there are.
     pub compliance: (usize, usize),
+    /// How those in force are used; nothing where nobody counts.
+    pub used: Option<Used>,
 }
 
 /// How requests were decided.
@@ -201,7 +235,10 @@ impl Lens<'_> {
 /// The report on a scene, as it is at `now`.
 pub fn report(scene: Scene<'_>, about: &About, now: Timestamp) -> Report {
     let lens = Lens { scene, about, now };
-    let mut report = Report::default();
+    let mut report = Report {
+        used: scene.used.map(|_| Used::default()),
+        ..Report::default()
+    };
     let mut took: BTreeMap<Tier, Vec<Span>> = BTreeMap::new();
     let mut words: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -300,6 +337,29 @@ fn voted<'a>(case: &'a Case, votes: &mut Votes, by: &mut BTreeMap<&'a str, usize
     }
 }
 
+impl Used {
+    /// Takes in how one was used that has been in force for so long.
+    fn add(&mut self, id: &ExceptionId, counted: &Counted, lasted: Span) {
+        self.uses = self.uses.saturating_add(counted.uses);
+        self.days += lasted.as_secs_f64() / 86_400.0;
+        for (dimension, times) in &counted.missed {
+            let all = self.missed.entry(dimension.clone()).or_default();
+            *all = all.saturating_add(*times);
+        }
+        if counted.uses > 0 {
+            return;
+        }
+        if lasted >= UNUSED {
+            self.unused.push(id.clone());
+            self.unused.sort();
+        }
+        if lasted >= UNNEEDED && counted.not_needed > 0 {
+            self.unneeded.push(id.clone());
+            self.unneeded.sort();
+        }
+    }
+}
+
 impl Lens<'_> {
     /// Where a case stands.
     fn stands(&self, case: &Case, domains: &[&DomainId], report: &mut Report) {
@@ -349,6 +409,13 @@ impl Lens<'_> {
         let renewals = case.terms.as_ref().map_or(0, |terms| terms.renewal_count);
         let times = report.renewals.entry(renewals).or_default();
         *times = times.saturating_add(1);
+        if let (Some(counts), Some(used), Some(granted)) =
+            (self.scene.used, &mut report.used, case.granted)
+        {
+            let nothing = Counted::default();
+            let counted = counts.get(case.id.as_str()).unwrap_or(&nothing);
+            used.add(&case.id, counted, now - granted.effective);
+        }
     }
 
     /// Exceptions that an administrator applied, which nobody asked for.
@@ -424,6 +491,7 @@ impl Lens<'_> {
             snapshot,
             cases,
             findings,
+            used: _,
         } = self.scene;
         let pending = cases.values();
         let pending: Vec<_> = pending

@@ -66,8 +66,17 @@ pub fn due(
     last: Timestamp,
     now: Timestamp,
 ) -> Option<(Timestamp, u64)> {
+    due_late(schedule, jitter(control, schedule), last, now)
+}
+
+/// The same of what is nobody's but the schedule's, `late` after it.
+pub fn due_late(
+    schedule: &Schedule,
+    late: Span,
+    last: Timestamp,
+    now: Timestamp,
+) -> Option<(Timestamp, u64)> {
     let read = read(schedule)?;
-    let late = jitter(control, schedule);
     let mut time = read.next(last)?;
     let mut missed = 0_u64;
     while missed < MANY

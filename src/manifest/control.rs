@@ -373,6 +373,20 @@ impl ReachManifest {
     }
 }
 
+/// A schedule in UTC, of the five fields of cron.
+///
+/// # Errors
+///
+/// Text that is none, or names a date that never comes.
+pub fn read_schedule(cron: &str) -> Result<Schedule, Invalid> {
+    let manifest = ScheduleManifest {
+        cron: cron.to_owned(),
+        time_zone: utc(),
+        jitter: no_time(),
+    };
+    manifest.parse()
+}
+
 impl ScheduleManifest {
     fn parse(&self) -> Result<Schedule, Invalid> {
         let cron = croner::parser::CronParser::builder()

@@ -28,7 +28,7 @@ mod tree;
 
 pub use bundle::{Bundle, Counts};
 pub use case::{exception_of, read_case, terms_digest, write_case};
-pub use control::ControlManifest;
+pub use control::{ControlManifest, read_schedule};
 pub use document::split;
 pub use exception::ExceptionManifest;
 pub use finding::{read_finding, write_finding};

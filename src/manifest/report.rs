@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{
     domain::{ExceptionId, Span, Timestamp},
-    engine::report::{About, Counts, Report},
+    engine::report::{About, Counts, Report, Used},
 };
 
 use super::fingerprint::canonical;
@@ -46,6 +46,19 @@ fn seconds(span: Option<Span>) -> Json {
     span.map_or(Json::Null, |span| (span.micros() / 1_000_000).into())
 }
 
+fn usage(used: &Used) -> Json {
+    let ids = |ids: &[ExceptionId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let all: u64 = used.missed.values().sum();
+    let all = u32::try_from(all).map_or(f64::from(u32::MAX), f64::from);
+    json!({
+        "uses": used.uses,
+        "unused": ids(&used.unused),
+        "unneeded": ids(&used.unneeded),
+        "nearMisses": used.missed.iter().map(|(name, times)| (name.to_string(), (*times).into())).collect::<Map<_, Json>>(),
+        "nearMissesPerExceptionDay": if used.days > 0.0 { rounded(all / used.days) } else { Json::Null },
+    })
+}
+
 /// A report as canonical JSON.
 pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timestamp) -> String {
     let Report {
@@ -67,6 +80,7 @@ pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timest
         overrides,
         findings,
         compliance,
+        used,
     } = report;
     let densities = densities.iter().map(|(control, density, why)| {
         json!({
@@ -152,6 +166,7 @@ pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timest
             "of": compliance.1,
             "share": ratio(compliance.0, compliance.1),
         },
+        "usage": used.as_ref().map(usage),
         "frameworks": frameworks.collect::<Json>(),
         "sidecars": {"connected": connected, "gone": gone, "nacks": nacks},
         "checkpoint": beside.checkpoint,

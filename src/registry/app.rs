@@ -14,7 +14,8 @@ use tonic::service::Routes;
 
 use crate::{
     config::RegistryProcess,
-    domain::UsageLimits,
+    domain::{Schedule, UsageLimits},
+    manifest::read_schedule,
     runtime::{
         clock::Clock,
         listen::Tcp,
@@ -40,6 +41,7 @@ use super::{
     notifications::{Deliveries, Outside, deliver, remind},
     operations::{self, Operations, export},
     pki::{Authority, Issued},
+    reporting::{Reporting, reports},
     role::Role,
     rounds::scheduled,
     scope::Scope,
@@ -69,6 +71,8 @@ pub struct Bound {
     operations: Tcp,
     tls: Option<Arc<Keys>>,
     exporter: Option<Arc<Exporter>>,
+    /// When reports are made by themselves.
+    schedule: Option<Schedule>,
 }
 
 impl From<core::Error> for Error {
@@ -131,6 +135,13 @@ impl Bound {
             Some(path) => Outside::read(path).map_err(Error::Data)?,
             None => Outside::default(),
         };
+        let schedule = match settings.report_schedule.as_str() {
+            "never" => None,
+            text => {
+                let read = read_schedule(text).map_err(|e| e.under("report_schedule"));
+                Some(read.map_err(|error| Error::Data(error.to_string()))?)
+            }
+        };
         let providers = Providers::read(settings.sign_in.as_deref()).map_err(Error::Data)?;
         let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
         let otel = otlp::Settings::read(&settings.otel).map_err(Error::Data)?;
@@ -167,6 +178,7 @@ impl Bound {
             operations,
             tls,
             exporter,
+            schedule,
         })
     }
 
@@ -204,6 +216,7 @@ impl Bound {
             operations,
             tls,
             exporter,
+            schedule,
         } = self;
         for (key, value, source) in settings.settings.effective() {
             tracing::info!(key, value, source, "setting");
@@ -254,7 +267,17 @@ impl Bound {
             doors: Arc::clone(&doors),
             recording,
         };
-        let grpc = services(&registry, &guests, &stop, Some(outward))
+        let reporting = Arc::new(Reporting {
+            registry: Arc::clone(&registry),
+            attendants: Arc::default(),
+            usages: Some(Arc::clone(&usages)),
+        });
+        if let Some(schedule) = schedule {
+            let kept = folder.file("reports");
+            let making = reports(Arc::clone(&reporting), kept, schedule, stop.clone());
+            tasks.essential("reports", making);
+        }
+        let grpc = services(&registry, &guests, &stop, &reporting, Some(outward))
             .add_service(health)
             .add_service(reflection().build_v1().map_err(failed)?)
             .add_service(reflection().build_v1alpha().map_err(failed)?);

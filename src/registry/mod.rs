@@ -26,6 +26,7 @@ mod proposals;
 mod publication;
 mod reconcile;
 mod reconstruct;
+mod reporting;
 mod reports;
 mod role;
 mod rounds;

@@ -9,7 +9,7 @@ use crate::{
         Control, ControlState, DomainId, ExceptionId, ExceptionState, Finding, Timestamp, Verdict,
     },
     engine::{
-        report::{About, Scene, report},
+        report::{About, Counted, Scene, report},
         rounds::{disposition, is_about_a_control, runs_by_itself, said_of},
     },
     manifest::{
@@ -70,8 +70,8 @@ fn answers(about: &About, control: &Control) -> bool {
 pub(super) fn governance(
     view: &View,
     about: &About,
-    checkpoint: &str,
-    sidecars: (usize, usize, usize),
+    beside: Beside,
+    used: Option<&BTreeMap<Box<str>, Counted>>,
     now: Timestamp,
 ) -> String {
     let findings: Vec<_> = view.findings.values().collect();
@@ -79,6 +79,7 @@ pub(super) fn governance(
         snapshot: &view.snapshot,
         cases: &view.cases,
         findings: &findings,
+        used,
     };
     let made = report(scene, about, now);
     let mut frameworks: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
@@ -90,11 +91,10 @@ pub(super) fn governance(
     let frameworks = frameworks.into_iter();
     let beside = Beside {
         revision: view.head.revision,
-        checkpoint: checkpoint.into(),
         frameworks: frameworks
             .map(|(name, (answered, of))| (name.into(), answered, of))
             .collect(),
-        sidecars,
+        ..beside
     };
     write_report(&made, about, &beside, now)
 }

@@ -23,10 +23,10 @@ use crate::{
 };
 
 use super::{
-    attendants::Attendants,
     authn::{Guarded, Guests},
     core::Registry,
     publication::Publication,
+    reporting::Reporting,
     service::{
         ControlCalls, Exceptions, ExplanationCalls, FindingCalls, Fleet, IncidentCalls,
         LedgerCalls, NotificationCalls, ObjectCalls, ReportCalls, Revocations, SessionCalls,
@@ -62,9 +62,10 @@ pub(super) fn services(
     registry: &Arc<Registry>,
     guests: &Arc<Guests>,
     stop: &CancellationToken,
+    reporting: &Arc<Reporting>,
     outward: Option<Outward>,
 ) -> Routes {
-    let attendants = Arc::new(Attendants::default());
+    let attendants = Arc::clone(&reporting.attendants);
     let sync = Sync {
         registry: Arc::clone(registry),
         publication: Arc::new(Publication::default()),
@@ -77,8 +78,7 @@ pub(super) fn services(
         recording: outward.as_ref().map(|outward| outward.recording.clone()),
     };
     let reports = ReportServiceServer::new(ReportCalls {
-        registry: Arc::clone(registry),
-        attendants: Arc::clone(&attendants),
+        reporting: Arc::clone(reporting),
     })
     .max_decoding_message_size(MAX_MESSAGE)
     .max_encoding_message_size(MAX_APPLY);
@@ -169,10 +169,11 @@ pub async fn simulated(
     let guests = Arc::new(Guests::new(&registry));
     let access = registry.store.access().await.map_err(core::Error::Store)?;
     guests.read(&access).map_err(core::Error::Store)?;
-    Ok(services(
-        &registry,
-        &guests,
-        &CancellationToken::new(),
-        None,
-    ))
+    let reporting = Arc::new(Reporting {
+        registry: Arc::clone(&registry),
+        attendants: Arc::default(),
+        usages: None,
+    });
+    let stop = CancellationToken::new();
+    Ok(services(&registry, &guests, &stop, &reporting, None))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    domain::{ControlId, Digest, Edit, Fingerprint, Kind, Name, Subject, SubjectId},
+    domain::{ControlId, Digest, Edit, Facet, Fingerprint, Kind, Name, Subject, SubjectId},
     engine::{
         Change, approved_as,
         rounds::{Round, reads_fingerprint},
@@ -47,7 +47,7 @@ fn subject_of(stored: Stored) -> Option<Subject> {
 }
 
 fn named(now: &Fingerprint, then: &Fingerprint, revision: u64) -> String {
-    let facets: Vec<_> = now.changed(then).map(|facet| facet.name()).collect();
+    let facets: Vec<_> = now.changed(then).map(Facet::name).collect();
     let (what, verb) = match facets.as_slice() {
         [one] => (format!("facet {one}"), "has"),
         many => (format!("facets {}", many.join(", ")), "have"),

@@ -8,7 +8,7 @@ use exeat::{
     domain::{ControlId, ExceptionState, Granted, Span, SubjectId},
     engine::{
         Cases, Change,
-        report::{About, Scene, report as made},
+        report::{About, Counted, Scene, report as made},
         sprawl::redesign,
     },
     manifest::oscal_in::requests,
@@ -495,6 +495,7 @@ fn r18_evergreen_exceptions_are_told() {
         snapshot: &world,
         cases: &cases,
         findings: &[],
+        used: None,
     };
     let told = made(scene, &About::default(), noon() + Span::from_days(200));
     let control = ControlId::parse("CT-A").unwrap();
@@ -580,4 +581,121 @@ async fn r42_the_owner_hears_of_it_and_the_next_one_needs_the_domain_owner() {
     );
     let next = ask(&mut alice, &other).await.unwrap();
     assert!(owner(&next), "{:?}", next.open_seats);
+}
+
+/// R12: a report is made when it is due, kept under that time, and its digest is in the ledger; what
+/// was missed is made up for once, also after a restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r12_a_report_is_made_on_a_schedule_and_what_was_missed_is_made_up_for() {
+    let mut world = World::start_with(&[("report_schedule", "0 6 * * *")]).await;
+    let folder = world.scratch.path().join("r").join("reports");
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            // Whole ones.
+            .filter(|name| name.ends_with(".json"))
+            .collect();
+        names.sort();
+        names
+    };
+    let until = async |count: usize| {
+        for _ in 0..1_000 {
+            if names().len() >= count {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        names()
+    };
+    world.clock.advance(seconds(DAY));
+    assert_eq!(until(1).await, ["2026-11-23T06-00-00Z.json"]);
+    world.clock.advance(seconds(3 * DAY));
+    let kept = until(2).await;
+    assert_eq!(kept[1..], ["2026-11-26T06-00-00Z.json"], "once for three");
+    let report = std::fs::read(folder.join(&kept[1])).unwrap();
+    let read: Json = serde_json::from_slice(&report).unwrap();
+    assert_eq!(read["kind"], "Report");
+    let digest = format!("sha256:{}", hex(&sha256(&report)));
+    let request = v1::ListLeavesRequest {
+        page_size: 1_000,
+        ..v1::ListLeavesRequest::default()
+    };
+    let leaves = world.admin.ledger.list_leaves(request).await.unwrap();
+    let leaves = leaves.into_inner().leaves;
+    let noted = leaves
+        .iter()
+        .filter(|leaf| format!("{leaf:?}").contains(&digest));
+    assert_eq!(noted.count(), 1, "{digest}");
+    world.registry.process.stop().await;
+    let data = world.scratch.path().join("r");
+    let again = [("report_schedule", "0 6 * * *")];
+    let registry =
+        governed::Registry::start_at(&data, world.clock.clone(), "127.0.0.1:0", &again).await;
+    world.clock.advance(seconds(DAY));
+    assert_eq!(until(3).await[2..], ["2026-11-27T06-00-00Z.json"]);
+    drop(registry);
+    let wrong = [("report_schedule", "every day")];
+    let other = world.scratch.path().join("other");
+    let refused =
+        governed::Registry::start_at(&other, world.clock.clone(), "127.0.0.1:0", &wrong).await;
+    let refused = refused.err().unwrap().to_string();
+    assert!(refused.contains("report_schedule"), "{refused}");
+}
+
+/// Governance §9, 5, 6 and 8: what nobody uses, what nobody needs, and what is nearly missed.
+#[test]
+fn r18_a_report_tells_what_is_unused_unneeded_and_nearly_missed() {
+    let granted = |id: &str, days: i64| {
+        let mut case = case(id, &["CT-A"], "agent");
+        case.state = ExceptionState::Approved;
+        case.granted = Some(Granted {
+            effective: noon() + Span::from_days(-days),
+            expire: noon() + Span::from_days(9),
+            next_revalidation: None,
+            revalidated: None,
+            approval: None,
+        });
+        case
+    };
+    let mut cases = Cases::default();
+    for (id, days) in [("EX-USED", 20), ("EX-IDLE", 20), ("EX-NEW", 3)] {
+        let case = granted(id, days);
+        cases.put(case.id.clone(), case.into());
+    }
+    let counted = |uses, not_needed, missed: &[(&str, u64)]| Counted {
+        uses,
+        not_needed,
+        missed: missed
+            .iter()
+            .map(|(name, n)| ((*name).into(), *n))
+            .collect(),
+    };
+    let used = [
+        (
+            "EX-USED".into(),
+            counted(5, 1, &[("purpose", 40), ("action", 3)]),
+        ),
+        ("EX-IDLE".into(), counted(0, 7, &[])),
+    ]
+    .into();
+    let snapshot = snapshot(vec![
+        Change::PutControl(control("CT-A", "true")),
+        Change::PutSubject(subject("agent")),
+    ]);
+    let scene = Scene {
+        snapshot: &snapshot,
+        cases: &cases,
+        findings: &[],
+        used: Some(&used),
+    };
+    let told = made(scene, &About::default(), noon()).used.unwrap();
+    let ids = |ids: &[exeat::domain::ExceptionId]| {
+        ids.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(told.uses, 5);
+    assert_eq!(ids(&told.unused), ["EX-IDLE"], "a new one has time");
+    assert_eq!(ids(&told.unneeded), ["EX-IDLE"]);
+    assert_eq!(told.missed["purpose"], 40);
+    assert!((told.days - 43.0).abs() < 1e-9, "{}", told.days);
 }

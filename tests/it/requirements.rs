@@ -87,8 +87,9 @@ const REQUIREMENTS: &[Row] = &[
         &[
             "report::r12_a_report_counts_what_is_and_was",
             "report::r12_a_report_is_about_a_domain_and_what_is_below_it",
+            "report::r12_a_report_is_made_on_a_schedule_and_what_was_missed_is_made_up_for",
         ],
-        "on demand, its digest in the ledger; not on a schedule",
+        "",
     ),
     Row(
         "R13",
@@ -132,8 +133,9 @@ const REQUIREMENTS: &[Row] = &[
             "report::r18_evergreen_exceptions_are_told",
             "report::r42_the_owner_hears_of_it_and_the_next_one_needs_the_domain_owner",
             "usage::what_is_not_used_is_closed_and_what_is_used_up_too",
+            "report::r18_a_report_tells_what_is_unused_unneeded_and_nearly_missed",
         ],
-        "in the report: unused and near-misses are closed, suspended and found, not counted there",
+        "",
     ),
     Row(
         "R19",
@@ -222,8 +224,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R32",
-        &["governance::low_is_automatic_within_a_budget_and_never_in_production"],
-        "time to decision is a metric, and no figure of the report",
+        &[
+            "governance::low_is_automatic_within_a_budget_and_never_in_production",
+            "report::r12_a_report_counts_what_is_and_was",
+        ],
+        "",
     ),
     Row(
         "R33",

@@ -63,6 +63,10 @@ impl Condition {
 
 /// Which variables a condition reads.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each answers a question of its own"
+)]
 pub(super) struct Reads {
     pub(super) request: bool,
     pub(super) exception: bool,

@@ -9,18 +9,10 @@ use crate::{
     engine::report::About,
     manifest::FRAMEWORKS,
     registry::{
-        attendants::Attendants,
-        core::{Error, Registry},
-        ledger::bare,
-        reports::{Oscal, governance, oscal},
+        reporting::{Reporting, digest_of},
         role::Role,
     },
-    runtime::simulated::aside,
-    wire::{
-        Fault, Received,
-        signed::{hex, sha256},
-        v1,
-    },
+    wire::{Fault, Received, v1},
 };
 
 use super::opened;
@@ -28,15 +20,13 @@ use super::opened;
 /// Answers for reports.
 #[derive(Clone, Debug)]
 pub(in crate::registry) struct ReportCalls {
-    /// The registry.
-    pub registry: Arc<Registry>,
-    /// The sidecars.
-    pub attendants: Arc<Attendants>,
+    /// Who makes them.
+    pub reporting: Arc<Reporting>,
 }
 
 impl ReportCalls {
     fn about(&self, domain: &str, framework: &str) -> Result<About, Fault> {
-        let view = self.registry.view();
+        let view = self.reporting.registry.view();
         let domain = (!domain.is_empty())
             .then(|| {
                 let id = DomainId::parse(domain).map_err(|e| Fault::Invalid(e.under("domain")))?;
@@ -55,17 +45,6 @@ impl ReportCalls {
             domain,
             framework: (!framework.is_empty()).then(|| framework.into()),
         })
-    }
-
-    /// Sidecars that are connected, those that are gone, and objects that one could not take.
-    fn sidecars(&self) -> (usize, usize, usize) {
-        let known = self.attendants.known();
-        let gone = known
-            .values()
-            .filter(|known| known.connection.is_cancelled());
-        let gone = gone.count();
-        let nacks = known.values().map(|known| known.nacks.len()).sum();
-        (known.len().saturating_sub(gone), gone, nacks)
     }
 
     async fn got(
@@ -90,22 +69,7 @@ impl ReportCalls {
             )));
         }
         let about = self.about(&domain, &framework)?;
-        let (_, checkpoint) = self.registry.checkpoint().await?;
-        let sidecars = self.sidecars();
-        let (view, now) = (self.registry.view(), self.registry.clock.now().latest);
-        // Every control over every subject: aside, where nobody's call waits for it.
-        let made = aside(move || match format {
-            v1::ReportFormat::Unspecified | v1::ReportFormat::Json => {
-                Some(governance(&view, &about, &checkpoint, sidecars, now))
-            }
-            v1::ReportFormat::OscalAssessmentResults => {
-                oscal(&view, &about, Oscal::AssessmentResults, now).map(|made| made.to_string())
-            }
-            v1::ReportFormat::OscalPoam => {
-                oscal(&view, &about, Oscal::PlanOfAction, now).map(|made| made.to_string())
-            }
-        });
-        let made = made.await.map_err(Error::Unfit)?;
+        let made = self.reporting.made(about, format).await?;
         let report = made.ok_or_else(|| {
             Fault::NotFound(match format {
                 v1::ReportFormat::OscalPoam => {
@@ -114,15 +78,10 @@ impl ReportCalls {
                 _ => "no control in force runs by itself there".into(),
             })
         })?;
-        let digest = format!("sha256:{}", hex(&sha256(report.as_bytes())));
+        let digest = digest_of(&report);
         let mut recorded_revision = 0;
         if record {
-            let action = format!("report {digest}");
-            let by = &caller.identity;
-            let noted = self
-                .registry
-                .write(|view, draft| Ok((Some(bare(view, draft, by, &action)), draft.revision)));
-            recorded_revision = noted.await?;
+            recorded_revision = self.reporting.record(&caller.identity, &digest).await?;
         }
         Ok(v1::GetReportResponse {
             report,

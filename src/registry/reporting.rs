@@ -1,0 +1,212 @@
+//! Who makes reports: when somebody asks, and on a schedule (R12).
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{ExceptionState, Schedule, Span, Timestamp, UsageKind},
+    engine::{
+        report::{About, Counted},
+        schedule::due_late,
+        usage::Standing,
+    },
+    manifest::Beside,
+    runtime::{secret::write_secret, simulated::aside},
+    wire::{
+        Fault,
+        signed::{hex, sha256},
+        v1::ReportFormat,
+    },
+};
+
+use super::{
+    attendants::Attendants,
+    beat::Beat,
+    core::{Error, Registry},
+    ledger::bare,
+    reports::{Oscal, governance, oscal},
+    usage::Usages,
+    workflow::Refused,
+};
+
+/// How many reports made on a schedule are kept.
+const KEPT: usize = 100;
+/// In whose name those are recorded.
+const SYSTEM: &str = "service:registry";
+
+/// Makes reports.
+#[derive(Debug)]
+pub(super) struct Reporting {
+    pub(super) registry: Arc<Registry>,
+    pub(super) attendants: Arc<Attendants>,
+    /// How exceptions were used, where that is kept.
+    pub(super) usages: Option<Arc<Usages>>,
+}
+
+/// The digest that the ledger holds of a report.
+pub(super) fn digest_of(report: &str) -> String {
+    format!("sha256:{}", hex(&sha256(report.as_bytes())))
+}
+
+impl Reporting {
+    /// A report as things are now; nothing where OSCAL has no document for it.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub(super) async fn made(
+        &self,
+        about: About,
+        format: ReportFormat,
+    ) -> Result<Option<String>, Fault> {
+        let (_, checkpoint) = self.registry.checkpoint().await?;
+        let beside = Beside {
+            checkpoint,
+            sidecars: self.sidecars(),
+            ..Beside::default()
+        };
+        let used = match format {
+            ReportFormat::Unspecified | ReportFormat::Json => self.used().await?,
+            ReportFormat::OscalAssessmentResults | ReportFormat::OscalPoam => None,
+        };
+        let (view, now) = (self.registry.view(), self.registry.clock.now().latest);
+        // Every control over every subject: aside, where nobody's call waits for it.
+        let made = aside(move || match format {
+            ReportFormat::Unspecified | ReportFormat::Json => {
+                Some(governance(&view, &about, beside, used.as_ref(), now))
+            }
+            ReportFormat::OscalAssessmentResults => {
+                oscal(&view, &about, Oscal::AssessmentResults, now).map(|made| made.to_string())
+            }
+            ReportFormat::OscalPoam => {
+                oscal(&view, &about, Oscal::PlanOfAction, now).map(|made| made.to_string())
+            }
+        });
+        Ok(made.await.map_err(Error::Unfit)?)
+    }
+
+    /// Enters a report's digest in the ledger; tells the revision.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub(super) async fn record(&self, by: &str, digest: &str) -> Result<u64, Refused> {
+        let action = format!("report {digest}");
+        let noted = self
+            .registry
+            .write(|view, draft| Ok((Some(bare(view, draft, by, &action)), draft.revision)));
+        noted.await
+    }
+
+    /// Sidecars that are connected, those that are gone, and objects that one could not take.
+    fn sidecars(&self) -> (usize, usize, usize) {
+        let known = self.attendants.known();
+        let gone = known
+            .values()
+            .filter(|known| known.connection.is_cancelled());
+        let gone = gone.count();
+        let nacks = known.values().map(|known| known.nacks.len()).sum();
+        (known.len().saturating_sub(gone), gone, nacks)
+    }
+
+    /// How exceptions in force were used.
+    async fn used(&self) -> Result<Option<BTreeMap<Box<str>, Counted>>, Error> {
+        let Some(usages) = &self.usages else {
+            return Ok(None);
+        };
+        let view = self.registry.view();
+        let mut used = BTreeMap::new();
+        for case in view.cases.values() {
+            if case.state != ExceptionState::Approved {
+                continue;
+            }
+            let mut counted = Counted::default();
+            for tally in usages.file.tallies(&case.id).await? {
+                let all = match (tally.kind, tally.standing) {
+                    (_, Standing::Foreign | Standing::Withdrawn) => continue,
+                    (UsageKind::ReliedOn, _) => &mut counted.uses,
+                    (UsageKind::NotNeeded, _) => &mut counted.not_needed,
+                    (UsageKind::OutOfScope | UsageKind::Ineffective | UsageKind::Withdrawn, _) => {
+                        continue;
+                    }
+                };
+                *all = all.saturating_add(tally.count);
+            }
+            counted.missed = usages.file.missed(&case.id).await?.into_iter().collect();
+            used.insert(case.id.as_str().into(), counted);
+        }
+        Ok(Some(used))
+    }
+
+    /// Makes the report that was due, keeps it in `folder` under that time, and enters its digest.
+    async fn make(&self, folder: &Path, due: Timestamp) -> Result<(), String> {
+        let made = self.made(About::default(), ReportFormat::Json).await;
+        let report = made.map_err(|fault| format!("{fault:?}"))?;
+        let report = report.ok_or("there is nothing to report")?;
+        let recorded = self.record(SYSTEM, &digest_of(&report)).await;
+        let revision = recorded.map_err(|refused| format!("{refused:?}"))?;
+        let path = folder.join(name(due));
+        let written = write_secret(&path, report.as_bytes());
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
+        tracing::info!(file = %path.display(), revision, "the report that was due is made");
+        for old in kept(folder).into_iter().rev().skip(KEPT) {
+            // One too many does no harm.
+            drop(std::fs::remove_file(folder.join(name(old))));
+        }
+        Ok(())
+    }
+}
+
+/// The name of the report that was due then.
+fn name(due: Timestamp) -> String {
+    format!("{}.json", due.to_string().replace(':', "-"))
+}
+
+/// When the reports that are kept were due, oldest first.
+fn kept(folder: &Path) -> Vec<Timestamp> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let times = entries.filter_map(|entry| {
+        let entry = entry.ok()?.file_name();
+        let stem = entry.to_str()?.strip_suffix(".json")?;
+        let (day, time) = stem.split_once('T')?;
+        Timestamp::parse(&format!("{day}T{}", time.replace('-', ":"))).ok()
+    });
+    let mut times: Vec<_> = times.collect();
+    times.sort();
+    times
+}
+
+/// Makes, until stopped, each report that is due; what was missed is made up for by one.
+pub(super) async fn reports(
+    reporting: Arc<Reporting>,
+    folder: PathBuf,
+    schedule: Schedule,
+    stop: CancellationToken,
+) -> Result<(), String> {
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let registry = &reporting.registry;
+    let mut last = kept(&folder)
+        .pop()
+        .unwrap_or_else(|| registry.clock.now().latest);
+    let mut beat = Beat::new(registry, &stop);
+    while beat.next().await {
+        let now = registry.clock.now().latest;
+        let due = due_late(&schedule, Span::ZERO, last, now);
+        let Some((time, _)) = due.filter(|(time, _)| *time <= now) else {
+            continue;
+        };
+        match reporting.make(&folder, time).await {
+            Ok(()) => last = time,
+            Err(why) => {
+                tracing::error!(why, "the report that is due cannot be made");
+                beat.failed();
+            }
+        }
+    }
+    Ok(())
+}
