@@ -201,6 +201,12 @@ pub struct Sidecar {
     /// SPIFFE trust domain of client certificates.
     #[arg(long, value_name = "DOMAIN")]
     pub trust_domain: Option<String>,
+    /// Who may speak for others, having verified them: `uid:UID` and SPIFFE ids.
+    #[arg(long, value_name = "PROXY,…")]
+    pub proxies: Option<String>,
+    /// Under which address AuthZEN clients know this decision point.
+    #[arg(long, value_name = "URL")]
+    pub authzen_url: Option<String>,
     /// Believe callers who they say they are. For trying things out.
     #[arg(long)]
     pub insecure_asserted_identity: bool,

@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeMap, io::Read as _};
 
-use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::wire::v1;
+use crate::wire::{json::fields, v1};
 
 use super::{
     args::{Check, Explain, Output},
@@ -69,29 +68,6 @@ impl From<Asked> for v1::CheckRequest {
             request_id: String::new(),
         }
     }
-}
-
-pub(super) fn fields(entries: serde_json::Map<String, Json>) -> Struct {
-    Struct {
-        fields: entries
-            .into_iter()
-            .map(|(name, value)| (name, proto(value)))
-            .collect(),
-    }
-}
-
-fn proto(json: Json) -> Value {
-    let kind = match json {
-        Json::Null => Kind::NullValue(0),
-        Json::Bool(b) => Kind::BoolValue(b),
-        Json::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or(f64::NAN)),
-        Json::String(text) => Kind::StringValue(text),
-        Json::Array(items) => Kind::ListValue(ListValue {
-            values: items.into_iter().map(proto).collect(),
-        }),
-        Json::Object(entries) => Kind::StructValue(fields(entries)),
-    };
-    Value { kind: Some(kind) }
 }
 
 /// `NAME=VALUE`; a value that reads as JSON is JSON, anything else is text.

@@ -20,12 +20,11 @@ use crate::{
     manifest::Bundle,
     runtime::clock::Clock,
     sidecar::earlier_log,
-    wire::{question, v1},
+    wire::{json::fields, question, v1},
 };
 
 use super::{
     args::{Output, Replay},
-    ask::fields,
     lint::invalid,
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},

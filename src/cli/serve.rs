@@ -40,6 +40,8 @@ pub(super) async fn sidecar(args: Sidecar, clock: Clock) -> Result<Exit, Exit> {
         ("subject", args.subject),
         ("peers", args.peers),
         ("trust_domain", args.trust_domain),
+        ("proxies", args.proxies),
+        ("authzen_url", args.authzen_url),
         (
             "insecure_asserted_identity",
             args.insecure_asserted_identity.then(|| "true".to_owned()),

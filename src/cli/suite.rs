@@ -16,7 +16,7 @@ use crate::{
     wire::{question, v1},
 };
 
-use super::ask::fields;
+use crate::wire::json::fields;
 
 /// A suite of tests. Documents after the first are manifests that belong to it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

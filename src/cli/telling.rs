@@ -7,11 +7,13 @@ use tonic::transport::Channel;
 
 use crate::{
     domain::Facet,
-    wire::v1::{self, check_service_client::CheckServiceClient},
+    wire::{
+        json::fields,
+        v1::{self, check_service_client::CheckServiceClient},
+    },
 };
 
 use super::{
-    ask::fields,
     client::refused,
     reach::Registry,
     run::Exit,

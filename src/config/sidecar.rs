@@ -9,25 +9,11 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::SubjectId;
-
 use super::{
+    callers::{Identity, Proxy, identity},
     common::{self, LogFormat, Tls},
     load::{Setting, Settings, Wrong},
 };
-
-/// Who a caller is, and how that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// The sidecar stands next to this one subject.
-    Bound(SubjectId),
-    /// The operating system's word for who is at the other end of the Unix socket, by user id.
-    Peers(Vec<(u32, SubjectId)>),
-    /// The SPIFFE id of the client's certificate, within this trust domain.
-    Spiffe(String),
-    /// Whatever the caller says.
-    Asserted,
-}
 
 /// Where what is governed comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +60,10 @@ pub struct Sidecar {
     pub operations: SocketAddr,
     /// Who callers are.
     pub identity: Identity,
+    /// Who may speak for others: proxies that have verified who is behind a call.
+    pub proxies: Arc<[Proxy]>,
+    /// Under which address AuthZEN clients know this decision point.
+    pub authzen_url: Option<Arc<str>>,
     /// TLS on `listen`.
     pub tls: Option<Tls>,
     /// Connections at once, for each listener.
@@ -194,6 +184,16 @@ const DEFAULTS: &[Setting] = &[
         about: "SPIFFE trust domain of client certificates",
     },
     Setting {
+        key: "proxies",
+        default: "",
+        about: "who may speak for others, having verified them: `uid:UID` on the Unix socket and SPIFFE ids, with commas between",
+    },
+    Setting {
+        key: "authzen_url",
+        default: "",
+        about: "under which address AuthZEN clients know this decision point, such as https://pdp.example.com; without it there is no metadata document",
+    },
+    Setting {
         key: "insecure_asserted_identity",
         default: "false",
         about: "believe callers who they say they are",
@@ -296,6 +296,18 @@ impl Sidecar {
         });
         let tls = common::tls(&settings, wrong_);
         let identity = identity(&settings, tls.as_ref(), wrong_);
+        let proxies = settings.parse("proxies", wrong_, |text| {
+            text.split(',')
+                .map(Proxy::parse)
+                .collect::<Result<Vec<_>, _>>()
+        });
+        let authzen_url = settings.parse("authzen_url", wrong_, |text| {
+            let text = text.trim_end_matches('/');
+            let plain = text.starts_with("https://") && !text.contains(['?', '#']);
+            plain
+                .then(|| Arc::from(text))
+                .ok_or_else(|| format!("`{text}` is no https address without query or fragment"))
+        });
         let drain_timeout = settings.parse("drain_timeout", wrong_, common::span);
         let max_connections =
             settings.parse("max_connections", wrong_, |text| common::count(text, 4_096));
@@ -332,6 +344,8 @@ impl Sidecar {
                 unix: unix.flatten(),
                 operations,
                 identity,
+                proxies: proxies.unwrap_or_default().into(),
+                authzen_url,
                 tls,
                 max_connections,
                 drain_timeout,
@@ -481,60 +495,6 @@ fn folder_name(folder: &Path) -> String {
     let [a, b, c, d, ..] = <[u8; 32]>::from(digest);
     let last = whole.file_name().unwrap_or_default().to_string_lossy();
     format!("{last}-{a:02x}{b:02x}{c:02x}{d:02x}")
-}
-
-fn identity(settings: &Settings, tls: Option<&Tls>, wrong: &mut Wrong) -> Option<Identity> {
-    let subject = settings.parse("subject", wrong, |text| {
-        SubjectId::parse(text).map_err(|error| error.to_string())
-    });
-    let peers = settings.parse("peers", wrong, |text| {
-        text.split(',')
-            .map(|pair| {
-                let (uid, subject) = pair
-                    .split_once('=')
-                    .ok_or_else(|| format!("`{pair}` is not UID=SUBJECT"))?;
-                let uid = uid
-                    .trim()
-                    .parse::<u32>()
-                    .map_err(|_| format!("`{uid}` is not a user id"))?;
-                Ok((
-                    uid,
-                    SubjectId::parse(subject.trim()).map_err(|error| error.to_string())?,
-                ))
-            })
-            .collect::<Result<Vec<_>, String>>()
-    });
-    let trust_domain = settings.parse("trust_domain", wrong, |text| Ok(text.to_owned()));
-    let asserted = settings.parse("insecure_asserted_identity", wrong, |text| {
-        text.parse::<bool>()
-            .map_err(|_| format!("`{text}` is neither true nor false"))
-    });
-    if trust_domain.is_some() && tls.is_none_or(|tls| tls.client_ca.is_none()) {
-        wrong
-            .0
-            .push("`trust_domain` needs tls_certificate, tls_key and tls_client_ca".into());
-    }
-    let ways: Vec<Identity> = [
-        subject.map(Identity::Bound),
-        peers.map(Identity::Peers),
-        trust_domain.map(Identity::Spiffe),
-        asserted
-            .filter(|asserted| *asserted)
-            .map(|_| Identity::Asserted),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let [way] = ways.as_slice() else {
-        let what = if ways.is_empty() {
-            "nothing says who callers are"
-        } else {
-            "more than one thing says who callers are"
-        };
-        wrong.0.push(format!("{what}; set one of subject, peers, trust_domain or, to try things out, insecure_asserted_identity"));
-        return None;
-    };
-    Some(way.clone())
 }
 
 /// Where the Unix socket is unless told otherwise.

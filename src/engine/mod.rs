@@ -28,6 +28,7 @@ pub mod report;
 pub mod reserving;
 pub mod rounds;
 pub mod schedule;
+pub mod search;
 mod shelf;
 mod snapshot;
 pub mod sprawl;

@@ -125,6 +125,7 @@ where
         async move { unix.accept().await }
     });
     server()
+        .accept_http1(true)
         .serve_with_incoming_shutdown(services, incoming, stop.cancelled())
         .await
         .map_err(|error| error.to_string())

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
+use envoy_types::ext_authz::v3::pb::AuthorizationServer;
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::{
@@ -31,11 +32,14 @@ use crate::{
 };
 
 use super::{
+    answering::Answering,
+    authzen::{self, AuthZen},
     bundle::Loader,
     check::CheckService,
     decider::{Decider, Loaded, salt},
     direct::Direct,
     evidence::{Counts, Keeping, Limits, Spool},
+    ext_authz::ExtAuthz,
     follow::{Disk, Following, Keeper},
     journal,
     operations::{Operations, Source, page, routes},
@@ -183,7 +187,7 @@ impl Bound {
         let (reporter, health) = tonic_health::server::health_reporter();
         // Known before anything is served, so that no probe is told there is no such service.
         set_health(&reporter, tonic_health::ServingStatus::NotServing).await;
-        let service = CheckService {
+        let answering = Answering {
             decider: Arc::clone(&decider),
             identity: Arc::new(settings.identity.clone()),
             following: match &source {
@@ -191,10 +195,20 @@ impl Bound {
                 Source::Folder(_) => None,
             },
         };
-        let checks = Served::new(service)
+        let authzen = AuthZen {
+            answering: answering.clone(),
+            proxies: Arc::clone(&settings.proxies),
+            base: settings.authzen_url.clone(),
+        };
+        let envoy = AuthorizationServer::new(ExtAuthz {
+            answering: answering.clone(),
+            proxies: Arc::clone(&settings.proxies),
+        })
+        .max_decoding_message_size(MAX_MESSAGE);
+        let checks = Served::new(CheckService(answering))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(4 << 20);
-        let services = services(checks, health.clone())?;
+        let services = services(checks, envoy, authzen, health.clone())?;
 
         let local = operations.address().ip().is_loopback();
         let pages = Operations {
@@ -344,7 +358,12 @@ fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations
 }
 
 /// Everything that is answered where decisions are.
-fn services(checks: Served, health: HealthServer<impl Health>) -> Result<Direct<Served>, Error> {
+fn services(
+    checks: Served,
+    envoy: AuthorizationServer<ExtAuthz>,
+    authzen: AuthZen,
+    health: HealthServer<impl Health>,
+) -> Result<Direct<Served>, Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
@@ -355,9 +374,11 @@ fn services(checks: Served, health: HealthServer<impl Health>) -> Result<Direct<
     // Python's client knows the older name alone.
     let older = reflection().build_v1alpha().map_err(failed)?;
     let others = Routes::new(health)
+        .add_service(envoy)
         .add_service(current)
-        .add_service(older)
-        .prepare();
+        .add_service(older);
+    let others = others.into_axum_router().merge(authzen::routes(authzen));
+    let others = Routes::from(others).prepare();
     Ok(Direct {
         often: checks,
         others,

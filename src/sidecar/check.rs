@@ -1,276 +1,28 @@
 //! `exeat.v1.CheckService`.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::borrow::Cow;
 
 use futures_util::future::join_all;
-use tokio::time::Instant as Deadline;
-use tonic::{Extensions, Request, Response, Status, metadata::MetadataMap};
+use tonic::{Extensions, Request, Response, Status};
 use uuid::Uuid;
 
 use crate::{
-    config::Identity,
-    domain::{Decision, Digest, Invalid, Now, Outcome, Question, Span, Trace},
-    engine::{Snapshot, explain, reasons},
-    runtime::clock::Instant,
-    telemetry::otlp::{Answered, Exporter, Failed},
-    wire::{
-        Detail, Fault, Received, Stamp, answer, batch_item, keep, question, signed::sha256, v1,
-    },
+    domain::Invalid,
+    wire::{Fault, Received, Stamp, batch_item, keep, v1},
 };
 
 use super::{
-    decider::{Decided, Decider, Loaded},
-    follow::Following,
-    identity::{Caller, caller},
-    record::{spending, written},
-    rely::Call,
+    answering::{Answering, Begun, Called, Wanted, in_time, patience, tell},
+    identity::caller,
+    record::written,
 };
 
 /// Most questions in a batch.
 const BATCH: usize = 100;
-/// Longest a call may take, whatever its caller would wait (reliability §9.3).
-const DEADLINE: Span = Span::from_secs(1);
 
 /// Answers checks.
 #[derive(Clone, Debug)]
-pub(super) struct CheckService {
-    pub(super) decider: Arc<Decider>,
-    pub(super) identity: Arc<Identity>,
-    /// The registry, if one is followed.
-    pub(super) following: Option<Arc<Following>>,
-}
-
-impl CheckService {
-    /// Decides one question that arrived at `arrived`, and answers it within `patience`, unless the
-    /// answer is to rest on an exception: then there is something to be done first.
-    fn begin(
-        &self,
-        request: v1::CheckRequest,
-        bytes: &[u8],
-        connection: &Extensions,
-        loaded: &Loaded,
-        (arrived, patience, called): (Instant, Span, Called),
-    ) -> Result<Begun, Fault> {
-        let Caller { subject, verified } = caller(&self.identity, connection, &request.subject)?;
-        let wanted = Wanted {
-            verified,
-            all: request.explain,
-        };
-        let request_id = Some(&request.request_id)
-            .filter(|id| !id.is_empty())
-            .cloned();
-        let question = question(request, subject)?;
-        let mut at = loaded.at(arrived);
-        at.now.evidence = self.decider.spool.evidenced();
-        let free = match &request_id {
-            Some(id) => {
-                let now = arrived.elapsed;
-                let repeats = &self.decider.repeats;
-                repeats.used(&question.subject, id, || digest(bytes), now)
-            }
-            None => Vec::new(),
-        };
-        let mut decided = self.decider.decide(&question, loaded, at, free);
-        let asked = Asked {
-            question,
-            wanted,
-            arrived,
-            patience,
-            called,
-        };
-        let call = || Call {
-            digest: digest(bytes),
-            request: request_id,
-            trace: called.trace,
-        };
-        if decided.decision.outcome == Outcome::AllowByException {
-            return Ok(Begun::Owes(Box::new((asked, decided, call()))));
-        }
-        self.answer(&asked, &mut decided, bytes, call)
-            .map(Begun::Answered)
-    }
-
-    /// Answers what was begun, once what it rests on is recorded.
-    async fn finish(
-        &self,
-        (asked, decided, call): (Asked, Decided, Call),
-        bytes: &[u8],
-    ) -> Result<v1::Decision, Fault> {
-        let waits = Duration::from_micros(asked.patience.micros().unsigned_abs());
-        let deadline = Deadline::now() + waits;
-        let (question, arrived) = (&asked.question, asked.arrived);
-        let following = self.following.as_deref();
-        let mut decided = self
-            .decider
-            .rely(decided, question, &call, arrived, deadline, following)
-            .await;
-        self.answer(&asked, &mut decided, bytes, || call)
-    }
-
-    /// The answer, which nothing stands in the way of.
-    fn answer(
-        &self,
-        asked: &Asked,
-        decided: &mut Decided,
-        bytes: &[u8],
-        call: impl FnOnce() -> Call,
-    ) -> Result<v1::Decision, Fault> {
-        let question = &asked.question;
-        if !decided.decision.exceptions.is_empty() {
-            self.decider.note(decided, question, call);
-        }
-        let (decision, from, at) = (&decided.decision, &decided.from, decided.at);
-        if let Some(following) = &self.following {
-            let verified = asked.wanted.verified;
-            following
-                .demand
-                .note(question, decision, &from.snapshot, verified);
-            if verified {
-                following.sightings.note(question, decision, at.now.latest);
-            }
-        }
-        let stamp = Stamp {
-            id: written(decided.mark.id),
-            time: at.now.latest,
-            digest: from.snapshot.digest().as_str(),
-            revision: from.snapshot.revision(),
-            age: at.elapsed.saturating_sub(from.confirmed).as_secs_f64(),
-        };
-        let age = stamp.age;
-        let told = tell(stamp, decision, asked.wanted, question, at.now, || {
-            spending(&from.snapshot, &decided.spent)
-        });
-        let ended = self.decider.clock.elapsed();
-        if let Err(late) = in_time(asked.arrived, ended, asked.patience) {
-            self.decider.unanswered(decided);
-            return Err(late);
-        }
-        let took = ended.saturating_sub(asked.arrived.elapsed);
-        self.decider.record(decided, &question.subject, bytes, took);
-        self.decider.spool.answered(decided.kept.is_some());
-        if let Some(exporter) = &self.decider.exporter {
-            exported(exporter, &told.id, asked, decided, age, took);
-        }
-        Ok(told)
-    }
-
-    fn failed(&self, fault: Fault, arrived: Instant, called: Called) -> Status {
-        self.tell_failed(&fault, arrived, called);
-        fault.into()
-    }
-
-    /// Counts and tells of a question that has no decision.
-    fn tell_failed(&self, fault: &Fault, arrived: Instant, called: Called) {
-        self.decider.metrics.failed(fault.reason());
-        if let Some(exporter) = &self.decider.exporter {
-            let ended = self.decider.clock.elapsed();
-            exporter.failed(&Failed {
-                kind: fault.reason(),
-                status: fault.status(),
-                time: arrived.now.latest,
-                took: ended.saturating_sub(arrived.elapsed),
-                method: called.method,
-                trace: called.trace,
-            });
-        }
-    }
-}
-
-/// Tells of a decision that was answered.
-fn exported(exporter: &Exporter, id: &str, asked: &Asked, decided: &Decided, age: f64, took: Span) {
-    let (question, snapshot) = (&asked.question, &decided.from.snapshot);
-    let digest = snapshot.digest().as_str();
-    exporter.decision(
-        decided.mark.number.get(),
-        &Answered {
-            id,
-            decision: &decided.decision,
-            question,
-            subject: snapshot
-                .subject(question.subject.as_str())
-                .map(AsRef::as_ref),
-            time: asked.arrived.now.latest,
-            took,
-            method: asked.called.method,
-            surface: "grpc",
-            trace: asked.called.trace,
-            snapshot: (digest, snapshot.revision(), age),
-            recorded: decided.kept.as_ref().map(|(first, _)| *first),
-        },
-    );
-    if let Some((_, uses)) = &decided.kept {
-        exporter.usages(Some(decided.mark.number.get()), uses);
-    }
-}
-
-/// Which method was called, and where the call belongs.
-#[derive(Clone, Copy, Debug)]
-struct Called {
-    method: &'static str,
-    trace: Option<Trace>,
-}
-
-impl Called {
-    fn of(method: &'static str, metadata: &MetadataMap) -> Self {
-        Self {
-            method,
-            trace: trace(metadata),
-        }
-    }
-}
-
-/// A question that was decided.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every call is answered at once, and a box would be allocated for each"
-)]
-#[derive(Debug)]
-enum Begun {
-    /// It is answered.
-    Answered(v1::Decision),
-    /// It is no answer before its use is recorded.
-    Owes(Box<(Asked, Decided, Call)>),
-}
-
-/// A question, and who waits for its answer.
-#[derive(Debug)]
-struct Asked {
-    question: Question,
-    wanted: Wanted,
-    arrived: Instant,
-    patience: Span,
-    called: Called,
-}
-
-/// How much of the why a caller may know and wants.
-#[derive(Clone, Copy, Debug)]
-struct Wanted {
-    verified: bool,
-    all: bool,
-}
-
-/// The answer, with as much of the why as is wanted; `snapshot` is what it was made from.
-fn tell<'a>(
-    stamp: Stamp<'_>,
-    decision: &Decision,
-    wanted: Wanted,
-    question: &Question,
-    now: Now,
-    snapshot: impl FnOnce() -> Cow<'a, Snapshot>,
-) -> v1::Decision {
-    if !wanted.verified {
-        return answer(stamp, decision, &Detail::Codes);
-    }
-    if wanted.all {
-        let explanation = explain(question, &snapshot(), now);
-        return answer(stamp, decision, &Detail::Full(&explanation));
-    }
-    if decision.allows() && decision.failed.is_empty() {
-        return answer(stamp, decision, &Detail::Reasons(&[], None));
-    }
-    let (controls, near) = reasons(decision, question, &snapshot(), now);
-    answer(stamp, decision, &Detail::Reasons(&controls, near.as_ref()))
-}
+pub(super) struct CheckService(pub(super) Answering);
 
 #[tonic::async_trait]
 impl v1::check_service_server::CheckService for CheckService {
@@ -278,27 +30,29 @@ impl v1::check_service_server::CheckService for CheckService {
         &self,
         request: Request<Received<v1::CheckRequest>>,
     ) -> Result<Response<v1::CheckResponse>, Status> {
-        let arrived = self.decider.clock.look();
+        let arrived = self.0.decider.clock.look();
         let (metadata, connection, received) = request.into_parts();
         let Received { message, bytes } = received;
         let called = Called::of("exeat.v1.CheckService/Check", &metadata);
         let begun = (|| {
             let patience = patience(&metadata)?;
-            let loaded = self.decider.snapshot.load();
+            let loaded = self.0.decider.snapshot.load();
             let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
             let when = (arrived, patience, called);
-            self.begin(message?, &bytes, &connection, loaded, when)
+            let message = message?;
+            let who = caller(&self.0.identity, &connection, &message.subject)?;
+            self.0.begin(message, &bytes, who, loaded, when)
         })();
         let decided = match begun {
             Ok(Begun::Answered(decision)) => Ok(decision),
-            Ok(Begun::Owes(owed)) => Box::pin(self.finish(*owed, &bytes)).await,
+            Ok(Begun::Owes(owed)) => Box::pin(self.0.finish(*owed, &bytes)).await,
             Err(fault) => Err(fault),
         };
         match decided {
             Ok(decision) => Ok(Response::new(v1::CheckResponse {
                 decision: Some(decision),
             })),
-            Err(fault) => Err(self.failed(fault, arrived, called)),
+            Err(fault) => Err(self.0.failed(fault, arrived, called)),
         }
     }
 
@@ -306,12 +60,12 @@ impl v1::check_service_server::CheckService for CheckService {
         &self,
         request: Request<Received<v1::BatchCheckRequest>>,
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
-        let arrived = self.decider.clock.look();
+        let arrived = self.0.decider.clock.look();
         let (metadata, connection, received) = request.into_parts();
         let called = Called::of("exeat.v1.CheckService/BatchCheck", &metadata);
         let decided = async {
             let patience = patience(&metadata)?;
-            let loaded = self.decider.snapshot.get().ok_or(Fault::NotReady)?;
+            let loaded = self.0.decider.snapshot.get().ok_or(Fault::NotReady)?;
             let asked = received.message?.items;
             let count = asked.len();
             if count == 0 || count > BATCH {
@@ -323,34 +77,36 @@ impl v1::check_service_server::CheckService for CheckService {
             }
             let mut items = Vec::with_capacity(count);
             for item in asked {
-                let look = self.decider.clock.look();
+                let look = self.0.decider.clock.look();
                 in_time(arrived, look.elapsed, patience)?;
                 let bytes = keep(&item);
-                let begun =
-                    self.begin(item, &bytes, &connection, &loaded, (look, patience, called));
+                let begun = caller(&self.0.identity, &connection, &item.subject).and_then(|who| {
+                    self.0
+                        .begin(item, &bytes, who, &loaded, (look, patience, called))
+                });
                 // What they rest on is recorded together.
                 items.push(async move {
                     match begun? {
                         Begun::Answered(decision) => Ok(decision),
-                        Begun::Owes(owed) => self.finish(*owed, &bytes).await,
+                        Begun::Owes(owed) => self.0.finish(*owed, &bytes).await,
                     }
                 });
             }
             let decided = Box::pin(join_all(items)).await;
             let told = |item: Result<v1::Decision, Fault>| {
                 if let Err(fault) = &item {
-                    self.tell_failed(fault, arrived, called);
+                    self.0.tell_failed(fault, arrived, called);
                 }
                 batch_item(item)
             };
             // Of a batch that comes too late that alone is told.
-            in_time(arrived, self.decider.clock.elapsed(), patience)?;
+            in_time(arrived, self.0.decider.clock.elapsed(), patience)?;
             Ok(decided.into_iter().map(told).collect())
         }
         .await;
         match decided {
             Ok(items) => Ok(Response::new(v1::BatchCheckResponse { items })),
-            Err(fault) => Err(self.failed(fault, arrived, called)),
+            Err(fault) => Err(self.0.failed(fault, arrived, called)),
         }
     }
 
@@ -358,7 +114,7 @@ impl v1::check_service_server::CheckService for CheckService {
         &self,
         request: Request<Received<v1::ExplainRequest>>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        let arrived = self.decider.clock.look();
+        let arrived = self.0.decider.clock.look();
         let (metadata, connection, received) = request.into_parts();
         received
             .message
@@ -367,7 +123,7 @@ impl v1::check_service_server::CheckService for CheckService {
             .map(Response::new)
             .map_err(|fault| {
                 let called = Called::of("exeat.v1.CheckService/Explain", &metadata);
-                self.failed(fault, arrived, called)
+                self.0.failed(fault, arrived, called)
             })
     }
 }
@@ -387,14 +143,17 @@ impl CheckService {
             .ok_or_else(malformed)?;
         let gone =
             || Fault::NotFound("no such decision among the last 10,000 of this sidecar".into());
-        let record = self.decider.find(uuid).ok_or_else(gone)?;
+        let record = self.0.decider.find(uuid).ok_or_else(gone)?;
         // Whose decision it is stays unsaid to others.
-        let caller = caller(&self.identity, connection, record.question.subject.as_str()).map_err(
-            |fault| match fault {
-                Fault::Forbidden(_) => gone(),
-                other => other,
-            },
-        )?;
+        let caller = caller(
+            &self.0.identity,
+            connection,
+            record.question.subject.as_str(),
+        )
+        .map_err(|fault| match fault {
+            Fault::Forbidden(_) => gone(),
+            other => other,
+        })?;
         let stamp = Stamp {
             id: written(record.id),
             time: record.now.latest,
@@ -426,55 +185,4 @@ impl CheckService {
             }),
         })
     }
-}
-
-/// The digest of a request as it was sent.
-fn digest(bytes: &[u8]) -> Digest {
-    Digest::of_sha256(&sha256(bytes))
-}
-
-/// Where a call belongs, as its metadata says.
-fn trace(metadata: &MetadataMap) -> Option<Trace> {
-    Trace::parse(metadata.get("traceparent")?.to_str().ok()?)
-}
-
-/// Whether a caller who waits for `patience` is still there.
-fn in_time(arrived: Instant, ended: Span, patience: Span) -> Result<(), Fault> {
-    if ended.saturating_sub(arrived.elapsed) > patience {
-        Err(Fault::DeadlineExceeded)
-    } else {
-        Ok(())
-    }
-}
-
-/// How long the caller waits, by `grpc-timeout`, and no longer than [`DEADLINE`].
-fn patience(metadata: &MetadataMap) -> Result<Span, Fault> {
-    let Some(header) = metadata.get("grpc-timeout") else {
-        return Ok(DEADLINE);
-    };
-    let wrong = || {
-        Fault::Invalid(Invalid::new(
-            "grpc-timeout",
-            "is not a timeout",
-            "send up to eight digits and one of H, M, S, m, u, n",
-        ))
-    };
-    let text = header.to_str().map_err(|_| wrong())?;
-    let (digits, unit) = text
-        .split_at_checked(text.len().saturating_sub(1))
-        .ok_or_else(wrong)?;
-    if digits.is_empty() || digits.len() > 8 {
-        return Err(wrong());
-    }
-    let count: u64 = digits.parse().map_err(|_| wrong())?;
-    let waits = match unit {
-        "H" => Duration::from_secs(count.saturating_mul(3_600)),
-        "M" => Duration::from_secs(count.saturating_mul(60)),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return Err(wrong()),
-    };
-    Ok(Span::from_micros(i64::try_from(waits.as_micros()).unwrap_or(i64::MAX)).min(DEADLINE))
 }

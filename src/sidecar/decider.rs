@@ -19,7 +19,7 @@ use crate::{
         publish::Published,
         ring::Ring,
     },
-    telemetry::{Metrics, otlp::Exporter},
+    telemetry::{Metrics, Surface, otlp::Exporter},
 };
 
 use super::{
@@ -279,9 +279,9 @@ impl Decider {
         decided: &Decided,
         subject: &SubjectId,
         request: &[u8],
-        took: Span,
+        (surface, took): (Surface, Span),
     ) {
-        self.metrics.decided(&decided.decision, took);
+        self.metrics.decided(&decided.decision, surface, took);
         let from = (&decided.from.snapshot, &*decided.spent);
         let Mark { id, ref number, .. } = decided.mark;
         number.kept.store(true, Ordering::Relaxed);

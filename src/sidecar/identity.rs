@@ -6,7 +6,7 @@ use tonic::{
 };
 
 use crate::{
-    config::Identity,
+    config::{Identity, Proxy},
     domain::{Invalid, SubjectId},
     wire::{Fault, identity::spiffe_id},
 };
@@ -80,6 +80,55 @@ pub(super) fn caller(
         "this caller is `{subject}` and may not ask for `{}`",
         shown(claimed)
     )))
+}
+
+/// Whether whoever is at the other end may speak for others.
+fn is_proxy(proxies: &[Proxy], connection: &Extensions) -> bool {
+    let uid = connection
+        .get::<UdsConnectInfo>()
+        .and_then(|info| info.peer_cred)
+        .map(|peer| peer.uid());
+    let id = || {
+        let certificates = connection
+            .get::<TlsConnectInfo<TcpConnectInfo>>()
+            .and_then(TlsConnectInfo::peer_certs)?;
+        spiffe_id(certificates.first()?.as_ref())
+    };
+    proxies.iter().any(|proxy| match proxy {
+        Proxy::Uid(known) => uid == Some(*known),
+        Proxy::Spiffe(known) => id().is_some_and(|id| id == **known),
+    })
+}
+
+/// Who is behind a call that a proxy asks about, which says that it verified `principal`.
+///
+/// A sidecar that stands next to one subject answers for that alone. Else the proxy has to be one
+/// that is believed, and whoever is not asks for itself.
+pub(super) fn behind(
+    identity: &Identity,
+    proxies: &[Proxy],
+    connection: &Extensions,
+    principal: Option<&str>,
+) -> Result<Caller, Fault> {
+    let believed = match identity {
+        Identity::Bound(_) => false,
+        Identity::Asserted => true,
+        Identity::Peers(_) | Identity::Spiffe(_) => is_proxy(proxies, connection),
+    };
+    if !believed {
+        return caller(identity, connection, principal.unwrap_or_default());
+    }
+    let principal = principal.ok_or_else(|| {
+        Fault::Unauthenticated(
+            "the proxy names nobody: it needs a client certificate or a verified token".into(),
+        )
+    })?;
+    let subject = SubjectId::parse(principal)
+        .map_err(|error| Fault::Unauthenticated(format!("of who is behind it: {error}")))?;
+    Ok(Caller {
+        subject,
+        verified: *identity != Identity::Asserted,
+    })
 }
 
 fn shown(text: &str) -> String {

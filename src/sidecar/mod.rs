@@ -1,11 +1,14 @@
 //! The enforcing process: one published snapshot, and the surfaces that decide from it.
 
+mod answering;
 mod app;
+mod authzen;
 mod bundle;
 mod check;
 mod decider;
 mod direct;
 mod evidence;
+mod ext_authz;
 mod follow;
 mod identity;
 mod journal;

@@ -23,12 +23,19 @@ use super::{
 pub enum Surface {
     /// `exeat.v1`.
     Grpc,
+    /// Envoy's external authorization.
+    ExtAuthz,
+    /// AuthZEN over HTTP.
+    AuthZen,
 }
 
 impl Surface {
-    fn name(self) -> &'static str {
+    /// The name as written in metrics, spans and logs.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
+            Self::ExtAuthz => "ext_authz",
+            Self::AuthZen => "authzen",
         }
     }
 }
@@ -179,10 +186,11 @@ impl Metrics {
     }
 
     /// Counts a decision that took `took`.
-    pub fn decided(&self, decision: &Decision, took: Span) {
+    pub fn decided(&self, decision: &Decision, surface: Surface, took: Span) {
         let inner = &*self.inner;
         inner.duration.observe(took.as_secs_f64());
-        if decision.outcome == Outcome::Allow
+        if surface == Surface::Grpc
+            && decision.outcome == Outcome::Allow
             && decision.failed.is_empty()
             && decision.exceptions.is_empty()
             && decision.drift.is_empty()
@@ -195,13 +203,7 @@ impl Metrics {
             .iter()
             .find(|result| result.blocks())
             .map_or("", |result| result.control.id.as_str());
-        labelled(
-            &inner.decisions,
-            decision.outcome.name(),
-            Surface::Grpc,
-            control,
-        )
-        .inc();
+        labelled(&inner.decisions, decision.outcome.name(), surface, control).inc();
         for result in &decision.exceptions {
             let family = match result.effect {
                 Effect::ReliedOn => &inner.uses,

@@ -1,10 +1,14 @@
 //! Translations between messages and domain values; the only place that names generated types
 //! beside the services themselves.
 
+pub mod authzen;
 mod check;
 mod codec;
+pub mod envoy;
 pub mod identity;
+pub mod json;
 pub mod jwt;
+pub mod mcp;
 pub mod message;
 pub mod note;
 pub mod oauth;

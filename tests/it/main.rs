@@ -14,6 +14,7 @@ mod evasion;
 mod events;
 mod findings;
 mod follow;
+mod fronts;
 mod governance;
 mod hostile;
 mod incidents;

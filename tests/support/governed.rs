@@ -477,7 +477,7 @@ impl Sidecar {
         }
     }
 
-    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+    pub async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         endpoint.tcp_nodelay(true).connect().await
     }
@@ -540,6 +540,16 @@ impl Sidecar {
         let channel = self.channel().await.unwrap();
         let answer = CheckServiceClient::new(channel).check(request).await?;
         Ok(answer.into_inner().decision.unwrap())
+    }
+
+    /// Why a decision is as it is.
+    pub async fn explain(&self, id: &str) -> Result<v1::ExplainResponse, Status> {
+        let request = v1::ExplainRequest {
+            decision_id: id.into(),
+        };
+        let channel = self.channel().await.unwrap();
+        let answer = CheckServiceClient::new(channel).explain(request).await?;
+        Ok(answer.into_inner())
     }
 
     async fn ask_over(

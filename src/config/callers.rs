@@ -1,0 +1,104 @@
+//! Who callers are, and who may speak for others.
+
+use crate::domain::SubjectId;
+
+use super::{
+    common::Tls,
+    load::{Settings, Wrong},
+};
+
+/// Who a caller is, and how that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The sidecar stands next to this one subject.
+    Bound(SubjectId),
+    /// The operating system's word for who is at the other end of the Unix socket, by user id.
+    Peers(Vec<(u32, SubjectId)>),
+    /// The SPIFFE id of the client's certificate, within this trust domain.
+    Spiffe(String),
+    /// Whatever the caller says.
+    Asserted,
+}
+
+/// Who may speak for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// A process of this user on the Unix socket.
+    Uid(u32),
+    /// Whoever has a client certificate with this id.
+    Spiffe(Box<str>),
+}
+
+impl Proxy {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if let Some(uid) = text.strip_prefix("uid:") {
+            let uid = uid
+                .parse()
+                .map_err(|_| format!("`{uid}` is not a user id"))?;
+            return Ok(Self::Uid(uid));
+        }
+        if text.starts_with("spiffe://") {
+            return Ok(Self::Spiffe(text.into()));
+        }
+        Err(format!("`{text}` is neither `uid:UID` nor a SPIFFE id"))
+    }
+}
+
+pub(super) fn identity(
+    settings: &Settings,
+    tls: Option<&Tls>,
+    wrong: &mut Wrong,
+) -> Option<Identity> {
+    let subject = settings.parse("subject", wrong, |text| {
+        SubjectId::parse(text).map_err(|error| error.to_string())
+    });
+    let peers = settings.parse("peers", wrong, |text| {
+        text.split(',')
+            .map(|pair| {
+                let (uid, subject) = pair
+                    .split_once('=')
+                    .ok_or_else(|| format!("`{pair}` is not UID=SUBJECT"))?;
+                let uid = uid
+                    .trim()
+                    .parse::<u32>()
+                    .map_err(|_| format!("`{uid}` is not a user id"))?;
+                Ok((
+                    uid,
+                    SubjectId::parse(subject.trim()).map_err(|error| error.to_string())?,
+                ))
+            })
+            .collect::<Result<Vec<_>, String>>()
+    });
+    let trust_domain = settings.parse("trust_domain", wrong, |text| Ok(text.to_owned()));
+    let asserted = settings.parse("insecure_asserted_identity", wrong, |text| {
+        text.parse::<bool>()
+            .map_err(|_| format!("`{text}` is neither true nor false"))
+    });
+    if trust_domain.is_some() && tls.is_none_or(|tls| tls.client_ca.is_none()) {
+        wrong
+            .0
+            .push("`trust_domain` needs tls_certificate, tls_key and tls_client_ca".into());
+    }
+    let ways: Vec<Identity> = [
+        subject.map(Identity::Bound),
+        peers.map(Identity::Peers),
+        trust_domain.map(Identity::Spiffe),
+        asserted
+            .filter(|asserted| *asserted)
+            .map(|_| Identity::Asserted),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let [way] = ways.as_slice() else {
+        let what = if ways.is_empty() {
+            "nothing says who callers are"
+        } else {
+            "more than one thing says who callers are"
+        };
+        wrong.0.push(format!("{what}; set one of subject, peers, trust_domain or, to try things out, insecure_asserted_identity"));
+        return None;
+    };
+    Some(way.clone())
+}

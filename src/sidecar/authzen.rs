@@ -1,0 +1,399 @@
+//! AuthZEN Authorization API 1.0 over HTTP, where decisions are answered (pdp §4).
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Request, State, rejection::BytesRejection},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::future::join_all;
+use serde_json::{Value as Json, json};
+
+use crate::{
+    config::{Identity, Proxy},
+    domain::{Invalid, Span, SubjectId, Trace},
+    engine::search,
+    runtime::simulated::aside,
+    telemetry::Surface,
+    wire::{
+        Fault,
+        authzen::{
+            Asked, Evaluation, Evaluations, Searched, Semantic, Wanted, decision, failed, permits,
+            searched, several, single,
+        },
+        question, v1,
+    },
+};
+
+use super::{
+    answering::{Answering, Called},
+    identity::behind,
+};
+
+/// Largest body.
+const LARGEST: usize = 256 << 10;
+/// Longest a call may take (reliability §9.3).
+const DEADLINE: Span = Span::from_secs(1);
+/// The request's id, told back as it came.
+const REQUEST_ID: &str = "x-request-id";
+/// Longest id that a use is known by.
+const LONGEST_ID: usize = 128;
+
+/// Answers AuthZEN.
+#[derive(Clone, Debug)]
+pub(super) struct AuthZen {
+    pub(super) answering: Answering,
+    /// Who may speak for others.
+    pub(super) proxies: Arc<[Proxy]>,
+    /// Under which address others know this decision point, if it was said.
+    pub(super) base: Option<Arc<str>>,
+}
+
+/// The routes of AuthZEN.
+pub(super) fn routes(authzen: AuthZen) -> Router {
+    Router::new()
+        .route("/access/v1/evaluation", post(evaluation))
+        .route("/access/v1/evaluations", post(evaluations))
+        .route("/access/v1/search/subject", post(subject_search))
+        .route("/access/v1/search/resource", post(resource_search))
+        .route("/access/v1/search/action", post(action_search))
+        .route("/.well-known/authzen-configuration", get(metadata))
+        .layer(DefaultBodyLimit::max(LARGEST))
+        .layer(middleware::from_fn(told_back))
+        .with_state(authzen)
+}
+
+/// Tells the request's id back, whatever became of it.
+async fn told_back(request: Request, next: Next) -> Result<Response, Infallible> {
+    let id = request.headers().get(REQUEST_ID).cloned();
+    let mut response = next.run(request).await;
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(response)
+}
+
+/// A call that has no answer, as HTTP has it. Whose fault it is decides the status; a denial is none.
+struct Unanswered(Fault);
+
+impl From<Fault> for Unanswered {
+    fn from(fault: Fault) -> Self {
+        Self(fault)
+    }
+}
+
+impl From<Invalid> for Unanswered {
+    fn from(invalid: Invalid) -> Self {
+        Self(Fault::Invalid(invalid))
+    }
+}
+
+fn status(fault: &Fault) -> StatusCode {
+    match fault {
+        Fault::Invalid(_) | Fault::Faulty(_) | Fault::Conflict(_) | Fault::Precondition(_) => {
+            StatusCode::BAD_REQUEST
+        }
+        Fault::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        Fault::Forbidden(_) => StatusCode::FORBIDDEN,
+        Fault::NotFound(_) => StatusCode::NOT_FOUND,
+        Fault::NotReady | Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+impl IntoResponse for Unanswered {
+    fn into_response(self) -> Response {
+        let status = status(&self.0);
+        let mut response = (status, self.0.to_string()).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let how = HeaderValue::from_static("Mutual");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+        }
+        response
+    }
+}
+
+fn answer(json: &Json) -> Response {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        json.to_string(),
+    )
+        .into_response()
+}
+
+/// The body as JSON.
+fn read(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Json, Invalid> {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .and_then(|kind| kind.split(';').next())
+        .map(str::trim);
+    if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+        return Err(Invalid::new(
+            "Content-Type",
+            "is not application/json",
+            "send JSON, and say so",
+        ));
+    }
+    let body = body.map_err(|error| Invalid::new("", error.body_text(), "send less"))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Invalid::new("", format!("the body is no JSON: {error}"), "send JSON"))
+}
+
+fn trace(headers: &HeaderMap) -> Option<Trace> {
+    Trace::parse(headers.get("traceparent")?.to_str().ok()?)
+}
+
+/// Who sends a question, and what it belongs to.
+struct Sent<'a> {
+    headers: &'a HeaderMap,
+    connection: &'a Extensions,
+    method: &'static str,
+}
+
+impl Sent<'_> {
+    fn called(&self) -> Called {
+        Called {
+            method: self.method,
+            surface: Surface::AuthZen,
+            trace: trace(self.headers),
+        }
+    }
+
+    fn request_id(&self) -> String {
+        let id = self.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        id.filter(|id| id.len() <= LONGEST_ID)
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+impl AuthZen {
+    async fn ask(&self, one: Evaluation, sent: &Sent<'_>) -> Result<v1::Decision, Fault> {
+        let arrived = self.answering.decider.clock.look();
+        let called = sent.called();
+        let decided = async {
+            let (identity, proxies) = (&self.answering.identity, &self.proxies);
+            let who = behind(identity, proxies, sent.connection, Some(&one.subject))?;
+            let request = v1::CheckRequest {
+                request_id: sent.request_id(),
+                ..one.request
+            };
+            let when = (arrived, DEADLINE, called);
+            self.answering.ask(request, who, when).await
+        };
+        let decided = decided.await;
+        if let Err(fault) = &decided {
+            self.answering.tell_failed(fault, arrived, called);
+        }
+        decided
+    }
+
+    /// One of several: what is wrong with it alone is said in its place.
+    async fn ask_one_of(
+        &self,
+        item: Result<Evaluation, Invalid>,
+        sent: &Sent<'_>,
+    ) -> Result<(Json, Option<bool>), Fault> {
+        let decided = match item {
+            Ok(one) => self.ask(one, sent).await,
+            Err(invalid) => Err(Fault::Invalid(invalid)),
+        };
+        match decided {
+            Ok(told) => Ok((decision(&told), Some(permits(&told)))),
+            Err(fault @ (Fault::Invalid(_) | Fault::Forbidden(_) | Fault::NotFound(_))) => {
+                let status = status(&fault).as_u16();
+                Ok((failed(status, &fault.to_string()), None))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn ask_all(&self, asked: Evaluations, sent: &Sent<'_>) -> Result<Json, Fault> {
+        let stops = |said: Option<bool>| match asked.semantic {
+            Semantic::ExecuteAll => false,
+            Semantic::DenyOnFirstDeny => said != Some(true),
+            Semantic::PermitOnFirstPermit => said == Some(true),
+        };
+        let mut told = Vec::with_capacity(asked.items.len());
+        if asked.semantic == Semantic::ExecuteAll {
+            // What they rest on is recorded together.
+            let items = asked.items.into_iter();
+            for item in join_all(items.map(|item| self.ask_one_of(item, sent))).await {
+                told.push(item?.0);
+            }
+        } else {
+            for item in asked.items {
+                let (item, said) = self.ask_one_of(item, sent).await?;
+                told.push(item);
+                if stops(said) {
+                    break;
+                }
+            }
+        }
+        Ok(json!({ "evaluations": told }))
+    }
+
+    /// What a search finds, among those that the caller may ask about.
+    async fn search(
+        &self,
+        wanted: Wanted,
+        body: &Json,
+        connection: &Extensions,
+    ) -> Result<Json, Fault> {
+        let Searched { kind, evaluation } = searched(body, wanted)?;
+        let loaded = self
+            .answering
+            .decider
+            .snapshot
+            .get()
+            .ok_or(Fault::NotReady)?;
+        let mut at = loaded.at(self.answering.decider.clock.look());
+        at.now.evidence = self.answering.decider.spool.evidenced();
+        let (identity, proxies) = (&self.answering.identity, &self.proxies);
+        let asks = |subject: &str| behind(identity, proxies, connection, Some(subject));
+        let about = match (wanted, &**identity) {
+            // Whoever may not speak for others finds themselves.
+            (Wanted::Subject, Identity::Bound(only)) => Some(only.clone()),
+            (Wanted::Subject, _) => match asks("anybody") {
+                Ok(_) => None,
+                Err(Fault::Forbidden(_)) => {
+                    Some(behind(identity, proxies, connection, None)?.subject)
+                }
+                Err(fault) => return Err(fault),
+            },
+            (Wanted::Resource | Wanted::Action, _) => Some(asks(&evaluation.subject)?.subject),
+        };
+        let nobody = SubjectId::parse("anybody").map_err(Fault::Invalid)?;
+        let asked = question(evaluation.request, about.clone().unwrap_or(nobody))?;
+        let found = aside(move || {
+            let snapshot = &loaded.snapshot;
+            match wanted {
+                Wanted::Subject => {
+                    let among = |id: &SubjectId| about.as_ref().is_none_or(|only| only == id);
+                    let found = search::subjects(&kind, &asked, snapshot, at.now, among);
+                    let found = found.iter();
+                    found
+                        .map(|id| json!({"type": kind, "id": id.as_str()}))
+                        .collect::<Json>()
+                }
+                Wanted::Resource => search::resources(&asked, snapshot, at.now)
+                    .iter()
+                    .map(|id| json!({"type": kind, "id": id}))
+                    .collect(),
+                Wanted::Action => search::actions(&asked, snapshot, at.now)
+                    .iter()
+                    .map(|name| json!({"name": name}))
+                    .collect(),
+            }
+        });
+        let found = found.await.map_err(Fault::Unavailable)?;
+        Ok(json!({ "results": found }))
+    }
+}
+
+async fn evaluation(
+    State(authzen): State<AuthZen>,
+    headers: HeaderMap,
+    connection: Connection,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Unanswered> {
+    let one = single(&read(&headers, body)?)?;
+    let sent = Sent {
+        headers: &headers,
+        connection: &connection.0,
+        method: "access/v1/evaluation",
+    };
+    let told = authzen.ask(one, &sent).await?;
+    Ok(answer(&decision(&told)))
+}
+
+async fn evaluations(
+    State(authzen): State<AuthZen>,
+    headers: HeaderMap,
+    connection: Connection,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Unanswered> {
+    let asked = several(&read(&headers, body)?)?;
+    let sent = Sent {
+        headers: &headers,
+        connection: &connection.0,
+        method: "access/v1/evaluations",
+    };
+    Ok(answer(&match asked {
+        Asked::One(one) => decision(&authzen.ask(*one, &sent).await?),
+        Asked::Many(many) => authzen.ask_all(many, &sent).await?,
+    }))
+}
+
+async fn subject_search(
+    State(authzen): State<AuthZen>,
+    headers: HeaderMap,
+    connection: Connection,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Unanswered> {
+    let body = read(&headers, body)?;
+    let found = authzen
+        .search(Wanted::Subject, &body, &connection.0)
+        .await?;
+    Ok(answer(&found))
+}
+
+async fn resource_search(
+    State(authzen): State<AuthZen>,
+    headers: HeaderMap,
+    connection: Connection,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Unanswered> {
+    let body = read(&headers, body)?;
+    let found = authzen
+        .search(Wanted::Resource, &body, &connection.0)
+        .await?;
+    Ok(answer(&found))
+}
+
+async fn action_search(
+    State(authzen): State<AuthZen>,
+    headers: HeaderMap,
+    connection: Connection,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Unanswered> {
+    let body = read(&headers, body)?;
+    let found = authzen.search(Wanted::Action, &body, &connection.0).await?;
+    Ok(answer(&found))
+}
+
+/// What there is here, by addresses that were said and never made up from a request.
+async fn metadata(State(authzen): State<AuthZen>) -> Result<Response, Unanswered> {
+    let base = authzen.base.as_deref().ok_or_else(|| {
+        Fault::NotFound("under which address this is known was not said; set authzen_url".into())
+    })?;
+    let at = |path: &str| format!("{base}{path}");
+    Ok(answer(&json!({
+        "policy_decision_point": base,
+        "access_evaluation_endpoint": at("/access/v1/evaluation"),
+        "access_evaluations_endpoint": at("/access/v1/evaluations"),
+        "search_subject_endpoint": at("/access/v1/search/subject"),
+        "search_resource_endpoint": at("/access/v1/search/resource"),
+        "search_action_endpoint": at("/access/v1/search/action"),
+    })))
+}
+
+/// What is known of the connection a request came by.
+struct Connection(Extensions);
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for Connection {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        _: &S,
+    ) -> Result<Self, Infallible> {
+        Ok(Self(parts.extensions.clone()))
+    }
+}

@@ -1,0 +1,498 @@
+//! Envoy's external authorization, v3: its attributes → a question, a decision → its answer
+//! (pdp §5, ecosystem b.5).
+//!
+//! What cannot be read one way alone is no question: an answer to what Envoy read and the upstream
+//! reads otherwise would be about something else.
+
+use std::collections::BTreeMap;
+
+use envoy_types::{
+    ext_authz::v3::pb::{
+        CheckRequest, CheckResponse, DeniedHttpResponse, HeaderAppendAction, HeaderValue,
+        HeaderValueOption, HttpResponse, HttpStatus, OkHttpResponse,
+    },
+    pb::{
+        envoy::service::auth::v3::{AttributeContext, attribute_context::HttpRequest},
+        google::{
+            protobuf::{BoolValue, Struct, Value, value::Kind},
+            rpc::Status,
+        },
+    },
+};
+use serde_json::{Map, Value as Json, json};
+use tonic::Code;
+
+use crate::domain::{Invalid, Trace};
+
+use super::{
+    authzen::{decision as body_of, permits, relied_on},
+    json::fields,
+    mcp::{Asks, call, message},
+    v1,
+};
+
+/// Headers that say what was decided; nobody else may.
+const OURS: [&str; 3] = [
+    "x-exeat-decision-id",
+    "x-exeat-outcome",
+    "x-exeat-exception-id",
+];
+/// Where Envoy's MCP filter leaves what it read.
+const MCP: &str = "envoy.filters.http.mcp";
+/// Where Envoy's JWT filter leaves what it verified.
+const JWT: &str = "envoy.filters.http.jwt_authn";
+/// Headers of which several values are one list, and a comma says nothing.
+const LISTS: [&str; 12] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "cookie",
+    "forwarded",
+    "pragma",
+    "user-agent",
+    "via",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-forwarded-for",
+];
+
+/// What Envoy asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asking {
+    /// Who is behind the call, as Envoy verified it: of the client's certificate, or else of its
+    /// token.
+    pub principal: Option<String>,
+    /// The question; nothing where there is none to decide.
+    pub request: Option<v1::CheckRequest>,
+    /// Where the call belongs.
+    pub trace: Option<Trace>,
+}
+
+/// A header as it can be read.
+enum Header {
+    One(String),
+    /// Given more than once, or not as text: which of the values counts is for whoever reads it.
+    Ambiguous,
+}
+
+/// The headers by name, in lower case.
+fn headers(http: &HttpRequest) -> BTreeMap<String, Header> {
+    let mut all = BTreeMap::new();
+    for (name, value) in &http.headers {
+        let listed = LISTS.contains(&name.as_str()) || name.starts_with("sec-");
+        let one = listed || !value.contains(',');
+        let header = if one {
+            Header::One(value.clone())
+        } else {
+            Header::Ambiguous
+        };
+        all.insert(name.to_ascii_lowercase(), header);
+    }
+    let raw = http.header_map.iter().flat_map(|map| &map.headers);
+    for header in raw {
+        let name = header.key.to_ascii_lowercase();
+        let text = if header.raw_value.is_empty() {
+            Some(header.value.clone())
+        } else {
+            String::from_utf8(header.raw_value.clone()).ok()
+        };
+        let fresh = match text {
+            Some(text) if !all.contains_key(&name) => Header::One(text),
+            _ => Header::Ambiguous,
+        };
+        all.insert(name, fresh);
+    }
+    all
+}
+
+fn header<'a>(
+    headers: &'a BTreeMap<String, Header>,
+    name: &str,
+) -> Result<Option<&'a str>, Invalid> {
+    match headers.get(name) {
+        None => Ok(None),
+        Some(Header::One(text)) => Ok(Some(text)),
+        Some(Header::Ambiguous) => Err(Invalid::new(
+            format!("headers.{name}"),
+            "is given more than once, or is no text",
+            "send it once",
+        )),
+    }
+}
+
+/// The path without its query, if everybody reads it alike.
+fn path(http: &HttpRequest) -> Result<&str, Invalid> {
+    let odd = |what: &str| {
+        Err(Invalid::new(
+            "path",
+            what,
+            "send the path in its plain form, as the upstream is to read it",
+        ))
+    };
+    let path = http.path.split('?').next().unwrap_or_default();
+    if http.path.contains('#') {
+        return odd("has a fragment");
+    }
+    if !path.starts_with('/') {
+        return odd("does not begin with /");
+    }
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains('\\') {
+        return odd("has characters that are read in more than one way");
+    }
+    if path.contains("//") || path.split('/').any(|part| part == "." || part == "..") {
+        return odd("has empty or relative parts");
+    }
+    let encoded = path.to_ascii_lowercase();
+    if ["%2f", "%5c", "%2e", "%00", "%25", "%3b"]
+        .iter()
+        .any(|odd| encoded.contains(odd))
+        || path.contains(';')
+    {
+        return odd("hides separators or dots");
+    }
+    Ok(path)
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match &value.kind {
+        Some(Kind::StringValue(text)) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+/// Protobuf's JSON as JSON.
+fn json_of(value: &Value) -> Json {
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => Json::Null,
+        Some(Kind::BoolValue(b)) => (*b).into(),
+        Some(Kind::NumberValue(n)) => (*n).into(),
+        Some(Kind::StringValue(text)) => text.as_str().into(),
+        Some(Kind::ListValue(list)) => list.values.iter().map(json_of).collect(),
+        Some(Kind::StructValue(of)) => Json::Object(object_of(of)),
+    }
+}
+
+fn object_of(of: &Struct) -> Map<String, Json> {
+    let entries = of.fields.iter();
+    entries
+        .map(|(name, value)| (name.clone(), json_of(value)))
+        .collect()
+}
+
+fn metadata<'a>(attributes: &'a AttributeContext, namespace: &str) -> Option<&'a Struct> {
+    let context = attributes.metadata_context.as_ref()?;
+    context.filter_metadata.get(namespace)
+}
+
+/// Who is behind the call.
+fn principal(attributes: &AttributeContext) -> Option<String> {
+    let of = |peer: &str| (!peer.is_empty()).then(|| peer.to_owned());
+    let certificate = attributes.source.as_ref();
+    certificate
+        .and_then(|source| of(&source.principal))
+        .or_else(|| {
+            // Under the name its provider was given: several would be several persons.
+            let verified = metadata(attributes, JWT)?;
+            let mut subjects = verified.fields.values().filter_map(|payload| {
+                let Some(Kind::StructValue(payload)) = &payload.kind else {
+                    return None;
+                };
+                text(payload.fields.get("sub")?).map(ToOwned::to_owned)
+            });
+            let one = subjects.next()?;
+            subjects.next().is_none().then_some(one)
+        })
+}
+
+/// The body, if there is one and it is all there.
+fn body(http: &HttpRequest, headers: &BTreeMap<String, Header>) -> Result<Option<Json>, Invalid> {
+    let bytes = if http.raw_body.is_empty() {
+        http.body.as_bytes()
+    } else {
+        &http.raw_body
+    };
+    let partial = header(headers, "x-envoy-auth-partial-body")?;
+    if partial == Some("true") || (http.size < 0 && !bytes.is_empty()) {
+        return Err(Invalid::new(
+            "body",
+            "is there in part",
+            "raise max_request_bytes, or set allow_partial_message to false",
+        ));
+    }
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let kind = header(headers, "content-type")?.unwrap_or_default();
+    let is_json = kind
+        .split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    if !is_json {
+        return Ok(None);
+    }
+    serde_json::from_slice(bytes)
+        .map(Some)
+        .map_err(|error| Invalid::new("body", format!("is no JSON: {error}"), "send JSON"))
+}
+
+/// What is asked of an MCP server; nothing if the call is none of the protocol.
+fn of_mcp(
+    attributes: &AttributeContext,
+    http: &HttpRequest,
+    headers: &BTreeMap<String, Header>,
+    server: &str,
+) -> Result<Option<Asks>, Invalid> {
+    // Streams from the server, and the end of a session.
+    let streams = || {
+        let accepts = header(headers, "accept").ok().flatten();
+        accepts.is_some_and(|kinds| kinds.contains("text/event-stream"))
+    };
+    match http.method.as_str() {
+        "GET" if streams() => return Ok(Some(Asks::Nothing)),
+        "DELETE" if header(headers, "mcp-session-id")?.is_some() => {
+            return Ok(Some(Asks::Nothing));
+        }
+        "POST" => {}
+        _ => return Ok(None),
+    }
+    if let Some(read) = metadata(attributes, MCP) {
+        let mut read = object_of(read);
+        let method = read.remove("method");
+        let method = method.as_ref().and_then(Json::as_str).ok_or_else(|| {
+            Invalid::new("metadata.mcp", "names no method", "use Envoy's MCP filter")
+        })?;
+        let params = match read.remove("params") {
+            Some(Json::Object(params)) => params,
+            _ => Map::new(),
+        };
+        return call(method, params, server).map(Some);
+    }
+    let sent = body(http, headers)?.ok_or_else(|| {
+        Invalid::new(
+            "body",
+            "is missing or no JSON, and this route is an MCP server's",
+            "have Envoy send it (with_request_body), or use its MCP filter",
+        )
+    })?;
+    message(sent, server).map(Some)
+}
+
+/// What Envoy asks, by what is said of its route (`context_extensions`), what its filters read, and
+/// the call itself.
+///
+/// A route says `exeat.action`, `exeat.resource_type`, `exeat.resource`, `exeat.purpose`,
+/// `exeat.context.NAME`, and of an MCP server its name as `exeat.mcp_server`.
+///
+/// # Errors
+///
+/// What can be read in more than one way, by its name.
+pub fn asked(request: &CheckRequest) -> Result<Asking, Invalid> {
+    let missing = |path: &str| Invalid::new(path, "is missing", "ask from an HTTP filter");
+    let attributes = request
+        .attributes
+        .as_ref()
+        .ok_or_else(|| missing("attributes"))?;
+    let http = attributes
+        .request
+        .as_ref()
+        .and_then(|request| request.http.as_ref())
+        .ok_or_else(|| missing("attributes.request.http"))?;
+    let headers = headers(http);
+    let route = &attributes.context_extensions;
+    let said = |name: &str| route.get(name).filter(|text| !text.is_empty()).cloned();
+    let path = path(http)?;
+    // What a client sends never chooses which question is asked: a route is an MCP server's only
+    // where it says so.
+    let asks = match said("exeat.mcp_server") {
+        Some(server) => of_mcp(attributes, http, &headers, &server)?,
+        None => None,
+    };
+    let trace = header(&headers, "traceparent").ok().flatten();
+    let mut asking = Asking {
+        principal: principal(attributes),
+        request: None,
+        trace: trace.and_then(Trace::parse),
+    };
+    let (action, resource) = match asks {
+        Some(Asks::Nothing) => return Ok(asking),
+        Some(Asks::Question { action, resource }) => (action, resource),
+        None => {
+            let resource = v1::Resource {
+                r#type: "http".to_owned(),
+                id: format!("{}{path}", http.host),
+                properties: None,
+            };
+            (http.method.clone(), resource)
+        }
+    };
+    let mut context = Map::new();
+    for (name, value) in route {
+        if let Some(name) = name.strip_prefix("exeat.context.") {
+            context.insert(name.to_owned(), value.as_str().into());
+        }
+    }
+    if let Some(purpose) = said("exeat.purpose") {
+        context.insert("purpose".into(), purpose.into());
+    }
+    context.insert(
+        "http".into(),
+        json!({"method": http.method, "host": http.host, "path": path, "scheme": http.scheme}),
+    );
+    asking.request = Some(v1::CheckRequest {
+        // By Envoy's id of the stream, which a client cannot say: asked again, it is one use.
+        request_id: http.id.clone(),
+        action: said("exeat.action").unwrap_or(action),
+        resource: Some(v1::Resource {
+            r#type: said("exeat.resource_type").unwrap_or(resource.r#type),
+            id: said("exeat.resource").unwrap_or(resource.id),
+            properties: resource.properties,
+        }),
+        context: Some(fields(context)),
+        ..v1::CheckRequest::default()
+    });
+    Ok(asking)
+}
+
+#[expect(deprecated, reason = "older Envoys read `append` alone")]
+fn option(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue {
+            key: name.to_owned(),
+            value: value.to_owned(),
+            raw_value: Vec::new(),
+        }),
+        append: Some(BoolValue { value: false }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        keep_empty_value: false,
+    }
+}
+
+fn status(code: Code) -> Status {
+    Status {
+        code: code.into(),
+        ..Status::default()
+    }
+}
+
+/// The one way to a yes. Headers that are ours and that nothing is said with are taken away.
+fn ok(said: &[(&str, &str)], metadata: Option<Struct>) -> CheckResponse {
+    let unsaid = |name: &&&str| !said.iter().any(|(known, _)| known == *name);
+    CheckResponse {
+        status: Some(status(Code::Ok)),
+        dynamic_metadata: metadata,
+        http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
+            headers: said
+                .iter()
+                .map(|(name, value)| option(name, value))
+                .collect(),
+            headers_to_remove: OURS
+                .iter()
+                .filter(unsaid)
+                .map(|name| (*name).to_owned())
+                .collect(),
+            ..OkHttpResponse::default()
+        })),
+    }
+}
+
+/// The one way to a no.
+fn denied(
+    code: Code,
+    http: i32,
+    said: &[(&str, &str)],
+    body: &Json,
+    metadata: Option<Struct>,
+) -> CheckResponse {
+    let mut headers = vec![option("content-type", "application/json")];
+    headers.extend(said.iter().map(|(name, value)| option(name, value)));
+    // A denial whose code were OK would be none.
+    let code = if code == Code::Ok {
+        Code::PermissionDenied
+    } else {
+        code
+    };
+    CheckResponse {
+        status: Some(status(code)),
+        dynamic_metadata: metadata,
+        http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
+            status: Some(HttpStatus { code: http }),
+            headers,
+            body: body.to_string(),
+        })),
+    }
+}
+
+/// What access logs and later filters read of a decision.
+fn told(decision: &v1::Decision, outcome: &str) -> Struct {
+    let text = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
+    };
+    let mut fields = std::collections::HashMap::new();
+    fields.insert("decision_id".to_owned(), text(&decision.id));
+    fields.insert("outcome".to_owned(), text(outcome));
+    let snapshot = decision.snapshot.clone().unwrap_or_default();
+    fields.insert("snapshot".to_owned(), text(&snapshot.digest));
+    if let Some(exception) = relied_on(decision) {
+        fields.insert("exception_id".to_owned(), text(&exception.exception_id));
+    }
+    if let Some(control) = decision.controls.first().filter(|_| !permits(decision)) {
+        fields.insert("control_id".to_owned(), text(&control.control_id));
+    }
+    if let Some(end) = decision.valid_until
+        && let Ok(end) = super::sync::time("valid_until", Some(end))
+    {
+        fields.insert("valid_until".to_owned(), text(&end.to_string()));
+    }
+    Struct { fields }
+}
+
+/// A decision as Envoy has it.
+pub fn answered(decision: &v1::Decision) -> CheckResponse {
+    let outcome = decision.outcome().as_str_name();
+    let outcome = outcome.trim_start_matches("OUTCOME_").to_lowercase();
+    let metadata = Some(told(decision, &outcome));
+    let mut said = vec![
+        ("x-exeat-decision-id", decision.id.as_str()),
+        ("x-exeat-outcome", outcome.as_str()),
+    ];
+    if permits(decision) {
+        if let Some(exception) = relied_on(decision) {
+            said.push(("x-exeat-exception-id", &exception.exception_id));
+        }
+        return ok(&said, metadata);
+    }
+    let body = body_of(decision);
+    denied(Code::PermissionDenied, 403, &said, &body, metadata)
+}
+
+/// There is nothing to decide: the call goes on.
+pub fn passed() -> CheckResponse {
+    ok(&[], None)
+}
+
+fn problem(status: u16, what: &str, detail: &str) -> Json {
+    json!({"type": "about:blank", "status": status, "title": what, "detail": detail})
+}
+
+/// The call itself is at fault: nothing was decided, and it does not go on.
+pub fn malformed(invalid: &Invalid) -> CheckResponse {
+    let body = problem(
+        400,
+        "the request cannot be read in one way alone",
+        &invalid.to_string(),
+    );
+    denied(Code::InvalidArgument, 400, &[], &body, None)
+}
+
+/// Nobody vouches for who is behind the call.
+pub fn unknown(why: &str) -> CheckResponse {
+    let body = problem(401, "who is behind the call is not known", why);
+    denied(Code::Unauthenticated, 401, &[], &body, None)
+}
+
+/// Who is behind the call is not who may ask here.
+pub fn forbidden(why: &str) -> CheckResponse {
+    let body = problem(403, "who is behind the call may not ask here", why);
+    denied(Code::PermissionDenied, 403, &[], &body, None)
+}

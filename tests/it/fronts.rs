@@ -1,0 +1,638 @@
+//! The ways in for those who do not speak our own protocol: each is a translator into the same
+//! question and out of the same decision.
+
+use std::collections::HashMap;
+
+use envoy_types::{
+    ext_authz::v3::pb::{CheckRequest, CheckResponse, HttpResponse},
+    pb::{
+        envoy::{
+            config::core::v3::{HeaderMap, HeaderValue, Metadata},
+            service::auth::v3::{
+                AttributeContext, attribute_context as attributes,
+                authorization_client::AuthorizationClient,
+            },
+        },
+        google::protobuf::{Struct, Value, value::Kind},
+    },
+};
+use exeat::wire::v1;
+use serde_json::{Value as Json, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::governed::{Registry, Sidecar, noon, world};
+
+struct Front {
+    _scratch: tempfile::TempDir,
+    registry: Registry,
+    sidecar: Sidecar,
+}
+
+impl Front {
+    async fn start(flags: &[(&'static str, &str)]) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let clock = exeat::runtime::clock::Clock::manual(noon());
+        let registry = Registry::start(&scratch.path().join("registry"), clock.clone()).await;
+        let mut client = registry.client().await;
+        client.apply(&world()).await.unwrap();
+        let token = client.let_in("one", v1::Role::Sidecar, &["*"]).await;
+        let mut all = vec![("max_connections", "1024")];
+        all.extend(flags);
+        let data = scratch.path().join("s");
+        let (address, key) = (&registry.address, &registry.key);
+        let sidecar = Sidecar::start_with(&data, address, key, &token, clock, &all)
+            .await
+            .unwrap();
+        Self {
+            _scratch: scratch,
+            registry,
+            sidecar,
+        }
+    }
+
+    async fn asserted() -> Self {
+        let front = Self::start(&[("insecure_asserted_identity", "true")]).await;
+        let sidecar = &front.sidecar;
+        sidecar.until("agent", "risky", "ALLOW_BY_EXCEPTION").await;
+        front
+    }
+
+    async fn envoy(&self, attributes: AttributeContext) -> Result<CheckResponse, tonic::Status> {
+        let mut client = AuthorizationClient::new(self.sidecar.channel().await.unwrap());
+        let request = CheckRequest {
+            attributes: Some(attributes),
+        };
+        Ok(client.check(request).await?.into_inner())
+    }
+
+    /// Posts a body; the status, the headers in lower case, and the body.
+    async fn post(&self, path: &str, headers: &str, body: &str) -> (u16, String, String) {
+        self.http("POST", path, headers, body).await
+    }
+
+    async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, String, String) {
+        let mut stream = tokio::net::TcpStream::connect(&self.sidecar.address)
+            .await
+            .unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: pdp\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_lowercase(), body.to_owned())
+    }
+
+    async fn evaluate(&self, body: &Json) -> Json {
+        let json = "content-type: application/json\r\n";
+        let (status, _, answer) = self
+            .post("/access/v1/evaluation", json, &body.to_string())
+            .await;
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+}
+
+/// A call that Envoy asks about.
+fn call(method: &str, path: &str) -> AttributeContext {
+    AttributeContext {
+        source: Some(attributes::Peer {
+            principal: "agent".into(),
+            ..attributes::Peer::default()
+        }),
+        request: Some(attributes::Request {
+            http: Some(attributes::HttpRequest {
+                id: "1".into(),
+                method: method.into(),
+                path: path.into(),
+                host: "api".into(),
+                scheme: "https".into(),
+                ..attributes::HttpRequest::default()
+            }),
+            ..attributes::Request::default()
+        }),
+        ..AttributeContext::default()
+    }
+}
+
+fn http(attributes: &mut AttributeContext) -> &mut attributes::HttpRequest {
+    attributes.request.as_mut().unwrap().http.as_mut().unwrap()
+}
+
+fn route(attributes: &mut AttributeContext, said: &[(&str, &str)]) {
+    for (name, value) in said {
+        let entry = ((*name).to_owned(), (*value).to_owned());
+        attributes.context_extensions.extend([entry]);
+    }
+}
+
+/// What Envoy makes of an answer (pdp §5): whether the call goes on, with which headers or which
+/// status and body.
+fn obeyed(answer: &CheckResponse) -> (bool, HashMap<String, String>, u16, Json) {
+    let status = answer
+        .status
+        .as_ref()
+        .expect("no answer is without a status");
+    let read = |options: &[envoy_types::ext_authz::v3::pb::HeaderValueOption]| {
+        let pairs = options.iter().map(|option| {
+            assert_eq!(option.append_action, 2, "OVERWRITE_IF_EXISTS_OR_ADD");
+            #[expect(deprecated, reason = "older Envoys read it")]
+            let append = option.append.as_ref().map(|append| append.value);
+            assert_eq!(append, Some(false));
+            let header = option.header.clone().unwrap();
+            (header.key, header.value)
+        });
+        pairs.collect::<HashMap<_, _>>()
+    };
+    match (status.code, answer.http_response.as_ref().unwrap()) {
+        (0, HttpResponse::OkResponse(ok)) => {
+            let headers = read(&ok.headers);
+            for ours in [
+                "x-exeat-decision-id",
+                "x-exeat-outcome",
+                "x-exeat-exception-id",
+            ] {
+                let removed = ok.headers_to_remove.iter().any(|name| name == ours);
+                assert_ne!(removed, headers.contains_key(ours), "{ours} is ours alone");
+            }
+            (true, headers, 200, Json::Null)
+        }
+        (code, HttpResponse::DeniedResponse(denied)) if code != 0 => {
+            let body = serde_json::from_str(&denied.body).unwrap();
+            let http = u16::try_from(denied.status.as_ref().unwrap().code).unwrap();
+            (false, read(&denied.headers), http, body)
+        }
+        other => panic!("neither a yes nor a no: {other:?}"),
+    }
+}
+
+/// Issue line 1 of all surfaces: each question, through each of them, has one answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_surface_gives_the_same_answer() {
+    let front = Front::asserted().await;
+    let cases = [
+        ("agent", "plain", Some("work"), "ALLOW"),
+        ("agent", "risky", Some("work"), "ALLOW_BY_EXCEPTION"),
+        ("agent", "risky", Some("fun"), "DENY"),
+        ("agent", "risky", None, "DENY"),
+        ("agent", "nothing", Some("work"), "DENY"),
+        ("ghost", "plain", Some("work"), "DENY"),
+    ];
+    for (subject, action, purpose, wanted) in cases {
+        let what = format!("{subject} {action} {purpose:?}");
+        let ours = front
+            .sidecar
+            .ask_with(|request| {
+                request.subject = subject.into();
+                request.action = action.into();
+                let said = purpose.map(|purpose| {
+                    let kind = prost_types::value::Kind::StringValue(purpose.into());
+                    (
+                        "purpose".to_owned(),
+                        prost_types::Value { kind: Some(kind) },
+                    )
+                });
+                request.context = Some(prost_types::Struct {
+                    fields: said.into_iter().collect(),
+                });
+            })
+            .await
+            .unwrap();
+        let name = ours.outcome().as_str_name().trim_start_matches("OUTCOME_");
+        assert_eq!(name, wanted, "{what}");
+        let reasons: Vec<_> = ours
+            .reasons()
+            .map(|reason| {
+                reason
+                    .as_str_name()
+                    .trim_start_matches("REASON_")
+                    .to_owned()
+            })
+            .collect();
+
+        let mut asked = call("POST", "/v1/anything");
+        asked.source.as_mut().unwrap().principal = subject.into();
+        route(
+            &mut asked,
+            &[
+                ("exeat.action", action),
+                ("exeat.resource_type", "thing"),
+                ("exeat.resource", "t"),
+                ("exeat.purpose", purpose.unwrap_or_default()),
+            ],
+        );
+        let answer = front.envoy(asked).await.unwrap();
+        let (goes_on, headers, status, body) = obeyed(&answer);
+        assert_eq!(goes_on, wanted != "DENY", "{what}");
+        assert_eq!(headers["x-exeat-outcome"], wanted.to_lowercase(), "{what}");
+        let told = &answer.dynamic_metadata.as_ref().unwrap().fields["outcome"];
+        assert_eq!(told.kind, Some(Kind::StringValue(wanted.to_lowercase())));
+        if goes_on {
+            let exception = headers.get("x-exeat-exception-id").map(String::as_str);
+            let relied = wanted == "ALLOW_BY_EXCEPTION";
+            assert_eq!(exception, relied.then_some("EX-1"), "{what}");
+        } else {
+            assert_eq!((status, &body["decision"]), (403, &json!(false)), "{what}");
+            assert_eq!(body["context"]["reasons"], json!(reasons), "{what}");
+        }
+
+        let mut context = json!({});
+        if let Some(purpose) = purpose {
+            context["purpose"] = purpose.into();
+        }
+        let answer = front
+            .evaluate(&json!({
+                "subject": {"type": "identity", "id": subject},
+                "action": {"name": action},
+                "resource": {"type": "thing", "id": "t"},
+                "context": context,
+            }))
+            .await;
+        assert_eq!(
+            answer["decision"],
+            json!(wanted != "DENY"),
+            "{what}: {answer}"
+        );
+        assert_eq!(
+            answer["context"]["outcome"],
+            wanted.to_lowercase(),
+            "{what}"
+        );
+        if wanted == "ALLOW_BY_EXCEPTION" {
+            assert_eq!(answer["context"]["approval"]["id"], "EX-1");
+        }
+        if wanted == "DENY" {
+            assert_eq!(answer["context"]["reasons"], json!(reasons), "{what}");
+        }
+        // Whichever way it came, it is explained where it was decided.
+        let id = answer["context"]["evaluation_id"].as_str().unwrap();
+        assert!(id.starts_with("dec_"), "{id}");
+    }
+    let mut client = front.registry.client().await;
+    let used = client.until_used("EX-1", |used| used.uses >= 4).await;
+    assert_eq!(used.inside, used.uses, "{used:?}");
+}
+
+/// pdp §5: what can be read in more than one way is no question, and no answer lets it through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_envoy_and_the_upstream_may_read_differently_does_not_go_on() {
+    let front = Front::asserted().await;
+    let plain = |path: &str| {
+        let mut asked = call("POST", path);
+        route(&mut asked, &[("exeat.action", "plain")]);
+        asked
+    };
+    for path in [
+        "//v1",
+        "/v1/../admin",
+        "/v1/./a",
+        "/v1/%2e%2e/admin",
+        "/a%2Fb",
+        "/a%5cb",
+        "/a%00",
+        "/a;b=c",
+        "/a\\b",
+        "/a%252e",
+        "/ä",
+        "/a#b",
+        "v1",
+        "",
+        "/a/..",
+        "*",
+    ] {
+        let (goes_on, _, status, body) = obeyed(&front.envoy(plain(path)).await.unwrap());
+        assert!(!goes_on && status == 400, "{path}: {status}");
+        let detail = body["detail"].as_str().unwrap();
+        assert!(detail.starts_with("`path`"), "{path}: {detail}");
+    }
+    for path in ["/v1/a", "/v1/a?x=//../%2e", "/", "/a-b_c.d~e/%20f"] {
+        let (goes_on, ..) = obeyed(&front.envoy(plain(path)).await.unwrap());
+        assert!(goes_on, "{path}");
+    }
+    let header = |key: &str, value: &[u8]| HeaderValue {
+        key: key.into(),
+        value: String::new(),
+        raw_value: value.to_vec(),
+    };
+    let mcp = |headers: Vec<HeaderValue>, body: &str| {
+        let mut asked = call("POST", "/mcp");
+        route(
+            &mut asked,
+            &[("exeat.mcp_server", "mcp://crm"), ("exeat.action", "plain")],
+        );
+        let http = http(&mut asked);
+        http.header_map = Some(HeaderMap { headers });
+        http.raw_body = body.into();
+        asked
+    };
+    let good = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x"}}"#;
+    let json = || header("Content-Type", b"application/json; charset=utf-8");
+    let fine = front.envoy(mcp(vec![json()], good)).await.unwrap();
+    assert!(obeyed(&fine).0);
+    let partial = header("x-envoy-auth-partial-body", b"true");
+    for (headers, body, path) in [
+        (vec![json(), partial], good, "`body`"),
+        (vec![json(), json()], good, "`headers.content-type`"),
+        (
+            vec![header("content-type", b"\xff\xfe")],
+            good,
+            "`headers.content-type`",
+        ),
+        (vec![header("content-type", b"text/plain")], good, "`body`"),
+        (vec![json()], "", "`body`"),
+        (vec![json()], "{", "`body`"),
+        (vec![json()], "[]", "`body`"),
+        (
+            vec![json()],
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#,
+            "`body.params.name`",
+        ),
+    ] {
+        let answer = front.envoy(mcp(headers, body)).await.unwrap();
+        let (goes_on, _, status, told) = obeyed(&answer);
+        assert!(!goes_on && status == 400, "{body}");
+        let detail = told["detail"].as_str().unwrap();
+        assert!(detail.starts_with(path), "{path}: {detail}");
+    }
+    // Nobody is behind it.
+    let mut nobody = plain("/v1");
+    nobody.source = None;
+    let (goes_on, _, status, _) = obeyed(&front.envoy(nobody).await.unwrap());
+    assert!(!goes_on && status == 401);
+    let nothing = front.envoy(AttributeContext::default()).await.unwrap();
+    assert!(!obeyed(&nothing).0);
+}
+
+/// What a client sends never chooses which question is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_is_an_mcp_servers_only_where_it_says_so() {
+    let front = Front::asserted().await;
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let text = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.into())),
+    };
+    let read = |method: &str, name: &str| {
+        let params = Struct {
+            fields: [("name".to_owned(), text(name))].into(),
+        };
+        let params = Value {
+            kind: Some(Kind::StructValue(params)),
+        };
+        let read = Struct {
+            fields: [
+                ("method".to_owned(), text(method)),
+                ("params".to_owned(), params),
+            ]
+            .into(),
+        };
+        Some(Metadata {
+            filter_metadata: [("envoy.filters.http.mcp".to_owned(), read)].into(),
+            ..Metadata::default()
+        })
+    };
+    let sent = |said: &[(&str, &str)]| {
+        let mut asked = call("POST", "/admin");
+        route(&mut asked, said);
+        asked.metadata_context = read("ping", "");
+        let http = http(&mut asked);
+        http.headers = [("content-type".to_owned(), "application/json".to_owned())].into();
+        http.body = ping.into();
+        asked
+    };
+    // A ping where none is expected is a POST as any other, and no control speaks of it.
+    assert!(!obeyed(&front.envoy(sent(&[])).await.unwrap()).0);
+    let server = [("exeat.mcp_server", "mcp://crm")];
+    assert!(obeyed(&front.envoy(sent(&server)).await.unwrap()).0);
+    // A tool is named by the route's server and what the filter read.
+    let mut asked = sent(&server);
+    asked.metadata_context = read("tools/call", "refund");
+    let answer = front.envoy(asked).await.unwrap();
+    let (goes_on, headers, ..) = obeyed(&answer);
+    assert!(!goes_on);
+    let explained = front
+        .sidecar
+        .explain(&headers["x-exeat-decision-id"])
+        .await
+        .unwrap();
+    let resource = explained.resource.unwrap();
+    assert_eq!(
+        (&*explained.action, &*resource.r#type, &*resource.id),
+        ("tools/call", "tool", "mcp://crm/refund")
+    );
+    // Of its streams only those of the protocol go on unasked.
+    let mut stream = call("GET", "/admin");
+    route(&mut stream, &server);
+    assert!(!obeyed(&front.envoy(stream.clone()).await.unwrap()).0);
+    http(&mut stream).headers = [("accept".to_owned(), "text/event-stream".to_owned())].into();
+    assert!(obeyed(&front.envoy(stream).await.unwrap()).0);
+}
+
+/// A sidecar answers a proxy for the subject it stands next to, and for nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_is_not_believed_speaks_for_nobody_else() {
+    let front = Front::start(&[("subject", "agent")]).await;
+    let asked = |principal: &str| {
+        let mut asked = call("POST", "/v1");
+        asked.source.as_mut().unwrap().principal = principal.into();
+        route(&mut asked, &[("exeat.action", "plain")]);
+        asked
+    };
+    let mut goes_on = false;
+    for _ in 0..500 {
+        if let Ok(answer) = front.envoy(asked("")).await {
+            goes_on = obeyed(&answer).0;
+        }
+        if goes_on {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(goes_on, "the subject it stands next to");
+    assert!(obeyed(&front.envoy(asked("agent")).await.unwrap()).0);
+    let (goes_on, _, status, _) = obeyed(&front.envoy(asked("other")).await.unwrap());
+    assert!(!goes_on && status == 403);
+    let json = "content-type: application/json\r\n";
+    let body = |id: &str| {
+        json!({"subject": {"type": "t", "id": id}, "action": {"name": "plain"}, "resource": {"type": "t", "id": "t"}})
+            .to_string()
+    };
+    let path = "/access/v1/evaluation";
+    assert_eq!(front.post(path, json, &body("agent")).await.0, 200);
+    assert_eq!(front.post(path, json, &body("other")).await.0, 403);
+}
+
+/// pdp §4: what certification asks of an evaluation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authzen_says_whose_fault_it_is() {
+    let front = Front::asserted().await;
+    let path = "/access/v1/evaluation";
+    let json = "content-type: application/json\r\n";
+    let good = json!({"subject": {"type": "identity", "id": "agent"}, "action": {"name": "plain"}, "resource": {"type": "t", "id": "t"}});
+    let id = format!("{json}X-Request-ID: Abc-1\r\n");
+    let (status, head, body) = front.post(path, &id, &good.to_string()).await;
+    assert_eq!(status, 200, "{body}");
+    assert!(
+        head.contains("x-request-id: abc-1") && head.contains("content-type: application/json")
+    );
+    // Members that nobody knows are ignored, and so is an absent context.
+    let mut more = good.clone();
+    more["unknown"] = json!([1, {"a": null}]);
+    assert_eq!(front.post(path, json, &more.to_string()).await.0, 200);
+    for (pointer, value, named) in [
+        ("/subject", Json::Null, "`subject`"),
+        ("/subject", json!("agent"), "`subject`"),
+        ("/subject/id", Json::Null, "`subject.id`"),
+        ("/subject/type", json!(3), "`subject.type`"),
+        ("/action/name", json!(1), "`action.name`"),
+        ("/action", json!({}), "`action.name`"),
+        ("/resource/id", json!({}), "`resource.id`"),
+        ("/context", json!("x"), "`context`"),
+    ] {
+        let mut bad = good.clone();
+        if pointer == "/context" {
+            bad["context"] = value;
+        } else {
+            *bad.pointer_mut(pointer).unwrap() = value;
+        }
+        let (status, head, body) = front.post(path, &id, &bad.to_string()).await;
+        assert_eq!(status, 400, "{pointer}: {body}");
+        assert!(body.starts_with(named), "{pointer}: {body}");
+        assert!(head.contains("x-request-id: abc-1"), "also with errors");
+    }
+    let text = good.to_string();
+    for (headers, body) in [
+        ("content-type: text/plain\r\n", text.as_str()),
+        ("", text.as_str()),
+        (json, "{"),
+        (json, ""),
+        (json, "[]"),
+    ] {
+        assert_eq!(
+            front.post(path, headers, body).await.0,
+            400,
+            "{headers} {body}"
+        );
+    }
+    assert_eq!(front.http("GET", path, "", "").await.0, 405);
+    let url = "/.well-known/authzen-configuration";
+    assert_eq!(
+        front.http("GET", url, "", "").await.0,
+        404,
+        "never from a Host"
+    );
+}
+
+/// pdp §4: several questions at once, in each of the three ways.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authzen_answers_several_in_each_of_the_three_ways() {
+    let front = Front::asserted().await;
+    let ask = async |semantic: Option<&str>, actions: &[Json]| {
+        let mut body = json!({
+            "subject": {"type": "identity", "id": "agent"},
+            "resource": {"type": "t", "id": "t"},
+            "context": {"purpose": "work"},
+            "evaluations": actions.to_vec(),
+        });
+        if let Some(semantic) = semantic {
+            body["options"] = json!({"evaluations_semantic": semantic, "other": 1});
+        }
+        let json = "content-type: application/json\r\n";
+        let path = "/access/v1/evaluations";
+        let (status, _, answer) = front.post(path, json, &body.to_string()).await;
+        (
+            status,
+            serde_json::from_str::<Json>(&answer).unwrap_or(answer.into()),
+        )
+    };
+    let action = |name: &str| json!({"action": {"name": name}});
+    let said = |answer: &Json| -> Vec<bool> {
+        let items = answer["evaluations"].as_array().unwrap();
+        items
+            .iter()
+            .map(|item| item["decision"].as_bool().unwrap())
+            .collect()
+    };
+    let three = [action("plain"), action("nothing"), action("risky")];
+    let (_, all) = ask(None, &three).await;
+    assert_eq!(said(&all), [true, false, true]);
+    assert!(all.get("decision").is_none());
+    let (_, first_no) = ask(Some("deny_on_first_deny"), &three).await;
+    assert_eq!(said(&first_no), [true, false]);
+    let back = [action("nothing"), action("plain"), action("risky")];
+    let (_, first_yes) = ask(Some("permit_on_first_permit"), &back).await;
+    assert_eq!(said(&first_yes), [false, true]);
+    let (_, faulty) = ask(None, &[action("plain"), json!({"action": {}}), json!(3)]).await;
+    assert_eq!(said(&faulty), [true, false, false]);
+    let error = &faulty["evaluations"][1]["context"]["error"];
+    assert_eq!(error["status"], 400);
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("evaluations[1].action.name")
+    );
+    assert_eq!(ask(Some("sometimes"), &three).await.0, 400);
+    let (status, whole) = ask(None, &[]).await;
+    assert_eq!(
+        status, 400,
+        "with none it is one question, and that has no action: {whole}"
+    );
+    // Whole objects are inherited, never parts.
+    let (_, other) = ask(None, &[json!({"action": {"name": "risky"}, "context": {}})]).await;
+    assert_eq!(said(&other), [false], "no purpose");
+}
+
+/// pdp §4: who may, to what, and what.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authzen_searches_what_is_governed() {
+    let front = Front::asserted().await;
+    let search = async |what: &str, body: Json| {
+        let json = "content-type: application/json\r\n";
+        let path = format!("/access/v1/search/{what}");
+        let (status, _, answer) = front.post(&path, json, &body.to_string()).await;
+        (
+            status,
+            serde_json::from_str::<Json>(&answer).unwrap_or(answer.into()),
+        )
+    };
+    let thing = json!({"type": "t", "id": "t"});
+    let who = |kind: &str, action: &str| json!({"subject": {"type": kind, "id": "ignored"}, "action": {"name": action}, "resource": thing, "context": {"purpose": "work"}});
+    let (_, found) = search("subject", who("ai_agent", "risky")).await;
+    assert_eq!(
+        found,
+        json!({"results": [{"type": "ai_agent", "id": "agent"}]})
+    );
+    for (kind, action) in [("ai_agent", "nothing"), ("spaceship", "plain")] {
+        let (status, found) = search("subject", who(kind, action)).await;
+        assert_eq!((status, found), (200, json!({"results": []})));
+    }
+    let agent = json!({"type": "identity", "id": "agent"});
+    let what = json!({"subject": agent, "resource": thing, "context": {"purpose": "work"}});
+    let (_, found) = search("action", what).await;
+    assert_eq!(
+        found,
+        json!({"results": [{"name": "plain"}, {"name": "risky"}]})
+    );
+    let named = json!({"subject": agent, "resource": thing, "action": {"name": "x"}});
+    assert_eq!(search("action", named).await.0, 400);
+    let to =
+        json!({"subject": agent, "action": {"name": "plain"}, "resource": {"type": "ai_agent"}});
+    let (_, found) = search("resource", to).await;
+    assert_eq!(
+        found,
+        json!({"results": [{"type": "ai_agent", "id": "agent"}]})
+    );
+    // Nothing of it is a use.
+    let mut client = front.registry.client().await;
+    let used = client.until_used("EX-1", |used| used.uses > 0).await;
+    assert_eq!(used.uses, 1, "that of the first question alone");
+}
