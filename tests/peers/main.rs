@@ -8,6 +8,7 @@ mod support;
 mod conditions;
 
 mod clients;
+mod envoy;
 mod full_disk;
 mod oscal;
 mod provider;
