@@ -30,11 +30,15 @@ struct Front {
 
 impl Front {
     async fn start(flags: &[(&'static str, &str)]) -> Self {
+        Self::of(&world(), flags).await
+    }
+
+    async fn of(world: &str, flags: &[(&'static str, &str)]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let clock = exeat::runtime::clock::Clock::manual(noon());
         let registry = Registry::start(&scratch.path().join("registry"), clock.clone()).await;
         let mut client = registry.client().await;
-        client.apply(&world()).await.unwrap();
+        client.apply(world).await.unwrap();
         let token = client.let_in("one", v1::Role::Sidecar, &["*"]).await;
         let mut all = vec![("max_connections", "1024")];
         all.extend(flags);
@@ -635,4 +639,76 @@ async fn authzen_searches_what_is_governed() {
     let mut client = front.registry.client().await;
     let used = client.until_used("EX-1", |used| used.uses > 0).await;
     assert_eq!(used.uses, 1, "that of the first question alone");
+}
+
+/// pdp §4: the certification's own questions, and twice the same answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authzen_answers_as_its_certification_wants() {
+    let fixture = include_str!("../data/authzen/certification.yaml");
+    let front = Front::of(fixture, &[("insecure_asserted_identity", "true")]).await;
+    front.sidecar.until("alice", "nothing", "NO_CONTROL").await;
+    let none = || json!({});
+    let archived = || json!({"status": "archived"});
+    for (who, role, action, said, record, status, wanted) in [
+        ("alice", none(), "read", none(), "record-1", none(), true),
+        ("alice", none(), "write", none(), "record-1", none(), true),
+        ("bob", none(), "read", none(), "record-1", none(), true),
+        ("bob", none(), "write", none(), "record-1", none(), false),
+        (
+            "alice",
+            none(),
+            "write",
+            none(),
+            "record-1",
+            archived(),
+            false,
+        ),
+        (
+            "alice",
+            json!({"role": "admin"}),
+            "write",
+            none(),
+            "record-2",
+            archived(),
+            true,
+        ),
+        (
+            "alice",
+            none(),
+            "delete",
+            json!({"soft": true}),
+            "record-1",
+            none(),
+            true,
+        ),
+        (
+            "alice",
+            none(),
+            "delete",
+            json!({"soft": false}),
+            "record-1",
+            none(),
+            false,
+        ),
+        ("alice", none(), "delete", none(), "record-1", none(), false),
+    ] {
+        for context in [
+            Json::Null,
+            json!({}),
+            json!({"time": "2026-11-22T12:00:00Z", "deep": {"a": [1]}}),
+        ] {
+            let mut asked = json!({
+                "subject": {"type": "user", "id": who, "properties": role},
+                "action": {"name": action, "properties": said},
+                "resource": {"type": "record", "id": record, "properties": status},
+            });
+            if !context.is_null() {
+                asked["context"] = context;
+            }
+            for _ in 0..2 {
+                let told = front.evaluate(&asked).await;
+                assert_eq!(told["decision"], json!(wanted), "{asked}: {told}");
+            }
+        }
+    }
 }
