@@ -127,6 +127,9 @@ pub enum Command {
     Test(Test),
     /// Check a folder of manifests.
     Lint(Lint),
+    /// Say what in a proxy's configuration would let calls through unasked; exit code 3 if anything.
+    #[command(subcommand)]
+    Doctor(Doctor),
     /// Make a folder to begin with.
     Init(Init),
     /// Print the JSON Schema (draft-07) of a kind of file.
@@ -285,6 +288,16 @@ pub struct Check {
     pub output: Output,
     #[command(flatten)]
     pub target: Target,
+}
+
+/// `exeat doctor`.
+#[derive(Debug, Subcommand)]
+pub enum Doctor {
+    /// Look at a configuration of Envoy.
+    Envoy {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// `exeat explain`.

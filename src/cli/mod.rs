@@ -8,6 +8,7 @@ mod coverage;
 mod decisions;
 mod demo;
 mod dev;
+mod doctor;
 mod evidence;
 mod exceptions;
 mod findings;
