@@ -15,8 +15,8 @@ use super::{
     suite::{Coverage, Outcome, Suite, World},
 };
 
-const OWNER: &str = include_str!("../../examples/controls/exg-own-01.yaml");
-const PURPOSE: &str = include_str!("../../examples/controls/exg-pur-01.yaml");
+const OWNER: &str = include_str!("../../examples/policy/controls/exg-own-01.yaml");
+const PURPOSE: &str = include_str!("../../examples/policy/controls/exg-pur-01.yaml");
 const PII: &str = include_str!("templates/acme-pii-01.yaml");
 const AGENTS: &str = include_str!("templates/agents.yaml");
 const PEOPLE: &str = include_str!("templates/people.yaml");

@@ -158,15 +158,15 @@ fn what_is_wrong_is_named_with_its_place() {
 
 #[test]
 fn an_exception_is_held_to_its_tier() {
-    let bundle = fs::read_to_string("examples/bundle/exceptions.yaml").unwrap();
+    let bundle = fs::read_to_string("examples/policy/bundle/exceptions.yaml").unwrap();
     let all = |exception: &str| {
-        let mut text = fs::read_to_string("examples/bundle/subjects.yaml").unwrap()
+        let mut text = fs::read_to_string("examples/policy/bundle/subjects.yaml").unwrap()
             + "\n---\n"
-            + &fs::read_to_string("examples/bundle/domains.yaml").unwrap();
+            + &fs::read_to_string("examples/policy/bundle/domains.yaml").unwrap();
         for control in ["exg-mdl-01", "exg-ctx-01", "exg-own-01"] {
             text = text
                 + "---\n"
-                + &fs::read_to_string(format!("examples/controls/{control}.yaml")).unwrap();
+                + &fs::read_to_string(format!("examples/policy/controls/{control}.yaml")).unwrap();
         }
         problems(&(text + "---\n" + exception))
     };
@@ -261,7 +261,7 @@ fn a_class_may_not_reach_more_subjects_than_the_tier_permits() {
     let subjects = |count: usize| {
         (0..count)
             .map(|n| {
-                let subject = fs::read_to_string("examples/bundle/subjects.yaml").unwrap();
+                let subject = fs::read_to_string("examples/policy/bundle/subjects.yaml").unwrap();
                 let summary = subject
                     .split("\n---\n")
                     .find(|text| text.contains("agent/summary"))
@@ -272,18 +272,18 @@ fn a_class_may_not_reach_more_subjects_than_the_tier_permits() {
             .collect::<String>()
     };
     let told = |count: usize| {
-        let exception = fs::read_to_string("examples/bundle/exceptions.yaml")
+        let exception = fs::read_to_string("examples/policy/bundle/exceptions.yaml")
             .unwrap()
             .replace(
                 "subject_selector: {ids: [\"spiffe://acme.example/claims-eu/agent/summary\"]}",
                 "subject_selector: {class_ids: [claims-agents]}",
             );
         let mut text =
-            subjects(count) + &fs::read_to_string("examples/bundle/domains.yaml").unwrap();
+            subjects(count) + &fs::read_to_string("examples/policy/bundle/domains.yaml").unwrap();
         for control in ["exg-mdl-01", "exg-ctx-01"] {
             text += &format!(
                 "---\n{}",
-                fs::read_to_string(format!("examples/controls/{control}.yaml")).unwrap()
+                fs::read_to_string(format!("examples/policy/controls/{control}.yaml")).unwrap()
             );
         }
         problems(&format!("{text}---\n{exception}"))
@@ -360,7 +360,7 @@ fn domains_may_only_tighten() {
 #[test]
 fn the_same_bytes_give_the_same_digest_every_time() {
     let digest = || {
-        Bundle::read("examples".as_ref())
+        Bundle::read("examples/policy".as_ref())
             .unwrap()
             .snapshot(1)
             .unwrap()
@@ -373,7 +373,7 @@ fn the_same_bytes_give_the_same_digest_every_time() {
     }
     let scratch = tempfile::tempdir().unwrap();
     for name in ["b.yaml", "a.yaml"] {
-        fs::copy("examples/bundle/domains.yaml", scratch.path().join(name)).unwrap_or_default();
+        fs::copy("examples/policy/bundle/domains.yaml", scratch.path().join(name)).unwrap_or_default();
         fs::write(
             scratch.path().join(name),
             format!(

@@ -21,7 +21,7 @@ fn suites() -> Vec<PathBuf> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    found.push("examples/bundle/claims_test.yaml".into());
+    found.push("examples/policy/bundle/claims_test.yaml".into());
     found.sort();
     assert!(found.len() >= 3);
     found

@@ -137,7 +137,7 @@ fn every_world_decides_as_the_reference_says() {
 
 #[test]
 fn the_example_controls_are_the_reference_s() {
-    let bundle = Bundle::read("examples/controls".as_ref()).expect("a bundle");
+    let bundle = Bundle::read("examples/policy/controls".as_ref()).expect("a bundle");
     let snapshot = bundle.snapshot(1).expect("a snapshot");
     let reference = reference();
     let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
