@@ -21,7 +21,8 @@ use exeat::{
 const SUBJECTS: usize = 10_000;
 
 fn main() {
-    let files = Bundle::gather(Path::new("examples/policy/controls")).expect("the starter controls");
+    let files =
+        Bundle::gather(Path::new("examples/policy/controls")).expect("the starter controls");
     let bundle = Bundle::read_files(files).expect("they are read");
     let snapshot = bundle.snapshot(1).expect("they fit");
     let subjects = (0..SUBJECTS).map(|n| {

@@ -207,6 +207,9 @@ pub struct Sidecar {
     /// Who may speak for others, having verified them: `uid:UID` and SPIFFE ids.
     #[arg(long, value_name = "PROXY,…")]
     pub proxies: Option<String>,
+    /// Whose tokens count that a proxy has verified.
+    #[arg(long, value_name = "KEY=PREFIX,…")]
+    pub proxy_tokens: Option<String>,
     /// Under which address AuthZEN clients know this decision point.
     #[arg(long, value_name = "URL")]
     pub authzen_url: Option<String>,

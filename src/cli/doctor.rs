@@ -201,12 +201,11 @@ fn of_filter(filter: &Json, config: &Json, at: &str, told: &mut dyn FnMut(Weight
         }
     }
     let name = service.pointer("/envoy_grpc/cluster_name");
-    match name.and_then(Json::as_str) {
-        Some(name) => of_cluster(config, name, &at_service, told),
-        None => {
-            let what = "there is no envoy_grpc.cluster_name: whether it is reached over mutual TLS is not looked at";
-            told(Weight::Poor, &at_service, what.into());
-        }
+    if let Some(name) = name.and_then(Json::as_str) {
+        of_cluster(config, name, &at_service, told);
+    } else {
+        let what = "there is no envoy_grpc.cluster_name: whether it is reached over mutual TLS is not looked at";
+        told(Weight::Poor, &at_service, what.into());
     }
 }
 
@@ -217,17 +216,44 @@ fn envoy(config: &Json) -> (usize, Vec<Ailment>) {
         let path = path.to_owned();
         ailments.push(Ailment { weight, path, what });
     };
-    let (mut filters, mut reads) = (Vec::new(), false);
+    let (mut filters, mut reads, mut rest) = (Vec::new(), false, Vec::new());
     walk(config, "", &mut |path, json| {
         if is(json, FILTER) {
             filters.push((path.to_owned(), json));
         }
         reads |= is(json, MCP);
+        if is(json, MCP) && json.get("reject_duplicate_keys") != Some(&Json::Bool(true)) {
+            let what = "reject_duplicate_keys is not set: of two methods in one call exeat is told the last, and the server may do the first";
+            told(Weight::Wrong, path, what.into());
+        }
+        let route = json.get("typed_per_filter_config");
+        let server = route.is_some_and(|route| {
+            let mut found = false;
+            walk(route, "", &mut |_, json| {
+                found |= json.get("exeat.mcp_server").is_some();
+            });
+            found
+        });
+        if server {
+            rest.push((path.to_owned(), route));
+        }
         if is(json, PER_ROUTE) && json.get("disabled") == Some(&Json::Bool(true)) {
             let what = "nothing of this route is asked: whatever comes here goes on";
             told(Weight::Poor, path, what.into());
         }
     });
+    for (path, route) in rest.into_iter().filter(|_| reads) {
+        let mut strict = false;
+        let mut look = |_: &str, json: &Json| {
+            let mode = json.get("traffic_mode").and_then(Json::as_str);
+            strict |= mode == Some("REJECT_NO_MCP");
+        };
+        walk(route.unwrap_or(&Json::Null), "", &mut look);
+        if !strict {
+            let what = "this route is an MCP server's, and what is no MCP goes on to it: set traffic_mode to REJECT_NO_MCP for it (McpOverride)";
+            told(Weight::Wrong, &path, what.into());
+        }
+    }
     for (path, filter) in &filters {
         of_filter(filter, config, path, &mut told);
         let namespaces = filter.get("metadata_context_namespaces");
@@ -334,7 +360,7 @@ mod tests {
                 "encode_raw_headers: true",
                 "with_request_body: {max_request_bytes: 9, allow_partial_message: true}",
                 Weight::Wrong,
-                "with_request_body",
+                "with_request_body: {",
                 "not all there",
             ),
             (

@@ -41,6 +41,7 @@ pub(super) async fn sidecar(args: Sidecar, clock: Clock) -> Result<Exit, Exit> {
         ("peers", args.peers),
         ("trust_domain", args.trust_domain),
         ("proxies", args.proxies),
+        ("proxy_tokens", args.proxy_tokens),
         ("authzen_url", args.authzen_url),
         (
             "insecure_asserted_identity",

@@ -20,6 +20,19 @@ pub enum Identity {
     Asserted,
 }
 
+/// The key under which a proxy leaves what a token says, and the prefix of its subjects here.
+pub type TokenSource = (Box<str>, Box<str>);
+
+/// `KEY=PREFIX`.
+pub(super) fn token_source(text: &str) -> Result<TokenSource, String> {
+    match text.trim().split_once('=') {
+        Some((key, prefix)) if !key.is_empty() && !prefix.is_empty() => {
+            Ok((key.into(), prefix.into()))
+        }
+        _ => Err(format!("`{text}` is not KEY=PREFIX")),
+    }
+}
+
 /// Who may speak for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proxy {

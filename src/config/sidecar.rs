@@ -10,7 +10,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    callers::{Identity, Proxy, identity},
+    callers::{Identity, Proxy, TokenSource, identity, token_source},
     common::{self, LogFormat, Tls},
     load::{Setting, Settings, Wrong},
 };
@@ -62,6 +62,8 @@ pub struct Sidecar {
     pub identity: Identity,
     /// Who may speak for others: proxies that have verified who is behind a call.
     pub proxies: Arc<[Proxy]>,
+    /// Whose tokens count that proxies have verified.
+    pub proxy_tokens: Arc<[TokenSource]>,
     /// Under which address AuthZEN clients know this decision point.
     pub authzen_url: Option<Arc<str>>,
     /// TLS on `listen`.
@@ -189,6 +191,11 @@ const DEFAULTS: &[Setting] = &[
         about: "who may speak for others, having verified them: `uid:UID` on the Unix socket and SPIFFE ids, with commas between",
     },
     Setting {
+        key: "proxy_tokens",
+        default: "",
+        about: "whose tokens count that a proxy has verified: KEY=PREFIX, the key under which Envoy's JWT filter leaves their payload and what their subjects are called here, with commas between",
+    },
+    Setting {
         key: "authzen_url",
         default: "",
         about: "under which address AuthZEN clients know this decision point, such as https://pdp.example.com; without it there is no metadata document",
@@ -301,12 +308,18 @@ impl Sidecar {
                 .map(Proxy::parse)
                 .collect::<Result<Vec<_>, _>>()
         });
+        let proxy_tokens = settings.parse("proxy_tokens", wrong_, |text| {
+            text.split(',')
+                .map(token_source)
+                .collect::<Result<Vec<_>, _>>()
+        });
         let authzen_url = settings.parse("authzen_url", wrong_, |text| {
             let text = text.trim_end_matches('/');
-            let plain = text.starts_with("https://") && !text.contains(['?', '#']);
+            let rest = text.strip_prefix("https://").unwrap_or_default();
+            let plain = !rest.is_empty() && !rest.contains(['/', '?', '#']);
             plain
                 .then(|| Arc::from(text))
-                .ok_or_else(|| format!("`{text}` is no https address without query or fragment"))
+                .ok_or_else(|| format!("`{text}` is no https address of a host alone"))
         });
         let drain_timeout = settings.parse("drain_timeout", wrong_, common::span);
         let max_connections =
@@ -345,6 +358,7 @@ impl Sidecar {
                 operations,
                 identity,
                 proxies: proxies.unwrap_or_default().into(),
+                proxy_tokens: proxy_tokens.unwrap_or_default().into(),
                 authzen_url,
                 tls,
                 max_connections,

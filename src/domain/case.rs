@@ -248,8 +248,9 @@ pub struct Case {
     pub granted: Option<Granted>,
     /// What it owes: an override during an incident.
     pub debt: Option<Debt>,
-    /// Suspended only until what stands against it is gone (T12).
-    pub paused: bool,
+    /// Suspended only until what stands against it is gone (T12); since when it had been in force
+    /// before, from which on its use is still judged.
+    pub paused: Option<Timestamp>,
 }
 
 impl Case {

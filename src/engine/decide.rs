@@ -7,7 +7,8 @@ use smallvec::SmallVec;
 use crate::domain::{
     Completeness, ControlResult, Decision, Dimension, Effect, Enforcement, ExceptionResult,
     Fingerprint, Lifecycle, NextAction, Now, Outcome, Pattern, Question, Reached, Reason, Ref,
-    Subject, Timestamp, Trouble, TroubleKind, UsageLimits, Value, Verdict, WhenUngoverned,
+    Subject, SubjectId, Timestamp, Trouble, TroubleKind, UsageLimits, Value, Verdict,
+    WhenUngoverned,
 };
 
 use super::{
@@ -362,6 +363,17 @@ fn lacks_resource(verdict: Verdict) -> bool {
         return false;
     };
     trouble.kind == TroubleKind::ResourceUnknown
+}
+
+/// Whether a subject may say anything at all: it is known, and neither frozen nor out of use.
+pub fn may_speak(subject: &SubjectId, snapshot: &Snapshot) -> bool {
+    let removed = snapshot.removed();
+    snapshot.subject(subject.as_str()).is_some_and(|subject| {
+        subject.lock.is_none()
+            && !removed.locks(subject)
+            && subject.lifecycle != Lifecycle::Retired
+            && !removed.retires(subject)
+    })
 }
 
 /// From what every control and exception said to the outcome and its reasons.

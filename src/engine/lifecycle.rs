@@ -128,7 +128,7 @@ pub fn step(
         reason: reason.into(),
         since: now,
         again: None,
-        paused: false,
+        paused: None,
         ..case.clone()
     };
     match (case.state, event) {
@@ -162,12 +162,15 @@ pub fn step(
         (Pending, Event::Lapse) => Ok(to(Lapsed, "not decided in time")),
         (Approved, Event::Suspend(reason)) => Ok(to(Suspended, &reason)),
         (Approved, Event::Pause(reason)) => Ok(Case {
-            paused: true,
+            paused: Some(case.since),
             ..to(Suspended, &reason)
         }),
         // What only waited has to be looked at after all.
-        (Suspended, Event::Suspend(reason)) if case.paused => Ok(to(Suspended, &reason)),
-        (Suspended, Event::Resume(reason)) if case.paused => Ok(to(Approved, &reason)),
+        (Suspended, Event::Suspend(reason)) if case.paused.is_some() => Ok(to(Suspended, &reason)),
+        (Suspended, Event::Resume(reason)) if case.paused.is_some() => Ok(Case {
+            since: case.paused.unwrap_or(now),
+            ..to(Approved, &reason)
+        }),
         (Approved | Suspended, Event::Revoke(reason)) => Ok(to(Revoked, &reason)),
         (Approved | Suspended, Event::Expire) => {
             let over = |granted: Granted| now >= granted.expire;
@@ -335,7 +338,7 @@ fn voted(
             let again = next_case.again.take();
             let mut next_case = Case {
                 state: ExceptionState::Approved,
-                paused: false,
+                paused: None,
                 reason: "revalidated".into(),
                 since: now,
                 // What it is bound to from now on is what they saw.

@@ -45,7 +45,7 @@ mod world;
 pub use attendance::{Attendance, Receipt, bound, longest_lease};
 pub use change::{Change, SnapshotError, Source};
 pub use coverage::{Cases, YEAR};
-pub use decide::decide;
+pub use decide::{decide, may_speak};
 pub use directory::Directory;
 pub use effective::{Standing, effective};
 pub use explain::{Clause, ControlClauses, Explanation, NearMiss, Read, explain, reasons};

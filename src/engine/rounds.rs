@@ -215,8 +215,9 @@ pub(super) fn breach<'a>(
     now: Timestamp,
 ) -> Option<&'a ControlId> {
     let asks = |rule: &Rule| {
-        let fails = &rule.fails;
-        fails.reads_request() || fails.reads_resource() || fails.reads_exception()
+        let of = std::iter::once(&rule.fails).chain(rule.reach.as_ref());
+        of.into_iter()
+            .any(|of| of.reads_request() || of.reads_resource() || of.reads_exception())
     };
     let mut gates = snapshot.rules.gates().filter(|rule| !asks(rule));
     let fails = gates.find(|rule| said(rule, subject, Now::exactly(now)) == Some(Verdict::Fail));

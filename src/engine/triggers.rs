@@ -67,12 +67,13 @@ pub fn against(
             item.id
         )));
     }
-    anchors(request, snapshot).into_iter().find_map(|subject| {
-        let gate = breach(subject, snapshot, now)?;
-        Some(Against::Breaches(format!(
-            "baseline gate {gate} fails for {}",
-            subject.id
-        )))
+    // Of several subjects it holds for the others: for whom a gate fails, sidecars honour nothing.
+    let anchors = anchors(request, snapshot);
+    let mut gates = anchors.iter().map(|of| breach(of, snapshot, now));
+    let gate = gates.next()??;
+    gates.all(|gate| gate.is_some()).then(|| {
+        let of: Vec<_> = anchors.iter().map(|of| of.id.as_str()).collect();
+        Against::Breaches(format!("baseline gate {gate} fails for {}", of.join(", ")))
     })
 }
 

@@ -35,7 +35,7 @@ struct CaseRecord {
     #[serde(default)]
     debt: Option<DebtRecord>,
     #[serde(default)]
-    paused: bool,
+    paused: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -221,7 +221,7 @@ pub fn read_case(text: &str) -> Result<Case, Invalid> {
             })
             .transpose()?,
         debt: record.debt.as_ref().map(DebtRecord::parse).transpose()?,
-        paused: record.paused,
+        paused: some_time(record.paused.as_ref())?,
     })
 }
 
@@ -503,7 +503,7 @@ pub fn write_case(case: &Case) -> String {
         "votes": votes.collect::<Json>(),
         "granted": granted,
         "debt": case.debt.as_ref().map(debt_of),
-        "paused": case.paused,
+        "paused": told(case.paused),
     });
     let mut text = String::new();
     canonical(&record, &mut text);

@@ -323,7 +323,7 @@ fn drafted(id: ExceptionId, requester: Principal, request: Request, now: Timesta
         votes: Vec::new(),
         granted: None,
         debt: None,
-        paused: false,
+        paused: None,
     }
 }
 

@@ -148,11 +148,14 @@ impl Reporting {
         let made = self.made(About::default(), ReportFormat::Json).await;
         let report = made.map_err(|fault| format!("{fault:?}"))?;
         let report = report.ok_or("there is nothing to report")?;
+        // It is there before the ledger speaks of it, and counts as made once it does.
+        let path = folder.join(name(due));
+        let at = |error: std::io::Error| format!("{}: {error}", path.display());
+        let pending = path.with_extension("pending");
+        write_secret(&pending, report.as_bytes()).map_err(at)?;
         let recorded = self.record(SYSTEM, &digest_of(&report)).await;
         let revision = recorded.map_err(|refused| format!("{refused:?}"))?;
-        let path = folder.join(name(due));
-        let written = write_secret(&path, report.as_bytes());
-        written.map_err(|error| format!("{}: {error}", path.display()))?;
+        std::fs::rename(&pending, &path).map_err(at)?;
         tracing::info!(file = %path.display(), revision, "the report that was due is made");
         for old in kept(folder).into_iter().rev().skip(KEPT) {
             // One too many does no harm.

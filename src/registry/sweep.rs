@@ -55,9 +55,16 @@ fn demanded(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Option<(Ev
         if pending {
             return None;
         }
-        if case.paused {
+        if case.paused.is_some() {
             let why = "what stood against it is gone";
-            return Some((Event::Resume(why.into()), Cause::Admin));
+            // The tier may want it looked at by now.
+            let rules = rules_for(&case.request, terms.tier, &view.snapshot);
+            let event = if rules.approval.auto_resume {
+                Event::Resume(why.into())
+            } else {
+                Event::Suspend("its tier lets nothing go on by itself".into())
+            };
+            return Some((event, Cause::Admin));
         }
         return match used(view, uses, case, terms, now)? {
             ByUse::Closes(why) => Some((Event::Close(why.into()), Cause::Admin)),
@@ -65,7 +72,7 @@ fn demanded(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Option<(Ev
         };
     };
     // What only waits may have to be looked at after all.
-    let suspended = case.state == ExceptionState::Suspended && !case.paused;
+    let suspended = case.state == ExceptionState::Suspended && case.paused.is_none();
     let (why, of) = match found {
         Against::Ends(why) => (why, Cause::Offboarded),
         Against::Changed(why) => (why, Cause::ContextChanged),

@@ -8,7 +8,7 @@ use tonic::{Status, metadata::MetadataMap};
 use crate::{
     config::Identity,
     domain::{Decision, Digest, Invalid, Now, Outcome, Question, Span, Trace},
-    engine::{Snapshot, explain, reasons},
+    engine::{Snapshot, explain, may_speak, reasons},
     runtime::clock::Instant,
     telemetry::{
         Surface,
@@ -84,6 +84,18 @@ impl Answering {
         }
         self.answer(&asked, &mut decided, bytes, call)
             .map(Begun::Answered)
+    }
+
+    /// Whether somebody may say at all what is no question: they are known, and neither frozen nor
+    /// out of use.
+    pub(super) fn may_speak(&self, who: &Caller) -> Result<(), Fault> {
+        let loaded = self.decider.snapshot.load();
+        let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
+        if may_speak(&who.subject, &loaded.snapshot) {
+            return Ok(());
+        }
+        let why = format!("`{}` is not known, frozen or out of use", who.subject);
+        Err(Fault::Forbidden(why))
     }
 
     /// Decides a question of a surface that is not ours, and answers it.

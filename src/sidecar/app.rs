@@ -195,14 +195,15 @@ impl Bound {
                 Source::Folder(_) => None,
             },
         };
-        let authzen = AuthZen {
-            answering: answering.clone(),
-            proxies: Arc::clone(&settings.proxies),
-            base: settings.authzen_url.clone(),
-        };
+        let authzen = AuthZen::new(
+            answering.clone(),
+            Arc::clone(&settings.proxies),
+            settings.authzen_url.clone(),
+        );
         let envoy = AuthorizationServer::new(ExtAuthz {
             answering: answering.clone(),
             proxies: Arc::clone(&settings.proxies),
+            tokens: Arc::clone(&settings.proxy_tokens),
         })
         .max_decoding_message_size(MAX_MESSAGE);
         let checks = Served::new(CheckService(answering))

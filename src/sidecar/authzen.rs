@@ -11,14 +11,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value as Json, json};
+use tokio::sync::Semaphore;
 
 use crate::{
     config::{Identity, Proxy},
     domain::{Invalid, Span, SubjectId, Trace},
     engine::search,
-    runtime::simulated::aside,
+    runtime::{clock::Instant, simulated::aside},
     telemetry::Surface,
     wire::{
         Fault,
@@ -26,13 +27,15 @@ use crate::{
             Asked, Evaluation, Evaluations, Searched, Semantic, Wanted, decision, failed, permits,
             searched, several, single,
         },
+        envoy::Principal,
+        json::strict,
         question, v1,
     },
 };
 
 use super::{
-    answering::{Answering, Called},
-    identity::behind,
+    answering::{Answering, Called, in_time},
+    identity::{admitted, behind},
 };
 
 /// Largest body.
@@ -41,8 +44,10 @@ const LARGEST: usize = 256 << 10;
 const DEADLINE: Span = Span::from_secs(1);
 /// The request's id, told back as it came.
 const REQUEST_ID: &str = "x-request-id";
-/// Longest id that a use is known by.
-const LONGEST_ID: usize = 128;
+/// Questions of one request that are under way at once.
+const TOGETHER: usize = 8;
+/// Searches at once: each asks about everybody.
+const SEARCHES: usize = 2;
 
 /// Answers AuthZEN.
 #[derive(Clone, Debug)]
@@ -52,6 +57,29 @@ pub(super) struct AuthZen {
     pub(super) proxies: Arc<[Proxy]>,
     /// Under which address others know this decision point, if it was said.
     pub(super) base: Option<Arc<str>>,
+    searching: Arc<Semaphore>,
+}
+
+impl AuthZen {
+    pub(super) fn new(answering: Answering, proxies: Arc<[Proxy]>, base: Option<Arc<str>>) -> Self {
+        Self {
+            answering,
+            proxies,
+            base,
+            searching: Arc::new(Semaphore::new(SEARCHES)),
+        }
+    }
+
+    /// The body of somebody who may ask at all.
+    fn read(
+        &self,
+        headers: &HeaderMap,
+        connection: &Connection,
+        body: Result<Bytes, BytesRejection>,
+    ) -> Result<Json, Fault> {
+        admitted(&self.answering.identity, &self.proxies, &connection.0)?;
+        Ok(read(headers, body)?)
+    }
 }
 
 /// The routes of AuthZEN.
@@ -141,7 +169,7 @@ fn read(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Json
         ));
     }
     let body = body.map_err(|error| Invalid::new("", error.body_text(), "send less"))?;
-    serde_json::from_slice(&body)
+    strict(&body)
         .map_err(|error| Invalid::new("", format!("the body is no JSON: {error}"), "send JSON"))
 }
 
@@ -151,6 +179,7 @@ fn trace(headers: &HeaderMap) -> Option<Trace> {
 
 /// Who sends a question, and what it belongs to.
 struct Sent<'a> {
+    arrived: Instant,
     headers: &'a HeaderMap,
     connection: &'a Extensions,
     method: &'static str,
@@ -164,13 +193,6 @@ impl Sent<'_> {
             trace: trace(self.headers),
         }
     }
-
-    fn request_id(&self) -> String {
-        let id = self.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-        id.filter(|id| id.len() <= LONGEST_ID)
-            .unwrap_or_default()
-            .to_owned()
-    }
 }
 
 impl AuthZen {
@@ -178,14 +200,12 @@ impl AuthZen {
         let arrived = self.answering.decider.clock.look();
         let called = sent.called();
         let decided = async {
+            in_time(sent.arrived, arrived.elapsed, DEADLINE)?;
             let (identity, proxies) = (&self.answering.identity, &self.proxies);
-            let who = behind(identity, proxies, sent.connection, Some(&one.subject))?;
-            let request = v1::CheckRequest {
-                request_id: sent.request_id(),
-                ..one.request
-            };
+            let named = Some(Principal::Named(one.subject));
+            let who = behind(identity, proxies, sent.connection, named)?;
             let when = (arrived, DEADLINE, called);
-            self.answering.ask(request, who, when).await
+            self.answering.ask(one.request, who, when).await
         };
         let decided = decided.await;
         if let Err(fault) = &decided {
@@ -197,43 +217,45 @@ impl AuthZen {
     /// One of several: what is wrong with it alone is said in its place.
     async fn ask_one_of(
         &self,
-        item: Result<Evaluation, Invalid>,
+        asked: &Evaluations,
+        at: usize,
         sent: &Sent<'_>,
     ) -> Result<(Json, Option<bool>), Fault> {
-        let decided = match item {
+        let decided = match asked.item(at) {
             Ok(one) => self.ask(one, sent).await,
             Err(invalid) => Err(Fault::Invalid(invalid)),
         };
         match decided {
             Ok(told) => Ok((decision(&told), Some(permits(&told)))),
-            Err(fault @ (Fault::Invalid(_) | Fault::Forbidden(_) | Fault::NotFound(_))) => {
+            // Of these each is a fault of the whole.
+            Err(fault @ (Fault::NotReady | Fault::Unauthenticated(_))) => Err(fault),
+            // What others rest on is recorded by now: theirs are answers all the same.
+            Err(fault) => {
                 let status = status(&fault).as_u16();
                 Ok((failed(status, &fault.to_string()), None))
             }
-            Err(fault) => Err(fault),
         }
     }
 
-    async fn ask_all(&self, asked: Evaluations, sent: &Sent<'_>) -> Result<Json, Fault> {
+    async fn ask_all(&self, asked: &Evaluations, sent: &Sent<'_>) -> Result<Json, Fault> {
         let stops = |said: Option<bool>| match asked.semantic {
             Semantic::ExecuteAll => false,
             Semantic::DenyOnFirstDeny => said != Some(true),
             Semantic::PermitOnFirstPermit => said == Some(true),
         };
-        let mut told = Vec::with_capacity(asked.items.len());
-        if asked.semantic == Semantic::ExecuteAll {
-            // What they rest on is recorded together.
-            let items = asked.items.into_iter();
-            for item in join_all(items.map(|item| self.ask_one_of(item, sent))).await {
-                told.push(item?.0);
-            }
-        } else {
-            for item in asked.items {
-                let (item, said) = self.ask_one_of(item, sent).await?;
-                told.push(item);
-                if stops(said) {
-                    break;
-                }
+        let mut told = Vec::with_capacity(asked.len());
+        // What some of them rest on is recorded together.
+        let together = match asked.semantic {
+            Semantic::ExecuteAll => TOGETHER,
+            Semantic::DenyOnFirstDeny | Semantic::PermitOnFirstPermit => 1,
+        };
+        let items = stream::iter(0..asked.len()).map(|at| self.ask_one_of(asked, at, sent));
+        let mut items = Box::pin(items.buffered(together));
+        while let Some(item) = items.next().await {
+            let (item, said) = item?;
+            told.push(item);
+            if stops(said) {
+                break;
             }
         }
         Ok(json!({ "evaluations": told }))
@@ -253,10 +275,15 @@ impl AuthZen {
             .snapshot
             .get()
             .ok_or(Fault::NotReady)?;
+        let turn = self.searching.acquire().await;
+        let _turn = turn.map_err(|error| Fault::Unavailable(error.to_string()))?;
         let mut at = loaded.at(self.answering.decider.clock.look());
         at.now.evidence = self.answering.decider.spool.evidenced();
         let (identity, proxies) = (&self.answering.identity, &self.proxies);
-        let asks = |subject: &str| behind(identity, proxies, connection, Some(subject));
+        let asks = |subject: &str| {
+            let named = Some(Principal::Named(subject.to_owned()));
+            behind(identity, proxies, connection, named)
+        };
         let about = match (wanted, &**identity) {
             // Whoever may not speak for others finds themselves.
             (Wanted::Subject, Identity::Bound(only)) => Some(only.clone()),
@@ -303,8 +330,10 @@ async fn evaluation(
     connection: Connection,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Unanswered> {
-    let one = single(&read(&headers, body)?)?;
+    let arrived = authzen.answering.decider.clock.look();
+    let one = single(&authzen.read(&headers, &connection, body)?)?;
     let sent = Sent {
+        arrived,
         headers: &headers,
         connection: &connection.0,
         method: "access/v1/evaluation",
@@ -319,15 +348,17 @@ async fn evaluations(
     connection: Connection,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Unanswered> {
-    let asked = several(&read(&headers, body)?)?;
+    let arrived = authzen.answering.decider.clock.look();
+    let asked = several(&authzen.read(&headers, &connection, body)?)?;
     let sent = Sent {
+        arrived,
         headers: &headers,
         connection: &connection.0,
         method: "access/v1/evaluations",
     };
     Ok(answer(&match asked {
         Asked::One(one) => decision(&authzen.ask(*one, &sent).await?),
-        Asked::Many(many) => authzen.ask_all(many, &sent).await?,
+        Asked::Many(many) => authzen.ask_all(&many, &sent).await?,
     }))
 }
 
@@ -337,7 +368,7 @@ async fn subject_search(
     connection: Connection,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Unanswered> {
-    let body = read(&headers, body)?;
+    let body = authzen.read(&headers, &connection, body)?;
     let found = authzen
         .search(Wanted::Subject, &body, &connection.0)
         .await?;
@@ -350,7 +381,7 @@ async fn resource_search(
     connection: Connection,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Unanswered> {
-    let body = read(&headers, body)?;
+    let body = authzen.read(&headers, &connection, body)?;
     let found = authzen
         .search(Wanted::Resource, &body, &connection.0)
         .await?;
@@ -363,7 +394,7 @@ async fn action_search(
     connection: Connection,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Unanswered> {
-    let body = read(&headers, body)?;
+    let body = authzen.read(&headers, &connection, body)?;
     let found = authzen.search(Wanted::Action, &body, &connection.0).await?;
     Ok(answer(&found))
 }

@@ -6,7 +6,7 @@ use envoy_types::ext_authz::v3::pb::{Authorization, CheckRequest, CheckResponse}
 use tonic::{Request, Response, Status};
 
 use crate::{
-    config::Proxy,
+    config::{Proxy, TokenSource},
     telemetry::Surface,
     wire::{
         Fault,
@@ -27,6 +27,8 @@ pub(super) struct ExtAuthz {
     pub(super) answering: Answering,
     /// Who may speak for others.
     pub(super) proxies: Arc<[Proxy]>,
+    /// Whose tokens count that they have verified.
+    pub(super) tokens: Arc<[TokenSource]>,
 }
 
 #[tonic::async_trait]
@@ -46,13 +48,12 @@ impl Authorization for ExtAuthz {
         };
         let decided = async {
             let patience = patience(&metadata)?;
-            let asking = asked(&message)?;
+            let asking = asked(&message, &self.tokens)?;
             called.trace = asking.trace.or(called.trace);
             let (identity, proxies) = (&answering.identity, &self.proxies);
-            let principal = asking.principal.as_deref();
-            let who = behind(identity, proxies, &connection, principal)?;
+            let who = behind(identity, proxies, &connection, asking.principal)?;
             let Some(question) = asking.request else {
-                return Ok(None);
+                return answering.may_speak(&who).map(|()| None);
             };
             let when = (arrived, patience, called);
             answering.ask(question, who, when).await.map(Some)

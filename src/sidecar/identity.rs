@@ -8,7 +8,7 @@ use tonic::{
 use crate::{
     config::{Identity, Proxy},
     domain::{Invalid, SubjectId},
-    wire::{Fault, identity::spiffe_id},
+    wire::{Fault, envoy::Principal, identity::spiffe_id},
 };
 
 /// A caller.
@@ -100,6 +100,19 @@ fn is_proxy(proxies: &[Proxy], connection: &Extensions) -> bool {
     })
 }
 
+/// Whether whoever is at the other end may ask anything here at all.
+pub(super) fn admitted(
+    identity: &Identity,
+    proxies: &[Proxy],
+    connection: &Extensions,
+) -> Result<(), Fault> {
+    match identity {
+        Identity::Bound(_) | Identity::Asserted => Ok(()),
+        Identity::Peers(_) | Identity::Spiffe(_) if is_proxy(proxies, connection) => Ok(()),
+        Identity::Peers(_) | Identity::Spiffe(_) => caller(identity, connection, "").map(drop),
+    }
+}
+
 /// Who is behind a call that a proxy asks about, which says that it verified `principal`.
 ///
 /// A sidecar that stands next to one subject answers for that alone. Else the proxy has to be one
@@ -108,22 +121,46 @@ pub(super) fn behind(
     identity: &Identity,
     proxies: &[Proxy],
     connection: &Extensions,
-    principal: Option<&str>,
+    principal: Option<Principal>,
 ) -> Result<Caller, Fault> {
+    let (principal, shown_by_certificate) = match principal {
+        None => (None, false),
+        Some(Principal::Named(subject)) => (Some(subject), false),
+        Some(Principal::Certificate(id)) => (Some(id), true),
+    };
     let believed = match identity {
         Identity::Bound(_) => false,
         Identity::Asserted => true,
         Identity::Peers(_) | Identity::Spiffe(_) => is_proxy(proxies, connection),
     };
     if !believed {
-        return caller(identity, connection, principal.unwrap_or_default());
+        return caller(
+            identity,
+            connection,
+            principal.as_deref().unwrap_or_default(),
+        );
     }
     let principal = principal.ok_or_else(|| {
         Fault::Unauthenticated(
             "the proxy names nobody: it needs a client certificate or a verified token".into(),
         )
     })?;
-    let subject = SubjectId::parse(principal)
+    // Of certificates those that name a workload, and where there is a trust domain those inside it.
+    let inside = match identity {
+        Identity::Spiffe(domain) => principal
+            .strip_prefix("spiffe://")
+            .and_then(|rest| rest.split_once('/'))
+            .is_some_and(|(found, _)| found == domain),
+        Identity::Peers(_) => principal.starts_with("spiffe://"),
+        Identity::Bound(_) | Identity::Asserted => true,
+    };
+    if shown_by_certificate && !inside {
+        return Err(Fault::Unauthenticated(format!(
+            "`{}` is no SPIFFE id that is believed here",
+            shown(&principal)
+        )));
+    }
+    let subject = SubjectId::parse(&principal)
         .map_err(|error| Fault::Unauthenticated(format!("of who is behind it: {error}")))?;
     Ok(Caller {
         subject,

@@ -248,6 +248,6 @@ pub fn case(id: &str, controls: &[&str], subject: &str) -> Case {
         votes: vec![],
         granted: None,
         debt: None,
-        paused: false,
+        paused: None,
     }
 }

@@ -29,10 +29,52 @@ pub struct Evaluation {
 /// Several questions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluations {
-    /// Each, or what is wrong with it.
-    pub items: Vec<Result<Evaluation, Invalid>>,
+    body: Json,
     /// How they depend on each other.
     pub semantic: Semantic,
+}
+
+impl Evaluations {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.items().len()
+    }
+
+    /// Whether there are none; there never are.
+    pub fn is_empty(&self) -> bool {
+        self.items().is_empty()
+    }
+
+    fn items(&self) -> &[Json] {
+        let items = self.body.get("evaluations").and_then(Json::as_array);
+        items.map_or(&[], Vec::as_slice)
+    }
+
+    /// The question at a place. Each is made when its turn has come: what all of them inherit is there
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn item(&self, at: usize) -> Result<Evaluation, Invalid> {
+        let under = |e: Invalid| e.under(&format!("evaluations[{at}]"));
+        let Some(Json::Object(item)) = self.items().get(at) else {
+            return Err(under(Invalid::new(
+                "",
+                "is no object",
+                "send a JSON object",
+            )));
+        };
+        // Whole objects, never parts of them.
+        let whole: Map<String, Json> = ["subject", "action", "resource", "context"]
+            .into_iter()
+            .filter_map(|name| {
+                let said = item.get(name).or_else(|| self.body.get(name))?;
+                Some((name.to_owned(), said.clone()))
+            })
+            .collect();
+        evaluation(&Json::Object(whole)).map_err(under)
+    }
 }
 
 /// The body of a request.
@@ -46,6 +88,27 @@ pub enum Asked {
 
 /// Most questions of one request.
 const MOST: usize = 100;
+/// Most values in one question; what it may hold at all is the question's own to say.
+const VALUES: usize = 4_096;
+
+/// How many values there are, counted no further than `most`.
+fn values(json: &Json, most: usize) -> usize {
+    let below = |items: &mut dyn Iterator<Item = &Json>| {
+        let mut count = 1_usize;
+        for item in items {
+            if count > most {
+                break;
+            }
+            count = count.saturating_add(values(item, most.saturating_sub(count)));
+        }
+        count
+    };
+    match json {
+        Json::Array(items) => below(&mut items.iter()),
+        Json::Object(entries) => below(&mut entries.values()),
+        _ => 1,
+    }
+}
 
 fn missing(path: &str) -> Invalid {
     Invalid::new(path, "is missing", "send it (AuthZEN 1.0)")
@@ -85,6 +148,13 @@ fn properties(entries: &mut Map<String, Json>, of: &str) -> Result<Map<String, J
 /// What is said of the subject and the action beside their names is asserted, and read as
 /// `request.context.subject` and `request.context.action`.
 fn evaluation(body: &Json) -> Result<Evaluation, Invalid> {
+    for part in ["subject", "action", "resource", "context"] {
+        let said = body.get(part);
+        if said.is_some_and(|said| values(said, VALUES) > VALUES) {
+            let what = format!("holds more than {VALUES} values");
+            return Err(Invalid::new(part, what, "send less"));
+        }
+    }
     let mut subject = object(body, "subject")?;
     let mut action = object(body, "action")?;
     let mut resource = object(body, "resource")?;
@@ -199,26 +269,8 @@ pub fn several(body: &Json) -> Result<Asked, Invalid> {
             ));
         }
     };
-    let with_defaults = |item: &Json| {
-        let Json::Object(item) = item else {
-            return Err(Invalid::new("", "is no object", "send a JSON object"));
-        };
-        // Whole objects, never parts of them.
-        let whole: Map<String, Json> = ["subject", "action", "resource", "context"]
-            .into_iter()
-            .filter_map(|name| {
-                let said = item.get(name).or_else(|| body.get(name))?;
-                Some((name.to_owned(), said.clone()))
-            })
-            .collect();
-        evaluation(&Json::Object(whole))
-    };
-    let items = items
-        .iter()
-        .enumerate()
-        .map(|(at, item)| with_defaults(item).map_err(|e| e.under(&format!("evaluations[{at}]"))));
     Ok(Asked::Many(Evaluations {
-        items: items.collect(),
+        body: body.clone(),
         semantic,
     }))
 }

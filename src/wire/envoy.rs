@@ -26,8 +26,8 @@ use crate::domain::{Invalid, Trace};
 
 use super::{
     authzen::{decision as body_of, permits, relied_on},
-    json::fields,
-    mcp::{Asks, call, message},
+    json::{fields, strict},
+    mcp::{Asks, call, escapes, message},
     v1,
 };
 
@@ -60,10 +60,9 @@ const LISTS: [&str; 12] = [
 /// What Envoy asks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asking {
-    /// Who is behind the call, as Envoy verified it: of the client's certificate, or else of its
-    /// token.
-    pub principal: Option<String>,
-    /// The question; nothing where there is none to decide.
+    /// Who is behind the call.
+    pub principal: Option<Principal>,
+    /// The question; nothing where there is none to decide, and whoever may speak at all goes on.
     pub request: Option<v1::CheckRequest>,
     /// Where the call belongs.
     pub trace: Option<Trace>,
@@ -143,15 +142,32 @@ fn path(http: &HttpRequest) -> Result<&str, Invalid> {
     if path.contains("//") || path.split('/').any(|part| part == "." || part == "..") {
         return odd("has empty or relative parts");
     }
-    let encoded = path.to_ascii_lowercase();
-    if ["%2f", "%5c", "%2e", "%00", "%25", "%3b"]
-        .iter()
-        .any(|odd| encoded.contains(odd))
-        || path.contains(';')
-    {
-        return odd("hides separators or dots");
+    if path.contains(';') {
+        return odd("has parameters that some take for a part of its name");
+    }
+    if let Err(what) = escapes(path) {
+        return odd(what);
     }
     Ok(path)
+}
+
+/// The host, written in one way: in lower case, without the port that goes without saying.
+fn host(http: &HttpRequest) -> Result<String, Invalid> {
+    let host = http.host.to_ascii_lowercase();
+    let host = match http.scheme.as_str() {
+        "https" => host.strip_suffix(":443").unwrap_or(&host),
+        _ => host.strip_suffix(":80").unwrap_or(&host),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]_".contains(&byte);
+    if host.is_empty() || !host.bytes().all(plain) || host.contains(".:") {
+        return Err(Invalid::new(
+            "host",
+            "is no name or address of a host",
+            "send the name, or have the route say `exeat.host`",
+        ));
+    }
+    Ok(host.to_owned())
 }
 
 fn text(value: &Value) -> Option<&str> {
@@ -185,24 +201,31 @@ fn metadata<'a>(attributes: &'a AttributeContext, namespace: &str) -> Option<&'a
     context.filter_metadata.get(namespace)
 }
 
-/// Who is behind the call.
-fn principal(attributes: &AttributeContext) -> Option<String> {
-    let of = |peer: &str| (!peer.is_empty()).then(|| peer.to_owned());
-    let certificate = attributes.source.as_ref();
-    certificate
-        .and_then(|source| of(&source.principal))
-        .or_else(|| {
-            // Under the name its provider was given: several would be several persons.
-            let verified = metadata(attributes, JWT)?;
-            let mut subjects = verified.fields.values().filter_map(|payload| {
-                let Some(Kind::StructValue(payload)) = &payload.kind else {
-                    return None;
-                };
-                text(payload.fields.get("sub")?).map(ToOwned::to_owned)
-            });
-            let one = subjects.next()?;
-            subjects.next().is_none().then_some(one)
-        })
+/// Who is behind the call, as the proxy verified it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// Of the certificate that was shown.
+    Certificate(String),
+    /// As whoever asks names them: of a token of an issuer that the settings name, or by their id.
+    Named(String),
+}
+
+/// Who is behind the call. Of tokens only those count that the settings name: by the key that their
+/// provider's `payload_in_metadata` has, and the prefix below which its subjects stand.
+fn principal(attributes: &AttributeContext, tokens: &[(Box<str>, Box<str>)]) -> Option<Principal> {
+    let source = attributes.source.as_ref();
+    if let Some(source) = source.filter(|source| !source.principal.is_empty()) {
+        return Some(Principal::Certificate(source.principal.clone()));
+    }
+    let verified = metadata(attributes, JWT)?;
+    tokens.iter().find_map(|(key, prefix)| {
+        let payload = verified.fields.get(&**key)?;
+        let Some(Kind::StructValue(payload)) = &payload.kind else {
+            return None;
+        };
+        let subject = text(payload.fields.get("sub")?)?;
+        Some(Principal::Named(format!("{prefix}{subject}")))
+    })
 }
 
 /// The body, if there is one and it is all there.
@@ -231,33 +254,47 @@ fn body(http: &HttpRequest, headers: &BTreeMap<String, Header>) -> Result<Option
     if !is_json {
         return Ok(None);
     }
-    serde_json::from_slice(bytes)
+    strict(bytes)
         .map(Some)
         .map_err(|error| Invalid::new("body", format!("is no JSON: {error}"), "send JSON"))
 }
 
-/// What is asked of an MCP server; nothing if the call is none of the protocol.
+/// What is asked of an MCP server. Streams from it and the end of a session are questions of their own.
 fn of_mcp(
     attributes: &AttributeContext,
     http: &HttpRequest,
     headers: &BTreeMap<String, Header>,
     server: &str,
-) -> Result<Option<Asks>, Invalid> {
-    // Streams from the server, and the end of a session.
-    let streams = || {
-        let accepts = header(headers, "accept").ok().flatten();
-        accepts.is_some_and(|kinds| kinds.contains("text/event-stream"))
+) -> Result<Asks, Invalid> {
+    let of_server = |action: &str| Asks::Question {
+        action: action.to_owned(),
+        resource: v1::Resource {
+            r#type: "mcp_server".to_owned(),
+            id: server.to_owned(),
+            properties: None,
+        },
     };
     match http.method.as_str() {
-        "GET" if streams() => return Ok(Some(Asks::Nothing)),
-        "DELETE" if header(headers, "mcp-session-id")?.is_some() => {
-            return Ok(Some(Asks::Nothing));
-        }
+        "GET" => return Ok(of_server("stream")),
+        "DELETE" => return Ok(of_server("session/end")),
         "POST" => {}
-        _ => return Ok(None),
+        _ => {
+            return Err(Invalid::new(
+                "method",
+                "is none of MCP's, and this route is an MCP server's",
+                "use POST, GET or DELETE",
+            ));
+        }
     }
     if let Some(read) = metadata(attributes, MCP) {
         let mut read = object_of(read);
+        if read.contains_key("is_exceeding_limit") {
+            return Err(Invalid::new(
+                "metadata.mcp",
+                "was read in part",
+                "raise max_request_body_size of Envoy's MCP filter, or set traffic_mode to REJECT_NO_MCP",
+            ));
+        }
         let method = read.remove("method");
         let method = method.as_ref().and_then(Json::as_str).ok_or_else(|| {
             Invalid::new("metadata.mcp", "names no method", "use Envoy's MCP filter")
@@ -266,7 +303,7 @@ fn of_mcp(
             Some(Json::Object(params)) => params,
             _ => Map::new(),
         };
-        return call(method, params, server).map(Some);
+        return call(method, params, server);
     }
     let sent = body(http, headers)?.ok_or_else(|| {
         Invalid::new(
@@ -275,19 +312,19 @@ fn of_mcp(
             "have Envoy send it (with_request_body), or use its MCP filter",
         )
     })?;
-    message(sent, server).map(Some)
+    message(sent, server)
 }
 
 /// What Envoy asks, by what is said of its route (`context_extensions`), what its filters read, and
 /// the call itself.
 ///
 /// A route says `exeat.action`, `exeat.resource_type`, `exeat.resource`, `exeat.purpose`,
-/// `exeat.context.NAME`, and of an MCP server its name as `exeat.mcp_server`.
+/// `exeat.context.NAME`, `exeat.host`, and of an MCP server its name as `exeat.mcp_server`.
 ///
 /// # Errors
 ///
 /// What can be read in more than one way, by its name.
-pub fn asked(request: &CheckRequest) -> Result<Asking, Invalid> {
+pub fn asked(request: &CheckRequest, tokens: &[(Box<str>, Box<str>)]) -> Result<Asking, Invalid> {
     let missing = |path: &str| Invalid::new(path, "is missing", "ask from an HTTP filter");
     let attributes = request
         .attributes
@@ -302,15 +339,19 @@ pub fn asked(request: &CheckRequest) -> Result<Asking, Invalid> {
     let route = &attributes.context_extensions;
     let said = |name: &str| route.get(name).filter(|text| !text.is_empty()).cloned();
     let path = path(http)?;
+    let host = match said("exeat.host") {
+        Some(host) => host,
+        None => host(http)?,
+    };
     // What a client sends never chooses which question is asked: a route is an MCP server's only
     // where it says so.
     let asks = match said("exeat.mcp_server") {
-        Some(server) => of_mcp(attributes, http, &headers, &server)?,
+        Some(server) => Some(of_mcp(attributes, http, &headers, &server)?),
         None => None,
     };
     let trace = header(&headers, "traceparent").ok().flatten();
     let mut asking = Asking {
-        principal: principal(attributes),
+        principal: principal(attributes, tokens),
         request: None,
         trace: trace.and_then(Trace::parse),
     };
@@ -320,7 +361,7 @@ pub fn asked(request: &CheckRequest) -> Result<Asking, Invalid> {
         None => {
             let resource = v1::Resource {
                 r#type: "http".to_owned(),
-                id: format!("{}{path}", http.host),
+                id: format!("{}://{host}{path}", http.scheme),
                 properties: None,
             };
             (http.method.clone(), resource)
@@ -337,11 +378,14 @@ pub fn asked(request: &CheckRequest) -> Result<Asking, Invalid> {
     }
     context.insert(
         "http".into(),
-        json!({"method": http.method, "host": http.host, "path": path, "scheme": http.scheme}),
+        json!({"method": http.method, "host": host, "path": path, "scheme": http.scheme}),
     );
     asking.request = Some(v1::CheckRequest {
-        // By Envoy's id of the stream, which a client cannot say: asked again, it is one use.
-        request_id: http.id.clone(),
+        // Envoy's own number of the stream, which a client cannot say: asked again, it is one use.
+        request_id: Some(&http.id)
+            .filter(|id| id.bytes().all(|byte| byte.is_ascii_digit()))
+            .cloned()
+            .unwrap_or_default(),
         action: said("exeat.action").unwrap_or(action),
         resource: Some(v1::Resource {
             r#type: said("exeat.resource_type").unwrap_or(resource.r#type),

@@ -1,7 +1,83 @@
-//! JSON as protobuf's own values.
+//! JSON as it is read from others, and as protobuf's own values.
+
+use std::fmt;
 
 use prost_types::{ListValue, Struct, Value, value::Kind};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json};
+
+/// JSON in which no name is said twice: of two values readers do not take the same one (I-JSON).
+struct Strict(Json);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Reader).map(Self)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E: Error>(self, b: bool) -> Result<Json, E> {
+        Ok(b.into())
+    }
+
+    fn visit_i64<E: Error>(self, i: i64) -> Result<Json, E> {
+        Ok(i.into())
+    }
+
+    fn visit_u64<E: Error>(self, u: u64) -> Result<Json, E> {
+        Ok(u.into())
+    }
+
+    fn visit_f64<E: Error>(self, d: f64) -> Result<Json, E> {
+        Ok(d.into())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
+        Ok(text.into())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Strict(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+        let mut map = Map::new();
+        while let Some((name, Strict(value))) = entries.next_entry::<String, Strict>()? {
+            if map.contains_key(&name) {
+                return Err(A::Error::custom(format!("`{name}` is said twice")));
+            }
+            map.insert(name, value);
+        }
+        Ok(map.into())
+    }
+}
+
+/// The JSON of some bytes.
+///
+/// # Errors
+///
+/// Bytes that are none, or say a name twice.
+pub fn strict(bytes: &[u8]) -> Result<Json, String> {
+    serde_json::from_slice(bytes)
+        .map(|Strict(json)| json)
+        .map_err(|error| error.to_string())
+}
 
 /// JSON as a protobuf value.
 pub fn proto(json: Json) -> Value {
@@ -25,5 +101,27 @@ pub fn fields(entries: Map<String, Json>) -> Struct {
             .into_iter()
             .map(|(name, value)| (name, proto(value)))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_said_once() {
+        let read = strict(br#"{"a": [1, {"b": null}], "c": -2.5, "d": "x", "e": true}"#);
+        let wanted = json!({"a": [1, {"b": null}], "c": -2.5, "d": "x", "e": true});
+        assert_eq!(read, Ok(wanted));
+        for twice in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"x":[{"a":{},"b":1,"a":{}}]}"#,
+            r#"{"a":1,"\u0061":2}"#,
+        ] {
+            let refused = strict(twice.as_bytes()).unwrap_err();
+            assert!(refused.contains("said twice"), "{refused}");
+        }
     }
 }

@@ -20,8 +20,48 @@ pub enum Asks {
         /// What is acted upon.
         resource: v1::Resource,
     },
-    /// Nothing: the life of the connection itself, or an answer to a question of the server.
+    /// Nothing: the life of the connection itself, or an answer to a question of the server. It goes
+    /// on for whoever may speak at all.
     Nothing,
+}
+
+/// What may be asked of a server; of anything else nobody knows what it would do.
+const METHODS: [&str; 18] = [
+    "completion/complete",
+    "initialize",
+    "logging/setLevel",
+    "ping",
+    "prompts/get",
+    "prompts/list",
+    "resources/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/templates/list",
+    "resources/unsubscribe",
+    "server/discover",
+    "tasks/cancel",
+    "tasks/get",
+    "tasks/list",
+    "tasks/result",
+    "tools/call",
+    "tools/list",
+];
+
+/// Refuses names that others may read as known ones.
+fn plain(entries: &Map<String, Json>, known: &[&str]) -> Result<(), Invalid> {
+    let alike = |name: &&String| {
+        known
+            .iter()
+            .any(|known| *known != name.as_str() && known.eq_ignore_ascii_case(name))
+    };
+    match entries.keys().find(alike) {
+        None => Ok(()),
+        Some(name) => Err(Invalid::new(
+            name.clone(),
+            "is read by some as a name of the protocol",
+            "write names as the protocol does",
+        )),
+    }
 }
 
 /// What a JSON-RPC message asks of `server`.
@@ -39,6 +79,8 @@ pub fn message(json: Json, server: &str) -> Result<Asks, Invalid> {
         };
         return Err(wrong("body", what));
     };
+    let known = ["jsonrpc", "id", "method", "params", "result", "error"];
+    plain(&message, &known).map_err(|e| e.under("body"))?;
     if message.get("jsonrpc").and_then(Json::as_str) != Some("2.0") {
         return Err(wrong("body.jsonrpc", "is not 2.0"));
     }
@@ -49,12 +91,47 @@ pub fn message(json: Json, server: &str) -> Result<Asks, Invalid> {
         }
         _ => return Err(wrong("body.method", "is no text")),
     };
+    if method.starts_with("notifications/") && message.contains_key("id") {
+        return Err(wrong("body.id", "is there, and a notification has none"));
+    }
     let params = match message.remove("params") {
         None | Some(Json::Null) => Map::new(),
         Some(Json::Object(params)) => params,
         Some(_) => return Err(wrong("body.params", "is no object")),
     };
     call(&method, params, server).map_err(|e| e.under("body"))
+}
+
+/// Whether what is escaped in a path or an address is read alike by everybody.
+///
+/// # Errors
+///
+/// What may be read in more than one way.
+pub fn escapes(text: &str) -> Result<(), &'static str> {
+    let mut bytes = text.bytes();
+    let mut read = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            read.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
+            return Err("has a % that escapes nothing");
+        };
+        let byte = u8::try_from(high * 16 + low).map_err(|_| "has a % that escapes nothing")?;
+        if byte.is_ascii_alphanumeric()
+            || byte.is_ascii_control()
+            || b"-._~/\\%;?#:".contains(&byte)
+        {
+            return Err("escapes what has a plain form, parts it, or is unseen");
+        }
+        read.push(byte);
+    }
+    match std::str::from_utf8(&read) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("escapes what is no text"),
+    }
 }
 
 /// What a call of `method` asks of `server`.
@@ -66,6 +143,17 @@ pub fn call(method: &str, mut params: Map<String, Json>, server: &str) -> Result
     if method == "ping" || method == "initialize" || method.starts_with("notifications/") {
         return Ok(Asks::Nothing);
     }
+    if !METHODS.contains(&method) {
+        return Err(Invalid::new(
+            "method",
+            format!(
+                "`{}` is not known",
+                method.chars().take(60).collect::<String>()
+            ),
+            "ask for what the protocol has",
+        ));
+    }
+    plain(&params, &["name", "uri", "taskId", "arguments"]).map_err(|e| e.under("params"))?;
     let mut text = |name: &str| match params.remove(name) {
         Some(Json::String(text)) if !text.is_empty() => Ok(text),
         _ => Err(Invalid::new(
@@ -77,11 +165,21 @@ pub fn call(method: &str, mut params: Map<String, Json>, server: &str) -> Result
     let (kind, id, arguments) = match method {
         "tools/call" => {
             let name = text("name")?;
+            if name.contains('/') {
+                let what = "has a `/`, which parts a tool from its server";
+                let fix = "name tools without it";
+                return Err(Invalid::new("params.name", what, fix));
+            }
             let arguments = params.remove("arguments");
             ("tool", format!("{server}/{name}"), arguments)
         }
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
-            ("resource", text("uri")?, None)
+            let uri = text("uri")?;
+            escapes(&uri).map_err(|what| {
+                let fix = "send it in its plain form";
+                Invalid::new("params.uri", what, fix)
+            })?;
+            ("resource", uri, None)
         }
         "prompts/get" => ("prompt", format!("{server}/{}", text("name")?), None),
         "tasks/get" | "tasks/result" | "tasks/cancel" => ("task", text("taskId")?, None),
@@ -143,7 +241,6 @@ mod tests {
                 "mcp://crm/greet",
             ),
             ("tools/list", json!({}), "mcp_server", "mcp://crm"),
-            ("some/thing", json!({}), "mcp_server", "mcp://crm"),
         ] {
             let told = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
             let wanted = (method.to_owned(), kind.to_owned(), id.to_owned());
@@ -165,6 +262,30 @@ mod tests {
             (json!("text"), "body"),
             (json!({"jsonrpc": "1.0"}), "body.jsonrpc"),
             (json!({"jsonrpc": "2.0", "method": 5}), "body.method"),
+            (
+                json!({"jsonrpc": "2.0", "method": "some/thing"}),
+                "body.method",
+            ),
+            (
+                json!({"jsonrpc": "2.0", "method": "ping", "Method": "tools/call"}),
+                "body.Method",
+            ),
+            (
+                json!({"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "a", "Name": "b"}}),
+                "body.params.Name",
+            ),
+            (
+                json!({"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "a/b"}}),
+                "body.params.name",
+            ),
+            (
+                json!({"jsonrpc": "2.0", "id": 1, "method": "notifications/x"}),
+                "body.id",
+            ),
+            (
+                json!({"jsonrpc": "2.0", "method": "resources/read", "params": {"uri": "file:///%73ecret"}}),
+                "body.params.uri",
+            ),
             (
                 json!({"jsonrpc": "2.0", "method": "tools/call", "params": []}),
                 "body.params",

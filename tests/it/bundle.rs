@@ -373,7 +373,11 @@ fn the_same_bytes_give_the_same_digest_every_time() {
     }
     let scratch = tempfile::tempdir().unwrap();
     for name in ["b.yaml", "a.yaml"] {
-        fs::copy("examples/policy/bundle/domains.yaml", scratch.path().join(name)).unwrap_or_default();
+        fs::copy(
+            "examples/policy/bundle/domains.yaml",
+            scratch.path().join(name),
+        )
+        .unwrap_or_default();
         fs::write(
             scratch.path().join(name),
             format!(

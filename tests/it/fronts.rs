@@ -300,6 +300,11 @@ async fn what_envoy_and_the_upstream_may_read_differently_does_not_go_on() {
         "/v1/../admin",
         "/v1/./a",
         "/v1/%2e%2e/admin",
+        "/%72efunds/1",
+        "/a%zz",
+        "/a%0",
+        "/a%07",
+        "/a%c0%af",
         "/a%2Fb",
         "/a%5cb",
         "/a%00",
@@ -432,12 +437,48 @@ async fn a_route_is_an_mcp_servers_only_where_it_says_so() {
         (&*explained.action, &*resource.r#type, &*resource.id),
         ("tools/call", "tool", "mcp://crm/refund")
     );
-    // Of its streams only those of the protocol go on unasked.
-    let mut stream = call("GET", "/admin");
-    route(&mut stream, &server);
-    assert!(!obeyed(&front.envoy(stream.clone()).await.unwrap()).0);
-    http(&mut stream).headers = [("accept".to_owned(), "text/event-stream".to_owned())].into();
-    assert!(obeyed(&front.envoy(stream).await.unwrap()).0);
+    // Its streams and the end of a session are questions of their own.
+    for (method, action) in [("GET", "stream"), ("DELETE", "session/end")] {
+        let mut stream = call(method, "/admin");
+        route(&mut stream, &server);
+        http(&mut stream).headers = [
+            ("accept".to_owned(), "text/event-stream".to_owned()),
+            ("mcp-session-id".to_owned(), "1".to_owned()),
+        ]
+        .into();
+        let (goes_on, headers, ..) = obeyed(&front.envoy(stream.clone()).await.unwrap());
+        assert!(!goes_on, "no control speaks of it");
+        let id = &headers["x-exeat-decision-id"];
+        let explained = front.sidecar.explain(id).await.unwrap();
+        assert_eq!(explained.action, action);
+        route(&mut stream, &[("exeat.action", "plain")]);
+        assert!(obeyed(&front.envoy(stream).await.unwrap()).0);
+    }
+    let mut put = call("PUT", "/admin");
+    route(&mut put, &server);
+    assert_eq!(obeyed(&front.envoy(put).await.unwrap()).2, 400);
+    // What was read in part may be anything.
+    let mut partly = sent(&server);
+    let read = partly.metadata_context.as_mut().unwrap();
+    let read = read
+        .filter_metadata
+        .get_mut("envoy.filters.http.mcp")
+        .unwrap();
+    read.fields
+        .insert("is_exceeding_limit".into(), text("true"));
+    assert_eq!(obeyed(&front.envoy(partly).await.unwrap()).2, 400);
+    // Whoever is frozen does not even ping.
+    let mut client = front.registry.client().await;
+    let freeze = v1::FreezeRequest {
+        subject: "agent".into(),
+        ..v1::FreezeRequest::default()
+    };
+    client.revocations.freeze(freeze).await.unwrap();
+    front
+        .sidecar
+        .until("agent", "plain", "SUBJECT_LOCKED")
+        .await;
+    assert_eq!(obeyed(&front.envoy(sent(&server)).await.unwrap()).2, 403);
 }
 
 /// A sidecar answers a proxy for the subject it stands next to, and for nobody else.

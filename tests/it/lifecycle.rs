@@ -198,11 +198,14 @@ fn what_is_paused_goes_on_and_what_is_suspended_does_not() {
     )
     .unwrap();
     assert_eq!(paused.state, ExceptionState::Suspended);
-    let again = run(&paused, go_on(), noon()).unwrap();
+    let later = noon() + Span::from_hours(1);
+    let again = run(&paused, go_on(), later).unwrap();
     assert_eq!(
         (again.state, again.paused),
-        (ExceptionState::Approved, false)
+        (ExceptionState::Approved, None)
     );
+    // Its use is judged from where it was, not from here.
+    assert_eq!(again.since, at(ExceptionState::Approved).since);
     assert_eq!(again.granted, paused.granted, "its end stays");
     let changed = run(&paused, Event::Suspend("model".into()), noon()).unwrap();
     assert!(run(&changed, go_on(), noon()).is_err());

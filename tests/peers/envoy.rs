@@ -239,7 +239,10 @@ async fn envoy_lets_through_what_is_allowed_and_nothing_else() {
     let id = told["context"]["evaluation_id"].as_str().unwrap();
     let explained = world.sidecar.explain(id).await.unwrap();
     let resource = explained.resource.unwrap();
-    assert_eq!((&*explained.action, &*resource.id), ("GET", "api/admin"));
+    assert_eq!(
+        (&*explained.action, &*resource.id),
+        ("GET", "http://api/admin")
+    );
 
     // What may be read differently.
     for path in [
@@ -261,6 +264,16 @@ async fn envoy_lets_through_what_is_allowed_and_nothing_else() {
     }
     let ping = r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#;
     assert_eq!(envoy.call("POST", "/mcp", json, ping).await.status, 200);
+    // Of two methods nobody knows which one the server takes, and of half a call nobody what it is.
+    let twice = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"wipe"},"method":"ping"}"#;
+    let long = format!(
+        r#"{{"jsonrpc":"2.0","id":2,"method":"ping","pad":"{}","method":"tools/call","params":{{"name":"wipe"}}}}"#,
+        "x".repeat(20_000)
+    );
+    for odd in [twice, &long] {
+        let status = envoy.call("POST", "/mcp", json, odd).await.status;
+        assert!(status == 400 || status == 413, "{status}");
+    }
     // Where no MCP server is, it opens no door.
     assert_eq!(envoy.call("POST", "/admin", json, ping).await.status, 403);
 

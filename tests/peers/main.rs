@@ -9,6 +9,7 @@ mod conditions;
 
 mod clients;
 mod envoy;
+mod examples;
 mod full_disk;
 mod oscal;
 mod provider;

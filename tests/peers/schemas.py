@@ -33,7 +33,7 @@ def main(exeat):
     schemas = {kind: schema(kind) for kind in ("Control", "Subject", "Exception", "TierPolicy", "Domain", "Person", "Group", "Request", "Test")}
     root = pathlib.Path(__file__).resolve().parents[2]
     seen = dict.fromkeys(schemas, 0)
-    for path in sorted([*root.glob("examples/**/*.yaml"), *root.glob("tests/cases/*.yaml")]):
+    for path in sorted([*root.glob("examples/policy/**/*.yaml"), *root.glob("tests/cases/*.yaml")]):
         for number, document in enumerate(yaml.load_all(path.read_text(), Plain)):
             if not isinstance(document, dict) or "settings" in path.name:
                 continue

@@ -9,10 +9,13 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        Act, Evidenced, Invalid, Kind, Name, Now, Outcome, Question, Reason, Resource, Span,
-        Target, Timestamp, Usage, UsageKind, Value,
+        Act, Evidenced, Invalid, Kind, Name, Now, Outcome, Question, Reason, Removal, Resource,
+        Span, SpoolId, Target, Timestamp, Usage, UsageKind, Value,
     },
-    engine::{Explanation, explain, usage::kind},
+    engine::{
+        Explanation, explain,
+        usage::{Standing, kind},
+    },
     registry::{core::Registry, reconstruct::as_of, store::KeptRow, usage::Usages, view::View},
     wire::{
         Detail, Fault, Received, Stamp, answer, decoded,
@@ -26,8 +29,9 @@ use super::{
     usage::{kept, stored},
 };
 
-/// How far a record's time may be from the instant in its decision's id, which is in milliseconds.
-const NEAR: Span = Span::from_micros(1_000);
+/// How far a record's time may be from the instant in its decision's id: it is decided anew where
+/// something was taken back in between, by a clock that was set in between.
+const NEAR: Span = Span::from_secs(5);
 
 /// The instant that a decision's id carries.
 fn instant(id: &str) -> Result<Timestamp, Fault> {
@@ -71,6 +75,8 @@ fn question(usage: &Usage) -> Question {
 struct Heard {
     rows: Vec<KeptRow>,
     usages: Vec<Usage>,
+    /// Others tell of the same decision, and are not believed.
+    others: bool,
 }
 
 /// Whether what comes out again is what was recorded.
@@ -154,12 +160,20 @@ impl ExplanationCalls {
     async fn recorded(&self, id: &str) -> Result<Heard, Fault> {
         let at = instant(id)?;
         let file = &self.usages.file;
-        let near = file.between(at, at + NEAR).await.map_err(stored)?;
+        let first = Timestamp::from_micros(at.micros().saturating_sub(NEAR.micros()));
+        let near = file.decided(id, first, at + NEAR).await.map_err(stored)?;
         let mut heard = Heard {
             rows: Vec::new(),
             usages: Vec::new(),
+            others: false,
         };
+        let mut of: Option<SpoolId> = None;
         for row in near {
+            // Who does not stand for the subject is not believed; and one sidecar answered.
+            if row.2.standing == Standing::Foreign || *of.get_or_insert(row.1) != row.1 {
+                heard.others = true;
+                continue;
+            }
             let read = decoded(&row.2.record)
                 .ok()
                 .and_then(|record| usage(record).ok());
@@ -182,7 +196,23 @@ impl ExplanationCalls {
         request: Request<Received<v1::ExplainDecisionRequest>>,
     ) -> Result<v1::ExplainDecisionResponse, Fault> {
         let (_, v1::ExplainDecisionRequest { decision_id }) = opened(request)?;
-        let Heard { rows, usages } = self.recorded(&decision_id).await?;
+        let Heard {
+            rows,
+            usages,
+            others,
+        } = self.recorded(&decision_id).await?;
+        // What was withdrawn is no answer; where another was given in its place, that is the one.
+        let stands = |(row, usage): &(&KeptRow, &Usage)| {
+            row.2.standing != Standing::Withdrawn && usage.kind != UsageKind::Withdrawn
+        };
+        let answers: Vec<Usage> = rows
+            .iter()
+            .zip(&usages)
+            .filter(stands)
+            .map(|(_, usage)| usage.clone())
+            .collect();
+        let given = !answers.is_empty();
+        let usages = if given { answers } else { usages };
         let mut told = v1::ExplainDecisionResponse {
             decision_id,
             records: rows.into_iter().map(kept).collect(),
@@ -235,14 +265,16 @@ impl ExplanationCalls {
             let again = explain(&question, &then.snapshot, now);
             let applied = again.controls.iter();
             names.extend(applied.map(|c| Name::new(Kind::Control, c.result.control.id.as_str())));
-            let withdrawn = usages
-                .iter()
-                .any(|usage| usage.kind == UsageKind::Withdrawn);
+            let withdrawn = !given
+                && usages
+                    .iter()
+                    .any(|usage| usage.kind == UsageKind::Withdrawn);
+            let meanwhile = meanwhile(&usages, &then, &self.registry.view());
             told.agreement = match (agrees(&usages, &again), is_whole(first)) {
                 _ if withdrawn => v1::Agreement::Untold,
                 (true, true) => v1::Agreement::Same,
                 (true, false) => v1::Agreement::SameAsRecorded,
-                (false, true) if !beyond(&usages) => v1::Agreement::Different,
+                (false, true) if !beyond(&usages) && !meanwhile => v1::Agreement::Different,
                 (false, _) => v1::Agreement::Untold,
             }
             .into();
@@ -255,11 +287,20 @@ impl ExplanationCalls {
             };
             told.again = Some(answer(stamp, &again.decision, &Detail::Full(&again)));
         } else {
-            told.remark = format!(
+            let why = format!(
                 "{} registered itself, and what it said of itself is not kept",
                 first.subject
             );
+            told.remark = [why, told.remark].join("; ");
         }
+        if others {
+            told.remark = [
+                &*told.remark,
+                "others tell of the same decision, and are not believed",
+            ]
+            .join("; ");
+        }
+        told.remark = told.remark.trim_matches([';', ' ']).to_owned();
         names.sort();
         names.dedup();
         told.objects = names
@@ -268,6 +309,24 @@ impl ExplanationCalls {
             .collect();
         Ok(told)
     }
+}
+
+/// Whether something was taken back about then: whether the sidecar knew it is not recorded.
+fn meanwhile(usages: &[Usage], then: &View, current: &View) -> bool {
+    let about = |removal: &Removal| {
+        removal.act == Act::Revoke
+            && usages.iter().any(|usage| {
+                removal.time >= then.time
+                    && removal.time <= usage.time + NEAR
+                    && match &removal.target {
+                        Target::Exception(id) => *id == usage.exception,
+                        _ => current
+                            .snapshot
+                            .would_take_back(usage.exception.as_str(), removal),
+                    }
+            })
+    };
+    current.removals.iter().any(|removal| about(removal))
 }
 
 /// Whether something stood against an exception that is the sidecar's own: its disk, or its part of

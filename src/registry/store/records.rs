@@ -68,17 +68,23 @@ impl UsageFile {
         rows.iter().map(read).collect()
     }
 
-    /// Records of an instant, from `first` to `last`, in the order of spools and numbers.
+    /// Records of a decision, made from `first` to `last`, in the order of spools and numbers.
     ///
     /// # Errors
     ///
     /// A store that fails.
-    pub async fn between(&self, first: Timestamp, last: Timestamp) -> Past<KeptRow> {
+    pub async fn decided(
+        &self,
+        decision: &str,
+        first: Timestamp,
+        last: Timestamp,
+    ) -> Past<KeptRow> {
         let rows = sqlx::query(kept!(
-            "WHERE u.time BETWEEN ? AND ? ORDER BY u.spool, u.sequence"
+            "WHERE u.time BETWEEN ? AND ? AND instr(u.record, CAST(? AS BLOB)) > 0 ORDER BY u.spool, u.sequence"
         ))
         .bind(first.micros())
         .bind(last.micros())
+        .bind(decision)
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(|row| Ok(read(row)?.0)).collect()
