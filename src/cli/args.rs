@@ -127,6 +127,9 @@ pub enum Command {
     Test(Test),
     /// Check a folder of manifests.
     Lint(Lint),
+    /// Answer a coding agent before it acts; put that into its settings, and take it out.
+    #[command(subcommand)]
+    Hook(Hook),
     /// Say what in a proxy's configuration would let calls through unasked; exit code 3 if anything.
     #[command(subcommand)]
     Doctor(Doctor),
@@ -293,9 +296,82 @@ pub struct Check {
     pub target: Target,
 }
 
+/// `exeat hook`.
+#[derive(Debug, Subcommand)]
+pub enum Hook {
+    /// Answer Claude Code: its event on standard input, its answer on standard output; exit code 2
+    /// blocks, and whatever goes wrong ends with it.
+    Claude(Asks),
+    /// Answer Codex.
+    Codex(Asks),
+    /// Answer Gemini CLI.
+    Gemini(Asks),
+    /// Put the hook into an agent's settings, beside what is there.
+    Install(Installs),
+    /// Take it out again.
+    Uninstall(Installs),
+    /// Say whether it is there; exit code 3 if not.
+    Status(Installs),
+}
+
+/// Who asks, and where.
+#[derive(Debug, Args)]
+pub struct Asks {
+    /// The agent that is governed; the sidecar knows it where it stands next to one.
+    #[arg(long, value_name = "ID")]
+    pub agent: Option<String>,
+    /// What for.
+    #[arg(long, value_name = "ID")]
+    pub purpose: Option<String>,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Which agent, and where its settings are.
+#[derive(Debug, Args)]
+pub struct Installs {
+    /// Which.
+    #[arg(value_enum)]
+    pub of: Agent,
+    /// Its settings [those of this person].
+    #[arg(long, value_name = "FILE", conflicts_with = "project")]
+    pub settings: Option<PathBuf>,
+    /// Those of the project in this folder.
+    #[arg(long)]
+    pub project: bool,
+    /// Show what would change, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The agent that is governed; the sidecar knows it where it stands next to one.
+    #[arg(long, value_name = "ID")]
+    pub agent: Option<String>,
+    /// What for.
+    #[arg(long, value_name = "ID")]
+    pub purpose: Option<String>,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// A coding agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Agent {
+    /// Claude Code.
+    Claude,
+    /// Codex.
+    Codex,
+    /// Gemini CLI.
+    Gemini,
+}
+
 /// `exeat doctor`.
 #[derive(Debug, Subcommand)]
 pub enum Doctor {
+    /// Prove that Claude Code's hook blocks where it fails, by having it fail.
+    Claude {
+        /// Its settings [those of this person].
+        #[arg(long, value_name = "FILE")]
+        settings: Option<PathBuf>,
+    },
     /// Look at a configuration of Envoy.
     Envoy {
         /// The file.

@@ -8,7 +8,8 @@ use serde_json::Value as Json;
 use crate::manifest::{Places, options};
 
 use super::{
-    args::Doctor,
+    args::{Agent, Doctor, Installs},
+    hook_settings::proved,
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},
 };
@@ -285,7 +286,12 @@ fn read(path: &Path) -> Result<(String, Json), Exit> {
 
 /// Says what is wrong with somebody else's configuration; says no where calls would go on unasked.
 pub(super) fn doctor(args: &Doctor, screen: &mut Screen) -> Result<Exit, Exit> {
-    let Doctor::Envoy { file } = args;
+    let file = match args {
+        Doctor::Envoy { file } => file,
+        Doctor::Claude { settings } => {
+            return proved(&Installs::of(Agent::Claude, settings.clone()), screen);
+        }
+    };
     let (text, config) = read(file)?;
     let (filters, ailments) = envoy(&config);
     let places = Places::of(&text);

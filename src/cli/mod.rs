@@ -14,6 +14,8 @@ mod exceptions;
 mod findings;
 mod fleet;
 mod govern;
+mod hook;
+mod hook_settings;
 mod import;
 mod incidents;
 mod init;

@@ -5,6 +5,7 @@ pub mod authzen;
 mod check;
 mod codec;
 pub mod envoy;
+pub mod harness;
 pub mod identity;
 pub mod json;
 pub mod jwt;

@@ -16,6 +16,7 @@ mod findings;
 mod follow;
 mod fronts;
 mod governance;
+mod hook;
 mod hostile;
 mod incidents;
 mod justify;
