@@ -7,13 +7,22 @@ use exeat::cli::{Cli, run};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let built = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let Ok(runtime) = built else {
-        return ExitCode::FAILURE;
+    // A hook is one short question, and blocks where it cannot even begin.
+    let hook = cli.is_hook();
+    let mut builder = if hook {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let Ok(runtime) = builder.enable_all().build() else {
+        return ExitCode::from(if hook { 2 } else { 1 });
     };
     let code = runtime.block_on(run(cli)).code();
+    if hook {
+        // Nobody waits longer for what still waits.
+        runtime.shutdown_background();
+        return ExitCode::from(code);
+    }
     // What is being written is; whoever does not read our output holds nothing up.
     runtime.shutdown_timeout(Duration::from_secs(2));
     ExitCode::from(code)

@@ -45,6 +45,16 @@ pub enum Colour {
     Never,
 }
 
+impl Cli {
+    /// Whether a coding agent asks: then every failure is a no.
+    pub fn is_hook(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Hook(Hook::Claude(_) | Hook::Codex(_) | Hook::Gemini(_))
+        )
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -323,6 +333,10 @@ pub struct Asks {
     /// What for.
     #[arg(long, value_name = "ID")]
     pub purpose: Option<String>,
+    /// Leave out arguments that are too large for a question, in place of saying no: a condition
+    /// that asks whether they are there does not see them.
+    #[arg(long)]
+    pub omit_large: bool,
     #[command(flatten)]
     pub target: Target,
 }
@@ -348,6 +362,9 @@ pub struct Installs {
     /// What for.
     #[arg(long, value_name = "ID")]
     pub purpose: Option<String>,
+    /// Leave out arguments that are too large for a question, in place of saying no.
+    #[arg(long)]
+    pub omit_large: bool,
     #[command(flatten)]
     pub target: Target,
 }

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use crate::{
+    config::{default_socket, environment},
     runtime::simulated::aside,
     wire::{
         harness::{Event, Harness, answer, event, nothing},
@@ -38,12 +39,16 @@ fn said() -> Result<serde_json::Value, String> {
 async fn asked(harness: Harness, args: &Asks) -> Result<serde_json::Value, String> {
     let json = aside(said).await??;
     let agent = args.agent.as_deref().unwrap_or_default();
-    let event = event(harness, json, agent, args.purpose.as_deref());
+    let purpose = args.purpose.as_deref();
+    let event = event(harness, json, agent, purpose, args.omit_large);
     let (name, request) = match event.map_err(|invalid| invalid.to_string())? {
         Event::Tells => return Ok(nothing()),
         Event::Asks(name, request) => (name, request),
     };
-    let client = connect(args.target.socket.as_deref()).await;
+    // A port that nobody named may be anybody's.
+    let default = || default_socket(&environment()).display().to_string();
+    let socket = args.target.socket.clone().unwrap_or_else(default);
+    let client = connect(Some(&socket)).await;
     let mut client = client.map_err(|exit| exit.to_string())?;
     let told = client.check(*request).await;
     let told = told.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::environment;
+use crate::{config::environment, wire::json::strict};
 
 use super::{
     args::{Agent, Installs, Target},
@@ -68,7 +68,9 @@ impl Agent {
                 } else {
                     WAITS
                 };
-                json!({"type": "command", "command": line.join(" "), "timeout": waits})
+                // A shell that does not find the program says 127, and only 2 blocks.
+                let line = format!("{} || exit 2", line.join(" "));
+                json!({"type": "command", "command": line, "timeout": waits})
             }
         }
     }
@@ -159,20 +161,24 @@ impl Agent {
         Ok(())
     }
 
-    /// Which of its events ask us.
+    /// Which of its events ask us, about everything.
     fn asked(self, settings: &Json) -> Vec<&'static str> {
-        let ours = |event: &str| {
+        if settings.get("disableAllHooks") == Some(&Json::Bool(true)) {
+            return Vec::new();
+        }
+        let ours = |event: &str, matcher: Option<&str>| {
             let groups = settings.pointer(&format!("/hooks/{event}"));
             let groups = groups.and_then(Json::as_array).into_iter().flatten();
+            let all = |group: &&Json| group.get("matcher").and_then(Json::as_str) == matcher;
             let entries = groups
-                .filter_map(|group| group.get("hooks")?.as_array())
-                .flatten();
-            entries.into_iter().any(|entry| self.is_ours(entry))
+                .filter(all)
+                .filter_map(|group| group.get("hooks")?.as_array());
+            entries.flatten().any(|entry| self.is_ours(entry))
         };
         let events = self.events().iter();
         events
+            .filter(|(event, matcher)| ours(event, *matcher))
             .map(|(event, _)| *event)
-            .filter(|event| ours(event))
             .collect()
     }
 }
@@ -197,6 +203,7 @@ impl Installs {
             dry_run: false,
             agent: None,
             purpose: None,
+            omit_large: false,
             target: Target { socket: None },
         }
     }
@@ -232,13 +239,8 @@ fn read(path: &Path) -> Result<(Option<String>, Map<String, Json>), Exit> {
     if text.trim().is_empty() {
         return Ok((Some(text), Map::new()));
     }
-    let json: Json = serde_json::from_str(&text).map_err(|error| {
-        Exit::Invalid(format!(
-            "{shown}:{}:{}: {error}; nothing was changed",
-            error.line(),
-            error.column()
-        ))
-    })?;
+    let json = strict(text.as_bytes())
+        .map_err(|error| Exit::Invalid(format!("{shown}: {error}; nothing was changed")))?;
     match json {
         Json::Object(settings) => Ok((Some(text), settings)),
         _ => Err(Exit::Invalid(format!(
@@ -314,7 +316,14 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 pub(super) fn settings(args: &Installs, put: bool, screen: &mut Screen) -> Result<Exit, Exit> {
     // A link is followed, so that what it leads to stays where it is.
     let path = path_of(args)?;
-    let path = std::fs::canonicalize(&path).unwrap_or(path);
+    let path = match std::fs::canonicalize(&path) {
+        Ok(path) => path,
+        Err(_) if std::fs::symlink_metadata(&path).is_ok() => {
+            let what = format!("{}: leads nowhere; nothing was changed", path.display());
+            return Err(Exit::Invalid(what));
+        }
+        Err(_) => path,
+    };
     let (before, mut settings) = read(&path)?;
     let known = settings.clone();
     if put {
@@ -329,6 +338,9 @@ pub(super) fn settings(args: &Installs, put: bool, screen: &mut Screen) -> Resul
             if let Some(value) = value {
                 more.extend([flag.to_owned(), value.clone()]);
             }
+        }
+        if args.omit_large {
+            more.push("--omit-large".to_owned());
         }
         let entry = args.of.entry(&program.display().to_string(), &more);
         let put = args.of.put(&mut settings, &entry);
@@ -347,6 +359,11 @@ pub(super) fn settings(args: &Installs, put: bool, screen: &mut Screen) -> Resul
     shown(before.as_deref().unwrap_or_default(), &after, screen)?;
     if args.dry_run {
         return Ok(Exit::Done);
+    }
+    // Whoever wrote meanwhile is not undone.
+    if read(&path)?.0 != before {
+        let what = format!("{}: was changed meanwhile; try again", path.display());
+        return Err(Exit::Unexpected(what));
     }
     let kept = write(&path, &after);
     kept.map_err(|error| Exit::Unexpected(format!("{}: {error}", path.display())))?;
@@ -413,6 +430,12 @@ pub(super) fn proved(args: &Installs, screen: &mut Screen) -> Result<Exit, Exit>
         let (mark, style) = if fine { ("✓", GOOD) } else { ("✗", BAD) };
         screen.say(&format!("{} {what}", styled(style, mark)))
     };
+    let events = args.of.asked(&settings);
+    let all = events.len() == args.of.events().len();
+    say(
+        all,
+        "every tool and every change of the model is asked about",
+    )?;
     let blocks = entry.get("onFailure").and_then(Json::as_str) == Some("block");
     say(blocks, "a hook that does not run blocks (onFailure: block)")?;
     let waits = entry

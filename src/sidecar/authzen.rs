@@ -269,14 +269,14 @@ impl AuthZen {
         connection: &Extensions,
     ) -> Result<Json, Fault> {
         let Searched { kind, evaluation } = searched(body, wanted)?;
+        let turn = self.searching.acquire().await;
+        let _turn = turn.map_err(|error| Fault::Unavailable(error.to_string()))?;
         let loaded = self
             .answering
             .decider
             .snapshot
             .get()
             .ok_or(Fault::NotReady)?;
-        let turn = self.searching.acquire().await;
-        let _turn = turn.map_err(|error| Fault::Unavailable(error.to_string()))?;
         let mut at = loaded.at(self.answering.decider.clock.look());
         at.now.evidence = self.answering.decider.spool.evidenced();
         let (identity, proxies) = (&self.answering.identity, &self.proxies);

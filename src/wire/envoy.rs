@@ -361,7 +361,8 @@ pub fn asked(request: &CheckRequest, tokens: &[(Box<str>, Box<str>)]) -> Result<
         None => {
             let resource = v1::Resource {
                 r#type: "http".to_owned(),
-                id: format!("{}://{host}{path}", http.scheme),
+                // No scheme: over HTTP/2 a client says which.
+                id: format!("{host}{path}"),
                 properties: None,
             };
             (http.method.clone(), resource)

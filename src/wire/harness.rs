@@ -52,6 +52,26 @@ pub enum Event {
     Tells,
 }
 
+/// What is over, or what nobody can say no to.
+const TELLS: [&str; 16] = [
+    "AfterAgent",
+    "AfterModel",
+    "AfterTool",
+    "ConfigChange",
+    "InstructionsLoaded",
+    "Notification",
+    "PermissionDenied",
+    "PostModelSwitch",
+    "PostToolUse",
+    "PostToolUseFailure",
+    "SessionEnd",
+    "SessionStart",
+    "Stop",
+    "SubagentStart",
+    "SubagentStop",
+    "UserPromptSubmit",
+];
+
 /// Longest text of an argument that is sent.
 const LONGEST: usize = 8 << 10;
 /// Most items of a list that is sent.
@@ -61,8 +81,7 @@ const DEEPEST: usize = 12;
 /// Most names among them.
 const NAMES: usize = 200;
 
-/// Arguments as far as a question holds them. What is too large is left out, and named: a condition
-/// that reads it cannot be told, and fails.
+/// Arguments as far as a question holds them. What is too large is left out, and named.
 struct Trimmed {
     names: usize,
     omitted: Vec<Json>,
@@ -130,28 +149,44 @@ fn text<'a>(json: &'a Json, name: &str) -> Result<&'a str, Invalid> {
 fn tool(harness: Harness, json: &Json) -> Result<String, Invalid> {
     let name = text(json, "tool_name")?;
     let unclear = |what: &str| Invalid::new("tool_name", what, "name tools and servers plainly");
-    let (server, tool) = if let Ok(server) = text(json, "mcp_context.server_name") {
+    let (server, tool) = if json
+        .get("mcp_context")
+        .is_some_and(|context| !context.is_null())
+    {
+        let server = text(json, "mcp_context.server_name")?;
         (
             format!("mcp://{server}"),
             text(json, "mcp_context.tool_name")?,
         )
     } else if let Some(rest) = name.strip_prefix("mcp__") {
         let (server, tool) = if let Ok(server) = text(json, "mcp_server.name") {
-            let rest = rest.strip_prefix(server);
-            let tool = rest.and_then(|rest| rest.strip_prefix("__"));
+            // As the agent writes it into names of tools.
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            let server: String = server
+                .chars()
+                .map(|c| if plain(c) { c } else { '_' })
+                .collect();
+            let tool = rest
+                .strip_prefix(&server)
+                .and_then(|rest| rest.strip_prefix("__"));
             let tool = tool.ok_or_else(|| unclear("does not begin with its server's name"))?;
             (server, tool)
         } else {
             let parts = rest.split_once("__");
             let (server, tool) = parts.ok_or_else(|| unclear("names a server and no tool"))?;
-            if tool.contains("__") {
+            if tool.contains("__") || rest.contains("___") {
                 return Err(unclear(
                     "parts its server from its tool in more than one way",
                 ));
             }
-            (server, tool)
+            (server.to_owned(), tool)
         };
         (format!("mcp://{server}"), tool)
+    } else if json
+        .get("mcp_server")
+        .is_some_and(|server| !server.is_null())
+    {
+        return Err(unclear("is a server's, and does not say so"));
     } else {
         (harness.name().to_owned(), name)
     };
@@ -172,6 +207,7 @@ pub fn event(
     mut json: Json,
     agent: &str,
     purpose: Option<&str>,
+    omit_large: bool,
 ) -> Result<Event, Invalid> {
     let name = text(&json, "hook_event_name")?.to_owned();
     let mut properties = Map::new();
@@ -183,30 +219,41 @@ pub fn event(
                 names: 0,
                 omitted: Vec::new(),
             };
-            if let Some(arguments) = arguments.filter(Json::is_object)
-                && let Some(kept) = trimmed.take(arguments, "", 0)
-            {
-                properties.insert("arguments".into(), kept);
+            match arguments {
+                None | Some(Json::Null) => {}
+                Some(arguments @ Json::Object(_)) => {
+                    let kept = trimmed.take(arguments, "", 0);
+                    properties.insert("arguments".into(), kept.unwrap_or_default());
+                }
+                Some(_) => {
+                    let fix = "send the arguments by name";
+                    return Err(Invalid::new("tool_input", "is no object", fix));
+                }
             }
             trimmed.omitted.truncate(20);
-            if !trimmed.omitted.is_empty() {
+            if let Some(first) = trimmed.omitted.first() {
+                if !omit_large {
+                    let name = first.as_str().unwrap_or_default();
+                    return Err(Invalid::new(
+                        format!("tool_input.{name}"),
+                        "is too large to be looked at",
+                        "do it in smaller parts, or install the hook with --omit-large",
+                    ));
+                }
                 properties.insert("arguments_omitted".into(), trimmed.omitted.into());
             }
             ("tools/call", "tool", tool)
         }
         "PreModelSwitch" => ("models/use", "model", text(&json, "to_model")?.to_owned()),
-        // Of what comes before something, all has to be known.
-        name if ["Pre", "Before", "Permission"]
-            .iter()
-            .any(|start| name.starts_with(start)) =>
-        {
+        name if TELLS.contains(&name) => return Ok(Event::Tells),
+        // Whatever else there is may wait for a yes.
+        name => {
             return Err(Invalid::new(
                 "hook_event_name",
                 format!("`{name}` is not known"),
                 "install the hook for the events it is made for",
             ));
         }
-        _ => return Ok(Event::Tells),
     };
     let mut context = Map::new();
     context.insert("harness".into(), harness.name().into());
@@ -317,7 +364,7 @@ mod tests {
     use super::*;
 
     fn id(harness: Harness, json: Json) -> Result<String, String> {
-        match event(harness, json, "", None) {
+        match event(harness, json, "", None, false) {
             Ok(Event::Asks(_, request)) => Ok(request.resource.unwrap().id),
             Ok(Event::Tells) => Ok(String::new()),
             Err(invalid) => Err(invalid.to_string()),
@@ -339,6 +386,11 @@ mod tests {
                 "mcp://postgres/query",
             ),
             (Harness::Claude, named, "mcp://a__b/c"),
+            (
+                Harness::Claude,
+                json!({"hook_event_name": "PreToolUse", "tool_name": "mcp__claude_ai_Gmail__find", "mcp_server": {"name": "claude.ai Gmail"}}),
+                "mcp://claude_ai_Gmail/find",
+            ),
             (Harness::Gemini, gemini, "mcp://crm/wipe"),
             (
                 Harness::Claude,
@@ -400,7 +452,8 @@ mod tests {
             "tool_use_id": "toolu_1",
             "tool_input": {"file_path": "/a", "content": "x".repeat(9_000), "list": [1, "y".repeat(9_000)]},
         });
-        let Ok(Event::Asks(_, request)) = event(Harness::Claude, json, "agent", Some("work"))
+        let Ok(Event::Asks(_, request)) =
+            event(Harness::Claude, json.clone(), "agent", Some("work"), true)
         else {
             panic!("a question");
         };

@@ -1,6 +1,6 @@
 //! JSON as it is read from others, and as protobuf's own values.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -57,15 +57,25 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
-        let mut map = Map::new();
+        let (mut map, mut seen) = (Map::new(), HashSet::new());
         while let Some((name, Strict(value))) = entries.next_entry::<String, Strict>()? {
-            if map.contains_key(&name) {
+            // Some readers take names that differ in case alone for one.
+            if !seen.insert(folded(&name)) {
                 return Err(A::Error::custom(format!("`{name}` is said twice")));
             }
             map.insert(name, value);
         }
         Ok(map.into())
     }
+}
+
+/// A name as it is for those who take no heed of case.
+fn folded(name: &str) -> String {
+    let long = |c: char| if c == 'ſ' { 's' } else { c };
+    name.chars()
+        .map(long)
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 /// The JSON of some bytes.
@@ -119,6 +129,9 @@ mod tests {
             r#"{"a":1,"a":2}"#,
             r#"{"x":[{"a":{},"b":1,"a":{}}]}"#,
             r#"{"a":1,"\u0061":2}"#,
+            r#"{"rows":1,"Rows":2}"#,
+            r#"{"params":1,"paramſ":2}"#,
+            "{\"task\":1,\"tas\u{212a}\":2}",
         ] {
             let refused = strict(twice.as_bytes()).unwrap_err();
             assert!(refused.contains("said twice"), "{refused}");

@@ -50,9 +50,10 @@ const METHODS: [&str; 18] = [
 /// Refuses names that others may read as known ones.
 fn plain(entries: &Map<String, Json>, known: &[&str]) -> Result<(), Invalid> {
     let alike = |name: &&String| {
-        known
-            .iter()
-            .any(|known| *known != name.as_str() && known.eq_ignore_ascii_case(name))
+        !name.is_ascii()
+            || known
+                .iter()
+                .any(|known| *known != name.as_str() && known.eq_ignore_ascii_case(name))
     };
     match entries.keys().find(alike) {
         None => Ok(()),
@@ -102,6 +103,9 @@ pub fn message(json: Json, server: &str) -> Result<Asks, Invalid> {
     call(&method, params, server).map_err(|e| e.under("body"))
 }
 
+/// What addresses have escaped alone.
+const NEVER_PLAIN: &[u8] = b"\"<>^`{|}";
+
 /// Whether what is escaped in a path or an address is read alike by everybody.
 ///
 /// # Errors
@@ -111,19 +115,24 @@ pub fn escapes(text: &str) -> Result<(), &'static str> {
     let mut bytes = text.bytes();
     let mut read = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
+        if NEVER_PLAIN.contains(&byte) {
+            return Err("has characters that addresses have escaped alone");
+        }
         if byte != b'%' {
             read.push(byte);
             continue;
         }
-        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        // In capitals, since both are one byte and two names.
+        let digit = |byte: Option<u8>| {
+            let byte = byte.filter(|byte| !byte.is_ascii_lowercase())?;
+            char::from(byte).to_digit(16)
+        };
         let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
-            return Err("has a % that escapes nothing");
+            return Err("has a % that escapes nothing, or in small letters");
         };
         let byte = u8::try_from(high * 16 + low).map_err(|_| "has a % that escapes nothing")?;
-        if byte.is_ascii_alphanumeric()
-            || byte.is_ascii_control()
-            || b"-._~/\\%;?#:".contains(&byte)
-        {
+        // What has no plain form, and nothing else.
+        if !(byte == b' ' || !byte.is_ascii() || NEVER_PLAIN.contains(&byte)) {
             return Err("escapes what has a plain form, parts it, or is unseen");
         }
         read.push(byte);

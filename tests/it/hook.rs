@@ -203,6 +203,7 @@ fn a_hook_is_put_beside_what_is_there_and_comes_out_to_the_byte() {
     assert_eq!(code, Some(0), "{out}");
     assert!(out.contains("+ ") && out.contains("billing-agent"), "{out}");
     assert!(!out.contains("theme"), "what changes alone: {out}");
+    assert!(out.contains("PreModelSwitch"), "{out}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
     assert_eq!(run(&["install", "--agent", "billing-agent"]).0, Some(0));
     let once = std::fs::read_to_string(&file).unwrap();

@@ -169,18 +169,19 @@ impl ExplanationCalls {
         };
         let mut of: Option<SpoolId> = None;
         for row in near {
+            let read = decoded(&row.2.record)
+                .ok()
+                .and_then(|record| usage(record).ok());
+            let Some(usage) = read.filter(|usage| *usage.decision == *id) else {
+                continue;
+            };
             // Who does not stand for the subject is not believed; and one sidecar answered.
             if row.2.standing == Standing::Foreign || *of.get_or_insert(row.1) != row.1 {
                 heard.others = true;
                 continue;
             }
-            let read = decoded(&row.2.record)
-                .ok()
-                .and_then(|record| usage(record).ok());
-            if let Some(usage) = read.filter(|usage| *usage.decision == *id) {
-                heard.usages.push(usage);
-                heard.rows.push(row);
-            }
+            heard.usages.push(usage);
+            heard.rows.push(row);
         }
         if heard.rows.is_empty() {
             return Err(Fault::NotFound(format!(
