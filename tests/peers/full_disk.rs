@@ -66,15 +66,8 @@ async fn s8_on_a_full_disk_nothing_is_wrong_nothing_is_promised_and_it_recovers(
         .map(|n| control(&format!("CT-N{n}"), "fresh", "true"))
         .collect();
     client.apply(&many).await.unwrap();
-    let mut page = String::new();
-    for _ in 0..2_000 {
-        page = sidecar.page("/metrics").await;
-        if page.contains("exeat_disk_faults_total{") {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    assert!(page.contains("exeat_disk_faults_total{"), "{page}");
+    let counted = |page: &str| page.contains("exeat_disk_faults_total{");
+    sidecar.until_page(counted).await;
     assert_eq!(sidecar.outcome("agent", "fresh").await, "DENY NO_CONTROL");
     assert_eq!(sidecar.outcome("agent", "plain").await, "ALLOW OK");
     // What is taken back is taken back at once, and not acknowledged: a restart would forget it.

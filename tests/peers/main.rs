@@ -10,6 +10,7 @@ mod conditions;
 mod clients;
 mod envoy;
 mod examples;
+mod failing_disk;
 mod full_disk;
 mod oscal;
 mod provider;

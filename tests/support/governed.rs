@@ -631,6 +631,19 @@ impl Sidecar {
     pub async fn page(&self, path: &str) -> String {
         page(&self.operations, path).await
     }
+
+    /// The metrics, once they are as wanted.
+    pub async fn until_page(&self, fits: impl Fn(&str) -> bool) -> String {
+        let mut last = String::new();
+        for _ in 0..2_000 {
+            last = self.page("/metrics").await;
+            if fits(&last) {
+                return last;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{last}");
+    }
 }
 
 /// A page of an operations port.

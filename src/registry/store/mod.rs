@@ -3,6 +3,7 @@
 mod leaves;
 mod outbox;
 mod people;
+mod pool;
 mod port;
 mod records;
 mod reservations;

@@ -21,6 +21,7 @@ use crate::{
 use super::{
     leaves, outbox,
     people::People,
+    pool::pool,
     port::{Access, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
     runs,
 };
@@ -103,7 +104,6 @@ impl Sqlite {
             // What is erased is overwritten.
             .pragma("secure_delete", "ON")
             .busy_timeout(std::time::Duration::from_secs(5));
-        let pool = |most| SqlitePoolOptions::new().max_connections(most);
         let writer = pool(1).connect_with(options.clone()).await?;
         migrate(&writer).await?;
         let readers = pool(4).connect_with(options.read_only(true)).await?;

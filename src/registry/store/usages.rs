@@ -5,9 +5,7 @@ use std::{path::Path, time::Duration};
 
 use sqlx::{
     QueryBuilder, Row, SqliteConnection, SqlitePool,
-    sqlite::{
-        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-    },
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 
 use crate::{
@@ -16,6 +14,7 @@ use crate::{
 };
 
 use super::{
+    pool::pool,
     port::{Past, StoreError},
     sqlite::{count, number, wrong},
 };
@@ -221,7 +220,6 @@ impl UsageFile {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));
-        let pool = |most| SqlitePoolOptions::new().max_connections(most);
         let writer = pool(1).connect_with(options.clone()).await?;
         let version: i64 = sqlx::query_scalar("PRAGMA user_version")
             .fetch_one(&writer)
