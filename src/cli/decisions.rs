@@ -1,6 +1,9 @@
 //! `exeat decisions`: recent decisions, from the operations port or from a decision log.
 
-use std::{collections::VecDeque, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+use std::{
+    collections::VecDeque, fs::Metadata, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use serde_json::Value as Json;
@@ -11,6 +14,8 @@ use tokio::{
     time::sleep,
 };
 
+use crate::sidecar::earlier_log;
+
 use super::{
     args::{Decisions, Output},
     run::Exit,
@@ -19,6 +24,8 @@ use super::{
 
 /// How often a log is looked at for more.
 const LOOK: Duration = Duration::from_millis(200);
+/// Told in between: files were rotated away before they were read.
+const GONE: &str = r#"{"apiVersion":"exeat/v1","rotated_away":true}"#;
 
 pub(super) async fn decisions(args: Decisions, screen: &mut Screen) -> Result<Exit, Exit> {
     if let Some(log) = &args.log {
@@ -120,6 +127,8 @@ async fn from_log(args: &Decisions, log: &Path, screen: &mut Screen) -> Result<E
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     let mut rotated = false;
+    // Files that came after the one that is read, oldest first.
+    let mut next: VecDeque<File> = VecDeque::new();
     loop {
         if interrupted.as_mut().now_or_never().is_some() {
             return Ok(Exit::Interrupted);
@@ -138,14 +147,26 @@ async fn from_log(args: &Decisions, log: &Path, screen: &mut Screen) -> Result<E
             continue;
         }
         // Read to its end once more after it was seen to be rotated: then nothing is added to it.
-        if rotated {
-            lines = BufReader::new(File::open(log).await.map_err(unreadable)?);
+        if let Some(file) = rotated.then(|| next.pop_front()).flatten() {
+            rotated = !next.is_empty();
+            lines = BufReader::new(file);
             line.clear();
-            rotated = false;
             continue;
         }
-        let here = lines.get_ref().metadata().await.map_err(unreadable)?.ino();
-        rotated = std::fs::metadata(log).is_ok_and(|now| now.ino() != here);
+        let read = lines.get_ref().metadata().await.map_err(unreadable)?;
+        let after = after(log, &read).await.map_err(unreadable)?;
+        if let Some(after) = after {
+            rotated = !after.files.is_empty();
+            next = after.files;
+            if after.gone {
+                screen.say(&match args.output {
+                    Output::Json => GONE.to_owned(),
+                    Output::Table | Output::Junit => {
+                        styled(DIM, "… files were rotated away before they were read")
+                    }
+                })?;
+            }
+        }
         if rotated {
             continue;
         }
@@ -154,6 +175,54 @@ async fn from_log(args: &Decisions, log: &Path, screen: &mut Screen) -> Result<E
             _ = interrupted.as_mut() => return Ok(Exit::Interrupted),
         }
     }
+}
+
+/// The files after one that was rotated.
+struct After {
+    files: VecDeque<File>,
+    /// Whether there may have been others, which are gone.
+    gone: bool,
+}
+
+/// The files after the one that is `read`, oldest first; nothing while it is the present one, or
+/// while it is just being replaced.
+async fn after(log: &Path, read: &Metadata) -> std::io::Result<Option<After>> {
+    let mut files: VecDeque<(File, Metadata)> = VecDeque::new();
+    let mut gone = true;
+    // The present one is opened first: what is renamed meanwhile is met twice, and never missed.
+    for n in 0.. {
+        let path = if n == 0 {
+            log.to_owned()
+        } else {
+            earlier_log(log, n)
+        };
+        let file = match File::open(&path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound && n == 0 => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        };
+        let found = file.metadata().await?;
+        if found.ino() == read.ino() {
+            if n == 0 {
+                return Ok(None);
+            }
+            gone = false;
+            break;
+        }
+        if files.iter().all(|(_, known)| known.ino() != found.ino()) {
+            files.push_front((file, found));
+        }
+    }
+    if gone {
+        // Those that were there before it are not shown again.
+        let since = read.modified()?;
+        let present = files.pop_back();
+        files.retain(|(_, found)| found.modified().is_ok_and(|time| time > since));
+        files.extend(present);
+    }
+    let files = files.into_iter().map(|(file, _)| file).collect();
+    Ok(Some(After { files, gone }))
 }
 
 fn text<'a>(decision: &'a Json, name: &str) -> &'a str {

@@ -266,3 +266,56 @@ fn text_of(path: &Path) -> String {
 fn first(text: &str) -> String {
     text.lines().next().unwrap().to_owned() + "\n"
 }
+
+/// A reader that follows misses nothing over rotations, however many there are between two looks;
+/// what is gone before it was read is told.
+#[test]
+fn following_goes_on_over_rotations() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let scratch = tempfile::tempdir().unwrap();
+    let log = scratch.path().join("decisions.jsonl");
+    let older = |n: usize| scratch.path().join(format!("decisions.jsonl.{n}"));
+    let mut next = 0;
+    let mut write = || {
+        let file = fs::OpenOptions::new().create(true).append(true).open(&log);
+        let mut file = file.unwrap();
+        for _ in 0..3 {
+            writeln!(file, "{{\"id\":\"dec_{next}\",\"outcome\":\"allow\"}}").unwrap();
+            next += 1;
+        }
+    };
+    write();
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_exeat"))
+        .args(["decisions", "-f", "--output", "json", "--log"])
+        .arg(&log)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut read = |count: usize| -> Vec<String> {
+        let lines = lines.by_ref().take(count);
+        lines.map(Result::unwrap).collect()
+    };
+    let ids = |range: std::ops::Range<u32>| -> Vec<String> {
+        let line = |n| format!("{{\"id\":\"dec_{n}\",\"outcome\":\"allow\"}}");
+        range.map(line).collect()
+    };
+    assert_eq!(read(3), ids(0..3));
+    // As two rotations do, one right after the other.
+    write();
+    fs::rename(&log, older(1)).unwrap();
+    write();
+    fs::rename(older(1), older(2)).unwrap();
+    fs::rename(&log, older(1)).unwrap();
+    write();
+    assert_eq!(read(9), ids(3..12));
+    // The file that is read is removed, and what came after it too.
+    let beside = scratch.path().join("beside");
+    fs::rename(&log, beside).unwrap();
+    write();
+    let told = read(4);
+    assert!(told[0].contains("rotated_away"), "{told:?}");
+    assert_eq!(told[1..], ids(12..15));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
