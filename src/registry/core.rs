@@ -290,6 +290,8 @@ impl Registry {
         let committed = tokio::spawn(async move {
             let _turn = turn;
             store.commit(&transaction, &sealed).await?;
+            let Head { revision, sequence } = next.head;
+            tracing::debug!(revision, sequence, "committed");
             let mut windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
             for (scope, interval) in intervals {
                 if let Some(window) = windows.get_mut(&scope) {

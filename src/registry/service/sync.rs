@@ -97,9 +97,8 @@ impl Watcher {
             match &self.at {
                 At::Nothing(from) => {
                     let publication = &self.sync.publication;
-                    let built = publication
-                        .snapshot(registry, &self.scope, self.at_least)
-                        .await?;
+                    let making = publication.snapshot(registry, &self.scope, self.at_least);
+                    let built = Box::pin(making).await?;
                     let next = match from {
                         Some((digest, chunk)) if *digest == built.digest => *chunk,
                         Some(_) | None => 0,
@@ -218,7 +217,8 @@ impl Attending {
                 () = self.changes.changed() => {}
                 message = self.incoming.next() => match message {
                     None | Some(Err(_)) => return Ok(None),
-                    Some(Ok(Received { message, .. })) => self.hear(message?).await?,
+                    // Seldom, and a large one: whoever waits for removals does not carry it along.
+                    Some(Ok(Received { message, .. })) => Box::pin(self.hear(message?)).await?,
                 },
             }
         }
@@ -565,10 +565,12 @@ impl v1::sync_service_server::SyncService for Sync {
             |state: Option<Result<Attending, (Self, Caller, _)>>| async {
                 let mut attending = match state? {
                     Ok(attending) => attending,
-                    Err((sync, caller, incoming)) => match sync.greet(caller, incoming).await {
-                        Ok(attending) => attending,
-                        Err(fault) => return Some((Err(fault.into()), None)),
-                    },
+                    Err((sync, caller, incoming)) => {
+                        match Box::pin(sync.greet(caller, incoming)).await {
+                            Ok(attending) => attending,
+                            Err(fault) => return Some((Err(fault.into()), None)),
+                        }
+                    }
                 };
                 match attending.next().await {
                     Ok(message) => Some((Ok(message?), Some(Ok(attending)))),
