@@ -6,8 +6,8 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::{
-    Chained, ControlId, Decision, Digest, Dimension, Effect, Exception, Now, Question, Timestamp,
-    Trace, Usage, UsageKind,
+    Chained, ClassId, ControlId, Decision, Digest, Dimension, Effect, Exception, Now, Pattern,
+    Question, Scope, Selector, Sensitivity, Set, SubjectId, Timestamp, Trace, Usage, UsageKind,
 };
 
 use super::Snapshot;
@@ -102,6 +102,43 @@ pub fn usages(
         });
     }
     usages
+}
+
+/// The digest of a scope: of two exceptions with one they reach the same.
+pub fn scope_digest(scope: &Scope) -> Digest {
+    let mut hash = Sha256::new().chain_update(b"exeat/scope/v1\n");
+    // Each list with its length, so that nothing can stand for something else.
+    let mut list = |tag: u8, items: &mut dyn ExactSizeIterator<Item = &str>| {
+        hash.update([tag]);
+        hash.update((items.len() as u64).to_be_bytes());
+        for item in items {
+            hash.update((item.len() as u64).to_be_bytes());
+            hash.update(item);
+        }
+    };
+    match &scope.subjects {
+        Selector::Ids(ids) => list(1, &mut ids.iter().map(SubjectId::as_str)),
+        Selector::Classes(classes) => list(2, &mut classes.iter().map(ClassId::as_str)),
+    }
+    let texts = [
+        (3, &scope.actions),
+        (4, &scope.environments),
+        (5, &scope.purposes),
+    ];
+    for (tag, set) in texts {
+        match set {
+            Set::Any => list(0, &mut std::iter::empty()),
+            Set::Of(items) => list(tag, &mut items.iter().map(AsRef::as_ref)),
+        }
+    }
+    match &scope.resources {
+        Set::Any => list(0, &mut std::iter::empty()),
+        Set::Of(items) => list(6, &mut items.iter().map(Pattern::as_str)),
+    }
+    let most = scope.data_sensitivity_max.map(Sensitivity::name);
+    list(7, &mut most.into_iter());
+    list(8, &mut scope.match_condition.as_deref().into_iter());
+    Digest::of_sha256(&hash.finalize().into())
 }
 
 /// What an effect is recorded as.

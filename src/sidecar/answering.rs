@@ -8,7 +8,7 @@ use tonic::{Status, metadata::MetadataMap};
 use crate::{
     config::Identity,
     domain::{Decision, Digest, Invalid, Now, Outcome, Question, Span, Trace},
-    engine::{Snapshot, explain, may_speak, reasons},
+    engine::{Snapshot, catalogue::at, explain, may_speak, reasons},
     runtime::clock::Instant,
     telemetry::{
         Surface,
@@ -178,9 +178,54 @@ impl Answering {
             .record(decided, &question.subject, bytes, (surface, took));
         self.decider.spool.answered(decided.kept.is_some());
         if let Some(exporter) = &self.decider.exporter {
-            exported(exporter, &told.id, asked, decided, age, took);
+            self.exported(exporter, &told.id, asked, decided, age, took);
         }
         Ok(told)
+    }
+
+    /// Tells of a decision that was answered.
+    fn exported(
+        &self,
+        exporter: &Exporter,
+        id: &str,
+        asked: &Asked,
+        decided: &Decided,
+        age: f64,
+        took: Span,
+    ) {
+        let (question, snapshot) = (&asked.question, &decided.from.snapshot);
+        let digest = snapshot.digest().as_str();
+        let subject = snapshot.subject(question.subject.as_str());
+        let subject = subject.map(AsRef::as_ref);
+        let model = subject.and_then(|of| {
+            let named = |field| at(&of.attributes, &["model", field])?.as_str();
+            Some((named("provider").unwrap_or_default(), named("name")?))
+        });
+        let used = decided.decision.relied_on().next().map(|exception| {
+            let new = u64::from(decided.kept.is_some());
+            self.decider.tally.add(&exception.id, new)
+        });
+        exporter.decision(
+            decided.mark.number.get(),
+            &Answered {
+                id,
+                decision: &decided.decision,
+                question,
+                subject,
+                model,
+                time: asked.arrived.now.latest,
+                took,
+                method: asked.called.method,
+                surface: asked.called.surface.name(),
+                trace: asked.called.trace,
+                snapshot: (digest, snapshot.revision(), age),
+                recorded: decided.kept.as_ref().map(|(first, _)| *first),
+                used,
+            },
+        );
+        if let Some((_, uses)) = &decided.kept {
+            self.decider.export(decided, uses);
+        }
     }
 
     pub(super) fn failed(&self, fault: Fault, arrived: Instant, called: Called) -> Status {
@@ -202,33 +247,6 @@ impl Answering {
                 trace: called.trace,
             });
         }
-    }
-}
-
-/// Tells of a decision that was answered.
-fn exported(exporter: &Exporter, id: &str, asked: &Asked, decided: &Decided, age: f64, took: Span) {
-    let (question, snapshot) = (&asked.question, &decided.from.snapshot);
-    let digest = snapshot.digest().as_str();
-    exporter.decision(
-        decided.mark.number.get(),
-        &Answered {
-            id,
-            decision: &decided.decision,
-            question,
-            subject: snapshot
-                .subject(question.subject.as_str())
-                .map(AsRef::as_ref),
-            time: asked.arrived.now.latest,
-            took,
-            method: asked.called.method,
-            surface: asked.called.surface.name(),
-            trace: asked.called.trace,
-            snapshot: (digest, snapshot.revision(), age),
-            recorded: decided.kept.as_ref().map(|(first, _)| *first),
-        },
-    );
-    if let Some((_, uses)) = &decided.kept {
-        exporter.usages(Some(decided.mark.number.get()), uses);
     }
 }
 

@@ -25,6 +25,7 @@ use crate::{
 use super::{
     evidence::{Idle, Limits, Repeats, Spool, Take},
     record::{Kept, Record, SMALL, decision_id, number_of, spending},
+    told::Tally,
 };
 
 /// A number that no two starts share.
@@ -57,6 +58,7 @@ pub(super) struct Decider {
     pub(super) limits: Limits,
     pub(super) repeats: Repeats,
     pub(super) idle: Idle,
+    pub(super) tally: Tally,
     /// Decisions that rest on an exception, since the start.
     ordinal: AtomicU64,
     /// Made at the start: no two starts share one.
@@ -231,6 +233,7 @@ impl Decider {
             limits,
             repeats: Repeats::default(),
             idle: Idle::default(),
+            tally: Tally::default(),
             ordinal: AtomicU64::new(0),
             salt,
             start: start.unwrap_or(salt),

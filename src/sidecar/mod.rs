@@ -18,6 +18,7 @@ mod record;
 mod rely;
 #[cfg(any(test, feature = "testing"))]
 mod simulated;
+mod told;
 
 pub use app::Bound;
 pub use journal::earlier as earlier_log;

@@ -12,6 +12,7 @@ use crate::{
     },
     engine::usage::{Recorded, kind, usages},
     runtime::clock::Instant,
+    telemetry::otlp::Used,
     wire::usage::usage_record,
 };
 
@@ -175,15 +176,8 @@ impl Decider {
                 ..usage
             })
             .collect();
-        self.export(Some(decided.mark.number.get()), &withdrawn);
+        self.export(decided, &withdrawn);
         self.spool.note(self.entries(decided, &withdrawn));
-    }
-
-    /// Tells whoever wants to know what became of exceptions.
-    pub(super) fn export(&self, number: Option<u64>, usages: &[Usage]) {
-        if let Some(exporter) = &self.exporter {
-            exporter.usages(number, usages);
-        }
     }
 
     /// Records what became of exceptions that the answer does not rest on: nobody waits for it, and
@@ -212,7 +206,7 @@ impl Decider {
             self.idle.begin(usage);
         }
         if !told.is_empty() {
-            self.export(Some(decided.mark.number.get()), &told);
+            self.export(decided, &told);
             self.spool.note(self.entries(decided, &told));
         }
     }
@@ -226,7 +220,11 @@ impl Decider {
                 () = sleep(IDLE) => {}
             }
             let idle = self.idle.take();
-            self.export(None, &idle);
+            if let Some(exporter) = &self.exporter {
+                for usage in &idle {
+                    exporter.usage(None, &Used::of(usage));
+                }
+            }
             let record = |usage: &Usage| Entry {
                 record: usage_record(usage, self.start),
                 spent: None,

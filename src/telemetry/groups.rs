@@ -138,6 +138,7 @@ pub(super) fn build(registry: &mut Registry) {
 pub(super) struct Recording {
     pub(super) bytes: Gauge,
     pub(super) limit: Gauge,
+    pub(super) queue: Gauge,
     pub(super) dropped: Family<ReasonLabels, Counter>,
     pub(super) available: Gauge<f64, std::sync::atomic::AtomicU64>,
     pub(super) failures: Counter,
@@ -154,6 +155,11 @@ impl Recording {
             names::USAGE_SPOOL_LIMIT,
             "Most bytes of usage records that are kept here",
             self.limit.clone(),
+        );
+        registry.register(
+            names::USAGE_QUEUE,
+            "Usage records that the registry has not taken",
+            self.queue.clone(),
         );
         registry.register(
             names::USAGE_DROPPED,
@@ -189,7 +195,8 @@ impl Default for Propagation {
 #[derive(Debug, Default)]
 pub(super) struct Following {
     pub(super) connected: Family<LaneLabels, Gauge>,
-    pub(super) contact_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    pub(super) lag: Gauge<f64, std::sync::atomic::AtomicU64>,
+    pub(super) reconnects: Family<LaneLabels, Counter>,
     pub(super) refused: Family<ReasonLabels, Counter>,
     pub(super) resyncs: Family<ReasonLabels, Counter>,
     pub(super) sequence: Gauge,
@@ -210,9 +217,14 @@ impl Following {
             self.connected.clone(),
         );
         registry.register(
-            names::REGISTRY_CONTACT_AGE,
+            names::SYNC_LAG,
             "Seconds since everything was last known to be current",
-            self.contact_age.clone(),
+            self.lag.clone(),
+        );
+        registry.register(
+            names::SYNC_RECONNECTS,
+            "Connections to the registry that broke and are made anew",
+            self.reconnects.clone(),
         );
         registry.register(
             names::REGISTRY_REFUSED,

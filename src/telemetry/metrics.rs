@@ -30,6 +30,9 @@ pub enum Surface {
 }
 
 impl Surface {
+    /// Every surface.
+    pub const ALL: [Self; 3] = [Self::Grpc, Self::ExtAuthz, Self::AuthZen];
+
     /// The name as written in metrics, spans and logs.
     pub fn name(self) -> &'static str {
         match self {
@@ -50,8 +53,8 @@ pub struct Metrics {
 struct Inner {
     registry: Registry,
     decisions: Family<DecisionLabels, Counter>,
-    allowed: Counter,
-    duration: Histogram,
+    /// Of each surface: plain allows, and how long decisions took.
+    usual: [(Counter, Histogram); Surface::ALL.len()],
     errors: Family<ErrorLabels, Counter>,
     uses: Family<ExceptionLabels, Counter>,
     out_of_scope: Family<ExceptionLabels, Counter>,
@@ -85,6 +88,11 @@ struct ExceptionLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SurfaceLabels {
+    surface: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -105,8 +113,17 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let decisions: Family<DecisionLabels, Counter> = Family::default();
-        let allowed = labelled(&decisions, "allow", Surface::Grpc, "");
-        let duration = Histogram::new(BUCKETS);
+        let durations: Family<SurfaceLabels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        let usual = Surface::ALL.map(|surface| {
+            let labels = SurfaceLabels {
+                surface: surface.name(),
+            };
+            (
+                labelled(&decisions, "allow", surface, ""),
+                durations.get_or_create_owned(&labels),
+            )
+        });
         let (errors, uses, out_of_scope, changes, loads) = Default::default();
         let (age, revision) = (Gauge::default(), Gauge::default());
         build(&mut registry);
@@ -120,7 +137,7 @@ impl Metrics {
         registry.register(
             names::DECISION_DURATION,
             "Time from a request's arrival to its answer",
-            duration.clone(),
+            durations,
         );
         registry.register(
             names::DECISION_ERRORS,
@@ -166,8 +183,7 @@ impl Metrics {
         let inner = Inner {
             registry,
             decisions,
-            allowed,
-            duration,
+            usual,
             errors,
             uses,
             out_of_scope,
@@ -188,14 +204,19 @@ impl Metrics {
     /// Counts a decision that took `took`.
     pub fn decided(&self, decision: &Decision, surface: Surface, took: Span) {
         let inner = &*self.inner;
-        inner.duration.observe(took.as_secs_f64());
-        if surface == Surface::Grpc
-            && decision.outcome == Outcome::Allow
+        let [of_grpc, of_ext_authz, of_authzen] = &inner.usual;
+        let (allowed, duration) = match surface {
+            Surface::Grpc => of_grpc,
+            Surface::ExtAuthz => of_ext_authz,
+            Surface::AuthZen => of_authzen,
+        };
+        duration.observe(took.as_secs_f64());
+        if decision.outcome == Outcome::Allow
             && decision.failed.is_empty()
             && decision.exceptions.is_empty()
             && decision.drift.is_empty()
         {
-            inner.allowed.inc();
+            allowed.inc();
             return;
         }
         let control = decision
@@ -256,6 +277,15 @@ impl Metrics {
             .set(i64::from(connected));
     }
 
+    /// A connection to the registry does not stand; if one stood, it is to be made anew.
+    pub fn disconnected(&self, lane: &'static str) {
+        let following = &self.inner.following;
+        let labels = LaneLabels { lane };
+        if following.connected.get_or_create(&labels).set(0) != 0 {
+            following.reconnects.get_or_create(&labels).inc();
+        }
+    }
+
     /// Counts a statement of the registry that was refused.
     pub fn refused(&self, reason: &'static str) {
         let refused = &self.inner.following.refused;
@@ -286,8 +316,9 @@ impl Metrics {
     }
 
     /// Tells how full the spool of usage records is, and whether anything can be recorded.
-    pub fn usage_spool(&self, bytes: u64, limit: u64, evidenced: Evidenced) {
+    pub fn usage_spool(&self, (records, bytes): (u64, u64), limit: u64, evidenced: Evidenced) {
         let recording = &self.inner.recording;
+        recording.queue.set(number(records));
         recording.bytes.set(number(bytes));
         recording.limit.set(number(limit));
         recording.available.set(match evidenced {
@@ -342,7 +373,7 @@ impl Metrics {
     pub fn follows(&self, age: Option<Span>, sequence: u64, left: [Span; 4], distrusted: bool) {
         let following = &self.inner.following;
         following
-            .contact_age
+            .lag
             .set(age.map_or(f64::INFINITY, Span::as_secs_f64));
         following.sequence.set(number(sequence));
         following.distrusted.set(i64::from(distrusted));

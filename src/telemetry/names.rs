@@ -2,7 +2,7 @@
 
 /// Decisions, by outcome, surface, deciding control and mode.
 pub const DECISIONS: &str = "exeat_decisions";
-/// How long decisions took.
+/// How long decisions took, by surface.
 pub const DECISION_DURATION: &str = "exeat_decision_duration_seconds";
 /// Calls that had no decision, by kind of error.
 pub const DECISION_ERRORS: &str = "exeat_decision_errors";
@@ -26,6 +26,8 @@ pub const BUNDLE_LOADS: &str = "exeat_bundle_loads";
 pub const USAGE_SPOOL: &str = "exeat_usage_spool_bytes";
 /// Most bytes of usage records that are kept here.
 pub const USAGE_SPOOL_LIMIT: &str = "exeat_usage_spool_limit_bytes";
+/// Usage records that are kept here and that the registry has not taken.
+pub const USAGE_QUEUE: &str = "exeat_usage_queue_records";
 /// Usage records that could not be kept, by reason.
 pub const USAGE_DROPPED: &str = "exeat_usage_dropped";
 /// Whether uses can be recorded: 1, 0.5 with little room left, 0.
@@ -37,7 +39,9 @@ pub const BUILD_INFO: &str = "exeat_build_info";
 /// Whether the registry is connected, by connection.
 pub const REGISTRY_CONNECTED: &str = "exeat_registry_connected";
 /// Seconds since a nonce was sent whose answer has been acted on in full.
-pub const REGISTRY_CONTACT_AGE: &str = "exeat_registry_contact_age_seconds";
+pub const SYNC_LAG: &str = "exeat_sync_lag_seconds";
+/// Connections to the registry that broke and are made anew, by connection.
+pub const SYNC_RECONNECTS: &str = "exeat_sync_reconnects";
 /// Statements of the registry that were refused, by reason.
 pub const REGISTRY_REFUSED: &str = "exeat_registry_refused";
 /// Times everything was fetched anew, by reason.
@@ -109,11 +113,14 @@ pub mod otel {
     pub(crate) const OPERATION: &str = "gen_ai.operation.name";
     pub(crate) const AGENT: &str = "gen_ai.agent.id";
     pub(crate) const TOOL: &str = "gen_ai.tool.name";
+    pub(crate) const PROVIDER: &str = "gen_ai.provider.name";
+    pub(crate) const MODEL: &str = "gen_ai.request.model";
     pub(crate) const RULE: &str = "security_rule.uuid";
     pub(crate) const RULE_NAME: &str = "security_rule.name";
     pub(crate) const RULE_VERSION: &str = "security_rule.version";
     pub(crate) const RULE_SET: &str = "security_rule.ruleset.name";
     pub(crate) const RULE_CATEGORY: &str = "security_rule.category";
+    pub(crate) const RULE_REFERENCE: &str = "security_rule.reference";
     pub(crate) const SERVICE: &str = "service.name";
     pub(crate) const SERVICE_VERSION: &str = "service.version";
     pub(crate) const SERVICE_INSTANCE: &str = "service.instance.id";
@@ -137,6 +144,9 @@ pub mod attribute {
     pub(crate) const EXCEPTION_TIER: &str = "exeat.exception.tier";
     pub(crate) const EXCEPTION_EXPIRES: &str = "exeat.exception.expires_at";
     pub(crate) const EXCEPTION_IN_SCOPE: &str = "exeat.exception.in_scope";
+    pub(crate) const EXCEPTION_USES: &str = "exeat.exception.use_count";
+    pub(crate) const EXCEPTION_SCOPE: &str = "exeat.exception.scope_digest";
+    pub(crate) const EXCEPTION_REMAINING: &str = "exeat.exception.remaining_uses";
     pub(crate) const EXCEPTION_DIMENSION: &str = "exeat.exception.dimension";
     pub(crate) const EXCEPTION_FROM: &str = "exeat.exception.state.from";
     pub(crate) const EXCEPTION_TO: &str = "exeat.exception.state.to";

@@ -8,14 +8,17 @@ use exeat::{
     wire::v1::{self, Outcome, Role, check_service_client::CheckServiceClient},
 };
 use opentelemetry_proto::tonic::{
-    metrics::v1::{Metric, metric::Data},
+    metrics::v1::{HistogramDataPoint, Metric, metric::Data},
     trace::v1::{Span, span::SpanKind, status::StatusCode},
 };
-use tonic::{Code, Request, Status, transport::Endpoint};
+use tonic::{
+    Code, Request, Status,
+    transport::{Certificate, Endpoint, Identity, Server, ServerTlsConfig},
+};
 
 use crate::support::cases::{PLAIN, World, approve, ask, deciding};
 use crate::support::collector::{Collector, attributes};
-use crate::support::governed::{Registry, Sidecar, control, noon, seconds, world};
+use crate::support::governed::{Registry, Sidecar, control, noon, seconds, subject, world};
 use crate::support::receiver::Receiver;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0";
@@ -32,7 +35,15 @@ impl Scene {
         let clock = Clock::manual(noon());
         let registry = Registry::start(&scratch.path().join("registry"), clock.clone()).await;
         let mut client = registry.client().await;
-        client.apply(&world()).await.unwrap();
+        let modelled = subject("modelled", None)
+            + "model: {provider: acme, name: large, version: \"2\", digest: \"sha256:ab\"}\n";
+        let answers_to = "framework_refs: [{framework: CSF_2_0, ref: ID.RA-07}]\n";
+        let refused = control("CT-REFUSED", "refused", "true") + answers_to;
+        let limited = world() + "usage_limits: {max_uses: 1000}\n";
+        client
+            .apply(&(modelled + &refused + &limited))
+            .await
+            .unwrap();
         let token = client.let_in("one", Role::Sidecar, &["*"]).await;
         let mut more = vec![
             ("insecure_asserted_identity", "true"),
@@ -51,9 +62,19 @@ impl Scene {
         }
     }
 
-    /// Asks with `traceparent`, of a purpose, and with secrets wherever there is room for them.
     async fn ask(
         &self,
+        action: &str,
+        purpose: &str,
+        parent: Option<&str>,
+    ) -> Result<v1::Decision, Status> {
+        self.ask_as("agent", action, purpose, parent).await
+    }
+
+    /// Asks with `traceparent`, of a purpose, and with secrets wherever there is room for them.
+    async fn ask_as(
+        &self,
+        subject: &str,
         action: &str,
         purpose: &str,
         parent: Option<&str>,
@@ -69,7 +90,7 @@ impl Scene {
             .into(),
         };
         let mut request = Request::new(v1::CheckRequest {
-            subject: "agent".into(),
+            subject: subject.into(),
             action: action.into(),
             resource: Some(v1::Resource {
                 r#type: "tool".into(),
@@ -147,12 +168,56 @@ async fn every_denial_and_every_use_has_its_span_and_its_events_once() {
         .ask("plain", "work", Some(&format!("{PARENT}0")))
         .await
         .unwrap();
+    let modelled = scene.ask_as("modelled", "refused", "work", None);
+    let modelled = modelled.await.unwrap();
     let wrong = scene.ask("", "work", None).await.unwrap_err();
     assert_eq!(wrong.code(), Code::InvalidArgument);
     scene.sidecar.process.stop().await;
 
     let spans = by_decision(&collector.spans());
     let events = collector.events();
+    let said = |name: &str, of: &str, what: &str| {
+        let told = events.iter().filter(|event| event.event_name == name);
+        let mut told = told.map(|event| attributes(&event.attributes));
+        let found = told.find(|it| it.get("exeat.decision.id").is_some_and(|id| id == of));
+        found.unwrap().get(what).cloned().unwrap_or_default()
+    };
+    let [(_, of_span)] = spans[&modelled.id].as_slice() else {
+        panic!("{:?}", spans[&modelled.id])
+    };
+    assert_eq!(of_span["gen_ai.provider.name"], "acme");
+    assert_eq!(of_span["gen_ai.request.model"], "large");
+    let reference = said(
+        names::event::DECISION,
+        &modelled.id,
+        "security_rule.reference",
+    );
+    assert_eq!(reference, "CSF_2_0:ID.RA-07");
+    // The n-th use says so, and how many are left: of the thousand as many as it took.
+    let uses = told
+        .iter()
+        .filter(|it| it.outcome() == Outcome::AllowByException);
+    let counts: Vec<u64> = uses
+        .clone()
+        .map(|it| {
+            spans[&it.id][0].1["exeat.exception.use_count"]
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    let first = counts[0];
+    assert_eq!(counts, (first..first + 20).collect::<Vec<_>>());
+    let mut scopes = BTreeSet::new();
+    for (use_count, decision) in counts.iter().zip(uses) {
+        let usage = |what| said(names::event::USAGE, &decision.id, what);
+        let left = usage("exeat.exception.remaining_uses");
+        assert_eq!(left, (1_000 - use_count).to_string());
+        scopes.insert(usage("exeat.exception.scope_digest"));
+    }
+    assert!(
+        scopes.len() == 1 && scopes.first().unwrap().starts_with("sha256:"),
+        "{scopes:?}"
+    );
     let mut decided: BTreeMap<String, u32> = BTreeMap::new();
     let mut used: BTreeMap<(String, String), u32> = BTreeMap::new();
     for event in &events {
@@ -313,7 +378,8 @@ async fn metrics_are_sent_as_the_page_has_them() {
     let Some(Data::Histogram(histogram)) = &duration.data else {
         panic!("{duration:?}")
     };
-    let point = &histogram.data_points[0];
+    let of_grpc = |point: &&HistogramDataPoint| attributes(&point.attributes)["surface"] == "grpc";
+    let point = histogram.data_points.iter().find(of_grpc).unwrap();
     assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
     assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
     assert!(point.count >= 8);
@@ -504,6 +570,68 @@ async fn what_is_not_taken_is_tried_again_or_counted() {
         assert_eq!(decision.outcome(), Outcome::Allow);
     }
     scene.sidecar.process.stop().await;
+}
+
+/// Over TLS to a receiver that wants a certificate: with ours it is told, and without one, or under
+/// another authority, what is lost is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_behind_tls_is_told() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).display().to_string();
+    let signed = |name: &str, by: &rcgen::Issuer<'_, rcgen::KeyPair>| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        let made = params.signed_by(&key, by).unwrap();
+        std::fs::write(path(&format!("{name}.pem")), made.pem()).unwrap();
+        std::fs::write(path(&format!("{name}-key.pem")), key.serialize_pem()).unwrap();
+        (made.pem(), key.serialize_pem())
+    };
+    let authority = |name: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let made = params.self_signed(&key).unwrap();
+        std::fs::write(path(name), made.pem()).unwrap();
+        (made.pem(), rcgen::Issuer::new(params, key))
+    };
+    let (ca, issuer) = authority("ca.pem");
+    authority("another.pem");
+    let (certificate, key) = signed("receiver", &issuer);
+    signed("client", &issuer);
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(certificate, key))
+        .client_ca_root(Certificate::from_pem(ca));
+    let server = Server::builder().tls_config(tls).unwrap();
+    let collector = Collector::over(server, "https").await;
+    let (client, client_key) = (path("client.pem"), path("client-key.pem"));
+    let ours = [
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", client.as_str()),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", client_key.as_str()),
+    ];
+    for (authority, shown, told) in [
+        ("ca.pem", &ours[..], true),
+        ("ca.pem", &[][..], false),
+        ("another.pem", &ours[..], false),
+    ] {
+        let ca = path(authority);
+        let mut set = vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", &ca),
+            ("OTEL_BSP_SCHEDULE_DELAY", "1"),
+        ];
+        set.extend(shown);
+        let mut scene = Scene::start(&set).await;
+        scene.sidecar.until("agent", "plain", "ALLOW OK").await;
+        let decision = scene.ask("refused", "work", None).await.unwrap();
+        scene.sidecar.process.stop().await;
+        let seen = by_decision(&collector.spans());
+        assert_eq!(
+            seen.contains_key(&decision.id),
+            told,
+            "{authority} {shown:?}"
+        );
+    }
 }
 
 /// OTLP over HTTP: one path for each signal, and a receiver that asks for time gets it.

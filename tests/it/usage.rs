@@ -732,13 +732,22 @@ async fn y3_a_spool_drains_without_anything_new() {
     for _ in 0..5 {
         assert!(by_exception(&sidecar).await);
     }
+    let queue = |page: &str| {
+        let mut lines = page.lines();
+        let count = lines.find_map(|line| line.strip_prefix("exeat_usage_queue_records "));
+        count.unwrap().parse::<u64>().unwrap()
+    };
+    let lost = "exeat_sync_reconnects_total{lane=\"attend\"} 1";
+    let page = sidecar.until_page(|page| page.contains(lost)).await;
+    assert!(queue(&page) >= 5, "{page}");
     sidecar.process.kill().await;
     fleet.registry = Registry::start_at(&data, clock, &address, &[])
         .await
         .unwrap();
     fleet.client = fleet.registry.client().await;
-    let _sidecar = fleet.again("one", &token, &[]).await;
+    let sidecar = fleet.again("one", &token, &[]).await;
     fleet.client.until_used("EX-1", |used| used.uses >= 6).await;
+    sidecar.until_page(|page| queue(page) == 0).await;
 }
 
 /// L4: whoever has the ledger can tell whether any record was changed, left out or put in.

@@ -74,11 +74,16 @@ pub struct Collector {
 
 impl Collector {
     /// One on a port of its own.
-    #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
     pub async fn start() -> Self {
+        Self::over(Server::builder(), "http").await
+    }
+
+    /// One that speaks as `server` does.
+    #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+    pub async fn over(mut server: Server, scheme: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let collector = Self {
-            address: format!("http://{}", listener.local_addr().unwrap()),
+            address: format!("{scheme}://{}", listener.local_addr().unwrap()),
             held: Arc::default(),
         };
         let gzip = CompressionEncoding::Gzip;
@@ -87,11 +92,7 @@ impl Collector {
                 .add_service(LogsServiceServer::new(collector.clone()).accept_compressed(gzip))
                 .add_service(MetricsServiceServer::new(collector.clone()));
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
-        tokio::spawn(
-            Server::builder()
-                .add_routes(routes)
-                .serve_with_incoming(incoming),
-        );
+        tokio::spawn(server.add_routes(routes).serve_with_incoming(incoming));
         collector
     }
 

@@ -420,6 +420,7 @@ impl Sync {
             reserved.push(v1::ReservedUses {
                 uses,
                 valid_seconds: u32::try_from(HOLDS.micros() / 1_000_000).unwrap_or(0),
+                left: limits.max_uses.map(|_| left.saturating_sub(uses)),
             });
         }
         Ok(v1::ReserveResponse { reserved })

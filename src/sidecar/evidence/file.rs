@@ -142,6 +142,8 @@ pub(super) struct File {
     pub(super) end: Chained,
     /// Bytes of records that are kept.
     pub(super) bytes: u64,
+    /// How many they are.
+    pub(super) records: u64,
     /// What was found broken and left out: a range of records.
     pub(super) broken: Vec<(u64, u64)>,
 }
@@ -277,6 +279,7 @@ async fn read(path: &Path) -> Result<File, Opening> {
         id,
         end: begin,
         bytes: 0,
+        records: 0,
         broken: Vec::new(),
     };
     file.check(begin).await?;
@@ -319,6 +322,7 @@ impl File {
                     after.sequence == last && after.digest == told && records.len() as u64 == held;
                 if whole {
                     self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+                    self.records = self.records.saturating_add(held);
                 } else {
                     unfit.push((at.sequence.saturating_add(1), last));
                 }
@@ -388,16 +392,22 @@ impl File {
         }
         self.end = end;
         self.bytes = self.bytes.saturating_add(length);
+        self.records = self.records.saturating_add(held);
         Ok(())
     }
 
     /// What was appended beyond what is known to be: a commit that was said to have failed, and is
     /// there. Nobody was answered on the strength of it.
     pub(super) async fn forget_beyond(&mut self, end: Chained) -> Result<(), Wrong> {
-        sqlx::query("DELETE FROM groups WHERE last > ?")
-            .bind(number(end.sequence))
-            .execute(&mut self.writer)
-            .await?;
+        let beyond =
+            sqlx::query("DELETE FROM groups WHERE last > ? RETURNING length(records), count")
+                .bind(number(end.sequence))
+                .fetch_all(&mut self.writer)
+                .await?;
+        for row in &beyond {
+            self.bytes = self.bytes.saturating_sub(count(row, 0)?);
+            self.records = self.records.saturating_sub(count(row, 1)?);
+        }
         self.end = end;
         Ok(())
     }
@@ -466,8 +476,8 @@ impl File {
             .bind(number(sequence))
             .execute(&mut *work)
             .await?;
-        let gone: i64 = sqlx::query_scalar(
-            "SELECT coalesce(sum(length(records)), 0) FROM groups WHERE last <= ?",
+        let gone = sqlx::query(
+            "SELECT coalesce(sum(length(records)), 0), coalesce(sum(count), 0) FROM groups WHERE last <= ?",
         )
         .bind(number(sequence))
         .fetch_one(&mut *work)
@@ -477,7 +487,8 @@ impl File {
             .execute(&mut *work)
             .await?;
         work.commit().await?;
-        self.bytes = self.bytes.saturating_sub(u64::try_from(gone).unwrap_or(0));
+        self.bytes = self.bytes.saturating_sub(count(&gone, 0)?);
+        self.records = self.records.saturating_sub(count(&gone, 1)?);
         Ok(())
     }
 

@@ -52,6 +52,15 @@ impl Limits {
         }
     }
 
+    /// How often an exception may be used yet, as far as is known here; nothing without a limit.
+    pub(in crate::sidecar) fn remaining(&self, exception: &Exception) -> Option<u64> {
+        let most = exception.usage_limits.max_uses?;
+        match self {
+            Self::Here(counts) => Some(most.saturating_sub(counts.total(&exception.id))),
+            Self::Reserved(purse) => purse.remaining(&exception.id),
+        }
+    }
+
     /// Gives back a use that was counted and that nothing was recorded of.
     pub(in crate::sidecar) fn give_back(&self, exception: &Exception, now: Span) {
         if exception.usage_limits != UsageLimits::default() {
@@ -139,6 +148,10 @@ impl Counts {
         Take::Counted
     }
 
+    fn total(&self, exception: &ExceptionId) -> u64 {
+        self.known().get(exception).map_or(0, |count| count.total)
+    }
+
     fn give_back(&self, exception: &Exception) {
         if let Some(count) = self.known().get_mut(&exception.id) {
             count.total = count.total.saturating_sub(1);
@@ -161,6 +174,8 @@ pub(in crate::sidecar) struct Purse(Mutex<HashMap<ExceptionId, Slice>>);
 struct Slice {
     id: Option<ReservationId>,
     left: u64,
+    /// How many the registry had left beside these, when it was last asked.
+    beside: Option<u64>,
     /// By elapsed time.
     until: Span,
     /// How many to ask for next.
@@ -229,6 +244,13 @@ impl Purse {
         }
     }
 
+    /// What is left here, and what the registry had left when it was last asked.
+    fn remaining(&self, exception: &ExceptionId) -> Option<u64> {
+        let slices = self.slices();
+        let slice = slices.get(exception)?;
+        Some(slice.left.saturating_add(slice.beside?))
+    }
+
     /// What is to be asked for; nothing where there are uses by now. `id` names it if it is new.
     pub(in crate::sidecar) fn ask(
         &self,
@@ -261,7 +283,7 @@ impl Purse {
         &self,
         exception: &ExceptionId,
         asked: &Asking,
-        uses: u64,
+        (uses, beside): (u64, Option<u64>),
         valid: Span,
         now: Span,
     ) {
@@ -280,6 +302,7 @@ impl Purse {
         slice.over.retain(|over| !asked.over.contains(over));
         slice.id = Some(asked.id);
         slice.left = uses.min(asked.uses);
+        slice.beside = beside;
         slice.until = Span::from_micros(asked.since.micros().saturating_add(valid.micros()));
         if uses == 0 {
             slice.refused_until = Span::from_micros(now.micros().saturating_add(REFUSED.micros()));
@@ -405,7 +428,7 @@ mod tests {
                 {
                     // An answer that was on its way all the while, if anybody still waits for it.
                     let purse: &Purse = &purses[of];
-                    purse.answered(&exception.id, &asked, uses, HOLDS, elapsed);
+                    purse.answered(&exception.id, &asked, (uses, None), HOLDS, elapsed);
                 }
                 let purse = &purses[at];
                 match purse.take(&exception, elapsed) {
@@ -425,7 +448,9 @@ mod tests {
                             // Lost: it is asked for again under the same id.
                             0 => {}
                             1 => late.push((at, asked, uses)),
-                            _ => purse.answered(&exception.id, &asked, uses, HOLDS, elapsed),
+                            _ => {
+                                purse.answered(&exception.id, &asked, (uses, None), HOLDS, elapsed)
+                            }
                         }
                     }
                 }

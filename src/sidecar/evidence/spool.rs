@@ -210,7 +210,7 @@ impl Spool {
         self.reserve
             .store(file.bytes >= self.most, Ordering::Relaxed);
         self.metrics
-            .usage_spool(file.bytes, self.most, evidenced(state));
+            .usage_spool((file.records, file.bytes), self.most, evidenced(state));
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) =
             (Some(file.id), file.end.sequence);
     }

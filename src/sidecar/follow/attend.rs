@@ -45,7 +45,7 @@ impl Following {
                 () = stop.cancelled() => break,
                 ended = self.attend_once(&mut backoff) => ended,
             };
-            self.keeper.metrics.connected("attend", false);
+            self.keeper.metrics.disconnected("attend");
             let why = ended
                 .err()
                 .unwrap_or_else(|| "the registry closed it".into());

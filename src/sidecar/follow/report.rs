@@ -140,16 +140,18 @@ impl Following {
                 () = stop.cancelled() => break,
                 ended = self.report_once(&mut backoff) => ended,
             };
-            self.keeper.metrics.connected("report", false);
-            if let Err(why) = ended {
-                if why != said {
-                    tracing::warn!(registry = self.registry.address, why, "not reporting");
-                    said = why;
-                }
-                self.sightings.news.notify_one();
-                // What was not acknowledged is sent again.
-                backoff.wait(&stop).await;
+            let Err(why) = ended else {
+                self.keeper.metrics.connected("report", false);
+                continue;
+            };
+            self.keeper.metrics.disconnected("report");
+            if why != said {
+                tracing::warn!(registry = self.registry.address, why, "not reporting");
+                said = why;
             }
+            self.sightings.news.notify_one();
+            // What was not acknowledged is sent again.
+            backoff.wait(&stop).await;
         }
         Ok(())
     }

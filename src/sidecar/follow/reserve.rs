@@ -55,8 +55,13 @@ impl Following {
         let reserved = self.said(wanted).await?;
         let valid = Span::from_secs(i64::from(reserved.valid_seconds));
         let now = self.keeper.clock.elapsed();
-        self.purse
-            .answered(exception, asking, reserved.uses, valid, now);
+        self.purse.answered(
+            exception,
+            asking,
+            (reserved.uses, reserved.left),
+            valid,
+            now,
+        );
         Ok(())
     }
 

@@ -49,7 +49,7 @@ impl Following {
                 () = stop.cancelled() => break,
                 ended = self.watch_once(&mut backoff, &mut transfer) => ended,
             };
-            self.keeper.metrics.connected("watch", false);
+            self.keeper.metrics.disconnected("watch");
             let why = ended
                 .err()
                 .unwrap_or_else(|| "the registry closed it".into());

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Outcome, Timestamp, Trace, Usage},
+    domain::{Outcome, Timestamp, Trace},
     runtime::{
         clock::Clock,
         collector::{Collector, Parts, Refusal, Target},
@@ -29,7 +29,7 @@ use super::{
     metrics::metrics,
     outbox::{Batch, Outbox},
     proto::{Found, Value, Writer, find},
-    records::{self, Answered, ControlRun, Failed, Place, StateChange},
+    records::{self, Answered, ControlRun, Failed, Place, StateChange, Used},
     settings::{Sampler, Settings},
 };
 
@@ -188,12 +188,10 @@ impl Exporter {
         }
     }
 
-    /// Tells what became of exceptions in the `number`-th decision, or in several.
-    pub fn usages(&self, number: Option<u64>, usages: &[Usage]) {
-        for usage in usages {
-            let place = number.map(|number| self.place(number, usage.trace));
-            self.event(|record| records::usage_event(record, place, usage));
-        }
+    /// Tells what became of an exception in the `number`-th decision, or in several.
+    pub fn usage(&self, number: Option<u64>, used: &Used<'_>) {
+        let place = number.map(|number| self.place(number, used.usage.trace));
+        self.event(|record| records::usage_event(record, place, used));
     }
 
     /// Tells of an exception that went from one state to another.

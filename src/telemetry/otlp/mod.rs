@@ -11,5 +11,5 @@ mod records;
 mod settings;
 
 pub use exporter::Exporter;
-pub use records::{Answered, ControlRun, Failed, StateChange};
+pub use records::{Answered, ControlRun, Failed, StateChange, Used};
 pub use settings::{Sampler, Settings};

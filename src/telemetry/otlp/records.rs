@@ -3,8 +3,8 @@
 
 use crate::{
     domain::{
-        ControlId, Decision, Exception, NextAction, Outcome, Question, Span, Subject, Timestamp,
-        Trace, Usage, UsageKind,
+        ControlId, Decision, Digest, Exception, NextAction, Outcome, Question, Span, Subject,
+        Timestamp, Trace, Usage, UsageKind,
     },
     telemetry::names::{attribute as own, event, otel},
 };
@@ -32,6 +32,8 @@ pub struct Answered<'a> {
     pub question: &'a Question,
     /// Who is governed under the question's subject.
     pub subject: Option<&'a Subject>,
+    /// The provider and the name of its governed model.
+    pub model: Option<(&'a str, &'a str)>,
     /// When the question arrived.
     pub time: Timestamp,
     /// How long the answer took.
@@ -46,6 +48,31 @@ pub struct Answered<'a> {
     pub snapshot: (&'a str, u64, f64),
     /// The number of the first record it rests on.
     pub recorded: Option<u64>,
+    /// How often the first exception it rests on was relied on here since the start, this time
+    /// counted in.
+    pub used: Option<u64>,
+}
+
+/// What became of an exception.
+#[derive(Clone, Debug)]
+pub struct Used<'a> {
+    /// As it is recorded.
+    pub usage: &'a Usage,
+    /// The digest of the exception's scope, where one decision is told of.
+    pub scope: Option<Digest>,
+    /// How often the exception may be used yet, as far as is known here; nothing without a limit.
+    pub remaining: Option<u64>,
+}
+
+impl<'a> Used<'a> {
+    /// What its record says and nothing else.
+    pub fn of(usage: &'a Usage) -> Self {
+        Self {
+            usage,
+            scope: None,
+            remaining: None,
+        }
+    }
 }
 
 /// A call that had no decision.
@@ -141,6 +168,10 @@ impl Attributes<'_, '_> {
         }
         self.text(own::MODE, "enforce");
         self.text(otel::AGENT, question.subject.as_str());
+        if let Some((provider, name)) = told.model {
+            self.text(otel::PROVIDER, provider);
+            self.text(otel::MODEL, name);
+        }
         self.text(own::ACTION, &question.action);
         if let Some(name) = question.resource.tool().and_then(|tool| tool.name) {
             self.text(otel::OPERATION, "execute_tool");
@@ -157,6 +188,9 @@ impl Attributes<'_, '_> {
         );
         if let Some(exception) = decision.relied_on().next() {
             self.exception(exception);
+            if let Some(uses) = told.used {
+                self.count(own::EXCEPTION_USES, uses);
+            }
         }
         if let Some(number) = told.recorded {
             self.count(own::USAGE_SEQUENCE, number);
@@ -292,6 +326,11 @@ pub(super) fn decision_event(out: &mut Vec<u8>, place: Place, told: &Answered<'_
             list.text(otel::RULE_VERSION, &control.revision.to_string());
             list.text(otel::RULE_SET, told.snapshot.0);
             list.text(otel::RULE_CATEGORY, "exeat.control");
+            let answers_to = control.frameworks.iter();
+            let answers_to: Vec<_> = answers_to
+                .map(|of| format!("{}:{}", of.framework, of.id))
+                .collect();
+            list.text(otel::RULE_REFERENCE, &answers_to.join(" "));
         }
     });
 }
@@ -312,7 +351,8 @@ pub(super) fn context_event(out: &mut Vec<u8>, place: Place, told: &Answered<'_>
 }
 
 /// The event of what became of an exception.
-pub(super) fn usage_event(out: &mut Vec<u8>, place: Option<Place>, usage: &Usage) {
+pub(super) fn usage_event(out: &mut Vec<u8>, place: Option<Place>, used: &Used<'_>) {
+    let usage = used.usage;
     let severity = match usage.kind {
         UsageKind::ReliedOn | UsageKind::NotNeeded | UsageKind::Withdrawn => Severity::Info,
         UsageKind::OutOfScope | UsageKind::Ineffective => Severity::Warn,
@@ -328,6 +368,12 @@ pub(super) fn usage_event(out: &mut Vec<u8>, place: Option<Place>, usage: &Usage
         list.flag(own::EXCEPTION_IN_SCOPE, !out_of_scope);
         if let Some(dimension) = usage.dimension {
             list.text(own::EXCEPTION_DIMENSION, dimension.name());
+        }
+        if let Some(scope) = &used.scope {
+            list.text(own::EXCEPTION_SCOPE, scope.as_str());
+        }
+        if let Some(remaining) = used.remaining {
+            list.count(own::EXCEPTION_REMAINING, remaining);
         }
         list.text(own::USAGE_REASON, &usage.reason);
         list.texts(
