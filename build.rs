@@ -33,6 +33,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_server(false)
         // Small maps: cheaper than hashing, and the same bytes every time.
         .btree_map(".")
+        // One statement goes to every sidecar: shared, not copied.
+        .bytes(".exeat.v1.Signed")
         .compile_fds(descriptors)?;
     tonic_build::manual::Builder::new()
         .build_client(false)

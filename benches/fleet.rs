@@ -267,7 +267,7 @@ async fn attended(
         .await
         .ok()?;
     let clock = Clock::system();
-    let mut spread = 0;
+    let (mut spread, mut joined) = (0, false);
     let (mut ping_at, mut owed_at) = (Instant::now(), None);
     loop {
         let due = owed_at.map_or(ping_at, |owed: Instant| owed.min(ping_at));
@@ -288,7 +288,9 @@ async fn attended(
                 attend_response::Event::Welcome(welcome) => {
                     spread = u64::from(welcome.acknowledge_ms);
                 }
-                attend_response::Event::Heartbeat(_) => {
+                // Once for each connection: who waits for all of them counts none twice.
+                attend_response::Event::Heartbeat(_) => if !joined {
+                    joined = true;
                     live.send_modify(|count| *count += 1);
                 }
             },

@@ -290,9 +290,9 @@ impl Signer {
         let statement = statement.encode_to_vec();
         let signature = self.pair.sign(&purpose.bytes(&statement));
         v1::Signed {
-            signature: signature.as_ref().to_vec(),
+            signature: signature.as_ref().to_vec().into(),
             key_id: self.id.clone(),
-            statement,
+            statement: statement.into(),
         }
     }
 
@@ -352,7 +352,7 @@ impl Trust {
         UnparsedPublicKey::new(&ED25519, &pin.0)
             .verify(&purpose.bytes(statement), signature)
             .map_err(|_| Untrusted::BadSignature)?;
-        M::decode(statement.as_slice()).map_err(|error| Untrusted::Unreadable(error.to_string()))
+        M::decode(&**statement).map_err(|error| Untrusted::Unreadable(error.to_string()))
     }
 
     /// Follows a key's statement about its successor; the successor is trusted from then on.
@@ -400,7 +400,9 @@ mod tests {
             }
         }
         let mut changed = signer.seal(Purpose::Epoch, &statement);
-        changed.statement[3] ^= 1;
+        let mut bytes = changed.statement.to_vec();
+        bytes[3] ^= 1;
+        changed.statement = bytes.into();
         let opened = trust.open::<v1::Era>(Purpose::Epoch, Some(&changed));
         assert_eq!(opened, Err(Untrusted::BadSignature));
     }

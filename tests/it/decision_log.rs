@@ -13,6 +13,7 @@ use exeat::{
 use serde_json::Value as Json;
 
 use crate::support::governed::{Registry, Sidecar, noon, subject, world};
+use crate::support::processes::Running;
 
 fn exeat(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exeat"));
@@ -285,13 +286,14 @@ fn following_goes_on_over_rotations() {
         }
     };
     write();
-    let mut follower = Command::new(env!("CARGO_BIN_EXE_exeat"))
+    let follower = Command::new(env!("CARGO_BIN_EXE_exeat"))
         .args(["decisions", "-f", "--output", "json", "--log"])
         .arg(&log)
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut follower = Running(follower);
+    let mut lines = BufReader::new(follower.0.stdout.take().unwrap()).lines();
     let mut read = |count: usize| -> Vec<String> {
         let lines = lines.by_ref().take(count);
         lines.map(Result::unwrap).collect()
@@ -316,6 +318,4 @@ fn following_goes_on_over_rotations() {
     let told = read(4);
     assert!(told[0].contains("rotated_away"), "{told:?}");
     assert_eq!(told[1..], ids(12..15));
-    follower.kill().unwrap();
-    follower.wait().unwrap();
 }

@@ -147,17 +147,22 @@ impl Exporter {
     /// Tells of a decision, the `number`-th.
     pub fn decision(&self, number: u64, told: &Answered<'_>) {
         let mut place = self.place(number, told.trace);
-        let mut record = Vec::with_capacity(1_024);
+        let mut record = Vec::with_capacity(1_536);
         place.kept = told.decision.outcome != Outcome::Allow
             || !told.decision.failed.is_empty()
             || self.sampler.keeps(place, told.trace);
-        if let Some(lane) = self.spans.as_ref().filter(|_| place.kept) {
-            records::decision_span(&mut record, place, told);
+        let spans = self.spans.as_ref().filter(|_| place.kept);
+        let mut alike = Vec::with_capacity(1_024);
+        if spans.is_some() || self.events.is_some() {
+            records::alike(&mut alike, told);
+        }
+        if let Some(lane) = spans {
+            records::decision_span(&mut record, place, (told, &alike));
             self.add(lane, &record);
         }
         if let Some(lane) = &self.events {
             record.clear();
-            records::decision_event(&mut record, place, told);
+            records::decision_event(&mut record, place, (told, &alike));
             if !told.decision.drift.is_empty() {
                 self.add(lane, &record);
                 record.clear();

@@ -103,6 +103,19 @@ impl Writer<'_> {
         self.text(1, text);
     }
 
+    /// Messages that were written under a key of one byte, under that of `field` now.
+    pub(super) fn copied(&mut self, field: u32, mut messages: &[u8]) {
+        while let Some((_, rest)) = messages.split_first() {
+            let mut after = rest;
+            let length = read(&mut after).and_then(|n| usize::try_from(n).ok());
+            let Some((message, rest)) = length.and_then(|n| after.split_at_checked(n)) else {
+                return;
+            };
+            self.bytes(field, message);
+            messages = rest;
+        }
+    }
+
     /// What an `AnyValue` holds.
     pub(super) fn value(&mut self, value: Value<'_>) {
         match value {

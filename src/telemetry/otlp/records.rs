@@ -151,7 +151,11 @@ impl Attributes<'_, '_> {
         self.flag(own::EXCEPTION_IN_SCOPE, true);
     }
 
-    /// What spans and events say of a decision alike.
+    /// Attributes that were written before, under whatever key.
+    fn written(&mut self, list: &[u8]) {
+        self.0.copied(self.1, list);
+    }
+
     fn decision(&mut self, told: &Answered<'_>) {
         let Answered {
             decision, question, ..
@@ -242,8 +246,17 @@ fn span(
     );
 }
 
+/// What its span and its event say of a decision alike, written once for both.
+pub(super) fn alike(out: &mut Vec<u8>, told: &Answered<'_>) {
+    Attributes(&mut Writer(out), 6).decision(told);
+}
+
 /// The span of a decision, in a list of spans. A denial is no error: its status is not set.
-pub(super) fn decision_span(out: &mut Vec<u8>, place: Place, told: &Answered<'_>) {
+pub(super) fn decision_span(
+    out: &mut Vec<u8>,
+    place: Place,
+    (told, alike): (&Answered<'_>, &[u8]),
+) {
     Writer(out).message(2, |writer| {
         let when = (told.time, told.took);
         // From a use to the approval it rests on.
@@ -251,7 +264,7 @@ pub(super) fn decision_span(out: &mut Vec<u8>, place: Place, told: &Answered<'_>
         let approval = used.and_then(|exception| exception.approval);
         span(writer, place, told.method, when, approval, |list| {
             list.text(otel::RPC_STATUS, "OK");
-            list.decision(told);
+            list.written(alike);
         });
     });
 }
@@ -309,7 +322,11 @@ fn event(
 }
 
 /// The event of a decision.
-pub(super) fn decision_event(out: &mut Vec<u8>, place: Place, told: &Answered<'_>) {
+pub(super) fn decision_event(
+    out: &mut Vec<u8>,
+    place: Place,
+    (told, alike): (&Answered<'_>, &[u8]),
+) {
     let decision = told.decision;
     let severity = match decision.outcome {
         Outcome::Allow | Outcome::AllowByException => Severity::Info,
@@ -317,7 +334,7 @@ pub(super) fn decision_event(out: &mut Vec<u8>, place: Place, told: &Answered<'_
     };
     let what = (event::DECISION, severity, told.time);
     event(out, what, Some(place), decision.outcome.name(), |list| {
-        list.decision(told);
+        list.written(alike);
         let denies = decision.failed.iter().find(|failed| failed.blocks());
         if let Some(result) = denies.filter(|_| decision.outcome == Outcome::Deny) {
             let control = &result.control;
