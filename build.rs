@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(
         [
+            "agentgateway/dev/ext_mcp/ext_mcp.proto",
             "exeat/v1/check.proto",
             "exeat/v1/explain.proto",
             "exeat/v1/ledger.proto",

@@ -20,6 +20,11 @@ fn is_of(snapshot: &Snapshot, id: &str, wanted: &str) -> bool {
         || kind(snapshot, id).is_some_and(|kind| kind.eq_ignore_ascii_case(wanted))
 }
 
+/// Whether a question would be allowed.
+pub fn permits(question: &Question, snapshot: &Snapshot, now: Now) -> bool {
+    decide(question, snapshot, now).allows()
+}
+
 /// The subjects of a type, of those that are asked `about`, that a question would be allowed for.
 pub fn subjects(
     wanted: &str,
@@ -34,7 +39,7 @@ pub fn subjects(
         .filter(|subject| about(&subject.id) && is_of(snapshot, subject.id.as_str(), wanted))
         .filter(|subject| {
             asked.subject = subject.id.clone();
-            decide(&asked, snapshot, now).allows()
+            permits(&asked, snapshot, now)
         })
         .map(|subject| subject.id.clone())
         .collect();
@@ -76,7 +81,7 @@ pub fn resources(question: &Question, snapshot: &Snapshot, now: Now) -> Vec<Stri
         .into_iter()
         .filter(|id| {
             asked.resource.id.clone_from(id);
-            decide(&asked, snapshot, now).allows()
+            permits(&asked, snapshot, now)
         })
         .collect()
 }
@@ -98,7 +103,7 @@ pub fn actions(question: &Question, snapshot: &Snapshot, now: Now) -> Vec<String
         .into_iter()
         .filter(|action| {
             (*action).clone_into(&mut asked.action);
-            decide(&asked, snapshot, now).allows()
+            permits(&asked, snapshot, now)
         })
         .map(ToOwned::to_owned)
         .collect()

@@ -26,6 +26,7 @@ use crate::{
         otlp::{self, Exporter},
     },
     wire::{
+        agentgateway::ext_mcp_server::ExtMcpServer,
         signed::{Pin, Trust},
         v1::{self, check_service_server::CheckServiceServer},
     },
@@ -40,6 +41,7 @@ use super::{
     direct::Direct,
     evidence::{Counts, Keeping, Limits, Spool},
     ext_authz::ExtAuthz,
+    ext_mcp::ExtMcp,
     follow::{Disk, Following, Keeper},
     journal,
     operations::{Operations, Source, page, routes},
@@ -195,21 +197,11 @@ impl Bound {
                 Source::Folder(_) => None,
             },
         };
-        let authzen = AuthZen::new(
-            answering.clone(),
-            Arc::clone(&settings.proxies),
-            settings.authzen_url.clone(),
-        );
-        let envoy = AuthorizationServer::new(ExtAuthz {
-            answering: answering.clone(),
-            proxies: Arc::clone(&settings.proxies),
-            tokens: Arc::clone(&settings.proxy_tokens),
-        })
-        .max_decoding_message_size(MAX_MESSAGE);
+        let fronts = fronts(&answering, &settings);
         let checks = Served::new(CheckService(answering))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(4 << 20);
-        let services = services(checks, envoy, authzen, health.clone())?;
+        let services = services(checks, fronts, health.clone())?;
 
         let local = operations.address().ip().is_loopback();
         let pages = Operations {
@@ -358,11 +350,39 @@ fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations
     tracing::info!(decisions = %tcp, unix = unix.map(|unix| unix.path().display().to_string()), %operations, tls = settings.tls.is_some(), version = env!("CARGO_PKG_VERSION"), "listening");
 }
 
+/// The ways in for those who do not speak our own protocol.
+struct Fronts {
+    envoy: AuthorizationServer<ExtAuthz>,
+    gateway: ExtMcpServer<ExtMcp>,
+    authzen: AuthZen,
+}
+
+fn fronts(answering: &Answering, settings: &Sidecar) -> Fronts {
+    let proxies = || Arc::clone(&settings.proxies);
+    let envoy = ExtAuthz {
+        answering: answering.clone(),
+        proxies: proxies(),
+        tokens: Arc::clone(&settings.proxy_tokens),
+    };
+    let gateway = ExtMcp {
+        answering: answering.clone(),
+        proxies: proxies(),
+    };
+    Fronts {
+        envoy: AuthorizationServer::new(envoy).max_decoding_message_size(MAX_MESSAGE),
+        gateway: ExtMcpServer::new(gateway).max_decoding_message_size(MAX_MESSAGE),
+        authzen: AuthZen::new(answering.clone(), proxies(), settings.authzen_url.clone()),
+    }
+}
+
 /// Everything that is answered where decisions are.
 fn services(
     checks: Served,
-    envoy: AuthorizationServer<ExtAuthz>,
-    authzen: AuthZen,
+    Fronts {
+        envoy,
+        gateway,
+        authzen,
+    }: Fronts,
     health: HealthServer<impl Health>,
 ) -> Result<Direct<Served>, Error> {
     let reflection = || {
@@ -376,6 +396,7 @@ fn services(
     let older = reflection().build_v1alpha().map_err(failed)?;
     let others = Routes::new(health)
         .add_service(envoy)
+        .add_service(gateway)
         .add_service(current)
         .add_service(older);
     let others = others.into_axum_router().merge(authzen::routes(authzen));

@@ -9,6 +9,7 @@ mod decider;
 mod direct;
 mod evidence;
 mod ext_authz;
+mod ext_mcp;
 mod follow;
 mod identity;
 mod journal;

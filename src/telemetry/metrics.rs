@@ -27,11 +27,13 @@ pub enum Surface {
     ExtAuthz,
     /// AuthZEN over HTTP.
     AuthZen,
+    /// agentgateway's `ExtMcp`.
+    ExtMcp,
 }
 
 impl Surface {
     /// Every surface.
-    pub const ALL: [Self; 3] = [Self::Grpc, Self::ExtAuthz, Self::AuthZen];
+    pub const ALL: [Self; 4] = [Self::Grpc, Self::ExtAuthz, Self::AuthZen, Self::ExtMcp];
 
     /// The name as written in metrics, spans and logs.
     pub fn name(self) -> &'static str {
@@ -39,6 +41,7 @@ impl Surface {
             Self::Grpc => "grpc",
             Self::ExtAuthz => "ext_authz",
             Self::AuthZen => "authzen",
+            Self::ExtMcp => "ext_mcp",
         }
     }
 }
@@ -204,11 +207,12 @@ impl Metrics {
     /// Counts a decision that took `took`.
     pub fn decided(&self, decision: &Decision, surface: Surface, took: Span) {
         let inner = &*self.inner;
-        let [of_grpc, of_ext_authz, of_authzen] = &inner.usual;
+        let [of_grpc, of_ext_authz, of_authzen, of_ext_mcp] = &inner.usual;
         let (allowed, duration) = match surface {
             Surface::Grpc => of_grpc,
             Surface::ExtAuthz => of_ext_authz,
             Surface::AuthZen => of_authzen,
+            Surface::ExtMcp => of_ext_mcp,
         };
         duration.observe(took.as_secs_f64());
         if decision.outcome == Outcome::Allow

@@ -1,10 +1,12 @@
 //! Translations between messages and domain values; the only place that names generated types
 //! beside the services themselves.
 
+pub mod agentgateway;
 pub mod authzen;
 mod check;
 mod codec;
 pub mod envoy;
+pub mod ext_mcp;
 pub mod harness;
 pub mod identity;
 pub mod json;

@@ -20,7 +20,7 @@ use exeat::wire::v1;
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::governed::{Registry, Sidecar, noon, world};
+use crate::support::governed::{Registry, Sidecar, control, exception, noon, subject, world};
 
 struct Front {
     _scratch: tempfile::TempDir,
@@ -761,4 +761,216 @@ async fn authzen_answers_as_its_certification_wants() {
             }
         }
     }
+}
+
+/// Over agentgateway's ExtMcp the answers are those of everybody else, a denial says what to do, lists
+/// show what may be used now, and what is no question is no denial either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agentgateway_asks_about_messages_and_shows_what_may_be_used() {
+    use exeat::wire::agentgateway::{
+        McpHeader, McpRequest, McpResponse, authorization_error::Code,
+        ext_mcp_client::ExtMcpClient, mcp_request_result, mcp_response_result,
+    };
+    let of_tool = |id: &str, tool: &str, condition: &str| {
+        control(id, "tools/call", condition).replace(
+            "applies_to: {actions: [tools/call]}",
+            &format!("applies_to: {{actions: [tools/call], resources: [\"crm/{tool}\"]}}"),
+        )
+    };
+    let world = of_tool("CT-RISKY", "refund", "true")
+        + &of_tool("CT-PLAIN", "read", "false")
+        + &of_tool("CT-NEVER", "drop", "true")
+        + &of_tool(
+            "CT-ARGS",
+            "pay",
+            "request.resource.properties.arguments.amount > 5.0",
+        )
+        + &subject("agent", None)
+        + &exception("EX-1", "CT-RISKY", "agent")
+            .replace("actions: [risky]", "actions: [tools/call]");
+    let front = Front::of(&world, &[("insecure_asserted_identity", "true")]).await;
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", front.sidecar.address));
+    let channel = channel.unwrap().connect().await.unwrap();
+    let mut gateway = ExtMcpClient::new(channel);
+    let said = |entries: &[(&str, &str)]| prost_types::Struct {
+        fields: entries
+            .iter()
+            .map(|(name, text)| {
+                let kind = prost_types::value::Kind::StringValue((*text).into());
+                ((*name).to_owned(), prost_types::Value { kind: Some(kind) })
+            })
+            .collect(),
+    };
+    let asked = |method: &str, params: Json, purpose: &str| McpRequest {
+        service_names: vec!["crm".into()],
+        method: method.into(),
+        metadata_context: Some(said(&[("subject", "agent"), ("purpose", purpose)])),
+        mcp_request: Some(params.to_string().into_bytes()),
+        headers: vec![McpHeader {
+            key: "traceparent".into(),
+            value: b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_vec(),
+        }],
+    };
+    let tool = |name: &str| json!({"name": name, "arguments": {"amount": 7}});
+    // The snapshot is in force once the exception is.
+    loop {
+        let answer = gateway
+            .check_request(asked("tools/call", tool("refund"), "work"))
+            .await;
+        if let Ok(answer) = answer
+            && let Some(mcp_request_result::Result::Pass(_)) = answer.into_inner().result
+        {
+            break;
+        }
+    }
+    for (name, purpose, passes) in [
+        ("read", "work", true),
+        ("refund", "work", true),
+        ("refund", "fun", false),
+        ("drop", "work", false),
+        ("pay", "work", false),
+        ("unknown", "work", false),
+    ] {
+        let answer = gateway
+            .check_request(asked("tools/call", tool(name), purpose))
+            .await;
+        match answer.unwrap().into_inner().result.unwrap() {
+            mcp_request_result::Result::Pass(_) => assert!(passes, "{name} {purpose}"),
+            mcp_request_result::Result::Error(error) => {
+                assert!(!passes, "{name} {purpose}: {error:?}");
+                assert_eq!(error.code(), Code::PermissionDenied);
+                let told: Json = serde_json::from_slice(error.mcp_error()).unwrap();
+                assert_eq!(told["code"], -32_001);
+                assert!(error.reason.contains("dec_"), "{error:?}");
+                assert_eq!(told["message"], error.reason);
+                assert_eq!(told["data"]["outcome"], "deny");
+                let requestable = name == "drop" || name == "refund" || name == "pay";
+                assert_eq!(told["data"]["requestable"], requestable, "{told}");
+            }
+        }
+    }
+
+    // The life of a connection goes on for whoever may speak at all.
+    for (subject, passes) in [("agent", true), ("ghost", false)] {
+        let mut request = asked("initialize", json!({}), "work");
+        request.metadata_context = Some(said(&[("subject", subject)]));
+        let answer = gateway.check_request(request).await.unwrap().into_inner();
+        let passed = matches!(answer.result, Some(mcp_request_result::Result::Pass(_)));
+        assert_eq!(passed, passes, "{subject}");
+    }
+
+    // What is no question says where.
+    for (change, names) in [
+        (
+            Box::new(|it: &mut McpRequest| it.service_names.clear())
+                as Box<dyn Fn(&mut McpRequest)>,
+            "service_names",
+        ),
+        (
+            Box::new(|it: &mut McpRequest| it.service_names.push("hr".into())),
+            "service_names",
+        ),
+        (
+            Box::new(|it: &mut McpRequest| it.mcp_request = Some(b"[]".to_vec())),
+            "mcp_request",
+        ),
+        (
+            Box::new(|it: &mut McpRequest| {
+                it.mcp_request = Some(b"{\"name\":\"a\",\"name\":\"b\"}".to_vec())
+            }),
+            "mcp_request",
+        ),
+        (
+            Box::new(|it: &mut McpRequest| it.method = "some/thing".into()),
+            "method",
+        ),
+        (
+            Box::new(|it: &mut McpRequest| it.mcp_request = None),
+            "params.name",
+        ),
+    ] {
+        let mut request = asked("tools/call", tool("read"), "work");
+        change(&mut request);
+        let answer = gateway.check_request(request).await.unwrap().into_inner();
+        let Some(mcp_request_result::Result::Error(error)) = answer.result else {
+            panic!("{names}: {answer:?}");
+        };
+        assert_eq!(error.code(), Code::Invalid, "{error:?}");
+        assert!(error.reason.contains(names), "{error:?}");
+    }
+    // Nobody, and nobody who is known.
+    let mut request = asked("tools/call", tool("read"), "work");
+    request.metadata_context = None;
+    let answer = gateway.check_request(request).await.unwrap().into_inner();
+    let Some(mcp_request_result::Result::Error(error)) = answer.result else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(error.code(), Code::PermissionDenied, "{error:?}");
+
+    // A list shows what may be used, without a use of it.
+    let mut client = front.registry.client().await;
+    let before = client.until_used("EX-1", |used| used.uses >= 2).await.uses;
+    let listed = |servers: &[&str], names: &[&str]| McpResponse {
+        service_names: servers.iter().map(|name| (*name).to_owned()).collect(),
+        method: "tools/list".into(),
+        metadata_context: Some(said(&[("subject", "agent"), ("purpose", "work")])),
+        mcp_response: json!({
+            "tools": names
+                .iter()
+                .map(|name| json!({"name": name, "inputSchema": {"type": "object"}}))
+                .collect::<Vec<_>>(),
+            "nextCursor": "n",
+        })
+        .to_string()
+        .into_bytes(),
+    };
+    for (servers, names, left) in [
+        (&["crm"][..], &["read", "refund"][..], None),
+        (
+            &["crm"],
+            &["read", "drop", "refund", "a/b"],
+            Some(&["read", "refund"][..]),
+        ),
+        (&["crm"], &["drop"], Some(&[])),
+        (
+            &["crm", "hr"],
+            &["crm_read", "hr_read", "read", "crm_drop"],
+            Some(&["crm_read"]),
+        ),
+    ] {
+        let answer = gateway.check_response(listed(servers, names)).await;
+        match (answer.unwrap().into_inner().result.unwrap(), left) {
+            (mcp_response_result::Result::Pass(_), None) => {}
+            (mcp_response_result::Result::Mutated(bytes), Some(left)) => {
+                let told: Json = serde_json::from_slice(&bytes).unwrap();
+                let tools = told["tools"].as_array().unwrap();
+                let names: Vec<_> = tools
+                    .iter()
+                    .map(|it| it["name"].as_str().unwrap())
+                    .collect();
+                assert_eq!(names, left);
+                assert_eq!(told["nextCursor"], "n");
+            }
+            (other, _) => panic!("{names:?}: {other:?}"),
+        }
+    }
+    let mut broken = listed(&["crm"], &[]);
+    broken.mcp_response = b"{\"tools\": 5}".to_vec();
+    let answer = gateway.check_response(broken).await.unwrap().into_inner();
+    assert!(
+        matches!(answer.result, Some(mcp_response_result::Result::Error(ref error)) if error.code() == Code::Invalid),
+        "{answer:?}"
+    );
+    let mut other = listed(&["crm"], &[]);
+    other.method = "tools/call".into();
+    let answer = gateway.check_response(other).await.unwrap().into_inner();
+    assert!(matches!(
+        answer.result,
+        Some(mcp_response_result::Result::Pass(_))
+    ));
+    let used = client.until_used("EX-1", |used| used.complete).await;
+    assert_eq!(used.uses, before, "nothing is used up by looking");
+    let page = front.sidecar.page("/metrics").await;
+    assert!(page.contains("surface=\"ext_mcp\""), "{page}");
 }

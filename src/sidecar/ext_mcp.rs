@@ -1,0 +1,182 @@
+//! `agentgateway.dev.ext_mcp.ExtMcp`: a gateway asks about messages of the Model Context Protocol, and
+//! shows of lists what may be used.
+
+use std::sync::Arc;
+
+use http::Extensions;
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use crate::{
+    config::Proxy,
+    engine::search,
+    runtime::{clock::Instant, simulated::aside},
+    telemetry::Surface,
+    wire::{
+        Fault, Received,
+        agentgateway::{
+            AuthorizationError, McpRequest, McpRequestResult, McpResponse, McpResponseResult,
+            ext_mcp_server,
+        },
+        envoy::Principal,
+        ext_mcp::{Listing, answered, asked, forbidden, kept, listed, malformed, passed},
+        question, v1,
+    },
+};
+
+use super::{
+    answering::{Answering, Called, patience},
+    identity::{Caller, behind},
+};
+
+/// Answers agentgateway.
+#[derive(Clone, Debug)]
+pub(super) struct ExtMcp {
+    pub(super) answering: Answering,
+    /// Who may speak for others.
+    pub(super) proxies: Arc<[Proxy]>,
+}
+
+/// A call, beside what it says.
+struct Call<'a> {
+    metadata: &'a MetadataMap,
+    connection: &'a Extensions,
+    arrived: Instant,
+    called: Called,
+}
+
+impl<'a> Call<'a> {
+    fn of(
+        method: &'static str,
+        metadata: &'a MetadataMap,
+        connection: &'a Extensions,
+        arrived: Instant,
+    ) -> Self {
+        Self {
+            metadata,
+            connection,
+            arrived,
+            called: Called {
+                surface: Surface::ExtMcp,
+                ..Called::of(method, metadata)
+            },
+        }
+    }
+}
+
+impl ExtMcp {
+    fn who(&self, connection: &Extensions, principal: Option<String>) -> Result<Caller, Fault> {
+        let named = principal.map(Principal::Named);
+        behind(&self.answering.identity, &self.proxies, connection, named)
+    }
+
+    /// The first denial, else the last decision; none where there is nothing to decide.
+    async fn decide(
+        &self,
+        message: McpRequest,
+        call: &mut Call<'_>,
+    ) -> Result<Option<v1::Decision>, Fault> {
+        let patience = patience(call.metadata)?;
+        let asking = asked(message).map_err(Fault::Invalid)?;
+        call.called.trace = asking.trace.or(call.called.trace);
+        let who = self.who(call.connection, asking.principal)?;
+        if asking.requests.is_empty() {
+            self.answering.may_speak(&who)?;
+        }
+        let mut last = None;
+        for request in asking.requests {
+            let when = (call.arrived, patience, call.called);
+            let told = self.answering.ask(request, who.clone(), when).await?;
+            let goes_on = crate::wire::authzen::permits(&told);
+            last = Some(told);
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    /// A list with what may be used of it now. Nothing is recorded of that, and nothing used up.
+    async fn hold_back(
+        &self,
+        listing: Listing,
+        connection: &Extensions,
+    ) -> Result<McpResponseResult, Fault> {
+        let who = self.who(connection, listing.principal.clone())?;
+        self.answering.may_speak(&who)?;
+        let decider = &self.answering.decider;
+        let loaded = decider.snapshot.get().ok_or(Fault::NotReady)?;
+        let mut at = loaded.at(decider.clock.look());
+        at.now.evidence = decider.spool.evidenced();
+        let asked = listing.questions.iter().cloned();
+        // What is no question is nothing that may be used.
+        let asked: Vec<_> = asked
+            .map(|request| question(request?, who.subject.clone()).ok())
+            .collect();
+        let may = aside(move || {
+            let may = |asked: &Option<_>| {
+                asked
+                    .as_ref()
+                    .is_some_and(|asked| search::permits(asked, &loaded.snapshot, at.now))
+            };
+            asked.iter().map(may).collect::<Vec<_>>()
+        });
+        let may = may.await.map_err(Fault::Unavailable)?;
+        Ok(listing.of_those(&may))
+    }
+
+    /// What went wrong, as the gateway has it: what is somebody else's fault is an answer, and what is
+    /// ours a call that fails.
+    fn told<T: From<AuthorizationError>>(
+        &self,
+        decided: Result<T, Fault>,
+        call: &Call<'_>,
+    ) -> Result<Response<T>, Status> {
+        if let Err(fault) = &decided {
+            self.answering.tell_failed(fault, call.arrived, call.called);
+        }
+        let answer = match decided {
+            Ok(answer) => answer,
+            Err(Fault::Invalid(invalid)) => malformed(&invalid).into(),
+            Err(Fault::Unauthenticated(why) | Fault::Forbidden(why)) => forbidden(&why).into(),
+            Err(fault) => return Err(fault.into()),
+        };
+        Ok(Response::new(answer))
+    }
+}
+
+#[tonic::async_trait]
+impl ext_mcp_server::ExtMcp for ExtMcp {
+    async fn check_request(
+        &self,
+        request: Request<Received<McpRequest>>,
+    ) -> Result<Response<McpRequestResult>, Status> {
+        let arrived = self.answering.decider.clock.look();
+        let (metadata, connection, Received { message, .. }) = request.into_parts();
+        let method = "agentgateway.dev.ext_mcp.ExtMcp/CheckRequest";
+        let mut call = Call::of(method, &metadata, &connection, arrived);
+        let decided = match message {
+            Ok(message) => self.decide(message, &mut call).await,
+            Err(invalid) => Err(Fault::Invalid(invalid)),
+        };
+        let decided = decided.map(|told| told.as_ref().map_or_else(passed, answered));
+        self.told(decided, &call)
+    }
+
+    async fn check_response(
+        &self,
+        request: Request<Received<McpResponse>>,
+    ) -> Result<Response<McpResponseResult>, Status> {
+        let arrived = self.answering.decider.clock.look();
+        let (metadata, connection, Received { message, .. }) = request.into_parts();
+        let method = "agentgateway.dev.ext_mcp.ExtMcp/CheckResponse";
+        let call = Call::of(method, &metadata, &connection, arrived);
+        let decided = async {
+            match message.and_then(listed).map_err(Fault::Invalid)? {
+                Some(listing) => self.hold_back(listing, &connection).await,
+                None => Ok(kept()),
+            }
+        };
+        let decided = decided.await;
+        self.told(decided, &call)
+    }
+}

@@ -1,0 +1,284 @@
+//! agentgateway's `ExtMcp`: what it asks about a message of the Model Context Protocol → a question, and
+//! a decision → what it does with the message (pdp §5.1).
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::domain::{Invalid, Trace};
+
+use super::{
+    agentgateway::{
+        AuthorizationError, McpHeader, McpRequest, McpRequestResult, McpResponse,
+        McpResponseResult, Pass, authorization_error::Code, mcp_request_result,
+        mcp_response_result,
+    },
+    authzen::{decision as body_of, permits},
+    json::strict,
+    mcp::{Asks, call},
+    v1,
+};
+
+/// Where the gateway's configuration says who asks.
+const SUBJECT: &str = "subject";
+/// What JSON-RPC calls a denial.
+const DENIED: i32 = -32_001;
+
+/// Lists, the names of their items in a result, what names one, and what is asked to use it.
+const LISTS: [(&str, &str, &str, &str); 3] = [
+    ("tools/list", "tools", "name", "tools/call"),
+    ("resources/list", "resources", "uri", "resources/read"),
+    ("prompts/list", "prompts", "name", "prompts/get"),
+];
+
+/// What the gateway asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asking {
+    /// Who asks, as the gateway says.
+    pub principal: Option<String>,
+    /// The questions, each of which has to be allowed; none where there is nothing to decide, and
+    /// whoever may speak at all goes on.
+    pub requests: Vec<v1::CheckRequest>,
+    /// Where the call belongs.
+    pub trace: Option<Trace>,
+}
+
+/// What the gateway's configuration says: who asks, and everything else.
+fn said(context: Option<prost_types::Struct>) -> (Option<String>, prost_types::Struct) {
+    let mut context = context.unwrap_or_default();
+    let subject = context.fields.remove(SUBJECT).and_then(|value| value.kind);
+    let subject = match subject {
+        Some(prost_types::value::Kind::StringValue(text)) if !text.is_empty() => Some(text),
+        _ => None,
+    };
+    (subject, context)
+}
+
+fn object(path: &str, bytes: &[u8]) -> Result<Map<String, Json>, Invalid> {
+    match strict(bytes) {
+        Ok(Json::Object(object)) => Ok(object),
+        Ok(_) => Err(Invalid::new(path, "is no object", "send a JSON object")),
+        Err(why) => Err(Invalid::new(
+            path,
+            format!("is no JSON: {why}"),
+            "send JSON",
+        )),
+    }
+}
+
+fn trace(headers: &[McpHeader]) -> Option<Trace> {
+    let mut named = headers
+        .iter()
+        .filter(|header| header.key.eq_ignore_ascii_case("traceparent"));
+    let only = named.next().filter(|_| named.next().is_none())?;
+    Trace::parse(std::str::from_utf8(&only.value).ok()?)
+}
+
+fn question(
+    action: String,
+    resource: v1::Resource,
+    context: &prost_types::Struct,
+) -> v1::CheckRequest {
+    v1::CheckRequest {
+        action,
+        resource: Some(resource),
+        context: Some(context.clone()),
+        ..v1::CheckRequest::default()
+    }
+}
+
+/// What the gateway asks about a request.
+///
+/// # Errors
+///
+/// What cannot be read, by its name.
+pub fn asked(request: McpRequest) -> Result<Asking, Invalid> {
+    let (principal, context) = said(request.metadata_context);
+    let params = match request.mcp_request.as_deref() {
+        None | Some([]) => Map::new(),
+        Some(bytes) => object("mcp_request", bytes)?,
+    };
+    let mut asking = Asking {
+        principal,
+        requests: Vec::new(),
+        trace: trace(&request.headers),
+    };
+    let servers = request.service_names;
+    if servers.is_empty() || servers.iter().any(String::is_empty) {
+        let fix = "name the server";
+        return Err(Invalid::new("service_names", "names no server", fix));
+    }
+    let several = servers.len() > 1;
+    for server in servers {
+        let asks = call(&request.method, params.clone(), &server);
+        match asks.map_err(|error| error.under("mcp_request"))? {
+            Asks::Nothing => {}
+            Asks::Question { resource, .. } if several && resource.r#type != "mcp_server" => {
+                return Err(Invalid::new(
+                    "service_names",
+                    format!("names several servers, and {} is of one", request.method),
+                    "name the one",
+                ));
+            }
+            Asks::Question { action, resource } => {
+                asking.requests.push(question(action, resource, &context));
+            }
+        }
+    }
+    Ok(asking)
+}
+
+/// A list that a server answers with, and what has to be allowed for each of its items.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listing {
+    /// Who asks, as the gateway says.
+    pub principal: Option<String>,
+    /// For each item what is asked to use it; nothing where nobody can tell what it is.
+    pub questions: Vec<Option<v1::CheckRequest>>,
+    result: Map<String, Json>,
+    items: Vec<Json>,
+    of: &'static str,
+}
+
+impl Listing {
+    /// The answer with those items alone that `may` be used.
+    pub fn of_those(mut self, may: &[bool]) -> McpResponseResult {
+        if may.iter().all(|may| *may) {
+            return kept();
+        }
+        let items = self.items.into_iter().zip(may);
+        let left: Vec<Json> = items
+            .filter_map(|(item, may)| may.then_some(item))
+            .collect();
+        self.result.insert(self.of.to_owned(), left.into());
+        let bytes = Json::Object(self.result).to_string().into_bytes();
+        McpResponseResult {
+            result: Some(mcp_response_result::Result::Mutated(bytes)),
+        }
+    }
+}
+
+/// The server that an item is of, and its name there: of several servers the gateway puts the
+/// server's name and `_` before it.
+fn owned<'a>(servers: &'a [String], name: &'a str) -> Option<(&'a str, &'a str)> {
+    if let [only] = servers {
+        return Some((only, name));
+    }
+    let named = |server: &'a String| {
+        let rest = name.strip_prefix(server.as_str())?.strip_prefix('_')?;
+        Some((server.as_str(), rest))
+    };
+    let mut found = servers.iter().filter_map(named);
+    // Where it may be of two, nobody knows what would be called.
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// The list in a response; nothing if there is none to be held back.
+///
+/// # Errors
+///
+/// What cannot be read, by its name.
+pub fn listed(response: McpResponse) -> Result<Option<Listing>, Invalid> {
+    let listing = LISTS.iter().find(|(method, ..)| *method == response.method);
+    let Some((_, of, naming, action)) = listing else {
+        return Ok(None);
+    };
+    let (principal, context) = said(response.metadata_context);
+    let mut result = object("mcp_response", &response.mcp_response)?;
+    let path = format!("mcp_response.{of}");
+    let Some(Json::Array(items)) = result.remove(*of) else {
+        let fix = "send what the protocol has";
+        return Err(Invalid::new(path, "is no list", fix));
+    };
+    let servers = &response.service_names;
+    let ask = |item: &Json| {
+        let text = item.get(naming)?.as_str()?;
+        let (server, name) = if *naming == "uri" {
+            (servers.first().map_or("", String::as_str), text)
+        } else {
+            owned(servers, text)?
+        };
+        let mut params = Map::new();
+        params.insert((*naming).to_owned(), name.into());
+        match call(action, params, server).ok()? {
+            Asks::Question { action, resource } => Some(question(action, resource, &context)),
+            Asks::Nothing => None,
+        }
+    };
+    Ok(Some(Listing {
+        principal,
+        questions: items.iter().map(ask).collect(),
+        result,
+        items,
+        of,
+    }))
+}
+
+/// The request goes on.
+pub fn passed() -> McpRequestResult {
+    McpRequestResult {
+        result: Some(mcp_request_result::Result::Pass(Pass {})),
+    }
+}
+
+/// The response goes on as it is.
+pub fn kept() -> McpResponseResult {
+    McpResponseResult {
+        result: Some(mcp_response_result::Result::Pass(Pass {})),
+    }
+}
+
+/// A decision as the gateway has it.
+pub fn answered(decision: &v1::Decision) -> McpRequestResult {
+    if permits(decision) {
+        return passed();
+    }
+    let body = body_of(decision);
+    let reason = match decision.remedy.as_str() {
+        "" => format!("denied by policy ({})", decision.id),
+        remedy => format!("denied by policy: {remedy} ({})", decision.id),
+    };
+    let data = body.get("context").cloned().unwrap_or_default();
+    let error = json!({"code": DENIED, "message": reason, "data": data});
+    refused(AuthorizationError {
+        code: Code::PermissionDenied.into(),
+        reason,
+        mcp_error: Some(error.to_string().into_bytes()),
+    })
+}
+
+fn refused(error: AuthorizationError) -> McpRequestResult {
+    McpRequestResult {
+        result: Some(mcp_request_result::Result::Error(error)),
+    }
+}
+
+/// What is no question.
+pub fn malformed(invalid: &Invalid) -> AuthorizationError {
+    AuthorizationError {
+        code: Code::Invalid.into(),
+        reason: invalid.to_string(),
+        mcp_error: None,
+    }
+}
+
+/// Who is not known, or may not ask.
+pub fn forbidden(why: &str) -> AuthorizationError {
+    AuthorizationError {
+        code: Code::PermissionDenied.into(),
+        reason: why.to_owned(),
+        mcp_error: None,
+    }
+}
+
+impl From<AuthorizationError> for McpRequestResult {
+    fn from(error: AuthorizationError) -> Self {
+        refused(error)
+    }
+}
+
+impl From<AuthorizationError> for McpResponseResult {
+    fn from(error: AuthorizationError) -> Self {
+        Self {
+            result: Some(mcp_response_result::Result::Error(error)),
+        }
+    }
+}
