@@ -17,6 +17,7 @@ use crate::{
             AuthorizationError, McpRequest, McpRequestResult, McpResponse, McpResponseResult,
             ext_mcp_server,
         },
+        authzen::permits,
         envoy::Principal,
         ext_mcp::{Listing, answered, asked, forbidden, kept, listed, malformed, passed},
         question, v1,
@@ -86,7 +87,7 @@ impl ExtMcp {
         for request in asking.requests {
             let when = (call.arrived, patience, call.called);
             let told = self.answering.ask(request, who.clone(), when).await?;
-            let goes_on = crate::wire::authzen::permits(&told);
+            let goes_on = permits(&told);
             last = Some(told);
             if !goes_on {
                 break;

@@ -64,6 +64,15 @@ fn object(path: &str, bytes: &[u8]) -> Result<Map<String, Json>, Invalid> {
     }
 }
 
+/// The servers a message is of: one at least.
+fn named(servers: Vec<String>) -> Result<Vec<String>, Invalid> {
+    if servers.is_empty() || servers.iter().any(String::is_empty) {
+        let fix = "name the server";
+        return Err(Invalid::new("service_names", "names no server", fix));
+    }
+    Ok(servers)
+}
+
 fn trace(headers: &[McpHeader]) -> Option<Trace> {
     let mut named = headers
         .iter()
@@ -101,15 +110,14 @@ pub fn asked(request: McpRequest) -> Result<Asking, Invalid> {
         requests: Vec::new(),
         trace: trace(&request.headers),
     };
-    let servers = request.service_names;
-    if servers.is_empty() || servers.iter().any(String::is_empty) {
-        let fix = "name the server";
-        return Err(Invalid::new("service_names", "names no server", fix));
-    }
+    let servers = named(request.service_names)?;
     let several = servers.len() > 1;
     for server in servers {
         let asks = call(&request.method, params.clone(), &server);
-        match asks.map_err(|error| error.under("mcp_request"))? {
+        match asks.map_err(|error| match error.path() {
+            "method" => error,
+            _ => error.under("mcp_request"),
+        })? {
             Asks::Nothing => {}
             Asks::Question { resource, .. } if several && resource.r#type != "mcp_server" => {
                 return Err(Invalid::new(
@@ -188,13 +196,13 @@ pub fn listed(response: McpResponse) -> Result<Option<Listing>, Invalid> {
         let fix = "send what the protocol has";
         return Err(Invalid::new(path, "is no list", fix));
     };
-    let servers = &response.service_names;
+    let servers = named(response.service_names)?;
     let ask = |item: &Json| {
         let text = item.get(naming)?.as_str()?;
         let (server, name) = if *naming == "uri" {
             (servers.first().map_or("", String::as_str), text)
         } else {
-            owned(servers, text)?
+            owned(&servers, text)?
         };
         let mut params = Map::new();
         params.insert((*naming).to_owned(), name.into());

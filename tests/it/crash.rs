@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use crate::support::Dice;
 use crate::support::governed;
 use crate::support::governed::{control, exception_until, subject};
-use crate::support::processes::{Askers, Fleet, each_once, used};
+use crate::support::processes::{Askers, Fleet, each_once};
 use exeat::{
     runtime::clock::Clock,
     wire::v1::{self, Completion},
@@ -168,9 +168,7 @@ async fn e1_every_use_that_was_answered_is_at_the_registry_once() {
     let mut fleet = Fleet::new();
     let mut registry = fleet.registry();
     let mut client = fleet.client().await;
-    let now = Clock::system().now().latest;
-    client.apply(&used(now)).await.unwrap();
-    fleet.let_in(&mut client).await;
+    fleet.begin(&mut client).await;
     let mut running = fleet.sidecar();
     let sidecar = fleet.answers().await;
     sidecar.until("agent", "risky", "ALLOW_BY_EXCEPTION").await;

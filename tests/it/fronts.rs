@@ -955,6 +955,12 @@ async fn agentgateway_asks_about_messages_and_shows_what_may_be_used() {
             (other, _) => panic!("{names:?}: {other:?}"),
         }
     }
+    let answer = gateway.check_response(listed(&[], &["read"])).await;
+    let answer = answer.unwrap().into_inner();
+    assert!(
+        matches!(answer.result, Some(mcp_response_result::Result::Error(ref error)) if error.reason.contains("service_names")),
+        "{answer:?}"
+    );
     let mut broken = listed(&["crm"], &[]);
     broken.mcp_response = b"{\"tools\": 5}".to_vec();
     let answer = gateway.check_response(broken).await.unwrap().into_inner();

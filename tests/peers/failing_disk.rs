@@ -7,8 +7,7 @@ use std::{
 };
 
 use crate::support::governed::{Sidecar, control};
-use crate::support::processes::{Askers, Fleet, each_once, used};
-use exeat::runtime::clock::Clock;
+use crate::support::processes::{Askers, Fleet, each_once};
 
 /// What is done to a process's files.
 struct Faults(PathBuf);
@@ -72,11 +71,7 @@ async fn e2_a_disk_that_fails_costs_exceptions_and_no_record() {
     let mut fleet = Fleet::new();
     let registry = fleet.registry();
     let mut client = fleet.client().await;
-    client
-        .apply(&used(Clock::system().now().latest))
-        .await
-        .unwrap();
-    fleet.let_in(&mut client).await;
+    fleet.begin(&mut client).await;
     let faults = Faults::of(&mut fleet, "s/evidence");
     let mut running = fleet.sidecar();
     let mut sidecar = fleet.answers().await;
@@ -125,11 +120,7 @@ async fn e2_a_registry_whose_disk_fails_acknowledges_nothing_it_has_not() {
     let faults = Faults::of(&mut fleet, "r/");
     let mut registry = fleet.registry();
     let mut client = fleet.client().await;
-    client
-        .apply(&used(Clock::system().now().latest))
-        .await
-        .unwrap();
-    fleet.let_in(&mut client).await;
+    fleet.begin(&mut client).await;
     let running = fleet.sidecar();
     let sidecar = fleet.answers().await;
     sidecar.until("agent", "risky", "ALLOW_BY_EXCEPTION").await;

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use exeat::{domain::Timestamp, wire::v1};
+use exeat::{domain::Timestamp, runtime::clock::Clock, wire::v1};
 use tokio::{task::JoinHandle, time::sleep};
 use tonic::transport::Endpoint;
 
@@ -82,6 +82,13 @@ impl Fleet {
             key: String::new(),
             set: Vec::new(),
         }
+    }
+
+    /// Puts [`used`] in force as of now, and lets the sidecar in.
+    pub async fn begin(&mut self, client: &mut Client) {
+        let now = Clock::system().now().latest;
+        client.apply(&used(now)).await.unwrap();
+        self.let_in(client).await;
     }
 
     /// Lets the sidecar in, and notes the registry's key.
