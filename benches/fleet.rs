@@ -457,7 +457,11 @@ async fn bench() {
         }
         let committed = committed(&log);
         let (mut times, mut ends) = (Vec::new(), Vec::new());
-        for round in seen.chunks(wanted) {
+        let mut rounds: BTreeMap<u64, Vec<(u64, Timestamp)>> = BTreeMap::new();
+        for (sequence, at) in seen {
+            rounds.entry(sequence).or_default().push((sequence, at));
+        }
+        for round in rounds.values() {
             let mut last = 0.0_f64;
             for (sequence, at) in round {
                 let took = (*at - committed[sequence]).as_secs_f64() * 1e3;

@@ -161,9 +161,10 @@ async fn from_log(args: &Decisions, log: &Path, screen: &mut Screen) -> Result<E
             if after.gone {
                 screen.say(&match args.output {
                     Output::Json => GONE.to_owned(),
-                    Output::Table | Output::Junit => {
-                        styled(DIM, "… files were rotated away before they were read")
-                    }
+                    Output::Table | Output::Junit => styled(
+                        DIM,
+                        "… files may have been rotated away before they were read",
+                    ),
                 })?;
             }
         }

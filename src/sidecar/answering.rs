@@ -201,10 +201,12 @@ impl Answering {
             let named = |field| at(&of.attributes, &["model", field])?.as_str();
             Some((named("provider").unwrap_or_default(), named("name")?))
         });
-        let used = decided.decision.relied_on().next().map(|exception| {
-            let new = u64::from(decided.kept.is_some());
-            self.decider.tally.add(&exception.id, new)
-        });
+        let tally = &self.decider.tally;
+        for usage in decided.kept.iter().flat_map(|(_, uses)| uses) {
+            tally.add(&usage.exception);
+        }
+        let first = decided.decision.relied_on().next();
+        let used = first.map(|exception| tally.of(&exception.id));
         exporter.decision(
             decided.mark.number.get(),
             &Answered {

@@ -49,6 +49,8 @@ use super::{
 
 // reliability §9.3.
 const MAX_MESSAGE: usize = 256 << 10;
+/// Largest message of a gateway: a list with the schemas of everything in it.
+const LISTS: usize = 2 << 20;
 
 type Served = CheckServiceServer<CheckService>;
 
@@ -370,7 +372,7 @@ fn fronts(answering: &Answering, settings: &Sidecar) -> Fronts {
     };
     Fronts {
         envoy: AuthorizationServer::new(envoy).max_decoding_message_size(MAX_MESSAGE),
-        gateway: ExtMcpServer::new(gateway).max_decoding_message_size(MAX_MESSAGE),
+        gateway: ExtMcpServer::new(gateway).max_decoding_message_size(LISTS),
         authzen: AuthZen::new(answering.clone(), proxies(), settings.authzen_url.clone()),
     }
 }

@@ -7,7 +7,7 @@ use http::Extensions;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
-    config::Proxy,
+    config::{Identity, Proxy},
     engine::search,
     runtime::{clock::Instant, simulated::aside},
     telemetry::Surface,
@@ -25,8 +25,8 @@ use crate::{
 };
 
 use super::{
-    answering::{Answering, Called, patience},
-    identity::{Caller, behind},
+    answering::{Answering, Called, in_time, patience},
+    identity::{Caller, admitted, behind},
 };
 
 /// Answers agentgateway.
@@ -65,9 +65,20 @@ impl<'a> Call<'a> {
 }
 
 impl ExtMcp {
+    /// Who is behind a message. A gateway asks for others alone: where it says nobody, nobody asks.
     fn who(&self, connection: &Extensions, principal: Option<String>) -> Result<Caller, Fault> {
+        let identity = &*self.answering.identity;
+        if principal.is_none() && !matches!(identity, Identity::Bound(_)) {
+            let why = "the gateway says nobody: have its `metadata` say who asks, as `subject`";
+            return Err(Fault::Unauthenticated(why.into()));
+        }
         let named = principal.map(Principal::Named);
-        behind(&self.answering.identity, &self.proxies, connection, named)
+        behind(identity, &self.proxies, connection, named)
+    }
+
+    /// Whether whoever is at the other end may ask at all, before anything of it is read.
+    fn admitted(&self, connection: &Extensions) -> Result<(), Fault> {
+        admitted(&self.answering.identity, &self.proxies, connection)
     }
 
     /// The first denial, else the last decision; none where there is nothing to decide.
@@ -77,15 +88,16 @@ impl ExtMcp {
         call: &mut Call<'_>,
     ) -> Result<Option<v1::Decision>, Fault> {
         let patience = patience(call.metadata)?;
+        self.admitted(call.connection)?;
         let asking = asked(message).map_err(Fault::Invalid)?;
         call.called.trace = asking.trace.or(call.called.trace);
-        let who = self.who(call.connection, asking.principal)?;
-        if asking.requests.is_empty() {
+        let who = self.who(call.connection, asking.principal.clone())?;
+        if asking.questions.is_empty() {
             self.answering.may_speak(&who)?;
         }
         let mut last = None;
-        for request in asking.requests {
-            let when = (call.arrived, patience, call.called);
+        for asked in &asking.questions {
+            let (request, when) = (asking.request(asked), (call.arrived, patience, call.called));
             let told = self.answering.ask(request, who.clone(), when).await?;
             let goes_on = permits(&told);
             last = Some(told);
@@ -99,30 +111,45 @@ impl ExtMcp {
     /// A list with what may be used of it now. Nothing is recorded of that, and nothing used up.
     async fn hold_back(
         &self,
-        listing: Listing,
-        connection: &Extensions,
+        mut listing: Listing,
+        call: &Call<'_>,
     ) -> Result<McpResponseResult, Fault> {
-        let who = self.who(connection, listing.principal.clone())?;
+        let patience = patience(call.metadata)?;
+        let who = self.who(call.connection, listing.principal.clone())?;
         self.answering.may_speak(&who)?;
         let decider = &self.answering.decider;
         let loaded = decider.snapshot.get().ok_or(Fault::NotReady)?;
         let mut at = loaded.at(decider.clock.look());
         at.now.evidence = decider.spool.evidenced();
-        let asked = listing.questions.iter().cloned();
-        // What is no question is nothing that may be used.
-        let asked: Vec<_> = asked
-            .map(|request| question(request?, who.subject.clone()).ok())
-            .collect();
-        let may = aside(move || {
-            let may = |asked: &Option<_>| {
-                asked
-                    .as_ref()
-                    .is_some_and(|asked| search::permits(asked, &loaded.snapshot, at.now))
+        let (questions, context) = listing.asks();
+        // Read once for all items.
+        let Some(mut asked) = questions.iter().flatten().next().and_then(|first| {
+            let context = Some(context);
+            let first = v1::CheckRequest {
+                context,
+                ..first.clone()
             };
-            asked.iter().map(may).collect::<Vec<_>>()
+            question(first, who.subject.clone()).ok()
+        }) else {
+            return Ok(listing.of_those(&vec![false; questions.len()]));
+        };
+        let clock = decider.clock.clone();
+        let arrived = call.arrived;
+        let may = aside(move || {
+            let mut may = Vec::with_capacity(questions.len());
+            for item in questions {
+                in_time(arrived, clock.elapsed(), patience)?;
+                // What is no question is nothing that may be used.
+                let item = item.and_then(|item| question(item, who.subject.clone()).ok());
+                may.push(item.is_some_and(|item| {
+                    asked.resource = item.resource;
+                    search::permits(&asked, &loaded.snapshot, at.now)
+                }));
+            }
+            Ok(may)
         });
-        let may = may.await.map_err(Fault::Unavailable)?;
-        Ok(listing.of_those(&may))
+        let may: Result<Vec<bool>, Fault> = may.await.map_err(Fault::Unavailable)?;
+        Ok(listing.of_those(&may?))
     }
 
     /// What went wrong, as the gateway has it: what is somebody else's fault is an answer, and what is
@@ -172,8 +199,9 @@ impl ext_mcp_server::ExtMcp for ExtMcp {
         let method = "agentgateway.dev.ext_mcp.ExtMcp/CheckResponse";
         let call = Call::of(method, &metadata, &connection, arrived);
         let decided = async {
+            self.admitted(&connection)?;
             match message.and_then(listed).map_err(Fault::Invalid)? {
-                Some(listing) => self.hold_back(listing, &connection).await,
+                Some(listing) => self.hold_back(listing, &call).await,
                 None => Ok(kept()),
             }
         };

@@ -142,7 +142,7 @@ pub(super) fn behind(
     }
     let principal = principal.ok_or_else(|| {
         Fault::Unauthenticated(
-            "the proxy names nobody: it needs a client certificate or a verified token, or has to say `subject` (agentgateway's metadata)".into(),
+            "the proxy names nobody: it needs a client certificate or a verified token".into(),
         )
     })?;
     // Of certificates those that name a workload, and where there is a trust domain those inside it.

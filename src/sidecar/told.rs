@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
@@ -19,15 +19,22 @@ use super::decider::{Decided, Decider};
 pub(super) struct Tally(Mutex<HashMap<ExceptionId, u64>>);
 
 impl Tally {
-    /// Counts `uses` more; how many there are by now.
-    pub(super) fn add(&self, exception: &ExceptionId, uses: u64) -> u64 {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = known.get_mut(exception) {
-            *count = count.saturating_add(uses);
-            return *count;
+    fn known(&self) -> MutexGuard<'_, HashMap<ExceptionId, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more.
+    pub(super) fn add(&self, exception: &ExceptionId) {
+        let mut known = self.known();
+        match known.get_mut(exception) {
+            Some(count) => *count = count.saturating_add(1),
+            None => drop(known.insert(exception.clone(), 1)),
         }
-        known.insert(exception.clone(), uses);
-        uses
+    }
+
+    /// How many there are.
+    pub(super) fn of(&self, exception: &ExceptionId) -> u64 {
+        self.known().get(exception).copied().unwrap_or(0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! agentgateway's `ExtMcp`: what it asks about a message of the Model Context Protocol → a question, and
 //! a decision → what it does with the message (pdp §5.1).
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 use crate::domain::{Invalid, Trace};
 
@@ -19,8 +19,9 @@ use super::{
 
 /// Where the gateway's configuration says who asks.
 const SUBJECT: &str = "subject";
-/// What JSON-RPC calls a denial.
-const DENIED: i32 = -32_001;
+/// Most servers of one message, and most items of one list.
+const SERVERS: usize = 64;
+const ITEMS: usize = 1_000;
 
 /// Lists, the names of their items in a result, what names one, and what is asked to use it.
 const LISTS: [(&str, &str, &str, &str); 3] = [
@@ -34,22 +35,39 @@ const LISTS: [(&str, &str, &str, &str); 3] = [
 pub struct Asking {
     /// Who asks, as the gateway says.
     pub principal: Option<String>,
-    /// The questions, each of which has to be allowed; none where there is nothing to decide, and
+    /// What all questions are asked with.
+    context: prost_types::Struct,
+    /// The action, and on what; each has to be allowed. None where there is nothing to decide, and
     /// whoever may speak at all goes on.
-    pub requests: Vec<v1::CheckRequest>,
+    pub questions: Vec<(String, v1::Resource)>,
     /// Where the call belongs.
     pub trace: Option<Trace>,
 }
 
-/// What the gateway's configuration says: who asks, and everything else.
-fn said(context: Option<prost_types::Struct>) -> (Option<String>, prost_types::Struct) {
+impl Asking {
+    /// One of its questions as it is asked.
+    pub fn request(&self, (action, resource): &(String, v1::Resource)) -> v1::CheckRequest {
+        request(action.clone(), resource.clone(), Some(self.context.clone()))
+    }
+}
+
+/// Who asks, and what else is said.
+type Said = (Option<String>, prost_types::Struct);
+
+/// What the gateway's configuration says: who asks, and everything else. A name that is none is
+/// nobody's, and never the gateway's own.
+fn said(context: Option<prost_types::Struct>) -> Result<Said, Invalid> {
     let mut context = context.unwrap_or_default();
-    let subject = context.fields.remove(SUBJECT).and_then(|value| value.kind);
-    let subject = match subject {
-        Some(prost_types::value::Kind::StringValue(text)) if !text.is_empty() => Some(text),
-        _ => None,
+    let subject = match context.fields.remove(SUBJECT).map(|value| value.kind) {
+        None => None,
+        Some(Some(prost_types::value::Kind::StringValue(text))) if !text.is_empty() => Some(text),
+        Some(_) => {
+            let fix = "have `metadata` say who asks";
+            let path = "metadata_context.subject";
+            return Err(Invalid::new(path, "is no name", fix));
+        }
     };
-    (subject, context)
+    Ok((subject, context))
 }
 
 fn object(path: &str, bytes: &[u8]) -> Result<Map<String, Json>, Invalid> {
@@ -70,7 +88,16 @@ fn named(servers: Vec<String>) -> Result<Vec<String>, Invalid> {
         let fix = "name the server";
         return Err(Invalid::new("service_names", "names no server", fix));
     }
+    few("service_names", servers.len(), SERVERS)?;
     Ok(servers)
+}
+
+fn few(path: &str, count: usize, most: usize) -> Result<(), Invalid> {
+    if count <= most {
+        return Ok(());
+    }
+    let fix = format!("send at most {most}");
+    Err(Invalid::new(path, format!("has {count} items"), fix))
 }
 
 fn trace(headers: &[McpHeader]) -> Option<Trace> {
@@ -81,15 +108,15 @@ fn trace(headers: &[McpHeader]) -> Option<Trace> {
     Trace::parse(std::str::from_utf8(&only.value).ok()?)
 }
 
-fn question(
+fn request(
     action: String,
     resource: v1::Resource,
-    context: &prost_types::Struct,
+    context: Option<prost_types::Struct>,
 ) -> v1::CheckRequest {
     v1::CheckRequest {
         action,
         resource: Some(resource),
-        context: Some(context.clone()),
+        context,
         ..v1::CheckRequest::default()
     }
 }
@@ -100,20 +127,22 @@ fn question(
 ///
 /// What cannot be read, by its name.
 pub fn asked(request: McpRequest) -> Result<Asking, Invalid> {
-    let (principal, context) = said(request.metadata_context);
-    let params = match request.mcp_request.as_deref() {
+    let (principal, context) = said(request.metadata_context)?;
+    let servers = named(request.service_names)?;
+    let mut params = match request.mcp_request.as_deref() {
         None | Some([]) => Map::new(),
         Some(bytes) => object("mcp_request", bytes)?,
     };
     let mut asking = Asking {
         principal,
-        requests: Vec::new(),
+        context,
+        questions: Vec::new(),
         trace: trace(&request.headers),
     };
-    let servers = named(request.service_names)?;
     let several = servers.len() > 1;
     for server in servers {
-        let asks = call(&request.method, params.clone(), &server);
+        // What names one thing is of one server, and refused at the first of several.
+        let asks = call(&request.method, std::mem::take(&mut params), &server);
         match asks.map_err(|error| match error.path() {
             "method" => error,
             _ => error.under("mcp_request"),
@@ -127,7 +156,7 @@ pub fn asked(request: McpRequest) -> Result<Asking, Invalid> {
                 ));
             }
             Asks::Question { action, resource } => {
-                asking.requests.push(question(action, resource, &context));
+                asking.questions.push((action, resource));
             }
         }
     }
@@ -139,14 +168,23 @@ pub fn asked(request: McpRequest) -> Result<Asking, Invalid> {
 pub struct Listing {
     /// Who asks, as the gateway says.
     pub principal: Option<String>,
-    /// For each item what is asked to use it; nothing where nobody can tell what it is.
-    pub questions: Vec<Option<v1::CheckRequest>>,
+    /// What all questions are asked with.
+    context: prost_types::Struct,
+    /// For each item what is asked to use it, but for the context; nothing where nobody can tell what
+    /// it is.
+    questions: Vec<Option<v1::CheckRequest>>,
     result: Map<String, Json>,
     items: Vec<Json>,
     of: &'static str,
 }
 
 impl Listing {
+    /// What is asked of each item, and what it is all asked with.
+    pub fn asks(&mut self) -> (Vec<Option<v1::CheckRequest>>, prost_types::Struct) {
+        let questions = std::mem::take(&mut self.questions);
+        (questions, std::mem::take(&mut self.context))
+    }
+
     /// The answer with those items alone that `may` be used.
     pub fn of_those(mut self, may: &[bool]) -> McpResponseResult {
         if may.iter().all(|may| *may) {
@@ -165,13 +203,13 @@ impl Listing {
 }
 
 /// The server that an item is of, and its name there: of several servers the gateway puts the
-/// server's name and `_` before it.
-fn owned<'a>(servers: &'a [String], name: &'a str) -> Option<(&'a str, &'a str)> {
+/// server's name and a mark before it.
+fn owned<'a>(servers: &'a [String], name: &'a str, mark: char) -> Option<(&'a str, &'a str)> {
     if let [only] = servers {
         return Some((only, name));
     }
     let named = |server: &'a String| {
-        let rest = name.strip_prefix(server.as_str())?.strip_prefix('_')?;
+        let rest = name.strip_prefix(server.as_str())?.strip_prefix(mark)?;
         Some((server.as_str(), rest))
     };
     let mut found = servers.iter().filter_map(named);
@@ -189,30 +227,28 @@ pub fn listed(response: McpResponse) -> Result<Option<Listing>, Invalid> {
     let Some((_, of, naming, action)) = listing else {
         return Ok(None);
     };
-    let (principal, context) = said(response.metadata_context);
+    let (principal, context) = said(response.metadata_context)?;
+    let servers = named(response.service_names)?;
     let mut result = object("mcp_response", &response.mcp_response)?;
     let path = format!("mcp_response.{of}");
     let Some(Json::Array(items)) = result.remove(*of) else {
         let fix = "send what the protocol has";
         return Err(Invalid::new(path, "is no list", fix));
     };
-    let servers = named(response.service_names)?;
+    few(&path, items.len(), ITEMS)?;
     let ask = |item: &Json| {
         let text = item.get(naming)?.as_str()?;
-        let (server, name) = if *naming == "uri" {
-            (servers.first().map_or("", String::as_str), text)
-        } else {
-            owned(&servers, text)?
-        };
+        let (server, name) = owned(&servers, text, if *naming == "uri" { '+' } else { '_' })?;
         let mut params = Map::new();
         params.insert((*naming).to_owned(), name.into());
         match call(action, params, server).ok()? {
-            Asks::Question { action, resource } => Some(question(action, resource, &context)),
+            Asks::Question { action, resource } => Some(request(action, resource, None)),
             Asks::Nothing => None,
         }
     };
     Ok(Some(Listing {
         principal,
+        context,
         questions: items.iter().map(ask).collect(),
         result,
         items,
@@ -239,17 +275,17 @@ pub fn answered(decision: &v1::Decision) -> McpRequestResult {
     if permits(decision) {
         return passed();
     }
-    let body = body_of(decision);
+    let mut body = body_of(decision);
     let reason = match decision.remedy.as_str() {
         "" => format!("denied by policy ({})", decision.id),
         remedy => format!("denied by policy: {remedy} ({})", decision.id),
     };
-    let data = body.get("context").cloned().unwrap_or_default();
-    let error = json!({"code": DENIED, "message": reason, "data": data});
+    // The gateway makes it the `data` of the JSON-RPC error.
+    let data = body.get_mut("context").map(Json::take).unwrap_or_default();
     refused(AuthorizationError {
         code: Code::PermissionDenied.into(),
         reason,
-        mcp_error: Some(error.to_string().into_bytes()),
+        mcp_error: Some(data.to_string().into_bytes()),
     })
 }
 

@@ -417,10 +417,18 @@ impl Sync {
                 .reserve(&asks)
                 .await
                 .map_err(stored)?;
+            // Counted anew: what was asked before under this id is taken by now, and what went back is not.
+            let left = match limits.max_uses {
+                None => None,
+                Some(most) => {
+                    let taken = recording.reservations.total(&id).await.map_err(stored)?;
+                    Some(most.saturating_sub(taken))
+                }
+            };
             reserved.push(v1::ReservedUses {
                 uses,
                 valid_seconds: u32::try_from(HOLDS.micros() / 1_000_000).unwrap_or(0),
-                left: limits.max_uses.map(|_| left.saturating_sub(uses)),
+                left,
             });
         }
         Ok(v1::ReserveResponse { reserved })

@@ -56,6 +56,7 @@ impl Limits {
     pub(in crate::sidecar) fn remaining(&self, exception: &Exception) -> Option<u64> {
         let most = exception.usage_limits.max_uses?;
         match self {
+            Self::Here(counts) if !counts.is_known() => None,
             Self::Here(counts) => Some(most.saturating_sub(counts.total(&exception.id))),
             Self::Reserved(purse) => purse.remaining(&exception.id),
         }
