@@ -49,3 +49,10 @@ pub struct Head {
     /// Removals.
     pub sequence: u64,
 }
+
+impl Head {
+    /// Whether this is further than `other` in any way.
+    pub fn exceeds(self, other: Self) -> bool {
+        self.revision > other.revision || self.sequence > other.sequence
+    }
+}

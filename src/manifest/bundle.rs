@@ -180,6 +180,10 @@ impl Bundle {
                 hash.update(part);
             }
             for (first, text) in document::split(&file.content) {
+                // More are not told, and finding each one's line reads the file again.
+                if problems.len() >= MAX_PROBLEMS {
+                    break;
+                }
                 let from = text
                     .as_ptr()
                     .addr()

@@ -95,6 +95,14 @@ impl Attendants {
         entered
     }
 
+    /// What was last taken in under a name.
+    pub(super) fn acknowledged(&self, name: &str) -> Head {
+        let known = self.known();
+        known
+            .get(name)
+            .map_or_else(Head::default, |one| one.acknowledged)
+    }
+
     /// Notes what a sidecar has taken in.
     pub(super) fn acknowledge(&self, name: &str, head: Head) {
         if let Some(attendant) = self.known().get_mut(name) {

@@ -330,6 +330,75 @@ async fn s1_an_older_copy_put_back_is_refused() {
 }
 
 #[tokio::test]
+async fn a_damaged_place_of_the_floor_and_damaged_keys_are_told() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    both.client.revoke("EX-1").await.unwrap();
+    both.client.receipt(1, true).await;
+    both.wire.cut();
+    for place in [20, 532] {
+        both.restart(|data| {
+            let path = data.join("floor");
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[place] ^= 0x10;
+            std::fs::write(path, bytes).unwrap();
+            if place > 512 {
+                std::fs::write(data.join("trust"), [7; 40]).unwrap();
+            }
+        })
+        .await;
+        let page = both.sidecar.page("/metrics").await;
+        assert!(
+            page.contains("exeat_disk_faults_total{file=\"floor\"} 1"),
+            "{page}"
+        );
+        assert_eq!(
+            page.contains("exeat_disk_faults_total{file=\"trust\"} 1"),
+            place > 512,
+            "{page}"
+        );
+        // One place is enough; with none nothing can be told from an older copy.
+        let plain = both.sidecar.outcome("agent", "plain").await;
+        assert_eq!(plain == "ALLOW OK", place < 512, "{plain}");
+    }
+}
+
+#[tokio::test]
+async fn s1_a_whole_older_folder_is_told_by_what_the_registry_knows_was_acknowledged() {
+    let mut both = Both::start().await;
+    both.sidecar.until("agent", "plain", "ALLOW OK").await;
+    let copy = both.scratch.path().join("copy");
+    // Stopped meanwhile, so that the copy is of one moment.
+    both.restart(|data| {
+        std::fs::create_dir(&copy).unwrap();
+        for file in std::fs::read_dir(data).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+    })
+    .await;
+    let freeze = v1::FreezeRequest {
+        subject: "agent".into(),
+        note: String::new(),
+    };
+    both.client.revocations.freeze(freeze).await.unwrap();
+    both.client.receipt(1, true).await;
+    let page = both.sidecar.page("/metrics").await;
+    assert!(!page.contains("exeat_disk_faults_total{"), "{page}");
+    both.restart(|data| {
+        for file in std::fs::read_dir(&copy).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), data.join(file.file_name())).unwrap();
+        }
+    })
+    .await;
+    both.sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
+    both.sidecar
+        .until_page(|page| page.contains("exeat_disk_faults_total{file=\"floor\"} 1"))
+        .await;
+}
+
+#[tokio::test]
 async fn a_write_that_was_cut_loses_nothing_but_itself() {
     let mut both = Both::start().await;
     both.sidecar.until("agent", "risky", EXCEPTED).await;

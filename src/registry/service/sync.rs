@@ -22,7 +22,7 @@ use crate::{
     wire::{
         Fault, Received,
         signed::{Purpose, Trust},
-        sync::{era, head, nonce_of, removal},
+        sync::{era, head, head_message, nonce_of, removal},
         v1::{self, attend_request, attend_response, watch_response},
     },
 };
@@ -373,9 +373,7 @@ impl Sync {
             {
                 return Err(Fault::Precondition(why));
             }
-            let beyond = theirs.epoch > ours.epoch
-                || (theirs == ours
-                    && (held.revision > view.head.revision || held.sequence > view.head.sequence));
+            let beyond = theirs.epoch > ours.epoch || (theirs == ours && held.exceeds(view.head));
             if beyond {
                 // Whoever has no proof stops nobody else.
                 tracing::error!(sidecar = %caller.identity, revision = held.revision, sequence = held.sequence, "it says it holds more than this registry, and cannot prove it; if the registry was put back from an older copy, run `exeat registry recover`");
@@ -397,6 +395,10 @@ impl Sync {
         self.registry.attends(&caller.identity).await?;
         let connection = self.stop.child_token();
         let boot = hello.boot_nonce.clone();
+        let known = self.attendants.acknowledged(&caller.identity);
+        if theirs == Some(ours) && known.exceeds(held) {
+            tracing::warn!(sidecar = %caller.identity, acknowledged = ?known, ?held, "it holds less than was acknowledged under its identity: an older copy of its data was put back, or two sidecars have one identity");
+        }
         let attendant = Attendant {
             connection: connection.clone(),
             boot: hello.boot_nonce,
@@ -431,6 +433,7 @@ impl Sync {
             scope: caller.scope.to_string(),
             acknowledge_ms: u32::try_from(self.guests.sidecars() / ACKNOWLEDGEMENTS)
                 .unwrap_or(u32::MAX),
+            acknowledged: Some(head_message(known)),
         };
         Ok(Attending {
             sync: self.clone(),

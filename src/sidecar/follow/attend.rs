@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::{
+    domain::Head,
     engine::follow::Refused,
     wire::{
         signed::{Purpose, random},
-        sync::{beginning, era_message, head_message, heartbeat},
+        sync::{beginning, era_message, head, head_message, heartbeat},
         v1::{self, attend_request, attend_response},
     },
 };
@@ -63,10 +64,11 @@ impl Following {
         let mut client = connect(&self.registry).await?;
         let (up, outgoing) = mpsc::channel(16);
         let era = self.keeper.era();
+        let held = self.keeper.acknowledged();
         let hello = v1::Hello {
             boot_nonce: self.boot.to_vec(),
             era: era.map(era_message),
-            held: Some(head_message(self.keeper.acknowledged())),
+            held: Some(head_message(held)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             proof: Some(self.keeper.proof()),
         };
@@ -79,6 +81,11 @@ impl Following {
             return Err("the registry does not greet".into());
         };
         self.welcomed(&welcome, &up).await?;
+        let known = head(welcome.acknowledged.as_ref()).unwrap_or_default();
+        // Of an earlier epoch, or of nothing at all, less is held for good reason.
+        if era == self.keeper.era() && held != Head::default() && known.exceeds(held) {
+            self.keeper.damaged("floor", &"the registry knows this sidecar to have held more: an older copy of its data was put back, or another sidecar has its identity");
+        }
         self.keeper.settle();
         let ping = Duration::from_millis(u64::from(welcome.ping_ms.clamp(100, 60_000)));
         backoff.worked(Duration::from_millis(u64::from(welcome.jitter_ms)));

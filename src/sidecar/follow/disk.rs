@@ -278,20 +278,37 @@ impl Disk {
         Ok((all, frames.is_cut()))
     }
 
-    /// The statements of key rotation.
-    pub(super) fn keys(&self) -> Vec<v1::Signed> {
-        let frames = self.all("trust").unwrap_or_default().0.into_iter();
-        frames
-            .filter_map(|(frame, _)| match frame {
-                Frame::Key(signed) => Some(signed),
-                Frame::Snapshot(_) | Frame::Chunk(_) | Frame::Delta(_) | Frame::Removals(_) => None,
-            })
-            .collect()
+    /// The statements of key rotation. They follow a digest of all of them: one that is not believed
+    /// may be of keys from before the pin, and one that was damaged is told apart from it.
+    pub(super) fn keys(&self) -> Result<Vec<v1::Signed>, Fault> {
+        let damaged = || at("trust")(io::Error::other("it is damaged"));
+        let bytes = self.bytes("trust")?;
+        if bytes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (digest, body) = bytes.split_first_chunk::<32>().ok_or_else(damaged)?;
+        if sha256(body) != *digest {
+            return Err(damaged());
+        }
+        let mut frames = Frames {
+            bytes: body.to_vec(),
+            at: 0,
+        };
+        let mut keys = Vec::new();
+        while let Some((frame, _)) = frames.next() {
+            let Frame::Key(signed) = frame else {
+                return Err(damaged());
+            };
+            keys.push(signed);
+        }
+        Ok(keys)
     }
 
     /// Keeps the statements of key rotation.
     pub(super) fn keep_keys(&self, keys: &[v1::Signed]) -> Result<(), Fault> {
-        let bytes: Vec<u8> = keys.iter().flat_map(|key| frame(KEY, key)).collect();
+        let body: Vec<u8> = keys.iter().flat_map(|key| frame(KEY, key)).collect();
+        let mut bytes = sha256(&body).to_vec();
+        bytes.extend(body);
         self.put("trust", &bytes).map_err(at("trust"))
     }
 
@@ -404,8 +421,9 @@ impl Disk {
             .map_err(at("removals"))
     }
 
-    /// How far this sidecar ever was; nothing if it never was anywhere, `Err` if that is lost.
-    pub(super) fn floor(&self) -> Result<Option<Floor>, Fault> {
+    /// How far this sidecar ever was; nothing if it never was anywhere, `Err` if that is lost. And
+    /// whether one of the two places is damaged: the other is a step behind at the most.
+    pub(super) fn floor(&self) -> Result<(Option<Floor>, bool), Fault> {
         let mut inner = self.inner();
         let mut best: Option<(u64, Floor)> = None;
         let mut damaged = 0;
@@ -434,10 +452,10 @@ impl Disk {
             Some((turn, floor)) => {
                 inner.turn = turn;
                 inner.last = Some(floor);
-                Ok(Some(floor))
+                Ok((Some(floor), damaged > 0))
             }
             None if damaged > 0 => Err(at("floor")(io::Error::other("both places are damaged"))),
-            None => Ok(None),
+            None => Ok((None, false)),
         }
     }
 

@@ -144,8 +144,9 @@ impl Keeper {
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
-        for key in disk.keys() {
-            if let Err(error) = trust.rotate(&key) {
+        let keys = disk.keys();
+        for key in keys.iter().flatten() {
+            if let Err(error) = trust.rotate(key) {
                 tracing::warn!(%error, "a kept statement about a key is not believed");
             }
         }
@@ -169,6 +170,9 @@ impl Keeper {
             unread: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
         };
+        if let Err(fault) = keys {
+            keeper.damaged("trust", &fault);
+        }
         keeper.read_back();
         if keeper.disk.distrusts() {
             tracing::error!(

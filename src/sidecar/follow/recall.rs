@@ -54,7 +54,15 @@ impl Keeper {
             inner.signed = signed;
         }
         let floor = match self.disk.floor() {
-            Ok(floor) => floor,
+            Ok((floor, damaged)) => {
+                if damaged {
+                    self.damaged(
+                        "floor",
+                        &"one of its two places is damaged; the other is used",
+                    );
+                }
+                floor
+            }
             Err(fault) => {
                 // How far we were is lost: nothing here can be told from an older copy.
                 self.damaged("floor", &fault);
