@@ -265,6 +265,16 @@ fn advice(decision: &v1::Decision) -> Vec<String> {
             format!("{} — would match, but {what}{gap}", near.exception_id),
         );
     }
+    let told = decision.nearest.as_ref().map(|near| &*near.exception_id);
+    for stale in &decision.stale {
+        // Once is enough.
+        if told != Some(&stale.exception_id) {
+            row(
+                "stale",
+                format!("{}: {} ≠ {}", stale.exception_id, stale.wanted, stale.met),
+            );
+        }
+    }
     match decision.next_action() {
         v1::NextAction::Request => row(
             "next",
@@ -322,6 +332,7 @@ pub(super) fn json(decision: &v1::Decision) -> Json {
             "dimension": e.dimension, "tier": e.tier, "expire_time": e.expire_time.as_ref().map(written),
         })
     };
+    let near = |near: &v1::NearestException| json!({"exception": near.exception_id, "reason": code(near.reason()), "dimension": near.dimension, "wanted": near.wanted, "met": near.met});
     let snapshot = decision.snapshot.clone().unwrap_or_default();
     json!({
         "apiVersion": "exeat/v1", "id": decision.id, "outcome": short(decision.outcome().as_str_name(), "OUTCOME_").to_ascii_lowercase(),
@@ -331,6 +342,7 @@ pub(super) fn json(decision: &v1::Decision) -> Json {
         "exceptions": decision.exceptions.iter().map(exception).collect::<Vec<_>>(), "drift": decision.drift,
         "next_action": short(decision.next_action().as_str_name(), "NEXT_ACTION_").to_ascii_lowercase(), "remedy": decision.remedy,
         "requestable_control_ids": decision.requestable_control_ids,
-        "nearest": decision.nearest.as_ref().map(|near| json!({"exception": near.exception_id, "reason": code(near.reason()), "dimension": near.dimension, "wanted": near.wanted, "met": near.met})),
+        "nearest": decision.nearest.as_ref().map(near),
+        "stale": decision.stale.iter().map(near).collect::<Vec<_>>(),
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure: elapsed time by the registry's own clock is an argument (reliability §4.4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::domain::{Span, Tier, TierRules};
 
@@ -26,6 +26,25 @@ pub fn bound(lease: Span) -> Span {
     Span::from_micros(total)
 }
 
+/// Starts of one sidecar that are remembered.
+pub const STARTS: usize = 64;
+
+/// Made anew at each start of a sidecar.
+pub type Start = [u8; 16];
+
+/// How a start of a sidecar comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// It is the one that counts already.
+    Known,
+    /// It counts from now on; the one before, if there was one, is over.
+    New,
+    /// It counts from now on, and the one before may still run: that one is fenced.
+    Fencing,
+    /// Another has come since.
+    Fenced,
+}
+
 /// One sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Attendant {
@@ -35,12 +54,16 @@ struct Attendant {
     drained: u64,
     /// Whether it ever came; else it holds nothing, unless the store forgot.
     came: bool,
+    /// Whether it is a start that another has taken the place of.
+    apart: bool,
 }
 
 /// Who attends.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Attendance {
     attendants: BTreeMap<Box<str>, Attendant>,
+    /// The starts of each, the one that counts last.
+    starts: BTreeMap<Box<str>, VecDeque<Start>>,
     began: Span,
 }
 
@@ -70,6 +93,7 @@ impl Attendance {
     pub fn new(began: Span) -> Self {
         Self {
             attendants: BTreeMap::new(),
+            starts: BTreeMap::new(),
             began,
         }
     }
@@ -83,6 +107,7 @@ impl Attendance {
                 answered: self.began,
                 drained: 0,
                 came,
+                apart: false,
             };
             self.attendants.insert(sidecar.into(), attendant);
         }
@@ -95,6 +120,7 @@ impl Attendance {
             answered: elapsed,
             drained: 0,
             came: true,
+            apart: false,
         });
         attendant.answered = attendant.answered.max(elapsed);
         attendant.came = true;
@@ -108,14 +134,43 @@ impl Attendance {
         }
     }
 
+    /// Takes in a start of `sidecar`, which proves those in `over` to have ended. Of two starts under
+    /// one name the later counts: whether or not the other is connected, what was answered to it is
+    /// waited out.
+    pub fn enter(&mut self, sidecar: &str, start: Start, over: &[Start]) -> Entered {
+        let starts = self.starts.entry(sidecar.into()).or_default();
+        let replaces = match starts.back() {
+            Some(last) if *last == start => return Entered::Known,
+            Some(_) if starts.contains(&start) => return Entered::Fenced,
+            Some(last) => !over.contains(last),
+            None => false,
+        };
+        if starts.len() >= STARTS {
+            starts.pop_front();
+        }
+        starts.push_back(start);
+        if !replaces {
+            return Entered::New;
+        }
+        self.set_apart(sidecar);
+        Entered::Fencing
+    }
+
+    /// Whether another start of `sidecar` has taken the place of this one.
+    pub fn fenced(&self, sidecar: &str, start: &Start) -> bool {
+        let starts = self.starts.get(sidecar);
+        starts.is_some_and(|starts| starts.back() != Some(start) && starts.contains(start))
+    }
+
     /// Counts what was answered to `sidecar` as owed to another of that name, which takes in nothing
     /// any more.
-    pub fn set_apart(&mut self, sidecar: &str) {
+    fn set_apart(&mut self, sidecar: &str) {
         let Some(attendant) = self.attendants.remove(sidecar) else {
             return;
         };
         let apart = Attendant {
             drained: 0,
+            apart: true,
             ..attendant
         };
         self.attendants
@@ -141,7 +196,9 @@ impl Attendance {
     }
 
     /// How far the removal `sequence` has come. What was removed is honoured for `lease` at the
-    /// most; none if no lease bounds it, as with calls that need no exception.
+    /// most; none if no lease bounds it, as with calls that need no exception. A start that was
+    /// replaced is waited for as long as any lease, and then taken to be gone: nothing more is ever
+    /// heard of it.
     pub fn receipt(&self, sequence: u64, lease: Option<Span>, elapsed: Span) -> Receipt {
         let after =
             |at: Span, lease| Span::from_micros(at.micros().saturating_add(bound(lease).micros()));
@@ -159,6 +216,7 @@ impl Attendance {
             if lease.is_none() && !attendant.came {
                 continue;
             }
+            let lease = lease.or_else(|| attendant.apart.then(longest_lease));
             let until = lease.map(|lease| after(attendant.answered, lease));
             if until.is_none_or(|until| until > elapsed) {
                 receipt.effective = match (receipt.effective, until) {
@@ -177,7 +235,7 @@ impl Attendance {
 }
 
 /// The longest lease any rules permit.
-pub fn longest_lease() -> Span {
+fn longest_lease() -> Span {
     Tier::ALL
         .into_iter()
         .map(|tier| {
@@ -221,14 +279,41 @@ mod tests {
     fn what_a_fenced_sidecar_is_owed_is_waited_out() {
         let at = Span::from_secs;
         let mut attendance = Attendance::new(at(0));
+        let enter = |attendance: &mut Attendance, start: u8, over: &[u8]| {
+            let over: Vec<_> = over.iter().map(|start| [*start; 16]).collect();
+            attendance.enter("a", [start; 16], &over)
+        };
+        assert_eq!(enter(&mut attendance, 1, &[]), Entered::New);
         attendance.answer("a", at(100));
-        attendance.set_apart("a");
+        assert_eq!(enter(&mut attendance, 1, &[]), Entered::Known);
+        assert_eq!(enter(&mut attendance, 2, &[7]), Entered::Fencing);
+        assert_eq!(enter(&mut attendance, 1, &[2]), Entered::Fenced);
+        assert!(attendance.fenced("a", &[1; 16]) && !attendance.fenced("a", &[2; 16]));
         attendance.answer("a", at(101));
         attendance.drained("a", 7);
         let receipt = attendance.receipt(7, Some(at(60)), at(102));
         assert_eq!(receipt.acknowledged, ["a".into()]);
         assert_eq!(receipt.outstanding.len(), 1, "the other of that name");
         assert!(!receipt.complete(at(102)) && receipt.complete(at(164)));
+        // Where no lease bounds it, it is waited out all the same.
+        let frozen = |at| attendance.receipt(7, None, at).complete(at);
+        assert!(!frozen(at(164)) && frozen(at(4_000)));
+    }
+
+    #[test]
+    fn a_start_that_is_over_is_not_waited_for() {
+        let at = Span::from_secs;
+        let mut attendance = Attendance::new(at(0));
+        attendance.enter("a", [1; 16], &[]);
+        attendance.answer("a", at(100));
+        assert_eq!(attendance.enter("a", [2; 16], &[[1; 16]]), Entered::New);
+        attendance.drained("a", 7);
+        let receipt = attendance.receipt(7, Some(at(60)), at(102));
+        assert!(receipt.complete(at(102)), "{receipt:?}");
+        for start in 3..200 {
+            attendance.enter("a", [start; 16], &[[start - 1; 16]]);
+        }
+        assert_eq!(attendance.starts["a"].len(), STARTS);
     }
 
     #[test]

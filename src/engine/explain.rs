@@ -66,6 +66,9 @@ pub struct Explanation {
     pub controls: Vec<ControlClauses>,
     /// The exception that came nearest, if the answer is no.
     pub nearest: Option<NearMiss>,
+    /// Every exception that is not honoured as the registry was not heard lately enough: the budget
+    /// of its tier, and the last contact.
+    pub stale: Vec<NearMiss>,
 }
 
 /// The decision with every control's clauses.
@@ -73,10 +76,15 @@ pub fn explain(question: &Question, snapshot: &Snapshot, now: Now) -> Explanatio
     let decision = decide(question, snapshot, now);
     let controls = walk(question, snapshot, now, &|_| true);
     let nearest = nearest(&decision, question, snapshot, now);
+    let lapsed = decision.exceptions.iter();
+    let lapsed = lapsed.filter(|result| result.effect == Effect::LeaseLapsed);
+    let stale = lapsed.filter_map(|result| against(result, question, snapshot, now));
+    let stale = stale.collect();
     Explanation {
         decision,
         controls,
         nearest,
+        stale,
     }
 }
 
@@ -298,7 +306,6 @@ fn nearest(
     if decision.allows() {
         return None;
     }
-    let (subject, _) = known(question, snapshot)?;
     let far = |result: &&ExceptionResult| match result.effect {
         Effect::OutOfScope(dimension) => Some((0_u8, u8::MAX.saturating_sub(dimension as u8))),
         Effect::ContextChanged(_) | Effect::CompensationFailed(_) => Some((1, 0)),
@@ -318,6 +325,17 @@ fn nearest(
         .iter()
         .filter(|result| far(result).is_some())
         .min_by_key(far)?;
+    against(result, question, snapshot, now)
+}
+
+/// What stood against an exception.
+fn against(
+    result: &ExceptionResult,
+    question: &Question,
+    snapshot: &Snapshot,
+    now: Now,
+) -> Option<NearMiss> {
+    let (subject, _) = known(question, snapshot)?;
     let exception = &result.exception;
     let (wanted, met) = match result.effect {
         Effect::OutOfScope(dimension) => {
@@ -416,7 +434,12 @@ fn nearest(
             "not so".into(),
         ),
         Effect::NotInForce(state) => ("APPROVED".into(), state.name().into()),
-        Effect::LeaseLapsed => lapsed(snapshot.tier(exception.tier), exception.tier, now),
+        Effect::LeaseLapsed => match subject.lease_expire_time {
+            Some(end) if now.latest >= end => {
+                (format!("registered until {end}"), now.latest.to_string())
+            }
+            Some(_) | None => lapsed(snapshot.tier(exception.tier), exception.tier, now),
+        },
         Effect::ReliedOn
         | Effect::NotNeeded
         | Effect::EvidenceExpired

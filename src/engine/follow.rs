@@ -5,17 +5,21 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::{Era, Hash, Head, Lease, Now, Span, Timestamp};
+use crate::domain::{Era, Hash, Head, Now, Span, Timestamp};
 
-use super::planted::{Bug, planted};
+use super::{
+    contact::{Bounds, drift, stretched},
+    planted::{Bug, planted},
+};
 
-/// Assumed drift of elapsed time, in parts per million (reliability §2).
-pub const DRIFT: i64 = 500;
+pub use super::contact::{Contact, DRIFT};
+
 /// How far wall time may leave elapsed time between two looks before the clock counts as set.
 const STEP: Span = Span::from_secs(2);
 /// Most nonces that wait for their answer.
 const OUTSTANDING: usize = 64;
-/// Most revisions a head may be ahead: beyond it somebody means to exhaust the numbers.
+/// Most that revisions, removals or epochs may be ahead: beyond it somebody means to exhaust the
+/// numbers (reliability §4.6).
 const FAR: u64 = 1 << 32;
 /// Most that registry time may be ahead of ours.
 const FUTURE: Span = Span::from_hours(48);
@@ -64,6 +68,8 @@ pub enum Refused {
     Forked,
     /// Its numbers or time are beyond reason.
     FarAhead,
+    /// Its time is before what the registry said it was (T1).
+    EarlierTime,
     /// The registry is no longer trusted.
     Distrusted,
 }
@@ -79,6 +85,7 @@ impl Refused {
             Self::Behind => "behind",
             Self::Forked => "forked",
             Self::FarAhead => "far_ahead",
+            Self::EarlierTime => "earlier_time",
             Self::Distrusted => "distrusted",
         }
     }
@@ -104,6 +111,8 @@ pub enum Resync {
     Digest,
     /// It is older than what is in force (S1).
     Rollback,
+    /// Its numbers are beyond reason.
+    FarAhead,
 }
 
 impl Resync {
@@ -114,6 +123,7 @@ impl Resync {
             Self::Era => "era",
             Self::Digest => "digest",
             Self::Rollback => "rollback",
+            Self::FarAhead => "far_ahead",
         }
     }
 }
@@ -157,70 +167,9 @@ struct Pending {
     head: Head,
 }
 
-/// Two lines between which the registry's time lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Bounds {
-    /// It was no earlier than this, then.
-    earliest: (Timestamp, Span),
-    /// It was no later than this, then.
-    latest: (Timestamp, Span),
-}
-
-/// How a decision sees the registry: published, and read at every decision.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Contact {
-    removals: Option<Span>,
-    state: Option<Span>,
-    time: Option<Bounds>,
-}
-
-impl Contact {
-    /// The lease at `elapsed`.
-    pub fn lease(&self, elapsed: Span) -> Lease {
-        let age = |anchor: Option<Span>| {
-            anchor.map_or(Span::MAX, |anchor| {
-                stretched(elapsed.saturating_sub(anchor))
-            })
-        };
-        Lease::Follows {
-            removals: age(self.removals),
-            state: age(self.state),
-        }
-    }
-
-    /// `now` as this contact knows it: registry time where it was heard, and the lease.
-    #[must_use]
-    pub fn now(&self, now: Now, elapsed: Span) -> Now {
-        let lease = self.lease(elapsed);
-        let Some(Bounds { earliest, latest }) = self.time else {
-            return Now { lease, ..now };
-        };
-        let since = |(time, at): (Timestamp, Span)| (time, elapsed.saturating_sub(at));
-        let ((lower, passed), (upper, most)) = (since(earliest), since(latest));
-        let rest = Span::from_micros(passed.micros().saturating_sub(drift(passed)));
-        Now {
-            earliest: lower + rest,
-            latest: upper + stretched(most),
-            lease,
-            ..now
-        }
-    }
-
-    /// Elapsed time at which the last nonce was sent that was answered in full.
-    pub fn anchor(&self) -> Option<Span> {
-        self.removals.min(self.state)
-    }
-}
-
-/// A time by a clock that may be slow.
-fn stretched(span: Span) -> Span {
-    Span::from_micros(span.micros().saturating_add(drift(span)))
-}
-
-fn drift(span: Span) -> i64 {
-    (span.micros() / 1_000_000)
-        .saturating_mul(DRIFT)
-        .saturating_add(1)
+/// Whether a number is beyond reason, after `known`.
+fn far(number: u64, known: u64) -> bool {
+    number > known.saturating_add(FAR)
 }
 
 /// A follower of one registry.
@@ -303,6 +252,14 @@ impl Follower {
         steady
     }
 
+    /// Another has taken this sidecar's place: whatever was answered here counts no more. Tells
+    /// whether anything did.
+    pub fn fence(&mut self) -> bool {
+        let counted = self.contact.removals.is_some() || self.contact.state.is_some();
+        self.forget_contact();
+        counted
+    }
+
     /// Anchors go; what the registry's time was no earlier than stays true.
     fn forget_contact(&mut self) {
         self.contact.removals = None;
@@ -321,6 +278,11 @@ impl Follower {
         if self.distrusted {
             return Err(Refused::Distrusted);
         }
+        let base = beginning.base;
+        let epoch = self.era.map_or(0, |era| era.epoch);
+        if far(beginning.era.epoch, epoch) || far(base.revision, self.exposed.revision) {
+            return Err(Refused::FarAhead);
+        }
         let Some(era) = self.era else {
             self.era = Some(beginning.era);
             return Ok(true);
@@ -334,7 +296,6 @@ impl Follower {
         if beginning.era.epoch < era.epoch {
             return Err(Refused::OldEpoch);
         }
-        let base = beginning.base;
         if base.revision < self.exposed.revision {
             return Err(Refused::NewEpoch);
         }
@@ -377,8 +338,8 @@ impl Follower {
             None => return Err(Refused::Unasked),
         };
         let known = self.heard.map_or(self.exposed, |(head, _)| head);
-        if heartbeat.head.revision > known.revision.saturating_add(FAR)
-            || heartbeat.head.sequence > known.sequence.saturating_add(FAR)
+        if far(heartbeat.head.revision, known.revision)
+            || far(heartbeat.head.sequence, known.sequence)
         {
             return Err(Refused::FarAhead);
         }
@@ -403,7 +364,7 @@ impl Follower {
             return Err(Refused::Behind);
         }
         if self.contradicts(heartbeat.time, sent, elapsed) {
-            return Err(Refused::Behind);
+            return Err(Refused::EarlierTime);
         }
         if let (Some((size, root)), Some((again, other))) = (self.ledger, heartbeat.ledger)
             && size == again
@@ -432,16 +393,23 @@ impl Follower {
         Ok(())
     }
 
+    /// Takes the registry's time to have come to `time`, as it said to an earlier start: no clock
+    /// goes behind that, ours or the registry's (T1).
+    pub fn remember(&mut self, time: Timestamp) {
+        self.contact.floor = self.contact.floor.max(Some(time));
+    }
+
     /// Whether `time`, said between `sent` and `heard`, is earlier than what was said before: a
     /// clock that was set back revives nothing (T1).
     fn contradicts(&self, time: Timestamp, sent: Span, heard: Span) -> bool {
-        self.contact.time.is_some_and(|known| {
+        let most = time + stretched(heard.saturating_sub(sent));
+        let known = self.contact.time.map(|known| {
             let (lower, at) = known.earliest;
             let passed = heard.saturating_sub(at);
-            let least = Span::from_micros(passed.micros().saturating_sub(drift(passed)));
-            let most = time + stretched(heard.saturating_sub(sent));
-            (lower + least) - most > STEP
-        })
+            lower + Span::from_micros(passed.micros().saturating_sub(drift(passed)))
+        });
+        let least = known.max(self.contact.floor);
+        least.is_some_and(|least| least - most > STEP)
     }
 
     /// The registry said `time` somewhere between `sent` and `heard`.
@@ -477,9 +445,12 @@ impl Follower {
         .now(Now::exactly(time), heard);
         if at.earliest > at.latest {
             // No time fits everything that was said: a clock is wrong, ours or theirs.
-            self.contact = Contact::default();
+            self.contact = Contact {
+                time: Some(new),
+                floor: self.contact.floor,
+                ..Contact::default()
+            };
             self.pending.clear();
-            self.contact.time = Some(new);
         } else {
             self.contact.time = Some(bounds);
         }
@@ -517,6 +488,9 @@ impl Follower {
         if after != self.exposed.revision && !planted(Bug::GapAccepted) {
             return Err(Resync::Gap);
         }
+        if far(through, self.exposed.revision) {
+            return Err(Resync::FarAhead);
+        }
         Ok(Take::Fresh)
     }
 
@@ -531,6 +505,9 @@ impl Follower {
         }
         if revision < self.exposed.revision && !planted(Bug::RollbackAccepted) {
             return Err(Resync::Rollback);
+        }
+        if far(revision, self.exposed.revision) {
+            return Err(Resync::FarAhead);
         }
         Ok(Take::Fresh)
     }
@@ -551,6 +528,9 @@ impl Follower {
         }
         if after > self.exposed.sequence && !planted(Bug::GapAccepted) {
             return Err(Resync::Gap);
+        }
+        if far(through, self.exposed.sequence) {
+            return Err(Resync::FarAhead);
         }
         Ok(Take::Fresh)
     }

@@ -2,10 +2,11 @@
 //!
 //! Pure and total functions over [`crate::domain`]. No IO, no clock, no async, no panic.
 
-mod attendance;
+pub mod attendance;
 pub mod catalogue;
 mod change;
 pub mod condition;
+mod contact;
 mod coverage;
 mod decide;
 mod directory;
@@ -42,7 +43,7 @@ mod view;
 mod weakening;
 mod world;
 
-pub use attendance::{Attendance, Receipt, bound, longest_lease};
+pub use attendance::{Attendance, Receipt, bound};
 pub use change::{Change, SnapshotError, Source};
 pub use coverage::{Cases, YEAR};
 pub use decide::{decide, may_speak};

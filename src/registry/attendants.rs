@@ -1,7 +1,7 @@
 //! The sidecars that are connected, as people want to see them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,9 +11,6 @@ use crate::{domain::Head, wire::v1};
 
 /// Most refusals kept for one sidecar.
 const NACKS: usize = 20;
-
-/// Most starts of one sidecar that are remembered.
-const FENCED: usize = 64;
 
 /// Everybody who ever attended since the start.
 #[derive(Debug, Default)]
@@ -26,8 +23,6 @@ pub(super) struct Attendants {
 pub(super) struct Attendant {
     /// Ends its present connection; cancelled once it is gone.
     pub connection: CancellationToken,
-    /// Made anew at each of its starts.
-    pub boot: Vec<u8>,
     /// What it may hold.
     pub scope: String,
     /// What is durable there and in force.
@@ -36,19 +31,6 @@ pub(super) struct Attendant {
     pub version: String,
     /// What it could not take in.
     pub nacks: Vec<v1::Nack>,
-    /// Earlier starts under its name: they do not come back.
-    pub fenced: VecDeque<Vec<u8>>,
-}
-
-/// How a sidecar came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entered {
-    /// Nobody else was there under its name.
-    Alone,
-    /// Another was, which is fenced from now on.
-    Fencing,
-    /// It is fenced itself.
-    Fenced,
 }
 
 impl Attendants {
@@ -57,42 +39,11 @@ impl Attendants {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a connection; one that there was under the name is cut. Of two sidecars with one
-    /// identity the one that started later counts, and the other is fenced.
-    pub(super) fn enter(&self, name: &str, attendant: Attendant) -> Entered {
-        let mut known = self.known();
-        let Some(before) = known.get_mut(name) else {
-            known.insert(name.into(), attendant);
-            return Entered::Alone;
-        };
-        if before.fenced.contains(&attendant.boot) {
-            tracing::warn!(
-                sidecar = name,
-                "an earlier sidecar with this identity still runs; it is fenced"
-            );
-            return Entered::Fenced;
+    /// Notes a connection; one that there was under the name is cut.
+    pub(super) fn enter(&self, name: &str, attendant: Attendant) {
+        if let Some(before) = self.known().insert(name.into(), attendant) {
+            before.connection.cancel();
         }
-        let mut entered = Entered::Alone;
-        let mut fenced = std::mem::take(&mut before.fenced);
-        if before.boot != attendant.boot {
-            if !before.connection.is_cancelled() {
-                entered = Entered::Fencing;
-                tracing::warn!(
-                    sidecar = name,
-                    "another sidecar with this identity has come; the one before is fenced"
-                );
-            }
-            if fenced.len() >= FENCED {
-                fenced.pop_front();
-            }
-            fenced.push_back(std::mem::take(&mut before.boot));
-        }
-        before.connection.cancel();
-        *before = Attendant {
-            fenced,
-            ..attendant
-        };
-        entered
     }
 
     /// What was last taken in under a name.

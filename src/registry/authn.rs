@@ -19,7 +19,8 @@ use tower::Service;
 
 use crate::{
     domain::{Assurance, Kind, Name, Principal, Target, Timestamp},
-    wire::{Fault, identity::spiffe_id, signed::sha256},
+    engine::attendance::Start,
+    wire::{Fault, identity::spiffe_id, signed::sha256, sync::start_of},
 };
 
 use super::{
@@ -39,6 +40,8 @@ pub(super) struct Caller {
     pub role: Role,
     /// Of a sidecar: what it may hold.
     pub scope: Arc<Scope>,
+    /// Of a sidecar: which of its starts, if it says so.
+    pub start: Option<Start>,
     /// Of somebody who signed in: how.
     pub signed_in: Option<Arc<SignedIn>>,
 }
@@ -117,6 +120,7 @@ impl Guests {
                 identity: identity.clone(),
                 role: Role::parse(role).ok_or_else(wrong)?,
                 scope: Arc::new(Scope::parse(scope.split_whitespace()).map_err(|_| wrong())?),
+                start: None,
                 signed_in: None,
             };
             known.names.insert(identity.clone(), caller.clone());
@@ -182,9 +186,10 @@ impl Guests {
 
     /// Who makes a request, and may at all.
     fn caller<B>(&self, request: &Request<B>) -> Result<Caller, Fault> {
-        let caller = self.shown(request)?;
+        let mut caller = self.shown(request)?;
         self.welcome(&caller.identity)
             .map_err(Fault::Unauthenticated)?;
+        caller.start = start_of(request.headers()).map_err(Fault::Invalid)?;
         Ok(caller)
     }
 

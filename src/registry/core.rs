@@ -10,10 +10,12 @@ use std::{
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    domain::{
-        Case, Era, Finding, Head, LogId, Removal, Span, Tier, TierRules, Timestamp, Transaction,
+    domain::{Case, Era, Finding, Head, LogId, Removal, Span, Timestamp, Transaction},
+    engine::{
+        Attendance, Change, Receipt, Snapshot,
+        attendance::{Entered, Start},
+        follow::Beginning,
     },
-    engine::{Attendance, Change, Receipt, Snapshot, follow::Beginning},
     runtime::{
         clock::Clock,
         publish::{Changes, Published},
@@ -30,6 +32,7 @@ use super::{
     cohort::{Cohort, Window},
     fsck,
     instances::Instances,
+    leases::Leases,
     ledger, news,
     role::{EXPELLED, Role},
     scope::Scope,
@@ -129,6 +132,7 @@ impl Registry {
         let ledger = fsck::audited(&*store, &found, &signer, &objects, &removals).await?;
         let mut view = View::new(&found, objects, removals)?;
         view.ledger = ledger;
+        view.leases = Leases::read(&*store).await?;
         if found.copied {
             view.read_only = Some(
                 "it was restored from a backup; run `exeat registry recover`, so that sidecars give back what was revoked since".into(),
@@ -366,12 +370,22 @@ impl Registry {
         Ok(beginning)
     }
 
-    /// Notes that a sidecar attends, for good, before it is told anything.
-    pub(super) async fn attends(&self, sidecar: &str) -> Result<(), Error> {
-        if !self.attendance().came(sidecar) {
-            self.store.attend(sidecar).await?;
+    /// Notes that a start of a sidecar attends, for good, before it is told anything.
+    pub(super) async fn attends(
+        &self,
+        sidecar: &str,
+        start: Start,
+        over: &[Start],
+    ) -> Result<Entered, Error> {
+        let (came, entered) = {
+            let mut attendance = self.attendance();
+            let entered = attendance.enter(sidecar, start, over);
+            (attendance.came(sidecar), entered)
+        };
+        if entered != Entered::Fenced && (!came || entered != Entered::Known) {
+            self.store.attend(sidecar, &start).await?;
         }
-        Ok(())
+        Ok(entered)
     }
 
     /// Begins to count who attends, with everybody who may follow, or might until lately.
@@ -379,6 +393,10 @@ impl Registry {
         let attended = self.store.attended().await?;
         let access = self.store.access().await?;
         let mut attendance = Attendance::new(self.clock.elapsed());
+        for (sidecar, start) in self.store.starts().await? {
+            // In this order they came, and which of them were over matters no more.
+            attendance.enter(&sidecar, start, &[]);
+        }
         for access in access {
             let follows = [Role::Sidecar.name(), EXPELLED].contains(&&*access.role);
             if follows && !access.scope.is_empty() {
@@ -392,7 +410,7 @@ impl Registry {
 
     /// How far a removal has come.
     pub(super) fn receipt(&self, removal: &Removal) -> Receipt {
-        let lease = honoured(&self.view(), removal);
+        let lease = honoured(&self.view(), removal, self.clock.now().latest);
         let elapsed = self.clock.elapsed();
         self.attendance().receipt(removal.sequence, lease, elapsed)
     }
@@ -435,14 +453,10 @@ pub(super) struct Draft {
 
 /// How long what was removed is honoured at the most by who does not hear of it; none if nothing
 /// bounds it: calls that need no exception go on without the registry.
-fn honoured(view: &View, removal: &Removal) -> Option<Span> {
+fn honoured(view: &View, removal: &Removal, now: Timestamp) -> Option<Span> {
     use crate::domain::{Act, Target};
-    // A sidecar that has not heard of a shorter lease goes by the one it knows.
-    let lease = |tier| {
-        let standard = TierRules::standard(tier).lease();
-        view.snapshot.tier(tier).lease().max(standard)
-    };
-    let longest = || Tier::ALL.into_iter().map(lease).max();
+    let lease = |tier| view.lease(tier, now);
+    let longest = || Some(view.longest_lease(now));
     match (removal.act, &removal.target) {
         (Act::Freeze | Act::Thaw, _) | (Act::Revoke, Target::Subject(_)) => None,
         (Act::Revoke, Target::Exception(id)) => match view.snapshot.exception(id.as_str()) {

@@ -314,6 +314,7 @@ impl Inbox {
             identity: format!("service:{}", source.name).into(),
             role,
             scope: Arc::new(Scope::default()),
+            start: None,
             signed_in: None,
         };
         match does {

@@ -16,6 +16,7 @@ mod inbox;
 mod incidents;
 mod instances;
 mod issuers;
+mod leases;
 mod ledger;
 mod news;
 mod notifications;

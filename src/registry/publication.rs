@@ -11,7 +11,10 @@ use tokio::sync::Mutex as Turn;
 
 use crate::{
     domain::{Edit, Head, Kind},
-    engine::follow::{Heartbeat, Nonce},
+    engine::{
+        attendance::Start,
+        follow::{Heartbeat, Nonce},
+    },
     runtime::simulated::aside,
     wire::{
         encoded,
@@ -306,9 +309,20 @@ impl Registry {
     /// # Errors
     ///
     /// A store that does not answer; then nothing may be said.
-    pub(super) async fn heartbeat(&self, sidecar: &str, nonce: Nonce) -> Result<v1::Signed, Error> {
+    pub(super) async fn heartbeat(
+        &self,
+        sidecar: &str,
+        start: &Start,
+        nonce: Nonce,
+    ) -> Result<Option<v1::Signed>, Error> {
         // Noted first: whatever the answer does not know of is younger than this.
-        self.attendance().answer(sidecar, self.clock.elapsed());
+        {
+            let mut attendance = self.attendance();
+            if attendance.fenced(sidecar, start) {
+                return Ok(None);
+            }
+            attendance.answer(sidecar, self.clock.elapsed());
+        }
         let head: Head = self.store.head().await?;
         let view = self.view();
         let heartbeat = Heartbeat {
@@ -321,8 +335,7 @@ impl Registry {
             nonce,
             ledger: Some((view.ledger.size(), view.ledger.root())),
         };
-        Ok(self
-            .signer
-            .seal(Purpose::Heartbeat, &heartbeat_message(&heartbeat)))
+        let heartbeat = heartbeat_message(&heartbeat);
+        Ok(Some(self.signer.seal(Purpose::Heartbeat, &heartbeat)))
     }
 }

@@ -7,7 +7,8 @@ use std::{
 
 use crate::{
     domain::{
-        Digest, Edit, ExceptionId, Finding, Head, Invalid, Kind, Name, Removal, Subject, Timestamp,
+        Digest, Edit, ExceptionId, Finding, Head, Invalid, Kind, Name, Removal, Span, Subject,
+        Tier, Timestamp,
     },
     engine::{Cases, Change, Removed, Shelf, Snapshot, follow::Beginning, ledger::Tree},
     manifest::{change, read_case, read_finding},
@@ -16,6 +17,7 @@ use crate::{
 use super::{
     cohort::{Cohort, Interval},
     core::Planned,
+    leases::Leases,
     scope::Scope,
     store::{Kept, StoreError, Stored},
 };
@@ -49,6 +51,8 @@ pub(super) struct View {
     pub cases: Cases,
     /// What runs of controls found, by control and subject.
     pub findings: Findings,
+    /// Leases that were longer than those in force.
+    pub leases: Leases,
     /// Subjects that are classes: others may register as their instances.
     pub classes: Arc<BTreeSet<Arc<str>>>,
     /// Why nothing may be changed, if it may not.
@@ -79,6 +83,7 @@ impl View {
             ledger: Tree::default(),
             cases: Cases::default(),
             findings: Findings::default(),
+            leases: Leases::default(),
             classes: Arc::default(),
             read_only: None,
         };
@@ -216,6 +221,12 @@ impl View {
             next.note_finding(Arc::clone(finding));
         }
         next.note_classes(changes);
+        for tier in Tier::ALL {
+            let [before, now] = [&self.snapshot, &next.snapshot].map(|of| of.tier(tier).lease());
+            if before > now {
+                next.leases.replaced(tier, before, transaction.time);
+            }
+        }
         if let Some(last) = transaction.removals.last() {
             next.head.sequence = last.sequence;
             next.remove(transaction.removals.clone());
@@ -258,6 +269,18 @@ impl View {
             ));
         }
         (next, intervals)
+    }
+
+    /// How long an exception of a tier is honoured at the most, by who has not heard of shorter
+    /// leases either.
+    pub(super) fn lease(&self, tier: Tier, now: Timestamp) -> Span {
+        self.leases.longest(tier, self.snapshot.tier(tier), now)
+    }
+
+    /// The longest of any tier.
+    pub(super) fn longest_lease(&self, now: Timestamp) -> Span {
+        let leases = Tier::ALL.into_iter().map(|tier| self.lease(tier, now));
+        leases.fold(Span::ZERO, Span::max)
     }
 
     /// An object that is there.

@@ -123,9 +123,11 @@ impl From<Invalid> for Unanswered {
 
 fn status(fault: &Fault) -> StatusCode {
     match fault {
-        Fault::Invalid(_) | Fault::Faulty(_) | Fault::Conflict(_) | Fault::Precondition(_) => {
-            StatusCode::BAD_REQUEST
-        }
+        Fault::Invalid(_)
+        | Fault::Faulty(_)
+        | Fault::Conflict(_)
+        | Fault::Fenced(_)
+        | Fault::Precondition(_) => StatusCode::BAD_REQUEST,
         Fault::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
         Fault::Forbidden(_) => StatusCode::FORBIDDEN,
         Fault::NotFound(_) => StatusCode::NOT_FOUND,

@@ -70,6 +70,7 @@ struct Inner {
     deliveries: Family<DeliveryLabels, Counter>,
     entries: Counter,
     broken: Counter,
+    fenced: Counter,
     sidecars: Gauge,
     gaps: Gauge,
     records: Counter,
@@ -123,6 +124,7 @@ impl Governing {
             entries: Counter::default(),
             broken: Counter::default(),
             sidecars: Gauge::default(),
+            fenced: Counter::default(),
             gaps: Gauge::default(),
             records: Counter::default(),
             revision: Gauge::default(),
@@ -181,6 +183,11 @@ impl Governing {
     /// Records of uses that came.
     pub fn recorded(&self, count: u64) {
         self.inner.records.inc_by(count);
+    }
+
+    /// A sidecar has come under the name of another that may still run.
+    pub fn fenced(&self) {
+        self.inner.fenced.inc();
     }
 
     /// The ledger is not the one that was signed.
@@ -255,6 +262,11 @@ impl Inner {
             names::SIDECARS,
             "Sidecars that attend",
             self.sidecars.clone(),
+        );
+        registry.register(
+            names::SIDECARS_FENCED,
+            "Times a sidecar came under the name of another that may still run",
+            self.fenced.clone(),
         );
         registry.register(
             names::USAGE_GAPS,

@@ -202,6 +202,9 @@ pub(super) struct Following {
     pub(super) sequence: Gauge,
     pub(super) propagation: Propagation,
     pub(super) lease: Family<TierLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    pub(super) budget: Family<TierLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    pub(super) last_contact: Gauge<f64, std::sync::atomic::AtomicU64>,
+    pub(super) stale: Family<TierLabels, Counter>,
     pub(super) disk_faults: Family<FileLabels, Counter>,
     pub(super) clock_steps: Counter,
     pub(super) distrusted: Gauge,
@@ -250,6 +253,21 @@ impl Following {
             names::LEASE_REMAINING,
             "Seconds for which exceptions are still honoured without the registry",
             self.lease.clone(),
+        );
+        registry.register(
+            names::LEASE_BUDGET,
+            "Seconds for which exceptions are honoured without the registry",
+            self.budget.clone(),
+        );
+        registry.register(
+            names::REGISTRY_LAST_CONTACT,
+            "When everything was last known to be current",
+            self.last_contact.clone(),
+        );
+        registry.register(
+            names::STALE_REFUSALS,
+            "Exceptions that were not honoured as the registry was not heard lately enough",
+            self.stale.clone(),
         );
         registry.register(
             names::DISK_FAULTS,

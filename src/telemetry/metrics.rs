@@ -1,6 +1,6 @@
 //! Instruments, made once and passed down; the usual decision touches no map.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::{
@@ -8,7 +8,7 @@ use prometheus_client::metrics::{
 };
 use prometheus_client::registry::Registry;
 
-use crate::domain::{Decision, Effect, Evidenced, Exception, Now, Outcome, Span, Tier};
+use crate::domain::{Decision, Effect, Evidenced, Exception, Now, Outcome, Span, Tier, Timestamp};
 
 use super::{
     groups::{
@@ -17,6 +17,21 @@ use super::{
     },
     names, number,
 };
+
+/// How a registry that is followed is seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// How long ago everything was current; none if that is not known.
+    pub age: Option<Span>,
+    /// When that was, by the system's clock.
+    pub last_contact: Option<Timestamp>,
+    /// The removals in force.
+    pub sequence: u64,
+    /// For how long each tier's exceptions are still honoured, and are at the most.
+    pub leases: [(Span, Span); 4],
+    /// Whether two histories were seen.
+    pub distrusted: bool,
+}
 
 /// The way a question came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +78,7 @@ struct Inner {
     out_of_scope: Family<ExceptionLabels, Counter>,
     changes: Family<KindLabels, Counter>,
     granted: Granted,
-    age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    age: Gauge<f64, AtomicU64>,
     revision: Gauge,
     loads: Family<ResultLabels, Counter>,
     following: Following,
@@ -230,12 +245,17 @@ impl Metrics {
             .map_or("", |result| result.control.id.as_str());
         labelled(&inner.decisions, decision.outcome.name(), surface, control).inc();
         for result in &decision.exceptions {
+            let tier = result.exception.tier.name();
             let family = match result.effect {
+                Effect::LeaseLapsed => {
+                    let stale = &inner.following.stale;
+                    stale.get_or_create(&TierLabels { tier }).inc();
+                    continue;
+                }
                 Effect::ReliedOn => &inner.uses,
                 Effect::OutOfScope(_) => &inner.out_of_scope,
                 _ => continue,
             };
-            let tier = result.exception.tier.name();
             for control in decision
                 .failed
                 .iter()
@@ -372,20 +392,24 @@ impl Metrics {
         self.inner.following.fetched.set(number(count as u64));
     }
 
-    /// Tells how the registry is seen: how long ago everything was current, the removals in
-    /// force, and for how long each tier's exceptions are still honoured.
-    pub fn follows(&self, age: Option<Span>, sequence: u64, left: [Span; 4], distrusted: bool) {
+    /// Tells how the registry is seen.
+    pub fn follows(&self, seen: &Seen) {
         let following = &self.inner.following;
-        following
-            .lag
-            .set(age.map_or(f64::INFINITY, Span::as_secs_f64));
-        following.sequence.set(number(sequence));
-        following.distrusted.set(i64::from(distrusted));
-        for (tier, left) in Tier::ALL.into_iter().zip(left) {
-            following
-                .lease
-                .get_or_create(&TierLabels { tier: tier.name() })
-                .set(left.as_secs_f64());
+        let age = seen.age.map_or(f64::INFINITY, Span::as_secs_f64);
+        following.lag.set(age);
+        if let Some(at) = seen.last_contact {
+            let since = at - Timestamp::from_micros(0);
+            following.last_contact.set(since.as_secs_f64());
+        }
+        following.sequence.set(number(seen.sequence));
+        following.distrusted.set(i64::from(seen.distrusted));
+        for (tier, (left, budget)) in Tier::ALL.into_iter().zip(seen.leases) {
+            let labels = TierLabels { tier: tier.name() };
+            let set = |family: &Family<TierLabels, Gauge<f64, AtomicU64>>, span: Span| {
+                family.get_or_create(&labels).set(span.as_secs_f64());
+            };
+            set(&following.lease, left);
+            set(&following.budget, budget);
         }
     }
 

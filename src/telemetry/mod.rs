@@ -10,7 +10,7 @@ pub mod otlp;
 pub use governing::{Governed, Governing};
 pub use groups::Sending;
 pub use log::start;
-pub use metrics::{Metrics, Surface};
+pub use metrics::{Metrics, Seen, Surface};
 
 fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)

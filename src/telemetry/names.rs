@@ -56,6 +56,12 @@ pub const REVOCATION_PROPAGATION: &str = "exeat_revocation_propagation_seconds";
 pub const REMOVALS_SEQUENCE: &str = "exeat_removals_sequence";
 /// Whether exceptions of a tier are honoured as far as the lease is concerned, by tier.
 pub const LEASE_REMAINING: &str = "exeat_lease_remaining_seconds";
+/// Seconds for which exceptions are honoured without the registry, by tier.
+pub const LEASE_BUDGET: &str = "exeat_lease_budget_seconds";
+/// When everything was last known to be current, by the system's clock.
+pub const REGISTRY_LAST_CONTACT: &str = "exeat_registry_last_contact_timestamp_seconds";
+/// Exceptions that were not honoured as the registry was not heard lately enough, by tier.
+pub const STALE_REFUSALS: &str = "exeat_stale_refusals";
 /// Failures of the disk and damage found there, by file.
 pub const DISK_FAULTS: &str = "exeat_disk_faults";
 /// Times the clock was found set, or time lost.
@@ -81,6 +87,8 @@ pub const AUDIT_ENTRIES: &str = "exeat_audit_entries";
 pub const AUDIT_VERIFY_FAILURES: &str = "exeat_audit_verify_failures";
 /// Sidecars that attend.
 pub const SIDECARS: &str = "exeat_sidecars_attending";
+/// Times a sidecar came under the name of another that may still run.
+pub const SIDECARS_FENCED: &str = "exeat_sidecars_fenced";
 /// Ranges of usage records that are missing.
 pub const USAGE_GAPS: &str = "exeat_usage_gaps";
 /// Usage records that came.

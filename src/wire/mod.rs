@@ -25,7 +25,7 @@ pub mod webhook;
 pub use check::{Detail, Stamp, answer, batch_item, keep, kept, question};
 pub use codec::{Codec, Received};
 pub use prost::Message;
-pub use status::Fault;
+pub use status::{Fault, is_fenced};
 
 /// A message's bytes.
 pub fn encoded(message: &impl Message) -> Vec<u8> {

@@ -10,6 +10,19 @@ use crate::domain::Invalid;
 /// Bytes of faults told in one status.
 const TOLD: usize = 6_000;
 
+/// The reason of [`Fault::Fenced`].
+const FENCED: &str = "FENCED";
+
+/// Whether a call was refused because another process has taken the caller's place.
+pub fn is_fenced(status: &Status) -> bool {
+    let details = status.get_error_details();
+    let info = details.error_info();
+    info.is_some_and(|info| info.reason == FENCED && info.domain == DOMAIN)
+}
+
+/// Whose reasons they are.
+const DOMAIN: &str = "exeat";
+
 /// Why a call has no decision. A denial is not among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -29,6 +42,8 @@ pub enum Fault {
     Faulty(Vec<String>),
     /// Something changed since the caller looked.
     Conflict(String),
+    /// Another process has taken the caller's place.
+    Fenced(String),
     /// Not in the state the system is in.
     Precondition(String),
     /// It cannot be done now, through no fault of the caller; details are in the log.
@@ -45,7 +60,7 @@ impl Fault {
             Self::Forbidden(_) => Code::PermissionDenied,
             Self::NotFound(_) => Code::NotFound,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
-            Self::Conflict(_) => Code::Aborted,
+            Self::Conflict(_) | Self::Fenced(_) => Code::Aborted,
             Self::Precondition(_) => Code::FailedPrecondition,
         }
     }
@@ -59,7 +74,7 @@ impl Fault {
             Self::Forbidden(_) => "PERMISSION_DENIED",
             Self::NotFound(_) => "NOT_FOUND",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            Self::Conflict(_) => "ABORTED",
+            Self::Conflict(_) | Self::Fenced(_) => "ABORTED",
             Self::Precondition(_) => "FAILED_PRECONDITION",
         }
     }
@@ -75,6 +90,7 @@ impl Fault {
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Faulty(_) => "INVALID_MANIFESTS",
             Self::Conflict(_) => "CONFLICT",
+            Self::Fenced(_) => FENCED,
             Self::Precondition(_) => "FAILED_PRECONDITION",
             Self::Unavailable(_) => "UNAVAILABLE",
         }
@@ -90,6 +106,7 @@ impl fmt::Display for Fault {
             | Self::Forbidden(why)
             | Self::NotFound(why)
             | Self::Conflict(why)
+            | Self::Fenced(why)
             | Self::Precondition(why)
             | Self::Unavailable(why) => f.write_str(why),
             Self::Faulty(faults) => {
@@ -113,7 +130,7 @@ impl std::error::Error for Fault {}
 
 impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
-        let mut details = ErrorDetails::with_error_info(fault.reason(), "exeat", []);
+        let mut details = ErrorDetails::with_error_info(fault.reason(), DOMAIN, []);
         if let Fault::Invalid(invalid) = &fault {
             details.add_bad_request_violation(
                 invalid.path(),

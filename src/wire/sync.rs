@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use prost_types::Timestamp as Stamp;
 
 use crate::{
@@ -10,6 +14,7 @@ use crate::{
     },
     engine::{
         Sum,
+        attendance::Start,
         follow::{Beginning, Heartbeat},
     },
 };
@@ -72,6 +77,35 @@ pub fn head_message(head: Head) -> v1::Head {
         revision: head.revision,
         sequence: head.sequence,
     }
+}
+
+/// As gRPC writes what is binary: some pad it.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Where a sidecar says with each call which of its starts it is.
+pub const START: &str = "exeat-start-bin";
+
+/// Which of its starts a sidecar says it is; none where nothing is said.
+pub fn start_of(headers: &http::HeaderMap) -> Result<Option<Start>, Invalid> {
+    let Some(value) = headers.get(START) else {
+        return Ok(None);
+    };
+    let start = BASE64.decode(value).ok();
+    let start = start.and_then(|bytes| Start::try_from(bytes).ok());
+    start.map(Some).ok_or_else(start_is_not_one)
+}
+
+/// A start as it is said in a message.
+pub fn start(bytes: &[u8]) -> Result<Start, Invalid> {
+    Start::try_from(bytes).map_err(|_| start_is_not_one())
+}
+
+fn start_is_not_one() -> Invalid {
+    let fix = "send sixteen random bytes, made at the start";
+    Invalid::new("start", "is not sixteen bytes", fix)
 }
 
 /// A head from a message.

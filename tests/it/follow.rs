@@ -194,6 +194,14 @@ async fn s3_without_the_registry_exceptions_end_at_the_lease_and_compliant_calls
         page.contains("exeat_lease_remaining_seconds{tier=\"LOW\"} 0"),
         "{page}"
     );
+    for wanted in [
+        "exeat_lease_budget_seconds{tier=\"LOW\"} 300",
+        "exeat_stale_refusals_total{tier=\"LOW\"} ",
+        // Noon.
+        "exeat_registry_last_contact_timestamp_seconds 17953488",
+    ] {
+        assert!(page.contains(wanted), "{wanted} is not in {page}");
+    }
     // After the instant of the receipt it is bounded, whoever is silent.
     both.clock.advance(seconds(10));
     let receipt = both.client.receipt(1, false).await;
@@ -205,6 +213,50 @@ async fn s3_without_the_registry_exceptions_end_at_the_lease_and_compliant_calls
     // Back in contact it hears of the revocation first.
     both.wire.mend();
     both.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+}
+
+#[tokio::test]
+async fn every_stale_exception_is_explained_with_its_budget_and_the_last_contact() {
+    let mut both = Both::start().await;
+    both.client
+        .apply(&exception("EX-2", "CT-RISKY", "agent"))
+        .await
+        .unwrap();
+    both.sidecar.process.kill().await;
+    let bound = [("subject", "agent")];
+    let sidecar = Sidecar::start_with(
+        &both.scratch.path().join("bound"),
+        &both.wire.address.to_string(),
+        &both.registry.key,
+        &both.token,
+        both.clock.clone(),
+        &bound,
+    )
+    .await
+    .unwrap();
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    both.wire.cut();
+    both.clock.advance(seconds(301));
+    let explained = sidecar
+        .ask_with(|request| {
+            request.action = "risky".into();
+            request.explain = true;
+        })
+        .await
+        .unwrap();
+    let ids: Vec<_> = explained
+        .stale
+        .iter()
+        .map(|one| &*one.exception_id)
+        .collect();
+    assert_eq!(ids, ["EX-1", "EX-2"], "{explained:?}");
+    for stale in &explained.stale {
+        let wanted = "tier LOW: the registry heard within 5m";
+        assert!(stale.wanted.starts_with(wanted), "{stale:?}");
+        for part in ["heard 301.", "current 301.", " s ago (2026-11-22T12:00:0"] {
+            assert!(stale.met.contains(part), "{part} is not in {stale:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -373,7 +425,8 @@ async fn s1_a_whole_older_folder_is_told_by_what_the_registry_knows_was_acknowle
         std::fs::create_dir(&copy).unwrap();
         for file in std::fs::read_dir(data).unwrap() {
             let file = file.unwrap();
-            std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+            // What belongs to a connection of SQLite may go meanwhile.
+            let _ = std::fs::copy(file.path(), copy.join(file.file_name()));
         }
     })
     .await;
@@ -842,6 +895,105 @@ async fn a8_a_claim_without_proof_stops_nobody() {
 }
 
 #[tokio::test]
+async fn s3_a_twin_honours_nothing_once_fenced_and_is_waited_out_where_it_cannot_hear() {
+    for parted in [false, true] {
+        let mut both = Both::start().await;
+        both.sidecar.until("agent", "risky", EXCEPTED).await;
+        if parted {
+            both.wire.cut();
+            // So long that nothing is left of its connection at the registry either.
+            let mut attended = true;
+            while attended {
+                let status = both.client.fleet.get_status(v1::GetStatusRequest {}).await;
+                attended = status.unwrap().into_inner().sidecars_connected > 0;
+            }
+        }
+        let twin = Sidecar::start(
+            &both.scratch.path().join("twin"),
+            &both.registry.address,
+            &both.registry.key,
+            &both.token,
+            both.clock.clone(),
+        )
+        .await
+        .unwrap();
+        twin.until("agent", "risky", EXCEPTED).await;
+        let fenced = |page: &str| page.contains("exeat_sidecars_fenced_total 1");
+        both.registry.until_page(fenced).await;
+        both.client.revoke("EX-1").await.unwrap();
+        twin.until("agent", "risky", "EXC_REVOKED").await;
+        if parted {
+            // It goes on to the end of its lease, and the receipt says so.
+            let said = both.sidecar.outcome("agent", "risky").await;
+            assert!(said.starts_with(EXCEPTED), "{said}");
+        } else {
+            both.sidecar
+                .until("agent", "risky", "EXC_LEASE_LAPSED")
+                .await;
+            let fenced =
+                |page: &str| page.contains("exeat_registry_refused_total{reason=\"fenced\"} 1");
+            both.sidecar.until_page(fenced).await;
+            assert_eq!(both.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+        }
+        let mut receipt = both.client.receipt(1, false).await;
+        for _ in 0..2_000 {
+            if receipt.acknowledged == ["service:s1"] {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            receipt = both.client.receipt(1, false).await;
+        }
+        let outstanding: Vec<_> = receipt
+            .outstanding
+            .iter()
+            .map(|one| &*one.sidecar)
+            .collect();
+        assert_eq!(outstanding, ["service:s1 (fenced)"], "{receipt:?}");
+        assert_eq!(receipt.completion(), Completion::Pending, "{receipt:?}");
+        both.clock.advance(seconds(310));
+        let said = both.sidecar.outcome("agent", "risky").await;
+        assert!(said.contains("EXC_LEASE_LAPSED"), "{said}");
+        let receipt = both.client.receipt(1, false).await;
+        assert_eq!(receipt.completion(), Completion::Bounded, "{receipt:?}");
+    }
+}
+
+#[tokio::test]
+async fn s3_a_receipt_waits_out_a_lease_that_was_shortened_and_tiers_do_not_change() {
+    let mut both = Both::start().await;
+    let policy = |mode: &str| {
+        format!(
+            "---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: LOW\nlease_ttl: 5m\nmax_staleness: 1h\nstale_mode: {mode}\n"
+        )
+    };
+    both.client.apply(&policy("BEST_EFFORT")).await.unwrap();
+    both.sidecar.until("agent", "risky", EXCEPTED).await;
+    both.wire.cut();
+    both.client.apply(&policy("STRICT")).await.unwrap();
+    let receipt = both.client.revoke("EX-1").await.unwrap();
+    let until = |receipt: &v1::RemovalReceipt| receipt.effective_by.unwrap().seconds;
+    let now = both.clock.now().latest.micros() / 1_000_000;
+    assert!(until(&receipt) > now + 3_500, "{receipt:?}");
+    // So also after the registry was started anew.
+    let listen = both.registry.address.clone();
+    both.registry.process.stop().await;
+    let folder = both.scratch.path().join("r");
+    both.registry = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
+        .await
+        .unwrap();
+    let mut client = both.registry.client().await;
+    let receipt = client.receipt(1, false).await;
+    assert!(until(&receipt) > now + 3_500, "{receipt:?}");
+
+    let higher = exception("EX-2", "CT-RISKY", "agent");
+    client.apply(&higher).await.unwrap();
+    let moderate = higher.replace("tier: LOW", "tier: MODERATE");
+    let refused = client.apply(&moderate).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains("does not change"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn of_two_sidecars_with_one_identity_the_earlier_is_fenced() {
     let mut both = Both::start().await;
     let token = both
@@ -855,6 +1007,16 @@ async fn of_two_sidecars_with_one_identity_the_earlier_is_fenced() {
     for boot in [1, 1, 2, 2] {
         greeted(&both.registry, &token, hello(boot)).await.unwrap();
     }
+    let refused = greeted(&both.registry, &token, hello(1)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted, "{refused:?}");
+    greeted(&both.registry, &token, hello(2)).await.unwrap();
+    // It stays so over a restart of the registry.
+    let listen = both.registry.address.clone();
+    both.registry.process.stop().await;
+    let folder = both.scratch.path().join("r");
+    both.registry = Registry::start_at(&folder, both.clock.clone(), &listen, &[])
+        .await
+        .unwrap();
     let refused = greeted(&both.registry, &token, hello(1)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Aborted, "{refused:?}");
     greeted(&both.registry, &token, hello(2)).await.unwrap();

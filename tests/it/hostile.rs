@@ -231,6 +231,142 @@ async fn a_change_of_another_history_or_with_another_outcome_is_not_taken() {
 }
 
 #[tokio::test]
+async fn numbers_beyond_reason_are_refused_wherever_they_stand() {
+    let signer = signer();
+    let whole = Whole::of(&world());
+    let scene = {
+        let signer = Arc::clone(&signer);
+        Scene::with(false, move |turn, _| {
+            let mut said = whole.clone();
+            if turn == 0 {
+                said.statement.revision = u64::MAX;
+            }
+            let mut events = said.events(&signer);
+            if turn == 1 {
+                let statement = v1::DeltaStatement {
+                    era: Some(era_message(era())),
+                    scope: "*".into(),
+                    after: 1,
+                    through: u64::MAX,
+                    sum: whole.statement.sum.clone(),
+                    ..v1::DeltaStatement::default()
+                };
+                events.push(v1::WatchResponse {
+                    event: Some(watch_response::Event::Delta(
+                        signer.seal(Purpose::Delta, &statement),
+                    )),
+                });
+            }
+            events
+        })
+        .await
+    };
+    scene
+        .counted("exeat_registry_resyncs_total{reason=\"far_ahead\"} 2")
+        .await;
+    scene.sidecar.until("agent", "risky", EXCEPTED).await;
+    let broken = |mut said: v1::HeartbeatStatement| {
+        said.era = None;
+        said
+    };
+    let removals = v1::RemovalsStatement {
+        era: Some(era_message(era())),
+        after: 0,
+        through: u64::MAX,
+        removals: Vec::new(),
+    };
+    let removals = signer.seal(Purpose::Removals, &removals);
+    *scene.liar.first.lock().unwrap() = vec![attend_response::Event::Removals(removals)];
+    scene.beats(broken);
+    scene
+        .counted("exeat_sync_reconnects_total{lane=\"attend\"} 3")
+        .await;
+    *scene.liar.first.lock().unwrap() = Vec::new();
+    scene.beats(|honest| honest);
+    scene.clock.advance(Span::from_secs(301));
+    scene.sidecar.until("agent", "risky", EXCEPTED).await;
+    let page = scene.sidecar.page("/metrics").await;
+    assert!(page.contains("exeat_removals_sequence 0"), "{page}");
+
+    *scene.liar.beginning.lock().unwrap() = Box::new(|mut said| {
+        said.era.as_mut().unwrap().epoch = u64::MAX;
+        said
+    });
+    scene.beats(broken);
+    scene.refused("far_ahead").await;
+    *scene.liar.beginning.lock().unwrap() = Box::new(|honest| honest);
+    scene.beats(|honest| honest);
+    scene.clock.advance(Span::from_secs(301));
+    scene.sidecar.until("agent", "risky", EXCEPTED).await;
+}
+
+#[tokio::test]
+async fn t1_no_restart_and_no_clock_revives_what_has_expired() {
+    let signer = signer();
+    let whole = Whole::of(&world());
+    let mut scene = Scene::with(false, move |_, _| whole.events(&signer)).await;
+    scene.sidecar.until("agent", "risky", EXCEPTED).await;
+    let file = scene.scratch.path().join("s/time");
+    let before = std::fs::read(&file).unwrap();
+    let later = noon() + Span::from_hours(24 * 6 + 1);
+    scene.clock.advance(later - noon());
+    scene.sidecar.until("agent", "risky", "EXC_EXPIRED").await;
+    for _ in 0..2_000 {
+        if std::fs::read(&file).unwrap() != before {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    // The sidecar's clock is set back over its restart, and the registry's too.
+    scene.clock = Clock::manual(noon());
+    scene.beats(|mut said| {
+        said.time = Some(stamp(noon()));
+        said
+    });
+    scene.restart(|_| {}).await;
+    scene.refused("earlier_time").await;
+    let said = scene.sidecar.outcome("agent", "risky").await;
+    assert!(said.contains("EXC_EXPIRED"), "{said}");
+    assert_eq!(scene.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    // A damaged file is told.
+    let data = scene.scratch.path().join("s");
+    scene
+        .restart(|_| {
+            let path = data.join("time");
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[30] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        })
+        .await;
+    scene
+        .counted("exeat_disk_faults_total{file=\"time\"} 1")
+        .await;
+}
+
+#[tokio::test]
+async fn s12_a_snapshot_that_says_something_else_of_a_revision_proves_two_histories() {
+    let signer = signer();
+    let whole = Whole::of(&world());
+    let other = Whole::of(&world().replace("2026-11-28", "2026-11-27"));
+    let scene = Scene::with(true, move |turn, _| {
+        if turn == 0 { &whole } else { &other }.events(&signer)
+    })
+    .await;
+    scene.refused("forked").await;
+    scene.counted("exeat_registry_distrusted 1").await;
+    assert!(
+        scene
+            .scratch
+            .path()
+            .join("s/distrust")
+            .try_exists()
+            .unwrap()
+    );
+    assert!(scene.sidecar.outcome("agent", "risky").await.contains(OFF));
+    assert_eq!(scene.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+}
+
+#[tokio::test]
 async fn endless_data_is_not_taken_in() {
     let signer = signer();
     let whole = Whole::of(&world());
@@ -269,11 +405,17 @@ async fn endless_data_is_not_taken_in() {
                 content: vec![0; 65 << 20],
             })),
         }],
+        // Fewer bytes than were announced, and more.
+        4 | 5 => {
+            let mut said = whole.clone();
+            said.statement.bytes = said.statement.bytes + 9 - 2 * turn as u64;
+            said.events(&signer)
+        }
         _ => whole.events(&signer),
     })
     .await;
     scene.sidecar.until("agent", "risky", EXCEPTED).await;
-    assert!(*scene.liar.watches.lock().unwrap() > 4);
+    assert!(*scene.liar.watches.lock().unwrap() > 6);
 }
 
 #[tokio::test]
@@ -336,6 +478,7 @@ async fn what_cannot_be_taken_is_told_again_at_each_greeting() {
         }
     }
     whole.statement.sum = sum.to_bytes().to_vec();
+    whole.statement.bytes = whole.chunks.iter().map(|c| c.content.len() as u64).sum();
     let mut scene = Scene::with(false, move |_, _| whole.events(&signer)).await;
     let (_, nack) = scene.nacks.recv().await.unwrap();
     assert_eq!(nack.id, "CT-ODD");

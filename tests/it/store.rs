@@ -247,9 +247,17 @@ async fn suite(kind: &dyn Kind_) {
     );
 
     // Who attended, however often.
-    store.attend("service:b").await.unwrap();
-    store.attend("service:b").await.unwrap();
+    let b = |start: u8| ("service:b".into(), [start; 16]);
+    for start in [1, 1, 2, 1] {
+        store.attend("service:b", &[start; 16]).await.unwrap();
+    }
     assert_eq!(store.attended().await.unwrap(), ["service:b".into()]);
+    assert_eq!(store.starts().await.unwrap(), [b(1), b(2)]);
+    for start in 3..=66 {
+        store.attend("service:b", &[start; 16]).await.unwrap();
+    }
+    let kept: Vec<_> = (3..=66).map(b).collect();
+    assert_eq!(store.starts().await.unwrap(), kept);
 
     // Statements of keys, in order.
     store.keep_key(b"one").await.unwrap();

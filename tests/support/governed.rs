@@ -179,6 +179,11 @@ fn environment<'a>(more: &[Flag<'a>]) -> (Vec<(String, String)>, Vec<Flag<'a>>) 
 }
 
 impl Registry {
+    /// Its metrics, once they are as they should be.
+    pub async fn until_page(&self, fits: impl Fn(&str) -> bool) -> String {
+        until_page(&self.operations, fits).await
+    }
+
     pub async fn page(&self, path: &str) -> String {
         page(&self.operations, path).await
     }
@@ -374,6 +379,18 @@ impl Client {
         };
         self.fleet.grant(request).await.unwrap().into_inner().token
     }
+}
+
+async fn until_page(operations: &str, fits: impl Fn(&str) -> bool) -> String {
+    let mut last = String::new();
+    for _ in 0..2_000 {
+        last = page(operations, "/metrics").await;
+        if fits(&last) {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{last}");
 }
 
 pub struct Sidecar {
@@ -634,15 +651,7 @@ impl Sidecar {
 
     /// The metrics, once they are as wanted.
     pub async fn until_page(&self, fits: impl Fn(&str) -> bool) -> String {
-        let mut last = String::new();
-        for _ in 0..2_000 {
-            last = self.page("/metrics").await;
-            if fits(&last) {
-                return last;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("{last}");
+        until_page(&self.operations, fits).await
     }
 }
 

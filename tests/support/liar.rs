@@ -28,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 pub type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub type Watch = Box<dyn FnMut(usize, &v1::WatchRequest) -> Messages<v1::WatchResponse> + Send>;
+pub type Beginning = Box<dyn FnMut(v1::EpochStatement) -> v1::EpochStatement + Send>;
 pub type Beat = Box<dyn FnMut(v1::HeartbeatStatement) -> v1::HeartbeatStatement + Send>;
 
 pub fn era() -> Era {
@@ -46,6 +47,8 @@ pub struct Liar {
     pub watch: Arc<Mutex<Watch>>,
     /// What becomes of an honest heartbeat.
     pub beat: Arc<Mutex<Beat>>,
+    /// What becomes of an honest beginning.
+    pub beginning: Arc<Mutex<Beginning>>,
     pub watches: Arc<Mutex<usize>>,
     pub greetings: mpsc::UnboundedSender<u64>,
     pub nacks: mpsc::UnboundedSender<(u64, v1::Nack)>,
@@ -93,6 +96,7 @@ impl SyncService for Liar {
                             era: Some(era_message(era())),
                             base: Some(v1::Head::default()),
                         };
+                        let epoch = (liar.beginning.lock().unwrap())(epoch);
                         say(attend_response::Event::Welcome(v1::Welcome {
                             epoch: Some(liar.signer.seal(Purpose::Epoch, &epoch)),
                             ping_ms: 100,
@@ -153,6 +157,7 @@ impl SyncService for Liar {
 }
 
 /// A set of objects as a signed snapshot at revision 1, one object a chunk.
+#[derive(Clone)]
 pub struct Whole {
     pub statement: v1::SnapshotStatement,
     pub chunks: Vec<v1::Chunk>,
@@ -186,7 +191,7 @@ impl Whole {
                 .iter()
                 .map(|chunk| sha256(&chunk.content).to_vec())
                 .collect(),
-            bytes: 1,
+            bytes: chunks.iter().map(|chunk| chunk.content.len() as u64).sum(),
             sum: sum.to_bytes().to_vec(),
             time: None,
             first_exceptions: first,
@@ -232,6 +237,7 @@ impl Liar {
             clock,
             watch: Arc::new(Mutex::new(watch)),
             beat: Arc::new(Mutex::new(Box::new(|honest| honest))),
+            beginning: Arc::new(Mutex::new(Box::new(|honest| honest))),
             watches: Arc::default(),
             greetings,
             nacks,

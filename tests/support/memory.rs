@@ -11,7 +11,10 @@ use exeat::{
         ControlId, Era, Hash, Head, Leaf, Name, Node, Observed, Removal, Run, Timestamp,
         Transaction,
     },
-    engine::follow::Beginning,
+    engine::{
+        attendance::{STARTS, Start},
+        follow::Beginning,
+    },
     registry::{Access, Entered, Kept, Past, Sealed, Store, StoreError, Stored},
 };
 
@@ -26,6 +29,7 @@ struct Held {
     checkpoints: BTreeMap<u64, Box<str>>,
     access: BTreeMap<Box<str>, Access>,
     attended: BTreeSet<Box<str>>,
+    starts: Vec<(Box<str>, Start)>,
     keys: Vec<Vec<u8>>,
     runs: Vec<Run>,
     observed: BTreeMap<(String, String, String, String), Observed>,
@@ -346,9 +350,26 @@ impl Store for Memory {
         }))
     }
 
-    async fn attend(&self, identity: &str) -> Result<(), StoreError> {
-        self.held().attended.insert(identity.into());
+    async fn attend(&self, identity: &str, start: &Start) -> Result<(), StoreError> {
+        let mut held = self.held();
+        held.attended.insert(identity.into());
+        let one = (identity.into(), *start);
+        if !held.starts.contains(&one) {
+            held.starts.push(one);
+        }
+        let of = |(name, _): &(Box<str>, Start)| **name == *identity;
+        let over = held.starts.iter().filter(|one| of(one)).count();
+        let mut over = over.saturating_sub(STARTS);
+        held.starts.retain(|one| {
+            let goes = of(one) && over > 0;
+            over -= usize::from(goes);
+            !goes
+        });
         Ok(())
+    }
+
+    async fn starts(&self) -> Past<(Box<str>, Start)> {
+        Ok(self.held().starts.clone())
     }
 
     async fn attended(&self) -> Past<Box<str>> {

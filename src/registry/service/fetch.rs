@@ -27,6 +27,7 @@ impl Sync {
         caller: &Caller,
         message: v1::FetchRequest,
     ) -> Result<v1::FetchResponse, Fault> {
+        self.still(caller)?;
         let v1::FetchRequest { era: of, wanted } = message;
         let view = self.registry.view();
         let ours = view.beginning.era;

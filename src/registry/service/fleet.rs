@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     domain::{Act, Invalid, Span},
-    engine::{bound, longest_lease},
+    engine::bound,
     registry::{
         attendants::Attendants,
         authn::Guests,
@@ -75,7 +75,8 @@ impl Fleet {
         let view = self.registry.view();
         let known = self.attendants.known().clone();
         let attendance = self.registry.attendance().clone();
-        let longest = bound(longest_lease());
+        let now = self.registry.clock.now().latest;
+        let longest = bound(view.longest_lease(now));
         known
             .iter()
             .map(|(name, attendant)| {

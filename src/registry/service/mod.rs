@@ -18,6 +18,7 @@ mod revocations;
 mod sign_in;
 mod sync;
 mod usage;
+mod watching;
 
 pub(super) use exceptions::Exceptions;
 pub(super) use explain::ExplanationCalls;
@@ -33,8 +34,6 @@ pub(super) use revocations::Revocations;
 pub(super) use sign_in::{SessionCalls, SignInCalls};
 pub(super) use sync::Sync;
 pub(super) use usage::UsageCalls;
-
-use tonic::Request;
 
 use crate::{
     domain::Invalid,
@@ -65,7 +64,7 @@ fn short(field: &str, text: String) -> Result<Box<str>, Fault> {
 const PAGE: u32 = 1_000;
 
 /// A request with who sent it.
-fn opened<M>(request: Request<Received<M>>) -> Result<(Caller, M), Fault> {
+fn opened<M>(request: tonic::Request<Received<M>>) -> Result<(Caller, M), Fault> {
     let (_, mut extensions, received) = request.into_parts();
     let caller = extensions
         .remove::<Caller>()

@@ -37,7 +37,7 @@ impl Reporting {
             }
             None => return Ok(None),
         };
-        self.sync.still(&self.caller.identity, &self.caller.scope)?;
+        self.sync.still(&self.caller)?;
         let v1::ReportRequest {
             sequence,
             observed,

@@ -8,22 +8,21 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     domain::{Era, Head, Invalid, Removal},
+    engine::attendance::{Entered, STARTS, Start},
     registry::{
-        attendants::{Attendant, Attendants, Entered},
+        attendants::{Attendant, Attendants},
         authn::{Caller, Guests},
-        cohort::Window,
         core::Registry,
         notifications::Deliveries,
-        publication::{Built, Publication},
-        scope::Scope,
+        publication::Publication,
         view::View,
     },
     runtime::publish::Changes,
     wire::{
         Fault, Received,
         signed::{Purpose, Trust},
-        sync::{era, head, head_message, nonce_of, removal},
-        v1::{self, attend_request, attend_response, watch_response},
+        sync::{era, head, head_message, nonce_of, removal, start},
+        v1::{self, attend_request, attend_response},
     },
 };
 
@@ -32,6 +31,7 @@ use super::{
     proof::{Proven, Witnessed, proven, witnessed},
     report::Reporting,
     usage::UsageCalls,
+    watching::{At, Watcher},
 };
 
 /// How often sidecars send a nonce, in milliseconds.
@@ -43,7 +43,7 @@ const ARRIVALS: usize = 500;
 
 /// Waited for as long as the stream lives: made anew for each message, a thousand streams would
 /// stand in line for one lock.
-type Ended = Pin<Box<WaitForCancellationFutureOwned>>;
+pub(super) type Ended = Pin<Box<WaitForCancellationFutureOwned>>;
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -61,102 +61,12 @@ pub(crate) struct Sync {
     pub(in crate::registry) recording: Option<UsageCalls>,
 }
 
-/// A sidecar that watches, and how far it is.
-struct Watcher {
-    sync: Sync,
-    name: Box<str>,
-    scope: Arc<Scope>,
-    era: Era,
-    at: At,
-    at_least: u64,
-    changes: Changes,
-    stopping: Ended,
-}
-
-enum At {
-    /// Needs everything, or what is left of it from a chunk on.
-    Nothing(Option<(Vec<u8>, u32)>),
-    /// Next is this chunk.
-    Chunk(Arc<Built>, u32),
-    /// Holds everything up to a revision.
-    Revision(u64),
-}
-
-impl Watcher {
-    /// The next message; nothing at the end.
-    async fn next(&mut self) -> Result<Option<v1::WatchResponse>, Fault> {
-        use watch_response::Event;
-        let event = |event| v1::WatchResponse { event: Some(event) };
-        loop {
-            let registry = &self.sync.registry;
-            let view = registry.view();
-            if view.beginning.era != self.era {
-                return Err(Fault::Conflict("a new epoch has begun".into()));
-            }
-            self.sync.still(&self.name, &self.scope)?;
-            match &self.at {
-                At::Nothing(from) => {
-                    let publication = &self.sync.publication;
-                    let making = publication.snapshot(registry, &self.scope, self.at_least);
-                    let built = Box::pin(making).await?;
-                    let next = match from {
-                        Some((digest, chunk)) if *digest == built.digest => *chunk,
-                        Some(_) | None => 0,
-                    };
-                    let signed = built.signed.clone();
-                    self.at = At::Chunk(built, next);
-                    return Ok(Some(event(Event::Snapshot(signed))));
-                }
-                At::Chunk(built, next) if *next < built.chunks() => {
-                    let chunk = built.chunk(*next).map_err(|error| {
-                        tracing::error!(%error, "a snapshot's chunk cannot be read");
-                        Fault::Unavailable("the snapshot cannot be read; begin again".into())
-                    })?;
-                    self.at = At::Chunk(Arc::clone(built), next.saturating_add(1));
-                    return Ok(Some(event(Event::Chunk(chunk))));
-                }
-                At::Chunk(built, _) => self.at = At::Revision(built.revision),
-                At::Revision(revision) => {
-                    let (interval, floor) = {
-                        let windows = registry.windows();
-                        let window = windows.get(&*self.scope);
-                        (
-                            window.and_then(|window| window.since(*revision)),
-                            window.map_or(u64::MAX, Window::floor),
-                        )
-                    };
-                    if let Some(interval) = interval {
-                        let publication = &self.sync.publication;
-                        match publication.delta(registry, &view, &self.scope, &interval) {
-                            Some(delta) => {
-                                self.at = At::Revision(interval.through);
-                                return Ok(Some(event(Event::Delta((*delta).clone()))));
-                            }
-                            None => self.at = At::Nothing(None),
-                        }
-                        continue;
-                    }
-                    if *revision < floor || *revision > view.head.revision {
-                        self.at = At::Nothing(None);
-                        continue;
-                    }
-                    tokio::select! {
-                        biased;
-                        () = &mut self.stopping => return Ok(None),
-                        () = self.changes.changed() => {}
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// A sidecar that attends.
 struct Attending {
     sync: Sync,
-    name: Box<str>,
-    boot: Vec<u8>,
-    scope: Arc<Scope>,
+    /// With the start that it greeted as.
+    caller: Caller,
+    start: Start,
     era: Era,
     sent: u64,
     incoming: Streaming<Received<v1::AttendRequest>>,
@@ -189,7 +99,7 @@ impl Attending {
                     "the registry is read-only: {why}"
                 )));
             }
-            self.sync.still(&self.name, &self.scope)?;
+            self.sync.still(&self.caller)?;
             if view.head.sequence > self.sent
                 && !matches!(
                     self.waiting.front().map(|m| &m.event),
@@ -227,30 +137,40 @@ impl Attending {
     async fn hear(&mut self, message: v1::AttendRequest) -> Result<(), Fault> {
         use attend_request::Event;
         let registry = &self.sync.registry;
+        let name = &*self.caller.identity;
         match message.event {
             Some(Event::Ping(ping)) => {
                 if let Some(recording) = &self.sync.recording {
-                    recording.usages.told(&self.name, &self.boot, &ping);
+                    recording.usages.told(name, &self.start, &ping);
                 }
                 if !ping.nonce.is_empty() {
                     let nonce = nonce_of(&ping.nonce).map_err(Fault::Invalid)?;
-                    let heartbeat = registry.heartbeat(&self.name, nonce).await?;
+                    let heartbeat = registry.heartbeat(name, &self.start, nonce).await?;
+                    let heartbeat = heartbeat.ok_or_else(fenced)?;
                     let event = attend_response::Event::Heartbeat(heartbeat);
                     self.waiting.push_back(down(event));
                 }
                 if let Some(acknowledged) = ping.acknowledged {
                     let acknowledged = head(Some(&acknowledged)).map_err(Fault::Invalid)?;
-                    registry
-                        .attendance()
-                        .drained(&self.name, acknowledged.sequence);
-                    self.sync.attendants.acknowledge(&self.name, acknowledged);
+                    let mut attendance = registry.attendance();
+                    if attendance.fenced(name, &self.start) {
+                        return Err(fenced());
+                    }
+                    attendance.drained(name, acknowledged.sequence);
+                    drop(attendance);
+                    self.sync.attendants.acknowledge(name, acknowledged);
                 }
             }
             Some(Event::Nack(mut nack)) => {
                 nack.reason
                     .truncate(nack.reason.floor_char_boundary(1 << 10));
-                tracing::warn!(sidecar = %self.name, id = nack.id, reason = nack.reason, "a sidecar cannot take an object in");
-                self.sync.attendants.nack(&self.name, nack);
+                tracing::warn!(
+                    sidecar = name,
+                    id = nack.id,
+                    reason = nack.reason,
+                    "a sidecar cannot take an object in"
+                );
+                self.sync.attendants.nack(name, nack);
             }
             Some(Event::GiveBack(given)) => {
                 let trust = registry.trust().await?;
@@ -259,13 +179,21 @@ impl Attending {
                     match given_back(&trust, self.era, signed) {
                         Ok(more) => removals.extend(more),
                         Err(why) => {
-                            tracing::warn!(sidecar = %self.name, why, "a removal that is given back is not ours");
+                            tracing::warn!(
+                                sidecar = name,
+                                why,
+                                "a removal that is given back is not ours"
+                            );
                         }
                     }
                 }
-                let lost = registry.take_in(&self.name, removals).await?;
+                let lost = registry.take_in(name, removals).await?;
                 if lost > 0 {
-                    tracing::warn!(sidecar = %self.name, lost, "removals that were lost have been given back");
+                    tracing::warn!(
+                        sidecar = name,
+                        lost,
+                        "removals that were lost have been given back"
+                    );
                 }
             }
             Some(Event::Hello(_)) => {
@@ -296,20 +224,33 @@ fn given_back(trust: &Trust, ours: Era, signed: &v1::Signed) -> Result<Vec<Remov
         .map_err(|error| error.to_string())
 }
 
+/// Why a start that another has taken the place of is told nothing.
+fn fenced() -> Fault {
+    Fault::Fenced(
+        "another sidecar with this identity has come since; give each an identity of its own"
+            .into(),
+    )
+}
+
 impl Sync {
-    /// Whether a sidecar is still let in, with the scope it came with.
-    pub(super) fn still(&self, name: &str, scope: &Scope) -> Result<(), Fault> {
-        if self.guests.scope_of(name).as_deref() == Some(scope) {
-            return Ok(());
+    /// Whether a sidecar is still let in, with the scope it came with, and none has taken its place.
+    pub(super) fn still(&self, caller: &Caller) -> Result<(), Fault> {
+        let name = &*caller.identity;
+        if self.guests.scope_of(name).as_deref() != Some(&*caller.scope) {
+            return Err(Fault::Unauthenticated(
+                "this sidecar is no longer let in as it was; come again".into(),
+            ));
         }
-        Err(Fault::Unauthenticated(
-            "this sidecar is no longer let in as it was; come again".into(),
-        ))
+        let start = caller.start.as_ref();
+        if start.is_some_and(|start| self.registry.attendance().fenced(name, start)) {
+            return Err(fenced());
+        }
+        Ok(())
     }
 
     async fn greet(
         &self,
-        caller: Caller,
+        mut caller: Caller,
         mut incoming: Streaming<Received<v1::AttendRequest>>,
     ) -> Result<Attending, Fault> {
         let first = match incoming.next().await {
@@ -387,21 +328,36 @@ impl Sync {
                 "the registry is read-only: {why}"
             )));
         }
-        if hello.boot_nonce.len() != 16 {
-            let fix = "send sixteen random bytes, made at the start";
-            let invalid = Invalid::new("hello.boot_nonce", "is not sixteen bytes", fix);
-            return Err(Fault::Invalid(invalid));
+        let invalid = |error: Invalid| Fault::Invalid(error.under("hello"));
+        let begun = start(&hello.boot_nonce).map_err(invalid)?;
+        let over = hello.over.iter().rev().take(STARTS);
+        let over = over
+            .map(|start_| start(start_))
+            .collect::<Result<Vec<_>, _>>();
+        let over = over.map_err(invalid)?;
+        match self
+            .registry
+            .attends(&caller.identity, begun, &over)
+            .await?
+        {
+            Entered::Known | Entered::New => {}
+            Entered::Fencing => {
+                self.registry.witness.metrics.fenced();
+                tracing::warn!(
+                    sidecar = %caller.identity,
+                    "another start of this sidecar has come, and does not hold the folder of the one before: that one is fenced; if both run, give each an identity of its own"
+                );
+            }
+            Entered::Fenced => return Err(fenced()),
         }
-        self.registry.attends(&caller.identity).await?;
+        caller.start = Some(begun);
         let connection = self.stop.child_token();
-        let boot = hello.boot_nonce.clone();
         let known = self.attendants.acknowledged(&caller.identity);
         if theirs == Some(ours) && known.exceeds(held) {
             tracing::warn!(sidecar = %caller.identity, acknowledged = ?known, ?held, "it holds less than was acknowledged under its identity: an older copy of its data was put back, or two sidecars have one identity");
         }
         let attendant = Attendant {
             connection: connection.clone(),
-            boot: hello.boot_nonce,
             scope: caller.scope.to_string(),
             acknowledged: if theirs == Some(ours) {
                 held
@@ -410,18 +366,8 @@ impl Sync {
             },
             version: hello.version.chars().take(64).collect(),
             nacks: Vec::new(),
-            fenced: VecDeque::new(),
         };
-        match self.attendants.enter(&caller.identity, attendant) {
-            Entered::Alone => {}
-            // Its lease may still run, and it hears of nothing any more.
-            Entered::Fencing => self.registry.attendance().set_apart(&caller.identity),
-            Entered::Fenced => {
-                return Err(Fault::Conflict(
-                    "another sidecar with this identity has come since; give each an identity of its own".into(),
-                ));
-            }
-        }
+        self.attendants.enter(&caller.identity, attendant);
         let crowd = self.attendants.known().len() / ARRIVALS;
         let welcome = v1::Welcome {
             epoch: Some(self.registry.epoch_statement(&view)),
@@ -437,9 +383,8 @@ impl Sync {
         };
         Ok(Attending {
             sync: self.clone(),
-            name: caller.identity,
-            boot,
-            scope: caller.scope,
+            caller,
+            start: begun,
             era: ours,
             sent: if theirs == Some(ours) {
                 held.sequence
@@ -531,8 +476,7 @@ impl v1::sync_service_server::SyncService for Sync {
         let watcher = Watcher {
             at_least,
             sync: self.clone(),
-            name: caller.identity,
-            scope: caller.scope,
+            caller,
             era: ours,
             at: if same && snapshot_digest.is_empty() {
                 At::Revision(revision)

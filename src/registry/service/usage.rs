@@ -346,7 +346,7 @@ impl Sync {
             let invalid = Invalid::new("wanted", format!("has {} items", wanted.len()), fix);
             return Err(Fault::Invalid(invalid));
         }
-        self.still(&caller.identity, &caller.scope)?;
+        self.still(caller)?;
         // One that was put back does not know what was set aside since (A10).
         if let Some(why) = &self.registry.view().read_only {
             return Err(Fault::Precondition(format!(

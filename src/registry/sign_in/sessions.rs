@@ -37,6 +37,7 @@ impl Sessions {
             identity: session.identity.clone(),
             role,
             scope: Arc::new(Scope::default()),
+            start: None,
             signed_in: Some(Arc::new(SignedIn {
                 said: session.assurance.clone(),
                 strong_until: session.strong_until,

@@ -9,7 +9,7 @@ use crate::{
         ControlId, Era, Hash, Head, Leaf, Name, Node, Notice, Observed, Removal, Run, Timestamp,
         Transaction,
     },
-    engine::follow::Beginning,
+    engine::{attendance::Start, follow::Beginning},
 };
 
 /// Why a store did not do what it was asked.
@@ -213,8 +213,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn grant(&self, access: &Access) -> Result<(), StoreError>;
     /// Shuts somebody out, who is remembered as expelled; tells whether they were in.
     async fn expel(&self, identity: &str) -> Result<bool, StoreError>;
-    /// Notes that a sidecar attends, before it is told anything.
-    async fn attend(&self, identity: &str) -> Result<(), StoreError>;
+    /// Notes that a start of a sidecar attends, before it is told anything. Of each the latest
+    /// [`STARTS`](crate::engine::attendance::STARTS) are kept.
+    async fn attend(&self, identity: &str, start: &Start) -> Result<(), StoreError>;
+    /// The starts of every sidecar, in the order they came.
+    async fn starts(&self) -> Past<(Box<str>, Start)>;
     /// Sidecars that ever attended, by name; of a copy that went on, everybody let in.
     async fn attended(&self) -> Past<Box<str>>;
     /// Statements of key rotation, oldest first.

@@ -15,11 +15,11 @@ use crate::{
         Act, Cause, ControlId, Digest, Era, Facet, Hash, Head, Kind, LogId, Name, Node, Observed,
         Removal, Run, SubjectId, Target, Timestamp, Transaction,
     },
-    engine::follow::Beginning,
+    engine::{attendance::Start, follow::Beginning},
 };
 
 use super::{
-    leaves, outbox,
+    attended, leaves, outbox,
     people::People,
     pool::pool,
     port::{Access, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
@@ -59,6 +59,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     (
         include_str!("migrations/0008.sql"),
         "PRAGMA user_version = 8",
+    ),
+    (
+        include_str!("migrations/0009.sql"),
+        "PRAGMA user_version = 9",
     ),
 ];
 
@@ -561,20 +565,16 @@ impl Store for Sqlite {
         Ok(done.rows_affected() > 0)
     }
 
-    async fn attend(&self, identity: &str) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO attended (identity) VALUES (?) ON CONFLICT DO NOTHING")
-            .bind(identity)
-            .execute(&self.writer)
-            .await?;
-        Ok(())
+    async fn attend(&self, identity: &str, start: &Start) -> Result<(), StoreError> {
+        attended::attend(&self.writer, identity, start).await
+    }
+
+    async fn starts(&self) -> Past<(Box<str>, Start)> {
+        attended::starts(&self.readers).await
     }
 
     async fn attended(&self) -> Past<Box<str>> {
-        let names: Vec<String> =
-            sqlx::query_scalar("SELECT identity FROM attended ORDER BY identity")
-                .fetch_all(&self.readers)
-                .await?;
-        Ok(names.into_iter().map(Into::into).collect())
+        attended::names(&self.readers).await
     }
 
     async fn keys(&self) -> Past<Vec<u8>> {

@@ -8,12 +8,13 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use crate::{
     domain::Head,
     engine::follow::Refused,
     wire::{
+        is_fenced,
         signed::{Purpose, random},
         sync::{beginning, era_message, head, head_message, heartbeat},
         v1::{self, attend_request, attend_response},
@@ -23,7 +24,6 @@ use crate::{
 use super::{
     keeper::{Batch, Broken},
     lanes::{Backoff, Following, LATE, SLOW, half_or_more, told},
-    link::connect,
 };
 
 /// Nonces that go unanswered before the connection is given up.
@@ -61,7 +61,7 @@ impl Following {
     }
 
     async fn attend_once(&self, backoff: &mut Backoff) -> Result<(), String> {
-        let mut client = connect(&self.registry).await?;
+        let mut client = self.connect().await?;
         let (up, outgoing) = mpsc::channel(16);
         let era = self.keeper.era();
         let held = self.keeper.acknowledged();
@@ -71,13 +71,17 @@ impl Following {
             held: Some(head_message(held)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             proof: Some(self.keeper.proof()),
+            over: self.over.iter().map(|start| start.to_vec()).collect(),
         };
         send(&up, attend_request::Event::Hello(hello)).await?;
         let answer = timeout(SLOW, client.attend(ReceiverStream::new(outgoing)))
             .await
             .map_err(|_| "no answer".to_owned())?;
-        let mut down = answer.map_err(|status| told(&status))?.into_inner();
-        let Some(attend_response::Event::Welcome(welcome)) = next(&mut down, SLOW).await? else {
+        let mut down = answer
+            .map_err(|status| self.answered(&status))?
+            .into_inner();
+        let Some(attend_response::Event::Welcome(welcome)) = self.next(&mut down, SLOW).await?
+        else {
             return Err("the registry does not greet".into());
         };
         self.welcomed(&welcome, &up).await?;
@@ -104,7 +108,7 @@ impl Following {
         loop {
             tokio::select! {
                biased;
-                event = next(&mut down, LATE.saturating_mul(6)) => {
+                event = self.next(&mut down, LATE.saturating_mul(6)) => {
                     let Some(event) = event? else { return Ok(()) };
                     let heartbeat = matches!(event, attend_response::Event::Heartbeat(_));
                     self.hear(event).await?;
@@ -202,6 +206,28 @@ impl Following {
         send(up, attend_request::Event::Ping(ping)).await
     }
 
+    async fn next(
+        &self,
+        down: &mut Streaming<v1::AttendResponse>,
+        patience: Duration,
+    ) -> Result<Option<attend_response::Event>, String> {
+        let message = timeout(patience, down.message())
+            .await
+            .map_err(|_| "the registry is silent".to_owned())?;
+        Ok(message
+            .map_err(|status| self.answered(&status))?
+            .and_then(|message| message.event))
+    }
+
+    /// What the registry says instead of going on. If another has taken this sidecar's place, no
+    /// exception is honoured here from now on.
+    fn answered(&self, status: &Status) -> String {
+        if is_fenced(status) {
+            self.keeper.fence();
+        }
+        told(status)
+    }
+
     async fn hear(&self, event: attend_response::Event) -> Result<(), String> {
         let keeper = &self.keeper;
         match event {
@@ -213,8 +239,12 @@ impl Following {
                     .map_err(|error| self.untrusted(&error))?;
                 let heartbeat = heartbeat(&statement).map_err(|error| error.to_string())?;
                 match keeper.hear(&heartbeat, signed) {
+                    Ok(()) => {
+                        keeper.keep_time(heartbeat.time).await;
+                        Ok(())
+                    }
                     // Late answers and replicas that lag are ordinary; the lease sees to them.
-                    Ok(()) | Err(Refused::Unasked | Refused::Behind) => Ok(()),
+                    Err(Refused::Unasked | Refused::Behind) => Ok(()),
                     Err(refused) => Err(self.refused(refused)),
                 }
             }
@@ -248,16 +278,4 @@ async fn send(
     up.send(message)
         .await
         .map_err(|_| "the connection is gone".to_owned())
-}
-
-async fn next(
-    down: &mut Streaming<v1::AttendResponse>,
-    patience: Duration,
-) -> Result<Option<attend_response::Event>, String> {
-    let message = timeout(patience, down.message())
-        .await
-        .map_err(|_| "the registry is silent".to_owned())?;
-    Ok(message
-        .map_err(|status| told(&status))?
-        .and_then(|message| message.event))
 }

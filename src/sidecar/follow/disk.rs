@@ -7,7 +7,10 @@
 //! * `removals`: signed removals, in the order they came.
 //! * `floor`: how far this sidecar ever was, in two places written in turn. Whatever is older, or
 //!   lacks removals that were known, is refused (S1).
+//! * `time`: the registry's time, in a heartbeat of it: no later start goes behind it (T1).
 //! * `trust`: statements of key rotation.
+//! * `starts`: the latest starts of this sidecar, so that the registry need not wait out what it
+//!   answered to those before.
 //! * `distrust`: two heartbeats that contradict each other; while it is there no exception is
 //!   honoured (S12).
 
@@ -20,9 +23,12 @@ use std::{
 };
 
 use crate::{
-    domain::{Era, Head, LogId},
+    domain::Head,
+    engine::attendance::Start,
     wire::{Message, decoded, encoded, signed::sha256, v1},
 };
+
+use super::floor::{Floor, SLOT, read_slot, write_slot};
 
 /// Largest frame: a chunk with one object.
 const MAX_FRAME: usize = 64 << 20;
@@ -30,6 +36,9 @@ const MAX_FRAME: usize = 64 << 20;
 const MAX_FILE: u64 = 2 << 30;
 /// Bytes of deltas after which a fresh snapshot is worth its transfer.
 const MAX_TAIL: u64 = 64 << 20;
+
+/// Starts of this sidecar that are remembered.
+const OVER: usize = 8;
 
 const SNAPSHOT: u8 = 1;
 const CHUNK: u8 = 2;
@@ -101,13 +110,6 @@ impl std::fmt::Display for Fault {
 
 fn at(what: &'static str) -> impl Fn(io::Error) -> Fault {
     move |error| Fault { what, error }
-}
-
-/// How far this sidecar ever was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Floor {
-    pub(super) era: Era,
-    pub(super) head: Head,
 }
 
 /// A file that is appended to. After a failure nothing more is written to it: what a failed sync
@@ -310,6 +312,39 @@ impl Disk {
         let mut bytes = sha256(&body).to_vec();
         bytes.extend(body);
         self.put("trust", &bytes).map_err(at("trust"))
+    }
+
+    /// Notes a start of this sidecar, durably; tells the latest before it, which are over as this one
+    /// holds the folder.
+    pub(super) fn begin(&self, start: &Start) -> Result<Vec<Start>, Fault> {
+        let bytes = self.bytes("starts")?;
+        let (starts, rest) = bytes.as_chunks::<{ size_of::<Start>() }>();
+        if !rest.is_empty() {
+            return Err(at("starts")(io::Error::other("it is damaged")));
+        }
+        let over = starts.len().saturating_sub(OVER);
+        let over = starts.get(over..).unwrap_or_default().to_vec();
+        let known: Vec<u8> = over.iter().chain([start]).flatten().copied().collect();
+        self.put("starts", &known).map_err(at("starts"))?;
+        Ok(over)
+    }
+
+    /// The last heartbeat that was kept.
+    pub(super) fn heartbeat(&self) -> Result<Option<v1::Signed>, Fault> {
+        let bytes = self.bytes("time")?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let damaged = || at("time")(io::Error::other("it is damaged"));
+        let (kind, body, _) = envelope(&bytes).ok_or_else(damaged)?;
+        let signed = (kind == HEARTBEAT).then(|| decoded(body).ok()).flatten();
+        signed.map(Some).ok_or_else(damaged)
+    }
+
+    /// Keeps a heartbeat, in place of the one before.
+    pub(super) fn keep_heartbeat(&self, signed: &v1::Signed) -> Result<(), Fault> {
+        self.put("time", &frame(HEARTBEAT, signed))
+            .map_err(at("time"))
     }
 
     /// Keeps two heartbeats that contradict each other.
@@ -533,40 +568,4 @@ fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
         _ => return None,
     };
     Some((frame, taken))
-}
-
-/// Bytes of a slot: turn, log, epoch, revision, sequence, digest.
-const SLOT: usize = 8 + 16 + 8 + 8 + 8 + 32;
-
-fn write_slot(turn: u64, floor: &Floor) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(SLOT);
-    bytes.extend(turn.to_be_bytes());
-    bytes.extend(floor.era.log.0);
-    for number in [floor.era.epoch, floor.head.revision, floor.head.sequence] {
-        bytes.extend(number.to_be_bytes());
-    }
-    bytes.extend(sha256(&bytes));
-    bytes
-}
-
-fn read_slot(bytes: &[u8; SLOT]) -> Option<(u64, Floor)> {
-    let (body, digest) = bytes.split_last_chunk::<32>()?;
-    if sha256(body) != *digest {
-        return None;
-    }
-    let number = |at: usize| {
-        let bytes = body.get(at..at.checked_add(8)?)?;
-        Some(u64::from_be_bytes(bytes.try_into().ok()?))
-    };
-    let floor = Floor {
-        era: Era {
-            log: LogId::from_slice(body.get(8..24)?)?,
-            epoch: number(24)?,
-        },
-        head: Head {
-            revision: number(32)?,
-            sequence: number(40)?,
-        },
-    };
-    Some((number(0)?, floor))
 }

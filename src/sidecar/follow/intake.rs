@@ -93,6 +93,15 @@ pub(super) enum Proof {
     Delta(v1::Signed),
 }
 
+impl Proof {
+    /// The statement.
+    pub(super) fn signed(&self) -> &v1::Signed {
+        match self {
+            Self::Snapshot(signed) | Self::Delta(signed) => signed,
+        }
+    }
+}
+
 /// Largest statement that is kept as a proof.
 pub(super) const MAX_PROOF: usize = 32 << 10;
 
@@ -112,6 +121,8 @@ pub(super) struct Arriving {
     pub(super) digest: [u8; 32],
     digests: Vec<Vec<u8>>,
     next: u32,
+    /// Bytes that are still to come.
+    left: u64,
     objects: Vec<Edit>,
     sum: Sum,
     scope: Arc<str>,
@@ -149,12 +160,25 @@ impl Arriving {
             digest: sha256(&signed.statement),
             digests: chunk_digests,
             next: 0,
+            left: bytes,
             objects: Vec::new(),
             sum: sum(&after)?,
             scope: scope.into(),
             proof: small(signed, Proof::Snapshot),
             exceptions: first_exceptions,
         })
+    }
+
+    /// Whether this says something else about the very revision that is held.
+    pub(super) fn forks(&self, held: &Held) -> bool {
+        held.whole
+            && (held.era, held.revision, &held.scope) == (self.era, self.revision, &self.scope)
+            && held.sum != self.sum
+    }
+
+    /// The statement it began with, unless that is large.
+    pub(super) fn proof(&self) -> Option<Arc<Proof>> {
+        self.proof.clone()
     }
 
     /// The first chunk that is missing.
@@ -176,6 +200,9 @@ impl Arriving {
         if !fits {
             return Err(Wrong::Chunk);
         }
+        // More than was announced might be without end.
+        let size = u64::try_from(chunk.content.len()).unwrap_or(u64::MAX);
+        self.left = self.left.checked_sub(size).ok_or(Wrong::Chunk)?;
         let list: v1::ObjectList = decoded(&chunk.content)
             .map_err(|why| Invalid::new("content", format!("cannot be read: {why}"), ""))?;
         for message in list.objects {
@@ -239,6 +266,9 @@ impl Arriving {
 
     /// Everything that came, put together.
     pub(super) fn finish(mut self) -> Result<(Held, Nacks), Wrong> {
+        if self.left > 0 {
+            return Err(Wrong::Chunk);
+        }
         let objects = std::mem::take(&mut self.objects);
         self.empty()?.after(objects, self.revision, Some(self.sum))
     }
@@ -362,7 +392,7 @@ impl Held {
                 Ok(change) => changes.push(change),
                 Err(error) => {
                     nacks.push(nack(name, *revision, &error.to_string()));
-                    changes.extend(unreadable(&edit));
+                    changes.extend(unreadable(&edit)?);
                 }
             }
             revisions.insert((name.kind.name(), name.id.to_string()), *revision);
@@ -411,24 +441,28 @@ pub(super) fn gone(edit: &Edit) -> Edit {
 }
 
 /// What stands in for an object that cannot be read: never what it was before (S13).
-fn unreadable(edit: &Edit) -> Option<Change> {
+///
+/// # Errors
+///
+/// A control or tier that nothing can stand in for: its scope is not known.
+fn unreadable(edit: &Edit) -> Result<Option<Change>, Wrong> {
     let name = &edit.name;
     match name.kind {
         Kind::Control => {
-            let id = ControlId::parse(&name.id).ok()?;
-            let owner = Principal::parse("service:registry").ok()?;
-            Some(Change::PutControl(Control::unreadable(
+            let id = ControlId::parse(&name.id)?;
+            let owner = Principal::parse("service:registry")?;
+            Ok(Some(Change::PutControl(Control::unreadable(
                 id,
                 edit.revision,
                 owner,
-            )))
+            ))))
         }
         Kind::TierPolicy => {
-            let tier = tier_of(&name.id).ok()?;
+            let tier = tier_of(&name.id)?;
             // Refused as it stands, and what stands in for refused rules honours nothing.
             let mut rules = TierRules::standard(tier);
             rules.lease_ttl = Span::ZERO;
-            Some(Change::PutTier(tier, rules))
+            Ok(Some(Change::PutTier(tier, rules)))
         }
         Kind::Subject
         | Kind::Exception
@@ -438,6 +472,6 @@ fn unreadable(edit: &Edit) -> Option<Change> {
         | Kind::Case
         | Kind::Incident
         | Kind::Proposal
-        | Kind::Finding => change(&gone(edit)).ok(),
+        | Kind::Finding => Ok(change(&gone(edit)).ok()),
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::{
-    domain::{Era, Head, Lease, Name, Now, Removal, Span, Tier, TierRules, Timestamp},
+    domain::{Era, Head, Name, Removal, Span, Timestamp},
     engine::{
         Removed,
         follow::{
@@ -23,7 +23,8 @@ use crate::{
 };
 
 use super::{
-    disk::{Disk, Floor},
+    disk::Disk,
+    floor::Floor,
     intake::{Arriving, Delta, Held, MAX_PROOF, Nacks, Proof, Wrong},
     recall::Unread,
 };
@@ -59,6 +60,10 @@ impl Batch {
     }
 }
 
+/// What is said once two histories were seen.
+pub(super) const DISTRUST: &str = "DISTRUST: the registry has told two histories; no exception is honoured until an operator has looked at it, removed the file `distrust` from this sidecar's data and started it anew";
+/// How often the registry's time is kept (reliability §6).
+const TIME_KEPT: Span = Span::from_secs(10);
 /// Bytes of removals given back in one message.
 const MAX_GIVE_BACK: usize = 256 << 10;
 
@@ -92,6 +97,8 @@ pub(super) struct Inner {
     trust: Trust,
     /// The last heartbeat that was believed, as it was signed.
     heartbeat: Option<v1::Signed>,
+    /// The registry's time as it was last kept.
+    kept_time: Option<Timestamp>,
     /// What proved the state before one that came out differently, until the registry was greeted
     /// with it.
     disputed: Option<Arc<Proof>>,
@@ -163,6 +170,7 @@ impl Keeper {
                 signed: Vec::new(),
                 trust,
                 heartbeat: None,
+                kept_time: None,
                 disputed: None,
                 shown: None,
                 retired: Vec::new(),
@@ -174,6 +182,7 @@ impl Keeper {
             keeper.damaged("trust", &fault);
         }
         keeper.read_back();
+        keeper.read_time();
         if keeper.disk.distrusts() {
             tracing::error!(
                 "DISTRUST: the registry once told two histories; no exception is honoured until an operator has looked at it and removed the file `distrust` from this sidecar's data"
@@ -303,6 +312,18 @@ impl Keeper {
         }
     }
 
+    /// Another has taken this sidecar's place: what the registry said here counts no more.
+    pub(super) fn fence(&self) {
+        let mut inner = self.inner();
+        if inner.follower.fence() {
+            self.metrics.refused("fenced");
+            tracing::error!(
+                "FENCED: another sidecar with this identity has come since; no exception is honoured here any more"
+            );
+            self.publish_from(&mut inner);
+        }
+    }
+
     /// Notes that a nonce is sent now.
     pub(super) fn ask(&self, nonce: Nonce) {
         let mut inner = self.inner();
@@ -368,6 +389,26 @@ impl Keeper {
         heard
     }
 
+    /// Keeps the registry's time, now and then (T1).
+    pub(super) async fn keep_time(self: &Arc<Self>, time: Timestamp) {
+        let signed = {
+            let mut inner = self.inner();
+            let due = inner.kept_time.is_none_or(|kept| time - kept >= TIME_KEPT);
+            if !due {
+                return;
+            }
+            inner.kept_time = Some(time);
+            inner.heartbeat.clone()
+        };
+        let Some(signed) = signed else { return };
+        let keeper = Arc::clone(self);
+        let kept = aside(move || keeper.disk.keep_heartbeat(&signed)).await;
+        if let Err(fault) = kept.unwrap_or_else(|error| Err(lost(error))) {
+            self.metrics.disk_fault("time");
+            tracing::error!(%fault, "the registry's time cannot be kept; a clock that is set back over a restart would not be noticed");
+        }
+    }
+
     /// Takes removals in: in force at once, and durable and drained before that is told.
     pub(super) async fn remove(
         self: &Arc<Self>,
@@ -376,6 +417,14 @@ impl Keeper {
     ) -> Result<(), Broken> {
         let take = {
             let mut inner = self.inner();
+            // Another log's numbers mean nothing here, and what it gives back was never taken.
+            if inner
+                .follower
+                .era()
+                .is_some_and(|era| era.log != batch.era.log)
+            {
+                return Err(Broken::Resync(Resync::Era));
+            }
             // What is removed is removed, whether or not the interval fits.
             let removed = Arc::make_mut(&mut inner.removed);
             let fresh: Vec<_> = batch
@@ -441,10 +490,26 @@ impl Keeper {
         }
     }
 
-    /// Whether a snapshot may replace what is held.
+    /// Whether a snapshot may replace what is held. One that says something else about the very same
+    /// revision proves that there are two histories (S12).
     pub(super) fn welcome(&self, arriving: &Arriving) -> Result<Take, Resync> {
-        let inner = self.inner();
-        inner.follower.snapshot(arriving.era, arriving.revision)
+        let mut inner = self.inner();
+        let take = inner.follower.snapshot(arriving.era, arriving.revision)?;
+        let forked = inner.held.as_ref().is_some_and(|held| arriving.forks(held));
+        if forked {
+            let both = inner.held.as_ref().and_then(|held| held.proof.clone());
+            let both: Vec<_> = [both, arriving.proof()].into_iter().flatten().collect();
+            let both = both.iter().map(|proof| proof.signed().clone());
+            if let Err(fault) = self.disk.keep_proof(&both.collect::<Vec<_>>()) {
+                self.damaged("distrust", &fault);
+            }
+            self.metrics.refused(Refused::Forked.name());
+            tracing::error!("{DISTRUST}");
+            inner.follower.distrust();
+            self.publish_from(&mut inner);
+            return Err(Resync::Digest);
+        }
+        Ok(take)
     }
 
     /// Whether a delta follows on what is held.
@@ -463,11 +528,6 @@ impl Keeper {
         let mut inner = self.inner();
         inner.held = Some(Arc::new(held));
         self.publish_from(&mut inner);
-    }
-
-    /// The time, as the registry tells it.
-    pub(super) fn now(&self) -> Now {
-        self.contact().now(self.clock.now(), self.clock.elapsed())
     }
 
     /// Takes in a new state, once `persist` has made it durable.
@@ -523,50 +583,6 @@ impl Keeper {
             floor
         };
         self.disk.raise(&floor)
-    }
-
-    /// The shortest lease of any tier.
-    pub(super) fn shortest_lease(&self) -> std::time::Duration {
-        let held = self.held();
-        let leases = Tier::ALL.into_iter().map(|tier| {
-            held.as_ref().map_or_else(
-                || TierRules::standard(tier).lease(),
-                |held| held.snapshot.tier(tier).lease(),
-            )
-        });
-        let shortest = leases.min().unwrap_or(Span::ZERO).micros();
-        std::time::Duration::from_micros(u64::try_from(shortest).unwrap_or(0))
-    }
-
-    /// Tells the metrics how the registry is seen.
-    pub(in crate::sidecar) fn tell(&self) {
-        let elapsed = self.clock.elapsed();
-        let contact = self.contact();
-        let (removals, state) = match contact.lease(elapsed) {
-            Lease::Follows { removals, state } => (removals, state),
-            Lease::Local => (Span::ZERO, Span::ZERO),
-        };
-        let held = self.held();
-        let left = Tier::ALL.map(|tier| {
-            let standard = TierRules::standard(tier);
-            let rules = held
-                .as_ref()
-                .map_or(&standard, |held| held.snapshot.tier(tier));
-            let left = rules.lease().saturating_sub(removals);
-            left.min(rules.max_staleness.saturating_sub(state))
-                .max(Span::ZERO)
-        });
-        let fetched = held.as_ref().map_or(0, |held| held.fetched.len());
-        self.metrics.fetched(fetched);
-        let sequence = self.exposed().sequence;
-        self.metrics
-            .follows(self.age(), sequence, left, self.distrusted());
-    }
-
-    /// How long ago everything was last known to be current, at most.
-    pub(in crate::sidecar) fn age(&self) -> Option<Span> {
-        let anchor = self.contact().anchor()?;
-        Some(self.clock.elapsed().saturating_sub(anchor))
     }
 }
 

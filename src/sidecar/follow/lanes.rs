@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Registry,
     domain::Name,
-    engine::follow::{Refused, Resync},
+    engine::{
+        attendance::Start,
+        follow::{Refused, Resync},
+    },
     sidecar::evidence::{Purse, Spool},
     wire::{signed::random, sync::kind_message, v1},
 };
@@ -23,8 +26,8 @@ use crate::{
 use super::{
     demand::{Demand, Wanted},
     intake::{Nacks, Wrong},
-    keeper::Keeper,
-    link::Client,
+    keeper::{DISTRUST, Keeper},
+    link::{Client, connect},
     report::Sightings,
 };
 
@@ -39,7 +42,9 @@ pub(super) const LATE: Duration = Duration::from_secs(10);
 pub(in crate::sidecar) struct Following {
     pub(super) registry: Registry,
     pub(super) keeper: Arc<Keeper>,
-    pub(super) boot: [u8; 16],
+    /// This start, and those before it that are over.
+    pub(super) boot: Start,
+    pub(super) over: Vec<Start>,
     /// The epoch is known: everything can be asked for.
     pub(super) entered: Notify,
     /// The registry is to be greeted again.
@@ -138,10 +143,16 @@ impl Following {
         spool: Option<Arc<Spool>>,
     ) -> Result<(Self, mpsc::Receiver<Wanted>), String> {
         let (demand, wanted) = Demand::new(registry.entity_cache, keeper.clock.clone());
+        let boot = random()?;
+        let over = keeper.disk.begin(&boot).unwrap_or_else(|fault| {
+            keeper.damaged("starts", &fault);
+            Vec::new()
+        });
         let following = Self {
             registry,
             keeper,
-            boot: random()?,
+            boot,
+            over,
             entered: Notify::new(),
             again: Notify::new(),
             complaints: Complaints::default(),
@@ -176,9 +187,7 @@ impl Following {
     pub(super) fn refused(&self, refused: Refused) -> String {
         self.keeper.metrics.refused(refused.name());
         if refused == Refused::Forked {
-            tracing::error!(
-                "DISTRUST: the registry has told two histories; no exception is honoured until an operator has looked at it, removed the file `distrust` from this sidecar's data and started it anew"
-            );
+            tracing::error!("{DISTRUST}");
         }
         format!("the registry is not believed: {}", refused.name())
     }
@@ -245,6 +254,13 @@ impl Following {
         self.keeper.disk.discard();
         tracing::error!(%fault, "a change cannot be kept, so it is not put in force; what was last known goes on");
         format!("a change cannot be kept: {fault}")
+    }
+}
+
+impl Following {
+    /// Connects.
+    pub(super) async fn connect(&self) -> Result<Client, String> {
+        connect(&self.registry, &self.boot).await
     }
 }
 

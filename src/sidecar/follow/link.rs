@@ -5,29 +5,36 @@ use std::sync::Arc;
 use std::{path::Path, time::Duration};
 
 use tonic::{
-    metadata::{Ascii, MetadataValue},
+    metadata::{Ascii, Binary, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::{config::Registry, wire::v1::sync_service_client::SyncServiceClient};
+use crate::{
+    config::Registry,
+    engine::attendance::Start,
+    wire::{sync::START, v1::sync_service_client::SyncServiceClient},
+};
 
 /// Largest message: a delta or a chunk with one object.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// Says who this sidecar is, with each call.
+/// Says who this sidecar is, with each call, and which of its starts.
 #[derive(Clone, Debug)]
-pub(super) struct Token(Option<MetadataValue<Ascii>>);
+pub(super) struct Token {
+    token: Option<MetadataValue<Ascii>>,
+    start: MetadataValue<Binary>,
+}
 
 impl Interceptor for Token {
     fn call(
         &mut self,
         mut request: tonic::Request<()>,
     ) -> Result<tonic::Request<()>, tonic::Status> {
-        if let Some(token) = &self.0 {
-            request
-                .metadata_mut()
-                .insert("authorization", token.clone());
+        let metadata = request.metadata_mut();
+        metadata.insert_bin(START, self.start.clone());
+        if let Some(token) = &self.token {
+            metadata.insert("authorization", token.clone());
         }
         Ok(request)
     }
@@ -37,7 +44,7 @@ impl Interceptor for Token {
 pub(super) type Client = SyncServiceClient<InterceptedService<Channel, Token>>;
 
 /// Connects. Keys and tokens are read each time, so that new ones are used without a restart.
-pub(super) async fn connect(registry: &Registry) -> Result<Client, String> {
+pub(super) async fn connect(registry: &Registry, start: &Start) -> Result<Client, String> {
     let read =
         |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
     let scheme = if registry.ca.is_some() {
@@ -72,6 +79,8 @@ pub(super) async fn connect(registry: &Registry) -> Result<Client, String> {
         }
         None => None,
     };
+    let start = MetadataValue::from_bytes(start);
+    let token = Token { token, start };
     #[cfg(any(test, feature = "testing"))]
     if let Some(dial) = crate::runtime::simulated::dial() {
         let connector = tower::service_fn(move |uri| {
@@ -80,13 +89,12 @@ pub(super) async fn connect(registry: &Registry) -> Result<Client, String> {
         });
         let channel = endpoint.connect_with_connector(connector).await;
         let channel = channel.map_err(|error| error.to_string())?;
-        return Ok(SyncServiceClient::with_interceptor(channel, Token(token))
+        return Ok(SyncServiceClient::with_interceptor(channel, token)
             .max_decoding_message_size(MAX_MESSAGE));
     }
     let channel = endpoint.connect().await.map_err(|error| {
         let source = std::error::Error::source(&error);
         source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
     })?;
-    Ok(SyncServiceClient::with_interceptor(channel, Token(token))
-        .max_decoding_message_size(MAX_MESSAGE))
+    Ok(SyncServiceClient::with_interceptor(channel, token).max_decoding_message_size(MAX_MESSAGE))
 }

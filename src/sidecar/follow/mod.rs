@@ -5,6 +5,7 @@ mod demand;
 mod disk;
 mod entities;
 mod fetch;
+mod floor;
 mod intake;
 mod keeper;
 mod lanes;
@@ -12,6 +13,7 @@ mod link;
 mod recall;
 mod report;
 mod reserve;
+mod seen;
 mod watch;
 
 pub(super) use disk::Disk;

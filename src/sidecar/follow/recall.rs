@@ -5,7 +5,11 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use crate::{
     domain::{Era, Head},
     engine::{Removed, follow::Follower},
-    wire::{signed::Trust, v1},
+    wire::{
+        signed::{Purpose, Trust},
+        sync::time,
+        v1,
+    },
 };
 
 use super::{
@@ -114,6 +118,28 @@ impl Keeper {
         let at = Head { revision, sequence };
         self.inner().follower = Follower::new(Some(floor.era), at);
         self.publish();
+    }
+
+    /// Reads back what the registry said the time was.
+    pub(super) fn read_time(&self) {
+        let kept = self.disk.heartbeat().map_err(|fault| fault.to_string());
+        let time = kept.and_then(|signed| {
+            let Some(signed) = signed else {
+                return Ok(None);
+            };
+            let opened = self.trust().open(Purpose::Heartbeat, Some(&signed));
+            let said: v1::HeartbeatStatement = opened.map_err(|error| error.to_string())?;
+            let time = time("time", said.time).map_err(|error| error.to_string())?;
+            Ok(Some(time))
+        });
+        match time {
+            Ok(Some(time)) => {
+                self.inner().follower.remember(time);
+                self.publish();
+            }
+            Ok(None) => {}
+            Err(why) => self.damaged("time", &why),
+        }
     }
 
     /// Reads what [`Self::read_back`] left: the exceptions. Before that nothing can be gone on from.

@@ -19,10 +19,7 @@ use crate::{
     wire::{sync::stamp, v1},
 };
 
-use super::{
-    lanes::{Backoff, Following, SLOW, SOON, told},
-    link::connect,
-};
+use super::lanes::{Backoff, Following, SLOW, SOON, told};
 
 /// Most that wait to be reported; what is seen beyond that is reported once it is seen again.
 const WAITING: usize = 1_000;
@@ -165,7 +162,7 @@ impl Following {
     }
 
     async fn report_once(&self, backoff: &mut Backoff) -> Result<(), String> {
-        let mut client = connect(&self.registry).await?;
+        let mut client = self.connect().await?;
         let (up, outgoing) = mpsc::channel(1);
         let answer = timeout(SLOW, client.report(ReceiverStream::new(outgoing)))
             .await

@@ -21,7 +21,6 @@ use super::{
     intake::{Arriving, Delta, Held, Nacks, Wrong},
     keeper::{Broken, Came, Turn},
     lanes::{Backoff, Following, SLOW, SOON, told},
-    link::connect,
 };
 
 /// Chunks that may be wrong before the transfer begins again.
@@ -67,7 +66,7 @@ impl Following {
         backoff: &mut Backoff,
         transfer: &mut Transfer,
     ) -> Result<(), String> {
-        let mut client = connect(&self.registry).await?;
+        let mut client = self.connect().await?;
         let keeper = &self.keeper;
         let era = keeper.era();
         let held = keeper
