@@ -113,6 +113,31 @@ impl Attendance {
         }
     }
 
+    /// Takes in a start of `sidecar` that came to an earlier process, after those taken in before.
+    /// If it was `fencing`, the one before it may still run, on what that process answered it.
+    pub fn remember(&mut self, sidecar: &str, start: Start, fencing: bool) {
+        let starts = self.starts.entry(sidecar.into()).or_default();
+        starts.retain(|known| *known != start);
+        starts.push_back(start);
+        if fencing {
+            self.expect_another(sidecar);
+        }
+    }
+
+    /// Takes another start under the name of `sidecar` to have been answered right before the start:
+    /// of what came to a registry since the copy of it that goes on, nothing is known.
+    pub fn expect_another(&mut self, sidecar: &str) {
+        if !planted(Bug::NoGrace) {
+            let apart = Attendant {
+                answered: self.began,
+                drained: 0,
+                came: true,
+                apart: true,
+            };
+            self.attendants.insert(apart_name(sidecar), apart);
+        }
+    }
+
     /// Notes that a nonce of `sidecar` came at `elapsed` and is to be answered. To be called
     /// before the head is read: a removal that the answer does not know of is then younger.
     pub fn answer(&mut self, sidecar: &str, elapsed: Span) {
@@ -142,7 +167,7 @@ impl Attendance {
         let replaces = match starts.back() {
             Some(last) if *last == start => return Entered::Known,
             Some(_) if starts.contains(&start) => return Entered::Fenced,
-            Some(last) => !over.contains(last),
+            Some(last) => !over.contains(last) && !planted(Bug::TwinForgotten),
             None => false,
         };
         if starts.len() >= STARTS {
@@ -173,8 +198,7 @@ impl Attendance {
             apart: true,
             ..attendant
         };
-        self.attendants
-            .insert(format!("{sidecar} (fenced)").into(), apart);
+        self.attendants.insert(apart_name(sidecar), apart);
     }
 
     /// Whether `sidecar` is known to have come.
@@ -190,9 +214,10 @@ impl Attendance {
         Some((*answered, *drained))
     }
 
-    /// Everybody who was ever answered by this process.
+    /// Everybody who was ever answered by this process, or may have been by the one before.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.attendants.keys().map(AsRef::as_ref)
+        let counts = self.attendants.iter().filter(|(_, of)| !of.apart);
+        counts.map(|(name, _)| name.as_ref())
     }
 
     /// How far the removal `sequence` has come. What was removed is honoured for `lease` at the
@@ -234,8 +259,13 @@ impl Attendance {
     }
 }
 
+/// How what is owed to another start of a sidecar is called.
+fn apart_name(sidecar: &str) -> Box<str> {
+    format!("{sidecar} (fenced)").into()
+}
+
 /// The longest lease any rules permit.
-fn longest_lease() -> Span {
+pub fn longest_lease() -> Span {
     Tier::ALL
         .into_iter()
         .map(|tier| {
@@ -298,6 +328,22 @@ mod tests {
         // Where no lease bounds it, it is waited out all the same.
         let frozen = |at| attendance.receipt(7, None, at).complete(at);
         assert!(!frozen(at(164)) && frozen(at(4_000)));
+    }
+
+    #[test]
+    fn a_fenced_start_is_waited_out_after_a_restart_too() {
+        let at = Span::from_secs;
+        let mut attendance = Attendance::new(at(50));
+        attendance.remember("a", [1; 16], false);
+        attendance.remember("a", [2; 16], true);
+        attendance.expect("a", true);
+        assert!(attendance.fenced("a", &[1; 16]));
+        attendance.drained("a", 7);
+        let complete = |now| {
+            let receipt = attendance.receipt(7, Some(at(60)), at(now));
+            receipt.complete(at(now))
+        };
+        assert!(!complete(110) && complete(114));
     }
 
     #[test]

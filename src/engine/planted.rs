@@ -46,6 +46,8 @@ bugs! {
     NoGiveBack = "revocation forgotten on restore",
     /// After a restart the registry takes itself to owe nobody a lease.
     NoGrace = "no grace after a registry restart",
+    /// What was answered to a start that another has replaced is not waited out.
+    TwinForgotten = "a partitioned twin not waited out",
     /// Age is measured by a clock that stops during suspension.
     SuspendedClock = "lease by a clock that stops during suspension",
 }

@@ -10,10 +10,10 @@ use std::{
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    domain::{Case, Era, Finding, Head, LogId, Removal, Span, Timestamp, Transaction},
+    domain::{Case, Era, Finding, Head, Kind, LogId, Name, Removal, Span, Timestamp, Transaction},
     engine::{
         Attendance, Change, Receipt, Snapshot,
-        attendance::{Entered, Start},
+        attendance::{Entered, Start, bound, longest_lease},
         follow::Beginning,
     },
     runtime::{
@@ -34,6 +34,7 @@ use super::{
     instances::Instances,
     leases::Leases,
     ledger, news,
+    permission::is_requested,
     role::{EXPELLED, Role},
     scope::Scope,
     store::{Heard, Store, StoreError},
@@ -364,8 +365,16 @@ impl Registry {
         for window in self.windows().values_mut() {
             *window = Window::new(beginning.base.revision).keeping(self.kept);
         }
-        // What was acknowledged was numbered in the epoch before.
+        // What was acknowledged was numbered in the epoch before; and who came since the copy is not
+        // known, nor whether in more than one start.
         self.begin_attendance().await?;
+        {
+            let mut attendance = self.attendance();
+            let names: Vec<_> = attendance.names().map(ToOwned::to_owned).collect();
+            for name in names {
+                attendance.expect_another(&name);
+            }
+        }
         self.view.publish(Arc::new(next));
         Ok(beginning)
     }
@@ -383,7 +392,9 @@ impl Registry {
             (attendance.came(sidecar), entered)
         };
         if entered != Entered::Fenced && (!came || entered != Entered::Known) {
-            self.store.attend(sidecar, &start).await?;
+            let fencing = entered == Entered::Fencing;
+            let fencing = fencing.then(|| self.clock.now().latest);
+            self.store.attend(sidecar, &start, fencing).await?;
         }
         Ok(entered)
     }
@@ -392,10 +403,15 @@ impl Registry {
     async fn begin_attendance(&self) -> Result<(), Error> {
         let attended = self.store.attended().await?;
         let access = self.store.access().await?;
-        let mut attendance = Attendance::new(self.clock.elapsed());
-        for (sidecar, start) in self.store.starts().await? {
-            // In this order they came, and which of them were over matters no more.
-            attendance.enter(&sidecar, start, &[]);
+        let (mut attendance, now) = (
+            Attendance::new(self.clock.elapsed()),
+            self.clock.now().latest,
+        );
+        let waited_out = bound(longest_lease());
+        for (sidecar, start, fencing) in self.store.starts().await? {
+            let fencing =
+                fencing.is_some_and(|since| (now - since).saturating_sub(BEHIND) < waited_out);
+            attendance.remember(&sidecar, start, fencing);
         }
         for access in access {
             let follows = [Role::Sidecar.name(), EXPELLED].contains(&&*access.role);
@@ -460,7 +476,18 @@ fn honoured(view: &View, removal: &Removal, now: Timestamp) -> Option<Span> {
     match (removal.act, &removal.target) {
         (Act::Freeze | Act::Thaw, _) | (Act::Revoke, Target::Subject(_)) => None,
         (Act::Revoke, Target::Exception(id)) => match view.snapshot.exception(id.as_str()) {
-            Some(exception) => Some(lease(exception.tier)),
+            Some(exception) => {
+                let name = Name::new(Kind::Exception, id.as_str());
+                let stored = view.objects.get(&name);
+                // One that was applied, taken away and applied again may have had another tier.
+                let one_tier =
+                    is_requested(view, &name) || stored.is_some_and(|stored| stored.revision == 1);
+                if one_tier {
+                    Some(lease(exception.tier))
+                } else {
+                    longest()
+                }
+            }
             None => longest(),
         },
         (

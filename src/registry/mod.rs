@@ -51,7 +51,7 @@ pub use role::{CALLS, Role};
 #[cfg(any(test, feature = "testing"))]
 pub use services::simulated;
 pub use store::{
-    Access, Account, Asks, Delivery, DeliveryState, Entered, Gap, Heard, Kept, KeptRow, KnownSpool,
-    Outbox, Past, People, ReservationId, Reservations, Sealed, Session, Sqlite, Store, StoreError,
-    Stored, Tally, Told, UsageFile, UsageRow,
+    Access, Account, Asks, Begun, Delivery, DeliveryState, Entered, Gap, Heard, Kept, KeptRow,
+    KnownSpool, Outbox, Past, People, ReservationId, Reservations, Sealed, Session, Sqlite, Store,
+    StoreError, Stored, Tally, Told, UsageFile, UsageRow,
 };

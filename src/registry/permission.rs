@@ -38,26 +38,18 @@ pub(super) fn may_apply(
             edit.name
         )));
     }
-    // A sidecar that has not heard goes by the tier it knows: with another, or under an id used anew,
-    // nobody could say when a revocation is complete.
-    for edit in edits.iter().filter(grants) {
-        let known = view.objects.get(&edit.name);
-        let before = known.map(|stored| stored.manifest.as_deref());
-        match (before, edit.manifest.as_deref()) {
-            (Some(Some(before)), Some(after)) if differs(before, after, &["tier"]) => {
-                return Err(Refused::Precondition(format!(
-                    "{}: the tier of an exception does not change; take it away and apply another under another id",
-                    edit.name
-                )));
-            }
-            (Some(None), Some(_)) => {
-                return Err(Refused::Precondition(format!(
-                    "{}: was taken away, and ids of exceptions are not used again; give it another id",
-                    edit.name
-                )));
-            }
-            _ => {}
-        }
+    // Approvals and leases go by the tier: another tier is another exception.
+    let moved = |edit: &&Edit| {
+        let known = view.object(&edit.name);
+        let before = known.and_then(|stored| stored.manifest.as_deref());
+        let both = before.zip(edit.manifest.as_deref());
+        both.is_some_and(|(before, after)| differs(before, after, &["tier"]))
+    };
+    if let Some(edit) = edits.iter().filter(grants).find(moved) {
+        return Err(Refused::Precondition(format!(
+            "{}: the tier of an exception does not change; take it away and apply another under another id",
+            edit.name
+        )));
     }
     if caller.role == Role::Admin {
         return Ok(());

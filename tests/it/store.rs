@@ -247,14 +247,17 @@ async fn suite(kind: &dyn Kind_) {
     );
 
     // Who attended, however often.
-    let b = |start: u8| ("service:b".into(), [start; 16]);
-    for start in [1, 1, 2, 1] {
-        store.attend("service:b", &[start; 16]).await.unwrap();
+    let b = |start: u8| ("service:b".into(), [start; 16], None);
+    for (start, fencing) in [(1, None), (1, None), (2, Some(noon())), (1, None)] {
+        let attended = store.attend("service:b", &[start; 16], fencing).await;
+        attended.unwrap();
     }
     assert_eq!(store.attended().await.unwrap(), ["service:b".into()]);
-    assert_eq!(store.starts().await.unwrap(), [b(1), b(2)]);
+    let fencing = ("service:b".into(), [2; 16], Some(noon()));
+    assert_eq!(store.starts().await.unwrap(), [b(1), fencing]);
     for start in 3..=66 {
-        store.attend("service:b", &[start; 16]).await.unwrap();
+        let attended = store.attend("service:b", &[start; 16], None).await;
+        attended.unwrap();
     }
     let kept: Vec<_> = (3..=66).map(b).collect();
     assert_eq!(store.starts().await.unwrap(), kept);
@@ -339,6 +342,9 @@ async fn suite(kind: &dyn Kind_) {
     // A copy does not know who attended since.
     let both = ["service:a".into(), "service:b".into()];
     assert_eq!(store.attended().await.unwrap(), both);
+    let latest = store.starts().await.unwrap().pop().unwrap();
+    let since = Some(begun.time);
+    assert_eq!(latest, ("service:b".into(), [66; 16], since));
     let late = transaction(3, vec![], vec![]);
     let leaf = sealed(&mut tree.clone(), 2, &late);
     assert!(store.commit(&late, &leaf).await.is_err());

@@ -15,7 +15,7 @@ use exeat::{
         attendance::{STARTS, Start},
         follow::Beginning,
     },
-    registry::{Access, Entered, Kept, Past, Sealed, Store, StoreError, Stored},
+    registry::{Access, Begun, Entered, Kept, Past, Sealed, Store, StoreError, Stored},
 };
 
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ struct Held {
     checkpoints: BTreeMap<u64, Box<str>>,
     access: BTreeMap<Box<str>, Access>,
     attended: BTreeSet<Box<str>>,
-    starts: Vec<(Box<str>, Start)>,
+    starts: Vec<Begun>,
     keys: Vec<Vec<u8>>,
     runs: Vec<Run>,
     observed: BTreeMap<(String, String, String, String), Observed>,
@@ -258,6 +258,12 @@ impl Store for Memory {
         held.enter(beginning.era.epoch, sealed);
         let everybody: Vec<_> = held.access.keys().cloned().collect();
         held.attended.extend(everybody);
+        let mut seen = BTreeSet::new();
+        for (name, _, fencing) in held.starts.iter_mut().rev() {
+            if seen.insert(name.clone()) {
+                *fencing = Some(time);
+            }
+        }
         Ok(())
     }
 
@@ -350,14 +356,18 @@ impl Store for Memory {
         }))
     }
 
-    async fn attend(&self, identity: &str, start: &Start) -> Result<(), StoreError> {
+    async fn attend(
+        &self,
+        identity: &str,
+        start: &Start,
+        fencing: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         let mut held = self.held();
         held.attended.insert(identity.into());
-        let one = (identity.into(), *start);
-        if !held.starts.contains(&one) {
-            held.starts.push(one);
+        let of = |(name, ..): &Begun| **name == *identity;
+        if !held.starts.iter().any(|one| of(one) && one.1 == *start) {
+            held.starts.push((identity.into(), *start, fencing));
         }
-        let of = |(name, _): &(Box<str>, Start)| **name == *identity;
         let over = held.starts.iter().filter(|one| of(one)).count();
         let mut over = over.saturating_sub(STARTS);
         held.starts.retain(|one| {
@@ -368,7 +378,7 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn starts(&self) -> Past<(Box<str>, Start)> {
+    async fn starts(&self) -> Past<Begun> {
         Ok(self.held().starts.clone())
     }
 

@@ -14,7 +14,9 @@ mod usages;
 
 pub use outbox::{Delivery, DeliveryState, Outbox};
 pub use people::{Account, People, Session};
-pub use port::{Access, Entered, Heard, Kept, Past, Sealed, Store, StoreError, Stored, Told};
+pub use port::{
+    Access, Begun, Entered, Heard, Kept, Past, Sealed, Store, StoreError, Stored, Told,
+};
 pub use reservations::{Asks, ReservationId, Reservations};
 pub use sqlite::Sqlite;
 pub use usages::{Gap, KeptRow, KnownSpool, Tally, UsageFile, UsageRow};

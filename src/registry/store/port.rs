@@ -67,6 +67,9 @@ pub struct Stored {
     pub principal: Box<str>,
 }
 
+/// A start of a sidecar: whose, which, and since when it fences the one before, if it does.
+pub type Begun = (Box<str>, Start, Option<Timestamp>);
+
 /// What a registry is: its log, and why it may not go on, if it may not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -213,11 +216,17 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn grant(&self, access: &Access) -> Result<(), StoreError>;
     /// Shuts somebody out, who is remembered as expelled; tells whether they were in.
     async fn expel(&self, identity: &str) -> Result<bool, StoreError>;
-    /// Notes that a start of a sidecar attends, before it is told anything. Of each the latest
+    /// Notes that a start of a sidecar attends, before it is told anything, and since when the one
+    /// before it is fenced, if it may still run. Of each the latest
     /// [`STARTS`](crate::engine::attendance::STARTS) are kept.
-    async fn attend(&self, identity: &str, start: &Start) -> Result<(), StoreError>;
+    async fn attend(
+        &self,
+        identity: &str,
+        start: &Start,
+        fencing: Option<Timestamp>,
+    ) -> Result<(), StoreError>;
     /// The starts of every sidecar, in the order they came.
-    async fn starts(&self) -> Past<(Box<str>, Start)>;
+    async fn starts(&self) -> Past<Begun>;
     /// Sidecars that ever attended, by name; of a copy that went on, everybody let in.
     async fn attended(&self) -> Past<Box<str>>;
     /// Statements of key rotation, oldest first.

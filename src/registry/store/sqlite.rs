@@ -22,7 +22,7 @@ use super::{
     attended, leaves, outbox,
     people::People,
     pool::pool,
-    port::{Access, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
+    port::{Access, Begun, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
     runs,
 };
 
@@ -453,10 +453,7 @@ impl Store for Sqlite {
             .execute(&mut *work)
             .await?;
         leaves::enter(&mut work, beginning.base.revision, sealed).await?;
-        // Who attended since the copy was made is not known.
-        sqlx::query("INSERT INTO attended (identity) SELECT identity FROM access WHERE true ON CONFLICT DO NOTHING")
-            .execute(&mut *work)
-            .await?;
+        attended::unknown_since(&mut work, time).await?;
         work.commit().await?;
         Ok(())
     }
@@ -565,11 +562,16 @@ impl Store for Sqlite {
         Ok(done.rows_affected() > 0)
     }
 
-    async fn attend(&self, identity: &str, start: &Start) -> Result<(), StoreError> {
-        attended::attend(&self.writer, identity, start).await
+    async fn attend(
+        &self,
+        identity: &str,
+        start: &Start,
+        fencing: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        attended::attend(&self.writer, identity, start, fencing).await
     }
 
-    async fn starts(&self) -> Past<(Box<str>, Start)> {
+    async fn starts(&self) -> Past<Begun> {
         attended::starts(&self.readers).await
     }
 

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use exeat::domain::{Era, Head, Name, Removal};
+use exeat::{
+    domain::{Era, Head, Name, Removal, Timestamp},
+    engine::attendance::Start,
+};
 
 /// What is held of the governed objects: exceptions by id.
 pub(crate) type Objects = BTreeMap<Name, (u64, Arc<str>)>;
@@ -22,6 +25,10 @@ pub(crate) struct Disk {
     pub(crate) state: Option<(Era, u64, Objects)>,
     pub(crate) removals: Vec<Batch>,
     pub(crate) floor: Option<(Era, Head)>,
+    /// The registry's time, as it was last kept.
+    pub(crate) time: Option<Timestamp>,
+    /// The starts that held this disk.
+    pub(crate) starts: Vec<Start>,
 }
 
 impl Disk {

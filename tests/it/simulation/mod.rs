@@ -39,7 +39,7 @@ fn every_invariant_holds_in_every_seed() {
         let violations = world.run();
         assert!(
             violations.is_empty(),
-            "seed {seed}:\n{}\nrun EXEAT_SEED={seed} cargo test --test simulation",
+            "seed {seed}:\n{}\nrun EXEAT_SEED={seed} cargo test --test it simulation::",
             violations.join("\n")
         );
         seen.add(world.seen());

@@ -14,6 +14,10 @@ use super::disk::Objects;
 pub(crate) struct Oracle {
     /// Of each exception: when it was revoked, and how long it may be honoured after that.
     revoked: BTreeMap<String, (i64, Span)>,
+    /// When each exception begins and ends, and when it was withdrawn, with how long a state may be
+    /// old.
+    windows: BTreeMap<String, (i64, i64)>,
+    withdrawn: BTreeMap<String, (i64, Span)>,
     /// Which sidecar has exposed which revocation, and when.
     exposed: BTreeMap<(usize, String), i64>,
     /// Which sidecar has acknowledged which revocation, as the registry knows it.
@@ -34,6 +38,22 @@ impl Oracle {
 
     pub(crate) fn revoked(&mut self, exception: &str, at: i64, lease: Span) {
         self.revoked.entry(exception.into()).or_insert((at, lease));
+    }
+
+    pub(crate) fn granted(&mut self, exception: &str, from: i64, until: i64) {
+        self.windows.insert(exception.into(), (from, until));
+    }
+
+    /// It is not among what is governed any more, without a word on the lane of removals.
+    pub(crate) fn withdrawn(&mut self, exception: &str, at: i64, staleness: Span) {
+        self.withdrawn
+            .entry(exception.into())
+            .or_insert((at, staleness));
+    }
+
+    /// A restore brought it back.
+    pub(crate) fn back(&mut self, exception: &str) {
+        self.withdrawn.remove(exception);
     }
 
     /// A restore lost a revocation: who never heard of it cannot be held to the bound, until it is
@@ -72,6 +92,29 @@ impl Oracle {
                 self.violated(format!(
                     "S3: sidecar {sidecar} honours {id} {} s after it was revoked",
                     (now - at) / 1_000_000
+                ));
+            }
+        }
+        if let Some((at, staleness)) = self.withdrawn.get(&id).copied()
+            && now - at - bound(staleness).micros() > 0
+        {
+            self.violated(format!(
+                "S3: sidecar {sidecar} honours {id} {} s after it was withdrawn",
+                (now - at) / 1_000_000
+            ));
+        }
+        // What time it is, is judged as the decision begins.
+        if let Some((from, until)) = self.windows.get(&id).copied() {
+            if began >= until {
+                self.violated(format!(
+                    "T2: sidecar {sidecar} honours {id} {} s after it expired",
+                    (began - until) / 1_000_000
+                ));
+            }
+            if began < from {
+                self.violated(format!(
+                    "D1: sidecar {sidecar} honours {id} {} s before it begins",
+                    (from - began) / 1_000_000
                 ));
             }
         }
@@ -145,6 +188,13 @@ impl Oracle {
     pub(crate) fn forgotten(&mut self, exception: &str) {
         self.violated(format!(
             "S4: the registry forgot the revocation of {exception}, which a sidecar holds"
+        ));
+    }
+
+    /// The registry told one history.
+    pub(crate) fn distrusts(&mut self, sidecar: usize) {
+        self.violated(format!(
+            "Y6: sidecar {sidecar} distrusts a registry that has told one history"
         ));
     }
 

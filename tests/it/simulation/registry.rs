@@ -6,7 +6,12 @@ use exeat::{
     domain::{
         Act, Cause, Edit, Era, Head, LogId, Name, Removal, Span, SubjectId, Target, Timestamp,
     },
-    engine::{Attendance, Sum, follow::Beginning, part},
+    engine::{
+        Attendance, Sum,
+        attendance::{Entered, Start},
+        follow::Beginning,
+        part,
+    },
     registry::{Interval, Window},
 };
 
@@ -19,6 +24,8 @@ pub(crate) struct Log {
     pub(crate) head: Head,
     pub(crate) objects: Objects,
     pub(crate) removals: Vec<Removal>,
+    /// The starts of sidecars, in the order they came.
+    pub(crate) starts: Vec<(String, Start, bool)>,
     /// What everything was at each revision, for the oracle.
     pub(crate) past: BTreeMap<u64, Arc<Objects>>,
 }
@@ -63,6 +70,7 @@ impl Registry {
                 head: Head::default(),
                 objects: Objects::new(),
                 removals: Vec::new(),
+                starts: Vec::new(),
                 past: [(0, Arc::default())].into(),
             },
             up: true,
@@ -78,7 +86,7 @@ impl Registry {
     /// One transaction: an exception granted, changed, or nothing but removals.
     pub(crate) fn commit(
         &mut self,
-        edit: Option<(Name, Arc<str>)>,
+        edit: Option<(Name, Option<Arc<str>>)>,
         removals: Vec<(Act, Target)>,
         time: Timestamp,
     ) {
@@ -91,13 +99,18 @@ impl Registry {
                 .objects
                 .get(&name)
                 .map_or(0, |(revision, _)| *revision);
-            self.log
-                .objects
-                .insert(name.clone(), (known + 1, Arc::clone(&manifest)));
+            match &manifest {
+                Some(manifest) => drop(
+                    self.log
+                        .objects
+                        .insert(name.clone(), (known + 1, Arc::clone(manifest))),
+                ),
+                None => drop(self.log.objects.remove(&name)),
+            }
             edits.push(Edit {
                 name,
                 revision: known + 1,
-                manifest: Some(manifest),
+                manifest,
             });
         }
         for (act, target) in removals {
@@ -126,10 +139,23 @@ impl Registry {
         });
     }
 
+    /// A sidecar greets.
+    pub(crate) fn enter(&mut self, name: &str, start: Start, over: &[Start]) -> Entered {
+        let entered = self.attendance.enter(name, start, over);
+        if matches!(entered, Entered::New | Entered::Fencing) {
+            let fencing = entered == Entered::Fencing;
+            self.log.starts.push((name.to_owned(), start, fencing));
+        }
+        entered
+    }
+
     /// Memory is gone; the log is not.
     pub(crate) fn start(&mut self, elapsed: Span) {
         self.up = true;
         self.attendance = Attendance::new(elapsed);
+        for (name, start, fencing) in &self.log.starts {
+            self.attendance.remember(name, *start, *fencing);
+        }
         for sidecar in 0..self.sidecars {
             self.attendance.expect(&format!("s{sidecar}"), true);
         }
@@ -162,6 +188,9 @@ impl Registry {
         past.insert(base.revision, Arc::new(self.log.objects.clone()));
         self.log.past = past;
         self.start(elapsed);
+        for sidecar in 0..self.sidecars {
+            self.attendance.expect_another(&format!("s{sidecar}"));
+        }
         lost
     }
 

@@ -8,7 +8,9 @@ use exeat::{
         TierRules, Timestamp,
     },
     engine::{
-        Removed, Standing, effective,
+        Removed, Standing,
+        attendance::Start,
+        effective,
         follow::{Follower, Step},
         planted::{Bug, planted},
     },
@@ -29,6 +31,15 @@ pub(crate) enum Job {
 
 #[derive(Debug)]
 pub(crate) struct Sidecar {
+    /// Who it is to the registry; a twin has the same.
+    pub(crate) name: String,
+    /// Which of the processes it is.
+    pub(crate) place: usize,
+    pub(crate) start: Start,
+    /// Starts before it that are over.
+    pub(crate) over: Vec<Start>,
+    /// Whether it was told that another has taken its place.
+    pub(crate) fenced: bool,
     pub(crate) disk: Disk,
     pub(crate) up: bool,
     /// Until when nothing runs here, though time passes.
@@ -55,8 +66,19 @@ pub(crate) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(crate) fn new(drift_ppm: i64, origin: i64, wall_off: i64) -> Self {
-        Self {
+    pub(crate) fn new(
+        name: String,
+        place: usize,
+        drift_ppm: i64,
+        origin: i64,
+        wall_off: i64,
+    ) -> Self {
+        let mut sidecar = Self {
+            name,
+            place,
+            start: Start::default(),
+            over: Vec::new(),
+            fenced: false,
             disk: Disk::default(),
             up: true,
             suspended_until: 0,
@@ -75,7 +97,19 @@ impl Sidecar {
             connected: false,
             heard_at: 0,
             boot: 0,
-        }
+        };
+        sidecar.begin();
+        sidecar
+    }
+
+    /// Another start, with those before it on its disk.
+    fn begin(&mut self) {
+        self.start = Start::default();
+        self.start[..8].copy_from_slice(&self.place.to_be_bytes());
+        self.start[8..].copy_from_slice(&self.boot.to_be_bytes());
+        self.over.clone_from(&self.disk.starts);
+        self.disk.starts.push(self.start);
+        self.fenced = false;
     }
 
     /// Elapsed time here when it is `now`: it goes on while the machine sleeps.
@@ -106,6 +140,7 @@ impl Sidecar {
     /// Starts and reads back what is on disk, as the program does; tells how far removals reach.
     pub(crate) fn start(&mut self) -> u64 {
         self.up = true;
+        self.begin();
         self.removed = Removed::default();
         self.came.clear();
         for batch in &self.disk.removals {
@@ -117,6 +152,7 @@ impl Sidecar {
         self.signed = self.disk.removals.clone();
         let Some((era, floor)) = self.disk.floor else {
             self.follower = Follower::default();
+            self.remember();
             return 0;
         };
         let lane = self.disk.lane().filter(|(of, _)| *of == era);
@@ -136,7 +172,14 @@ impl Sidecar {
             );
             self.held = Some((*revision, objects.clone()));
         }
+        self.remember();
         sequence
+    }
+
+    fn remember(&mut self) {
+        if let Some(time) = self.disk.time {
+            self.follower.remember(time);
+        }
     }
 
     /// Whether an exception is honoured now, by the program's own rule.

@@ -13,6 +13,7 @@ use exeat::{
         Timestamp,
     },
     engine::{
+        attendance::Entered,
         follow::{Beginning, Heartbeat, Nonce, Refused, Step, Take, delta_steps, removal_steps},
         planted::{Bug, planted},
     },
@@ -63,6 +64,7 @@ enum Message {
     Removals(Batch),
     Delta(Era, Interval),
     Snapshot(Era, u64, Objects),
+    Fenced,
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +104,9 @@ struct Faults {
     cut: bool,
     replay: bool,
     one_lane: bool,
+    freeze: bool,
+    slow_reader: bool,
+    twin: bool,
     slow_disk: bool,
     /// Whether sums are compared, which hides what the other checks should find as well.
     sums: bool,
@@ -122,10 +127,23 @@ pub(crate) struct Seen {
     pub(crate) bounded: u64,
     pub(crate) suspended: u64,
     pub(crate) given_back: u64,
+    pub(crate) expired: u64,
+    pub(crate) withdrawn: u64,
+    pub(crate) fenced: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) held: u64,
+    pub(crate) frozen: u64,
+    pub(crate) slow: u64,
+    pub(crate) replayed: u64,
+    pub(crate) stepped: u64,
+    pub(crate) cut_both: u64,
+    pub(crate) cut_one_way: u64,
+    pub(crate) cut_one_lane: u64,
 }
 
 impl Seen {
-    fn all(&mut self) -> [&mut u64; 12] {
+    fn all(&mut self) -> [&mut u64; 25] {
         [
             &mut self.decisions,
             &mut self.honoured,
@@ -139,6 +157,19 @@ impl Seen {
             &mut self.bounded,
             &mut self.suspended,
             &mut self.given_back,
+            &mut self.expired,
+            &mut self.withdrawn,
+            &mut self.fenced,
+            &mut self.lost,
+            &mut self.duplicated,
+            &mut self.held,
+            &mut self.frozen,
+            &mut self.slow,
+            &mut self.replayed,
+            &mut self.stepped,
+            &mut self.cut_both,
+            &mut self.cut_one_way,
+            &mut self.cut_one_lane,
         ]
     }
 
@@ -169,8 +200,12 @@ pub(crate) struct World {
     subject: Subject,
     exceptions: Vec<Exception>,
     recorded: Vec<(usize, Message)>,
-    /// Until when a sidecar hears nothing, on one lane or both.
-    cut: Vec<[i64; 2]>,
+    /// Until when nothing passes to and from a sidecar, by direction and lane.
+    cut: Vec<[[i64; 2]; 2]>,
+    /// Until when what is sent to a sidecar is held, by lane.
+    frozen: Vec<[i64; 2]>,
+    /// Until when a sidecar reads slowly.
+    slow: Vec<i64>,
     trace: DefaultHasher,
     seen: Seen,
     highest: u64,
@@ -195,16 +230,19 @@ impl World {
             cut: dice.often(600),
             replay: dice.often(400),
             one_lane: dice.often(400),
+            freeze: dice.often(400),
+            slow_reader: dice.often(400),
+            twin: dice.often(400),
             slow_disk: dice.often(400),
             sums: dice.often(500),
         };
         let count = 2 + usize::try_from(dice.below(3)).unwrap();
         let sidecars: Vec<_> = (0..count)
-            .map(|_| {
+            .map(|at| {
                 let drift = dice.below(901) - 450;
                 let origin = dice.below(1_000_000) * S;
                 let off = dice.below(200) * S - 100 * S;
-                Sidecar::new(drift, origin, off)
+                Sidecar::new(format!("s{at}"), at, drift, origin, off)
             })
             .collect();
         let mut agent = subject("agent");
@@ -222,7 +260,9 @@ impl World {
             registry: Registry::new(kept, count),
             sent: vec![Head::default(); count],
             told: vec![0; count],
-            cut: vec![[0; 2]; count],
+            cut: vec![[[0; 2]; 2]; count],
+            frozen: vec![[0; 2]; count],
+            slow: vec![0; count],
             oracle: Oracle::default(),
             subject: agent,
             exceptions: Vec::new(),
@@ -270,6 +310,10 @@ impl World {
             let event = self.bodies.remove(&number).unwrap();
             (time, std::mem::discriminant(&event), number).hash(&mut self.trace);
             self.step(event);
+            self.registry.log.head.hash(&mut self.trace);
+            for sidecar in &self.sidecars {
+                (sidecar.follower.exposed(), sidecar.follower.acknowledged()).hash(&mut self.trace);
+            }
         }
         if self.oracle.violations.is_empty() {
             self.judge_the_end();
@@ -282,6 +326,11 @@ impl World {
         for at in 0..self.sidecars.len() {
             let sidecar = &self.sidecars[at];
             if sidecar.follower.distrusted() {
+                self.oracle.distrusts(at);
+                continue;
+            }
+            // Another has taken its place: it is told nothing any more.
+            if sidecar.fenced {
                 continue;
             }
             let exposed = sidecar.follower.exposed();
@@ -307,6 +356,7 @@ impl World {
     fn delay(&mut self) -> i64 {
         let held = !self.calm() && self.dice.often(self.faults.hold);
         if held {
+            self.seen.held += 1;
             S + self.dice.below(150 * S)
         } else {
             MS + self.dice.below(20 * MS)
@@ -316,28 +366,38 @@ impl World {
     /// Sends to a sidecar, as the network pleases.
     fn send(&mut self, to: usize, message: Message) {
         let lane = match message {
-            Message::Welcome(_) | Message::Heartbeat(_) | Message::Removals(_) => 0,
+            Message::Welcome(_)
+            | Message::Heartbeat(_)
+            | Message::Removals(_)
+            | Message::Fenced => 0,
             Message::Delta(..) | Message::Snapshot(..) => 1,
         };
         if self.recorded.len() < 400 {
             self.recorded.push((to, message.clone()));
         }
         let boot = self.sidecars[to].boot;
-        if self.now < self.cut[to][lane] || (!self.calm() && self.dice.often(self.faults.loss)) {
+        if self.now < self.cut[to][0][lane] || self.lost() {
             return;
         }
-        let at = self.now + self.delay();
+        // A connection that stands still keeps what it was given.
+        let at = self.now.max(self.frozen[to][lane]) + self.delay();
         if !self.calm() && self.dice.often(self.faults.duplicate) {
+            self.seen.duplicated += 1;
             let again = at + self.dice.below(30 * S);
             self.at(again, Event::Down(to, boot, message.clone()));
         }
         self.at(at, Event::Down(to, boot, message));
     }
 
+    fn lost(&mut self) -> bool {
+        let lost = !self.calm() && self.dice.often(self.faults.loss);
+        self.seen.lost += u64::from(lost);
+        lost
+    }
+
     /// Whether a message from a sidecar arrives, and when.
     fn up(&mut self, from: usize, lane: usize) -> Option<i64> {
-        let gone =
-            self.now < self.cut[from][lane] || (!self.calm() && self.dice.often(self.faults.loss));
+        let gone = self.now < self.cut[from][1][lane] || self.lost();
         (!gone).then(|| self.now + MS + self.dice.below(20 * MS))
     }
 
@@ -363,6 +423,14 @@ impl World {
         {
             let until = self.sidecars[at].suspended_until;
             self.at(until, event);
+            return;
+        }
+        if let Event::Down(at, ..) = &event
+            && self.slow[*at] > self.now
+        {
+            self.seen.slow += 1;
+            let later = self.now + S + self.dice.below(10 * S);
+            self.at(later, event);
             return;
         }
         match event {
@@ -489,6 +557,23 @@ impl World {
         sidecar.heard_at = self.now;
         let held = sidecar.follower.acknowledged();
         let same = sidecar.follower.era() == Some(beginning.era);
+        let (name, start) = (sidecar.name.clone(), sidecar.start);
+        let over = sidecar.over.clone();
+        match self.registry.enter(&name, start, &over) {
+            Entered::Known | Entered::New => {}
+            Entered::Fencing => self.seen.fenced += 1,
+            Entered::Fenced => {
+                self.sidecars[at].connected = false;
+                self.send(at, Message::Fenced);
+                return;
+            }
+        }
+        // One connection to a name.
+        for other in 0..self.sidecars.len() {
+            if other != at && self.sidecars[other].name == name {
+                self.sidecars[other].connected = false;
+            }
+        }
         self.sent[at].sequence = if same { held.sequence } else { 0 };
         self.send(at, Message::Welcome(beginning));
         self.push(at);
@@ -515,7 +600,11 @@ impl World {
         if !self.registry.up {
             return;
         }
-        let name = format!("s{at}");
+        let (name, start) = (self.sidecars[at].name.clone(), self.sidecars[at].start);
+        if self.registry.attendance.fenced(&name, &start) {
+            self.send(at, Message::Fenced);
+            return;
+        }
         let elapsed = Span::from_micros(self.now);
         self.registry.attendance.answer(&name, elapsed);
         if era == self.registry.log.beginning.era {
@@ -616,11 +705,21 @@ impl World {
         })
     }
 
+    fn staleness_of(&self, id: &str) -> Span {
+        let known = self.exceptions.iter().find(|e| e.id.as_str() == id);
+        let tier = known.map_or(Tier::Low, |exception| exception.tier);
+        TierRules::standard(tier).max_staleness
+    }
+
     fn hear(&mut self, at: usize, message: Message) {
         let now = self.now;
         self.sidecars[at].heard_at = now;
         let boot = self.sidecars[at].boot;
         match message {
+            Message::Fenced => {
+                self.sidecars[at].fenced = true;
+                self.sidecars[at].follower.fence();
+            }
             Message::Welcome(beginning) => {
                 let before = self.sidecars[at].follower.era();
                 let Ok(other) = self.sidecars[at].follower.enter(&beginning) else {
@@ -650,6 +749,7 @@ impl World {
                 let before = self.sidecars[at].follower.contact();
                 match self.sidecars[at].follower.hear(&heartbeat, elapsed) {
                     Ok(()) => {
+                        self.sidecars[at].disk.time = Some(heartbeat.time);
                         let after = self.sidecars[at].follower.contact();
                         if before.anchor() == after.anchor() {
                             self.seen.pending += 1;
@@ -908,6 +1008,9 @@ impl World {
         .unwrap();
         if !self.honours(at, which) {
             self.seen.lapsed += 1;
+            let ends = self.exceptions[which].expire_time;
+            let now = Timestamp::from_micros(noon().micros() + self.now);
+            self.seen.expired += u64::from(ends <= now);
             return;
         }
         let sidecar = &mut self.sidecars[at];
@@ -930,6 +1033,7 @@ impl World {
         }
         let time = Timestamp::from_micros(noon().micros() + self.now);
         let agent = Target::Subject(SubjectId::parse("agent").unwrap());
+        self.look_at_a_receipt();
         match self.dice.below(10) {
             0..=3 => {
                 let id = format!("EX-{}", self.exceptions.len());
@@ -939,17 +1043,26 @@ impl World {
                 } else {
                     Tier::Low
                 };
-                made.expire_time = Timestamp::from_micros(noon().micros() + 10_000 * S);
+                let from = self.now + self.dice.below(60 * S) - 30 * S;
+                let until = from + 40 * S + self.dice.below(600 * S);
+                made.effective_time = Timestamp::from_micros(noon().micros() + from);
+                made.expire_time = Timestamp::from_micros(noon().micros() + until);
+                self.oracle.granted(&id, from, until);
                 self.exceptions.push(made);
                 let name = Name::new(Kind::Exception, &id);
                 self.registry
-                    .commit(Some((name, Sidecar::manifest())), Vec::new(), time);
+                    .commit(Some((name, Some(Sidecar::manifest()))), Vec::new(), time);
             }
             4 if !self.exceptions.is_empty() => {
                 let name = self.registry.log.objects.keys().next().cloned();
                 if let Some(name) = name {
-                    self.registry
-                        .commit(Some((name, Sidecar::manifest())), Vec::new(), time);
+                    let kept = self.dice.often(500).then(Sidecar::manifest);
+                    if kept.is_none() {
+                        self.seen.withdrawn += 1;
+                        let staleness = self.staleness_of(&name.id);
+                        self.oracle.withdrawn(&name.id, self.now, staleness);
+                    }
+                    self.registry.commit(Some((name, kept)), Vec::new(), time);
                 }
             }
             5..=8 if !self.exceptions.is_empty() => {
@@ -965,17 +1078,7 @@ impl World {
                     .commit(None, vec![(Act::Revoke, target)], time);
                 let lease = self.lease_of(id.as_str());
                 self.oracle.revoked(id.as_str(), self.now, lease);
-                let sequence = self.registry.log.head.sequence;
-                let elapsed = Span::from_micros(self.now);
-                let receipt = self
-                    .registry
-                    .attendance
-                    .receipt(sequence, Some(lease), elapsed);
-                if let Some(effective) = receipt.effective {
-                    self.seen.bounded += 1;
-                    self.oracle
-                        .receipt(id.as_str(), effective.micros().max(self.now));
-                }
+                self.receipt(id.as_str(), self.registry.log.head.sequence);
             }
             _ => {
                 let frozen = Registry::froze(&self.registry.log.removals, &self.subject.id);
@@ -992,6 +1095,58 @@ impl World {
         }
     }
 
+    /// Asks how far a revocation has come: what is promised holds, whenever it is asked.
+    fn receipt(&mut self, id: &str, sequence: u64) {
+        let lease = self.lease_of(id);
+        let elapsed = Span::from_micros(self.now);
+        let attendance = &self.registry.attendance;
+        let receipt = attendance.receipt(sequence, Some(lease), elapsed);
+        if let Some(effective) = receipt.effective {
+            self.seen.bounded += 1;
+            let effective = effective.micros().max(self.now);
+            self.oracle.receipt(id, effective);
+        }
+    }
+
+    fn look_at_a_receipt(&mut self) {
+        let revoked = self.registry.log.removals.iter().rev();
+        let revoked = revoked.filter(|removal| removal.act == Act::Revoke).take(3);
+        let revoked: Vec<_> = revoked
+            .map(|removal| (removal.target.id().to_owned(), removal.sequence))
+            .collect();
+        for (id, sequence) in revoked {
+            self.receipt(&id, sequence);
+        }
+    }
+
+    /// Another process under the name of one that goes on, which may be cut off from the registry.
+    fn twin(&mut self, of: usize) {
+        let one_is_there = self.sidecars.iter().enumerate();
+        let one_is_there = one_is_there
+            .filter(|(at, other)| *at != of && other.name == self.sidecars[of].name)
+            .count();
+        if one_is_there > 0 {
+            return;
+        }
+        if self.dice.often(700) {
+            let until = (self.now + S + self.dice.below(200 * S)).min(LIFE - CALM);
+            self.cut[of] = [[until; 2]; 2];
+        }
+        let place = self.sidecars.len();
+        let name = self.sidecars[of].name.clone();
+        let (drift, origin) = (self.dice.below(901) - 450, self.dice.below(1_000_000) * S);
+        let twin = Sidecar::new(name, place, drift, origin, 0);
+        self.sidecars.push(twin);
+        self.sent.push(Head::default());
+        self.told.push(0);
+        self.cut.push([[0; 2]; 2]);
+        self.frozen.push([0; 2]);
+        self.slow.push(0);
+        self.at(self.now, Event::Connect(place, 0));
+        self.at(self.now + 100 * MS, Event::Ping(place, 0));
+        self.at(self.now + 200 * MS, Event::Decide(place));
+    }
+
     fn fault(&mut self) {
         let next = self.now + S + self.dice.below(30 * S);
         if next < LIFE - CALM {
@@ -1002,7 +1157,7 @@ impl World {
         }
         let count = i64::try_from(self.sidecars.len()).unwrap();
         let at = usize::try_from(self.dice.below(count)).unwrap();
-        match self.dice.below(8) {
+        match self.dice.below(11) {
             0 if self.faults.crash_sidecar && self.sidecars[at].up => {
                 self.seen.crashes += 1;
                 self.sidecars[at].crash();
@@ -1028,8 +1183,17 @@ impl World {
                 {
                     self.seen.restores += 1;
                     let elapsed = Span::from_micros(self.now);
+                    let before = self.registry.log.objects.clone();
                     for removal in self.registry.restore(old, self.highest, elapsed) {
                         self.oracle.lost(removal.target.id());
+                    }
+                    let after = self.registry.log.objects.clone();
+                    for name in after.keys() {
+                        self.oracle.back(&name.id);
+                    }
+                    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+                        let staleness = self.staleness_of(&name.id);
+                        self.oracle.withdrawn(&name.id, self.now, staleness);
                     }
                     self.highest = self.highest.max(self.registry.log.head.revision);
                     for sidecar in &mut self.sidecars {
@@ -1051,24 +1215,48 @@ impl World {
                     if self.dice.often(500) {
                         // The network is slower to wake than the machine.
                         let deaf = (until + 10 * S).min(LIFE - CALM);
-                        self.cut[at] = [deaf; 2];
+                        self.cut[at] = [[deaf; 2]; 2];
                     }
                 }
             }
             4 if self.faults.wall => {
+                self.seen.stepped += 1;
                 let step = self.dice.below(4_000 * S) - 2_000 * S;
                 self.sidecars[at].wall_off += step;
             }
             5 if self.faults.cut => {
                 let until = (self.now + self.dice.below(200 * S)).min(LIFE - CALM);
-                self.cut[at] = [until; 2];
+                // To it, from it, or both.
+                match self.dice.below(3) {
+                    0 => {
+                        self.seen.cut_both += 1;
+                        self.cut[at] = [[until; 2]; 2];
+                    }
+                    way => {
+                        self.seen.cut_one_way += 1;
+                        self.cut[at][usize::from(way == 2)] = [until; 2];
+                    }
+                }
             }
             6 if self.faults.one_lane => {
                 let until = (self.now + self.dice.below(200 * S)).min(LIFE - CALM);
                 let lane = usize::from(self.dice.often(500));
-                self.cut[at][lane] = until;
+                self.seen.cut_one_lane += 1;
+                self.cut[at][0][lane] = until;
+                self.cut[at][1][lane] = until;
             }
+            8 if self.faults.freeze => {
+                self.seen.frozen += 1;
+                let until = (self.now + self.dice.below(200 * S)).min(LIFE - CALM);
+                let lane = usize::from(self.dice.often(500));
+                self.frozen[at][lane] = until;
+            }
+            9 if self.faults.slow_reader => {
+                self.slow[at] = (self.now + self.dice.below(100 * S)).min(LIFE - CALM);
+            }
+            10 if self.faults.twin => self.twin(at),
             7 if self.faults.replay && !self.recorded.is_empty() => {
+                self.seen.replayed += 1;
                 let many = i64::try_from(self.recorded.len()).unwrap();
                 for _ in 0..6 {
                     let which = usize::try_from(self.dice.below(many)).unwrap();

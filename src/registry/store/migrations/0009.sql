@@ -4,5 +4,6 @@ CREATE TABLE starts (
   place     INTEGER PRIMARY KEY,
   identity  TEXT    NOT NULL,
   start     BLOB    NOT NULL,
+  fencing   INTEGER,
   UNIQUE (identity, start)
 ) STRICT;
