@@ -244,3 +244,100 @@ impl Decider {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, pin_mut};
+
+    use super::*;
+    use crate::{
+        domain::{Act, Cause, Reason, Removal, Span, Target},
+        engine::{Change, Removed},
+        runtime::{clock::Clock, publish::Published},
+        sidecar::{
+            decider::Loaded,
+            evidence::{Counts, Keeping, Spool},
+        },
+        telemetry::Metrics,
+        testing,
+    };
+
+    fn loaded(snapshot: crate::engine::Snapshot) -> Arc<Loaded> {
+        Arc::new(Loaded {
+            snapshot: Arc::new(snapshot),
+            confirmed: Span::ZERO,
+            earlier: Vec::new(),
+            contact: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn d3_what_is_taken_back_while_a_use_is_recorded_is_not_allowed() {
+        for taken_back in [true, false] {
+            let scratch = tempfile::tempdir().unwrap();
+            let (folder, metrics) = (scratch.path().to_owned(), Metrics::new());
+            let spool = Spool::open(folder, Keeping::Newest, 1 << 20, metrics.clone()).await;
+            let spool = Arc::new(spool);
+            let subject = testing::subject("agent");
+            let exception = testing::exception("EX-1", &["CT-1"], "agent");
+            let target = Target::Exception(exception.id.clone());
+            let snapshot = testing::snapshot(vec![
+                Change::PutControl(testing::control("CT-1", "true")),
+                Change::PutSubject(subject),
+                Change::PutException(exception),
+            ]);
+            let published: Arc<Published<Loaded>> = Arc::default();
+            published.publish(loaded(snapshot.clone()));
+            let decider = Decider::new(
+                Arc::clone(&published),
+                Clock::manual(testing::noon()),
+                (metrics, None),
+                Arc::clone(&spool),
+                Limits::Here(Counts::default()),
+                (None, 7),
+            );
+            let question = testing::question("agent");
+            let arrived = decider.clock.look();
+            let before = published.get().unwrap();
+            let decided = decider.decide(&question, &before, arrived, Vec::new());
+            assert_eq!(decided.decision.outcome, Outcome::AllowByException);
+            let call = Call {
+                digest: Digest::parse("sha256:question").unwrap(),
+                request: None,
+                trace: None,
+            };
+            let deadline = Deadline::now() + Duration::from_mins(1);
+            let relying = decider.rely(decided, &question, &call, arrived, deadline, None);
+            pin_mut!(relying);
+            // Nobody writes yet: the use is on its way.
+            assert!((&mut relying).now_or_never().is_none());
+            if taken_back {
+                let mut removed = Removed::default();
+                removed.add(
+                    0,
+                    &Removal {
+                        sequence: 1,
+                        act: Act::Revoke,
+                        target,
+                        cause: Cause::Admin,
+                        note: "".into(),
+                        initiator: "o".into(),
+                        time: testing::noon(),
+                    },
+                );
+                published.publish(loaded(snapshot.removing(Arc::new(removed))));
+            }
+            #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
+            let writing = tokio::spawn(Arc::clone(&spool).write());
+            let answer = relying.await;
+            let (outcome, reasons) = (answer.decision.outcome, &answer.decision.reasons);
+            if taken_back {
+                assert_eq!(outcome, Outcome::Deny);
+                assert!(reasons.contains(&Reason::ExcRevoked), "{reasons:?}");
+            } else {
+                assert_eq!(outcome, Outcome::AllowByException, "{reasons:?}");
+            }
+            writing.abort();
+        }
+    }
+}
