@@ -50,7 +50,7 @@ pub(super) async fn demo(screen: &mut Screen) -> Result<Exit, Exit> {
         clock.now().latest.micros()
     )));
     std::fs::create_dir_all(&scratch.0).map_err(|e| unexpected(&e))?;
-    let ports = ["127.0.0.1:0"; 3];
+    let ports = [(); 3].map(|()| "127.0.0.1:0".to_owned());
     let subject = Some("billing-agent".to_owned());
     let pair = Pair::bind(&scratch.0, subject, ports, None, clock.clone()).await?;
     let Pair {

@@ -41,8 +41,8 @@ pub(super) struct SidecarPlan {
     data: PathBuf,
     key: String,
     subject: Option<String>,
-    listen: &'static str,
-    operations: &'static str,
+    listen: String,
+    operations: String,
     unix: String,
 }
 
@@ -55,7 +55,7 @@ impl Pair {
     pub(super) async fn bind(
         data: &Path,
         subject: Option<String>,
-        ports: [&'static str; 3],
+        ports: [String; 3],
         unix: Option<&Path>,
         clock: Clock,
     ) -> Result<Self, Exit> {
@@ -63,7 +63,7 @@ impl Pair {
         let folder = data.join("registry");
         let flags = [
             ("data", folder.to_str().map(ToOwned::to_owned)),
-            ("listen", Some(registry_port.to_owned())),
+            ("listen", Some(registry_port)),
             ("operations", Some("127.0.0.1:0".to_owned())),
             ("drain_timeout", Some("1s".to_owned())),
             // Whoever edits the folder is all the people there are.
@@ -122,8 +122,8 @@ impl SidecarPlan {
             ("registry_key", Some(self.key.clone())),
             ("registry_token_file", text(&file)),
             ("data", text(&self.data.join("sidecar"))),
-            ("listen", Some(self.listen.to_owned())),
-            ("operations", Some(self.operations.to_owned())),
+            ("listen", Some(self.listen.clone())),
+            ("operations", Some(self.operations.clone())),
             ("unix", Some(self.unix.clone())),
             ("subject", self.subject.clone()),
             ("insecure_asserted_identity", asserted),
@@ -141,8 +141,12 @@ pub(super) async fn dev(args: Dev, clock: Clock, screen: &mut Screen) -> Result<
     telemetry::start(false, "warn").map_err(Exit::Usage)?;
     let data = args.data.unwrap_or_else(|| args.folder.join(".exeat/dev"));
     std::fs::create_dir_all(&data).map_err(|error| unexpected(&error))?;
-    let unix = config::default_socket(&config::environment());
-    let ports = ["127.0.0.1:7432", "127.0.0.1:7430", "127.0.0.1:7431"];
+    let unix = if args.unix.as_os_str() == "auto" {
+        config::default_socket(&config::environment())
+    } else {
+        args.unix
+    };
+    let ports = [args.registry_listen, args.listen, args.operations];
     let pair = Pair::bind(&data, args.subject, ports, Some(&unix), clock.clone()).await?;
     let asked = stop().map_err(|error| unexpected(&error))?;
     let (ended, mut end) = watch::channel(false);

@@ -127,6 +127,18 @@ pub struct Dev {
     /// The folder of the registry's and the sidecar's data [.exeat/dev in the folder].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Where the registry listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7432")]
+    pub registry_listen: String,
+    /// Address for decisions.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7430")]
+    pub listen: String,
+    /// Address for health and metrics.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7431")]
+    pub operations: String,
+    /// Unix socket for decisions; `auto` for the usual one.
+    #[arg(long, value_name = "PATH", default_value = "auto")]
+    pub unix: PathBuf,
 }
 
 /// `exeat apply` and `exeat diff`.

@@ -235,6 +235,23 @@ impl Bundle {
                 sources,
             });
         }
+        // A condition that cannot be read is wrong whatever else is; what refers to something else may
+        // be right once that is.
+        let rest = Self {
+            digest: digest_of(b"").map_err(|error| vec![Problem::whole("", error.to_string())])?,
+            changes,
+            files,
+            sources,
+        };
+        let errors = Snapshot::empty(rest.digest.clone()).after(
+            rest.changes.clone(),
+            rest.digest.clone(),
+            0,
+        );
+        let errors = errors.err().unwrap_or_default();
+        let faults = errors.iter().filter(|error| error.fault.is_some());
+        problems.extend(faults.map(|error| rest.problem(error)));
+        problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         problems.truncate(MAX_PROBLEMS);
         Err(problems)
     }

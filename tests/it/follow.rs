@@ -1,88 +1,19 @@
 //! A sidecar that follows a registry: push, lease, disk, restore, lies.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::path::Path;
 
 use crate::support::governed;
 use crate::support::governed::{
     Client, Registry, Sidecar, control, exception, noon, seconds, subject, world,
 };
+use crate::support::wire::Wire;
 use exeat::{
     domain::Timestamp,
     registry,
     runtime::clock::Clock,
     wire::v1::{self, Completion},
 };
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
-
-/// A wire between the two processes that can be cut and mended.
-struct Wire {
-    address: SocketAddr,
-    open: Arc<AtomicBool>,
-    cut: Arc<std::sync::Mutex<CancellationToken>>,
-    accepting: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-impl Wire {
-    #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
-    async fn to(registry: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let open = Arc::new(AtomicBool::new(true));
-        let cut = Arc::new(std::sync::Mutex::new(CancellationToken::new()));
-        let (opened, cutting) = (Arc::clone(&open), Arc::clone(&cut));
-        let accepting = tokio::spawn(async move {
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                if !opened.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let gone = cutting.lock().unwrap().clone();
-                let to = registry.clone();
-                tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(to).await else {
-                        return;
-                    };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        () = gone.cancelled() => {}
-                    }
-                });
-            }
-        });
-        Self {
-            address,
-            open,
-            cut,
-            accepting,
-        }
-    }
-
-    fn cut(&self) {
-        self.open.store(false, Ordering::SeqCst);
-        let mut cut = self.cut.lock().unwrap();
-        cut.cancel();
-        *cut = CancellationToken::new();
-    }
-
-    fn mend(&self) {
-        self.open.store(true, Ordering::SeqCst);
-    }
-}
 
 struct Both {
     scratch: tempfile::TempDir,
