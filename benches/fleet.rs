@@ -1,8 +1,9 @@
 //! Many sidecars on one registry: how soon a revocation is everywhere, what an idle sidecar costs,
 //! how soon all are back after a restart, and how a sidecar starts with much on its disk.
 //!
-//! `cargo bench --bench fleet`; both processes are the release binary, the streams are real gRPC,
-//! each on a connection of its own. `EXEAT_FLEET=1000` says how many streams at the most.
+//! `cargo bench --bench fleet`; both processes are the release binary, the streams are real gRPC. A
+//! sidecar is three of them, each on a connection of its own: it attends, watches and may report.
+//! `EXEAT_FLEET=1000` says how many sidecars at the most.
 
 #[path = "../tests/support/governed.rs"]
 #[allow(
@@ -40,6 +41,7 @@ use exeat::{
     engine::{Sum, part},
     runtime::clock::Clock,
     wire::{
+        Message,
         signed::Purpose,
         sync::era_message,
         v1::{self, attend_request, attend_response, watch_response},
@@ -176,18 +178,23 @@ impl Stream {
     }
 
     async fn send(&mut self, event: attend_request::Event) -> std::io::Result<()> {
-        let message = exeat::wire::encoded(&v1::AttendRequest { event: Some(event) });
+        self.send_one(&v1::AttendRequest { event: Some(event) }, 0)
+            .await
+    }
+
+    async fn send_one(&mut self, message: &impl Message, flags: u8) -> std::io::Result<()> {
+        let message = exeat::wire::encoded(message);
         let mut payload = BytesMut::with_capacity(message.len() + 5);
         payload.put_u8(0);
         payload.put_u32(u32::try_from(message.len()).unwrap());
         payload.put_slice(&message);
         let mut out = BytesMut::with_capacity(payload.len() + 9);
-        put_frame(&mut out, frame::DATA, 0, 1, &payload);
+        put_frame(&mut out, frame::DATA, flags, 1, &payload);
         self.socket.write_all(&out).await
     }
 
     /// The next message; nothing once the stream is over.
-    async fn next(&mut self) -> Option<v1::AttendResponse> {
+    async fn next<T: Message + Default>(&mut self) -> Option<T> {
         loop {
             if let Some(length) = self.data.get(1..5) {
                 let length = u32::from_be_bytes(length.try_into().unwrap());
@@ -233,6 +240,62 @@ impl Stream {
     }
 }
 
+/// What watchers have been sent.
+#[derive(Debug, Default)]
+struct Drained {
+    deltas: AtomicU64,
+    objects: AtomicU64,
+}
+
+/// A sidecar's other two connections: it watches from where everybody is, and has nothing to report.
+async fn watch_idly(
+    address: String,
+    token: String,
+    (era, revision): (v1::Era, u64),
+    drained: Arc<Drained>,
+    live: watch::Sender<u64>,
+) {
+    let mut at = revision;
+    loop {
+        let watching = Stream::begin(&address, "/exeat.v1.SyncService/Watch", &token).await;
+        let reporting = Stream::begin(&address, "/exeat.v1.SyncService/Report", &token).await;
+        let (Ok(mut watching), Ok(reporting)) = (watching, reporting) else {
+            tokio::time::sleep(Duration::from_millis(50 + dice() % 200)).await;
+            continue;
+        };
+        let request = v1::WatchRequest {
+            era: Some(era.clone()),
+            revision: at,
+            ..v1::WatchRequest::default()
+        };
+        if watching
+            .send_one(&request, frame::END_STREAM)
+            .await
+            .is_err()
+        {
+            continue;
+        }
+        let mut joined = false;
+        while let Some(message) = watching.next::<v1::WatchResponse>().await {
+            let Some(watch_response::Event::Delta(signed)) = message.event else {
+                // All is sent anew to who was away too long; that is measured elsewhere.
+                continue;
+            };
+            let delta: v1::DeltaStatement = exeat::wire::decoded(&signed.statement).unwrap();
+            at = delta.through;
+            drained.deltas.fetch_add(1, Ordering::Relaxed);
+            let objects = delta.objects.len() as u64;
+            drained.objects.fetch_add(objects, Ordering::Relaxed);
+            // Resumed, and once for each connection.
+            if !joined {
+                joined = true;
+                live.send_modify(|count| *count += 1);
+            }
+        }
+        drop(reporting);
+    }
+}
+
 /// One sidecar that attends: pings, acknowledges, and tells when removals come; again and again.
 async fn attend(
     address: String,
@@ -273,7 +336,7 @@ async fn attended(
         let due = owed_at.map_or(ping_at, |owed: Instant| owed.min(ping_at));
         tokio::select! {
             biased;
-            message = stream.next() => match message?.event? {
+            message = stream.next::<v1::AttendResponse>() => match message?.event? {
                 attend_response::Event::Removals(signed) => {
                     let at = clock.now().latest;
                     let statement: v1::RemovalsStatement =
@@ -374,11 +437,16 @@ async fn bench() {
     let mut client = connect(&address, &data).await;
     let now = Clock::system().now().latest;
     let until = (now + governed::seconds(86_400)).to_string();
+    // Each for an action of its own, so that its revocation is seen in an answer.
     let many: String = (0..600)
-        .map(|n| exception_until(&format!("EX-{n}"), "CT-RISKY", "agent", &until))
+        .map(|n| {
+            exception_until(&format!("EX-{n}"), "CT-RISKY", "agent", &until)
+                .replace("actions: [risky]", &format!("actions: [risky-{n}]"))
+        })
         .collect();
     let many = many.replace("2026-11-22T11:00:00Z", &now.to_string());
-    let world = (control("CT-RISKY", "risky", "true")
+    let actions: Vec<_> = (0..600).map(|n| format!("risky-{n}")).collect();
+    let world = (control("CT-RISKY", &actions.join(", "), "true")
         + &control("CT-PLAIN", "plain", "false")
         + &subject("agent", None))
         .replace("2026-11-22T11:59:00Z", &now.to_string());
@@ -411,18 +479,24 @@ async fn bench() {
     )
     .await
     .unwrap();
-    real.until("agent", "risky", "ALLOW_BY_EXCEPTION").await;
+    real.until("agent", "risky-0", "ALLOW_BY_EXCEPTION").await;
     let real = Arc::new(real);
     let checks = tokio::spawn({
         let real = Arc::clone(&real);
         async move { real.ask_often("agent", "plain", 1_000).await }
     });
 
-    println!("revocation, from its commit to its arrival at every stream (ms)");
     println!(
-        "{:>9} {:>8} {:>8} {:>8} {:>8}",
-        "sidecars", "p50", "p99", "max", "all at"
+        "revocation, from its commit to its arrival at every stream, and to the first refusal of a sidecar that is asked without end (ms)"
     );
+    println!(
+        "{:>9} {:>8} {:>8} {:>8} {:>8} {:>11} {:>11}",
+        "sidecars", "p50", "p99", "max", "all at", "refused p50", "refused p99"
+    );
+    let status = client.fleet.get_status(v1::GetStatusRequest {}).await;
+    let era = status.unwrap().into_inner().era.unwrap();
+    let drained = Arc::new(Drained::default());
+    let (watched, mut watches) = watch::channel(0_u64);
     let (heard, mut arrivals) = mpsc::unbounded_channel();
     let (live, mut lives) = watch::channel(0_u64);
     let mut streams = 0;
@@ -431,11 +505,20 @@ async fn bench() {
     for wanted in [1, 100, 1_000].into_iter().filter(|wanted| *wanted <= most) {
         let beats = *lives.borrow();
         let joining = u64::try_from(wanted - streams).unwrap();
+        let status = client.fleet.get_status(v1::GetStatusRequest {}).await;
+        let revision = status.unwrap().into_inner().head.unwrap().revision;
         // Each stream is a sidecar of its own: an identity has one connection.
         for at in streams..wanted {
             let token = client
                 .let_in(&format!("service:f{at}"), v1::Role::Sidecar, &["*"])
                 .await;
+            tokio::spawn(watch_idly(
+                address.clone(),
+                token.clone(),
+                (era.clone(), revision),
+                Arc::clone(&drained),
+                watched.clone(),
+            ));
             tokio::spawn(attend(address.clone(), token, heard.clone(), live.clone()));
         }
         streams = wanted;
@@ -445,15 +528,21 @@ async fn bench() {
             .unwrap();
         while arrivals.try_recv().is_ok() {}
         let rounds = if wanted < 100 { 100 } else { 40 };
-        let mut seen = Vec::new();
+        let (mut seen, mut refusals) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             // Acknowledgements of the one before are in.
             tokio::time::sleep(Duration::from_millis(200)).await;
-            client.revoke(&format!("EX-{next}")).await.unwrap();
+            let refused = tokio::spawn({
+                let (real, action) = (Arc::clone(&real), format!("risky-{next}"));
+                async move { real.until_refused("agent", &action).await }
+            });
+            let receipt = client.revoke(&format!("EX-{next}")).await.unwrap();
             next += 1;
             for _ in 0..wanted {
                 seen.push(arrivals.recv().await.unwrap());
             }
+            let sequence = receipt.removal.unwrap().sequence;
+            refusals.push((sequence, refused.await.unwrap()));
         }
         let committed = committed(&log);
         let (mut times, mut ends) = (Vec::new(), Vec::new());
@@ -470,14 +559,21 @@ async fn bench() {
             }
             ends.push(last);
         }
+        let mut refusals: Vec<_> = refusals
+            .into_iter()
+            .map(|(sequence, at)| (at - committed[&sequence]).as_secs_f64() * 1e3)
+            .collect();
         times.sort_by(f64::total_cmp);
         ends.sort_by(f64::total_cmp);
+        refusals.sort_by(f64::total_cmp);
         println!(
-            "{wanted:>9} {:>8.2} {:>8.2} {:>8.2} {:>8.2}",
+            "{wanted:>9} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>11.2} {:>11.2}",
             quantile(&times, 0.5),
             quantile(&times, 0.99),
             quantile(&times, 1.0),
-            quantile(&ends, 0.5)
+            quantile(&ends, 0.5),
+            quantile(&refusals, 0.5),
+            quantile(&refusals, 0.99)
         );
     }
     // Settled, as an idle fleet is.
@@ -489,21 +585,32 @@ async fn bench() {
         (after.saturating_sub(before) * 1_024) as f64 / 1e6 / streams as f64
     );
 
-    let beats = *lives.borrow();
+    let (beats, resumed) = (*lives.borrow(), *watches.borrow());
     drop(registry);
     let down = Instant::now();
     registry = serve();
     let all = u64::try_from(streams).unwrap();
     lives.wait_for(|count| *count >= beats + all).await.unwrap();
+    let heard_at = down.elapsed().as_secs_f64();
+    // A watch that goes on tells nothing until something changes.
+    let mut client = connect(&address, &data).await;
+    client.revoke(&format!("EX-{next}")).await.unwrap();
+    watches
+        .wait_for(|count| *count >= resumed + all)
+        .await
+        .unwrap();
     println!(
-        "all {streams} live again {:.2} s after kill -9 and restart",
+        "after kill -9 and restart all {streams} are heard again within {heard_at:.2} s, and watch again within {:.2} s",
         down.elapsed().as_secs_f64()
     );
     drop(token);
 
     // A decision's latency while metadata pours in.
     let mut quiet = real.ask_often_for("agent", "plain", 2_000).await;
-    let mut client = connect(&address, &data).await;
+    let before = (
+        drained.deltas.load(Ordering::Relaxed),
+        drained.objects.load(Ordering::Relaxed),
+    );
     let poured = tokio::spawn(async move {
         let began = Instant::now();
         let mut changes = 0_u64;
@@ -530,6 +637,12 @@ async fn bench() {
         );
     }
     println!("metadata changes taken by the registry meanwhile: {rate:.0} a second");
+    let since = |count: &AtomicU64, before: u64| (count.load(Ordering::Relaxed) - before) as f64;
+    println!(
+        "watched meanwhile by {streams}: {:.0} deltas, {:.0} objects a second",
+        since(&drained.deltas, before.0) / 40_000.0 * rate,
+        since(&drained.objects, before.1) / 40_000.0 * rate
+    );
     checks.abort();
     drop(registry);
     while_changes_arrive(&scratch, &world).await;

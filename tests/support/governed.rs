@@ -539,6 +539,20 @@ impl Sidecar {
         took
     }
 
+    /// Asks without end until the answer is no; when it was.
+    pub async fn until_refused(&self, subject: &str, action: &str) -> Timestamp {
+        let (channel, clock) = (self.channel().await.unwrap(), Clock::system());
+        loop {
+            let decision = Self::ask_over(channel.clone(), subject, action)
+                .await
+                .unwrap();
+            if decision.outcome() == v1::Outcome::Deny {
+                return clock.now().latest;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Asks with more said than who and what.
     pub async fn ask_with(
         &self,
