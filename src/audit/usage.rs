@@ -47,21 +47,38 @@ pub struct Held {
 
 type Key = (String, String);
 
-/// What the ledger says of spools: the chain at some of their records.
-fn claims(ledger: &Verified) -> Result<BTreeMap<Key, BTreeMap<u64, Sum>>, String> {
-    let mut claims: BTreeMap<Key, BTreeMap<u64, Sum>> = BTreeMap::new();
+/// What the ledger says of a spool.
+#[derive(Debug, Default)]
+struct Claims {
+    /// The chain at some of its records.
+    chain: BTreeMap<u64, Sum>,
+    /// Records that never came, by the first of them: the last, and the chain after it.
+    missing: BTreeMap<u64, (u64, Sum)>,
+    /// The last record it speaks of.
+    last: u64,
+}
+
+/// What the ledger says of spools.
+fn claims(ledger: &Verified) -> Result<BTreeMap<Key, Claims>, String> {
+    let mut claims: BTreeMap<Key, Claims> = BTreeMap::new();
     for line in &ledger.usage {
         let wrong = || format!("the ledger says `{line}` of usage records, which is nothing");
-        let mut words = line.rsplitn(4, ' ');
+        let missing = line.strip_prefix("missing ");
+        let mut words = missing.unwrap_or(line).rsplitn(4, ' ');
         let mut word = || words.next().ok_or_else(wrong);
         let (digest, range, spool, sidecar) = (word()?, word()?, word()?, word()?);
         let digest = digest.strip_prefix("sha256:").and_then(hex);
-        let last = range
-            .split_once('-')
-            .and_then(|(_, last)| last.parse().ok());
-        let (digest, last): (Sum, u64) = digest.zip(last).ok_or_else(wrong)?;
+        let range = range.split_once('-');
+        let range = range.and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        let (digest, (first, last)): (Sum, (u64, u64)) = digest.zip(range).ok_or_else(wrong)?;
         let of = claims.entry((sidecar.to_owned(), spool.to_owned()));
-        of.or_default().insert(last, digest);
+        let of = of.or_default();
+        if missing.is_some() {
+            of.missing.insert(first, (last, digest));
+        } else {
+            of.chain.insert(last, digest);
+            of.last = of.last.max(last);
+        }
     }
     Ok(claims)
 }
@@ -110,15 +127,23 @@ pub fn hold(mut file: impl BufRead, ledger: &Verified) -> Result<Held, Broken> {
         }
         let (mut sequence, mut digest) = reached.get(&key).copied().unwrap_or_default();
         let before = line.before.as_deref();
+        let said = claims.entry(key.clone()).or_default();
         if after != sequence {
             let begins: Option<Sum> = before.and_then(hex);
             let (true, Some(begins)) = (after > sequence, begins) else {
                 return Err(broken(format!("does not follow on record {sequence}")));
             };
+            // What came after the last that the ledger speaks of is not said yet.
+            let first = sequence.saturating_add(1);
+            let named = said.missing.get(&first) == Some(&(after, begins));
+            if !named && sequence < said.last {
+                return Err(broken(format!(
+                    "records {first} to {after} are left out, and the ledger does not say that they never came"
+                )));
+            }
             held.missing = held.missing.saturating_add(after.saturating_sub(sequence));
             (sequence, digest) = (after, begins);
         }
-        let said = claims.entry(key.clone()).or_default();
         for record in &records {
             let bytes = STANDARD
                 .decode(record)
@@ -126,7 +151,7 @@ pub fn hold(mut file: impl BufRead, ledger: &Verified) -> Result<Held, Broken> {
             digest = sum(&[b"exeat/usage/v1\n", &digest, &bytes]);
             sequence = sequence.saturating_add(1);
             held.records = held.records.saturating_add(1);
-            let Some(claim) = said.remove(&sequence) else {
+            let Some(claim) = said.chain.remove(&sequence) else {
                 continue;
             };
             if claim != digest {
@@ -138,7 +163,7 @@ pub fn hold(mut file: impl BufRead, ledger: &Verified) -> Result<Held, Broken> {
         reached.insert(key, (sequence, digest));
     }
     for ((sidecar, _), left) in &claims {
-        if let Some((last, _)) = left.last_key_value() {
+        if let Some((last, _)) = left.chain.last_key_value() {
             return Err(all(format!(
                 "the ledger speaks of records up to {last} of {sidecar}, and they are not here"
             )));
@@ -147,17 +172,10 @@ pub fn hold(mut file: impl BufRead, ledger: &Verified) -> Result<Held, Broken> {
     held.spools = reached.len() as u64;
     held.unsaid = reached
         .iter()
-        .map(|(key, (sequence, _))| sequence.saturating_sub(last_said(ledger, key)))
+        .map(|(key, (sequence, _))| {
+            let said = claims.get(key).map_or(0, |said| said.last);
+            sequence.saturating_sub(said)
+        })
         .fold(0, u64::saturating_add);
     Ok(held)
-}
-
-/// The last record of a spool that the ledger speaks of.
-fn last_said(ledger: &Verified, (sidecar, spool): &Key) -> u64 {
-    let of = format!("{sidecar} {spool} ");
-    let lasts = ledger.usage.iter().filter_map(|line| {
-        let range = line.strip_prefix(&of)?.split(' ').next()?;
-        range.split_once('-')?.1.parse().ok()
-    });
-    lasts.max().unwrap_or(0)
 }

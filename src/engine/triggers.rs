@@ -119,6 +119,12 @@ pub fn by_use(case: &Case, rules: &TierRules, figures: &Figures, now: Timestamp)
             figures.out_of_scope, approval.out_of_scope_limit
         )));
     }
+    // No sidecar that works allows that: once is once too often.
+    if figures.beyond.is_some_and(|beyond| beyond > case.since) {
+        return Some(ByUse::Suspends(
+            "relied on where it does not hold, as is recorded of it: look at that sidecar".into(),
+        ));
+    }
     if rules.usage_required && figures.gap.is_some_and(|gap| gap > case.since) {
         return Some(ByUse::Suspends("records of its use are missing".into()));
     }

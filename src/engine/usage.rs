@@ -242,6 +242,8 @@ pub struct Figures {
     pub gaps: u64,
     /// When the last of these gaps was seen.
     pub gap: Option<Timestamp>,
+    /// When it was last relied on where, or when, it does not hold.
+    pub beyond: Option<Timestamp>,
 }
 
 /// What a record of a use turns out to be.

@@ -35,6 +35,8 @@ const NOTED: usize = 200;
 const SYSTEM: &str = "service:registry";
 /// How the row of the log says that usage records came.
 const NOTING: &str = "usage\n";
+/// How a line of it begins that tells of records that never came, and of the chain after them.
+const MISSING: &str = "missing ";
 
 impl Usages {
     /// Notes what a sidecar says of its spool.
@@ -260,6 +262,7 @@ impl Usages {
         if news.is_empty() {
             return Ok(());
         }
+        let gaps = self.gaps();
         let mut action = NOTING.to_owned();
         for spool in &news {
             let first = spool.noted.saturating_add(1);
@@ -272,6 +275,23 @@ impl Usages {
                 spool.spool,
                 hex(&digest)
             );
+            // What never came is said too: without it an export could leave out what did.
+            let of = |gap: &&Gap| {
+                gap.spool == spool.number && gap.first >= first && gap.last <= sequence
+            };
+            for gap in gaps.iter().filter(of) {
+                if let Some(digest) = &gap.digest {
+                    let _ = writeln!(
+                        action,
+                        "{MISSING}{} {} {}-{} sha256:{}",
+                        spool.sidecar,
+                        spool.spool,
+                        gap.first,
+                        gap.last,
+                        hex(digest)
+                    );
+                }
+            }
         }
         let noted = self.registry.note(SYSTEM, action.trim_end()).await;
         noted.map_err(|refused| format!("{refused:?}"))?;

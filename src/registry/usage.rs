@@ -84,7 +84,7 @@ impl std::fmt::Debug for Job {
 struct Prepared {
     spool: KnownSpool,
     rows: Vec<UsageRow>,
-    gap: Option<Gap>,
+    gaps: Vec<Gap>,
 }
 
 impl Usages {
@@ -249,7 +249,7 @@ impl Usages {
                     let key = (prepared.spool.sidecar.clone(), prepared.spool.spool);
                     spools.insert(key, prepared.spool);
                     rows.extend(prepared.rows.into_iter().map(|row| (number, row)));
-                    gaps.extend(prepared.gap);
+                    gaps.extend(prepared.gaps);
                     answers.push((job.answer, receipt));
                 }
                 Err(fault) => {
@@ -262,7 +262,6 @@ impl Usages {
         let taken = self.file.take(&known, &rows, &gaps).await;
         match &taken {
             Ok(()) => {
-                self.spools().extend(spools);
                 for gap in &gaps {
                     tracing::error!(
                         spool = gap.spool,
@@ -276,6 +275,8 @@ impl Usages {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .extend(gaps);
+                // After the gaps: whoever sees how far a spool has come sees what is missing of it.
+                self.spools().extend(spools);
                 for (_, row) in &rows {
                     self.registry.uses.count(row);
                 }
@@ -353,22 +354,34 @@ impl Usages {
         let mut rows = Vec::with_capacity(batch.records.len());
         let mut start = known.start;
         let numbered = (batch.after.saturating_add(1)..).zip(&batch.records);
+        let mut gaps = Vec::new();
         for (sequence, record) in numbered.skip(accepted.known) {
             let (row, ordinal) = self.row(sequence, record, &job.scope, &view, now).await?;
             if let Some((of, ordinal)) = ordinal {
                 let before = if start.0 == of { start.1 } else { 0 };
                 start = (of, before.max(ordinal));
             }
+            // Of whose use it tells nobody can say: it may be of any.
+            if row.kind.is_none() {
+                gaps.push(Gap {
+                    spool: known.number,
+                    first: sequence,
+                    last: sequence,
+                    time: now,
+                    reason: "unreadable".into(),
+                    digest: None,
+                });
+            }
             rows.push(row);
         }
-        let gap = accepted.gap.map(|(first, last)| Gap {
+        gaps.extend(accepted.gap.map(|(first, last)| Gap {
             spool: known.number,
             first,
             last,
             time: now,
             reason: "lost".into(),
             digest: Some(digest),
-        });
+        }));
         Ok(Prepared {
             spool: KnownSpool {
                 received: accepted.end,
@@ -378,7 +391,7 @@ impl Usages {
                 ..known
             },
             rows,
-            gap,
+            gaps,
         })
     }
 

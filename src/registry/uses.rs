@@ -38,6 +38,8 @@ struct Recent {
     /// Questions it did not reach, latest last.
     attempts: VecDeque<Timestamp>,
     last: Option<Timestamp>,
+    /// When it was last relied on where it does not hold.
+    beyond: Option<Timestamp>,
     uses: u64,
 }
 
@@ -73,6 +75,21 @@ impl Uses {
 
     /// Counts what came.
     pub(super) fn count(&self, row: &UsageRow) {
+        if row.kind == Some(UsageKind::ReliedOn)
+            && matches!(
+                row.standing,
+                Standing::Outside | Standing::Untimely | Standing::Unknown
+            )
+        {
+            tracing::error!(
+                exception = &*row.exception,
+                standing = ?row.standing,
+                "it was relied on where it does not hold"
+            );
+            let mut recent = self.recent();
+            let known = recent.entry(row.exception.clone()).or_default();
+            known.beyond = known.beyond.max(Some(row.time));
+        }
         let relied = match (row.kind, row.standing) {
             (_, Standing::Foreign | Standing::Withdrawn | Standing::Unknown)
             | (Some(UsageKind::NotNeeded | UsageKind::Ineffective) | None, _) => return,
@@ -142,6 +159,7 @@ impl Uses {
             relied_on: known.days.values().sum(),
             out_of_scope: attempts.count() as u64,
             last: known.last,
+            beyond: known.beyond,
             ..figures
         })
     }

@@ -518,6 +518,53 @@ async fn r16_too_many_attempts_beyond_the_scope_suspend_it() {
     sidecar.until("agent", "risky", BY_EXCEPTION).await;
 }
 
+/// R26: what was allowed beyond its scope, as is recorded of it, suspends it at once: no sidecar that
+/// works does that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r26_one_use_beyond_the_scope_suspends_it() {
+    let mut world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let mut asker = world.as_who("user:alice").await;
+    let mut owner = world.as_who("user:bob").await;
+    let case = ask(&mut asker, &PLAIN).await.unwrap();
+    approve(&mut owner, &case).await.unwrap();
+    world.clock.advance(seconds(5));
+    sidecar.until("agent", "risky", BY_EXCEPTION).await;
+    world.admin.until_used(&case.id, |used| used.uses > 0).await;
+    let request = v1::ListUsageRequest {
+        exception_id: case.id.clone(),
+        page_size: 1,
+        page_token: String::new(),
+    };
+    let page = world.admin.usage.list_usage(request).await.unwrap();
+    let mut record = page.into_inner().records[0].record.clone().unwrap();
+    record.purpose = Some("fun".into());
+    record.decision_id = "dec_other".into();
+    let token = world.admin.let_in("two", Role::Sidecar, &["*"]).await;
+    let mut sync = world.registry.sync_with(&token).await;
+    let report = v1::ReportRequest {
+        sequence: 1,
+        observed: Vec::new(),
+        usage: Some(v1::UsageBatch {
+            spool_id: vec![7; 16],
+            after: 0,
+            digest_before: vec![0; 32],
+            records: vec![exeat::wire::encoded(&record)],
+        }),
+    };
+    let answer = sync.report(tokio_stream::iter([report])).await.unwrap();
+    answer.into_inner().message().await.unwrap().unwrap();
+    let suspended = until(&mut world.admin, &case.id, "SUSPENDED").await;
+    assert!(
+        suspended
+            .reason
+            .contains("relied on where it does not hold"),
+        "{}",
+        suspended.reason
+    );
+    sidecar.until("agent", "risky", "EXC_SUSPENDED").await;
+}
+
 /// Governance §7.3, §8: nobody keeps what is not used, nor what is used up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_used_is_closed_and_what_is_used_up_too() {
@@ -677,6 +724,13 @@ async fn e7_a_use_that_was_withdrawn_is_none_and_a_scope_is_told_again() {
     }
     let after = fleet.client.used("EX-1").await;
     assert_eq!(after.withdrawn, 1);
+    // Whose use the record that nobody can read tells of, nobody can say.
+    assert!(before.complete && !after.complete, "{after:?}");
+    let gaps = after.sources.iter().flat_map(|source| &source.gaps);
+    let told: Vec<_> = gaps
+        .map(|gap| (&*gap.reason, gap.first, gap.last))
+        .collect();
+    assert_eq!(told, [("unreadable", count, count)], "{after:?}");
     assert_eq!(after.inside, before.inside, "{after:?}");
     // The ghost's is kept, and is beyond the scope.
     assert_eq!(
@@ -785,7 +839,7 @@ async fn l4_usage_records_are_those_that_the_ledger_speaks_of() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    let ledger = ledger.expect("the ledger speaks of records");
+    let mut ledger = ledger.expect("the ledger speaks of records");
     let records = write("usage", &file("usage.jsonl"));
     let held = hold(records.as_bytes(), &ledger).unwrap();
     assert!(held.records >= 4 && held.missing == 0, "{held:?}");
@@ -817,6 +871,41 @@ async fn l4_usage_records_are_those_that_the_ledger_speaks_of() {
     ] {
         assert!(hold(forged.as_bytes(), &ledger).is_err(), "{what}");
     }
+    // Left out with the chain told, as if they had never come: the ledger knows nothing of that.
+    let chained = exeat::engine::usage::chained;
+    let before = all[..said - 1]
+        .iter()
+        .fold(exeat::domain::Chained::default(), |before, record| {
+            chained(before, &from_base64(record.as_str().unwrap()))
+        });
+    let mut line = told.clone();
+    line["after"] = (said - 1).into();
+    line["before"] = exeat::wire::signed::hex(&before.digest).into();
+    line["records"] = all[said - 1..].to_vec().into();
+    let forged = format!("{}\n{line}\n", lines[0]);
+    let wrong = hold(forged.as_bytes(), &ledger).unwrap_err().to_string();
+    assert!(wrong.contains("are left out"), "{wrong}");
+    // Where it does say so, they are missing and nothing is forged.
+    let words: Vec<_> = ledger.usage[0].split(' ').collect();
+    ledger.usage.insert(
+        0,
+        format!(
+            "missing {} {} 1-{} sha256:{}",
+            words[0],
+            words[1],
+            said - 1,
+            exeat::wire::signed::hex(&before.digest)
+        ),
+    );
+    let held = hold(forged.as_bytes(), &ledger).unwrap();
+    assert_eq!(held.missing, said as u64 - 1, "{held:?}");
+}
+
+fn from_base64(text: &str) -> Vec<u8> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD
+        .decode(text)
+        .unwrap()
 }
 
 fn base64_of(bytes: &[u8]) -> String {

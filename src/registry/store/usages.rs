@@ -498,13 +498,12 @@ impl UsageFile {
     ///
     /// A store that fails.
     pub async fn recent(&self, since: Timestamp) -> Past<UsageRow> {
-        let rows = sqlx::query("SELECT exception, kind, max(time), sum(count) FROM usage WHERE (kind = ?1 OR (kind = ?2 AND time > ?3)) AND standing NOT IN (?4, ?5, ?6) GROUP BY exception, kind, CASE kind WHEN ?1 THEN time / 86400000000 ELSE time END ORDER BY 3")
+        let rows = sqlx::query("SELECT exception, kind, max(time), sum(count), standing FROM usage WHERE (kind = ?1 OR (kind = ?2 AND time > ?3)) AND standing NOT IN (?4, ?5) GROUP BY exception, kind, standing, CASE kind WHEN ?1 THEN time / 86400000000 ELSE time END ORDER BY 3")
             .bind(kind_number(Some(UsageKind::ReliedOn)))
             .bind(kind_number(Some(UsageKind::OutOfScope)))
             .bind(since.micros())
             .bind(standing_number(Standing::Foreign))
             .bind(standing_number(Standing::Withdrawn))
-            .bind(standing_number(Standing::Unknown))
             .fetch_all(&self.readers)
             .await?;
         let read = |row: &SqliteRow| {
@@ -513,7 +512,7 @@ impl UsageFile {
                 sequence: 0,
                 exception: exception.into(),
                 kind: kind_of(row.try_get(1)?),
-                standing: Standing::Unproven,
+                standing: standing_of(row.try_get(4)?)?,
                 time: Timestamp::from_micros(row.try_get(2)?),
                 count: count(row.try_get(3)?)?,
                 dimension: None,

@@ -381,8 +381,12 @@ pub(super) fn usage_event(out: &mut Vec<u8>, place: Option<Place>, used: &Used<'
         list.text(own::EXCEPTION, usage.exception.as_str());
         list.count(own::EXCEPTION_REVISION, usage.revision);
         list.text(own::EXCEPTION_TIER, usage.tier.name());
-        let out_of_scope = usage.kind == UsageKind::OutOfScope;
-        list.flag(own::EXCEPTION_IN_SCOPE, !out_of_scope);
+        match usage.kind {
+            UsageKind::ReliedOn | UsageKind::NotNeeded => list.flag(own::EXCEPTION_IN_SCOPE, true),
+            UsageKind::OutOfScope => list.flag(own::EXCEPTION_IN_SCOPE, false),
+            // Something else stood against it first: nobody has looked.
+            UsageKind::Ineffective | UsageKind::Withdrawn => {}
+        }
         if let Some(dimension) = usage.dimension {
             list.text(own::EXCEPTION_DIMENSION, dimension.name());
         }
