@@ -22,7 +22,7 @@ const OUTSTANDING: usize = 64;
 /// numbers (reliability §4.6).
 const FAR: u64 = 1 << 32;
 /// Most that registry time may be ahead of ours.
-const FUTURE: Span = Span::from_hours(48);
+pub const FUTURE: Span = Span::from_hours(48);
 
 /// A number used once.
 pub type Nonce = [u8; 16];
@@ -306,6 +306,8 @@ impl Follower {
         self.heard = None;
         self.ledger = None;
         self.forget_contact();
+        // A registry whose clock was ahead once is set right by an epoch, which people begin.
+        self.contact = Contact::default();
         Ok(true)
     }
 

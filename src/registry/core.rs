@@ -92,6 +92,8 @@ pub(super) struct Registry {
     pub(super) signing: Turn<()>,
     windows: Arc<Mutex<HashMap<Scope, Window>>>,
     attendance: Mutex<Attendance>,
+    /// Starts that are not in the store yet, and since when they fence the one before.
+    unsaved: Mutex<HashMap<(Box<str>, Start), Option<Timestamp>>>,
     pub(super) instances: Instances,
     /// Whoever writes controls may have them deny less: one person's registry.
     pub(super) weakens_at_will: bool,
@@ -134,6 +136,11 @@ impl Registry {
         let mut view = View::new(&found, objects, removals)?;
         view.ledger = ledger;
         view.leases = Leases::read(&*store).await?;
+        if found.beginning.era.epoch > 1 {
+            let before = found.beginning.base.revision.saturating_sub(1);
+            let first = store.transactions(before, 1).await?;
+            view.began = first.first().map(|transaction| transaction.time);
+        }
         if found.copied {
             view.read_only = Some(
                 "it was restored from a backup; run `exeat registry recover`, so that sidecars give back what was revoked since".into(),
@@ -143,6 +150,7 @@ impl Registry {
             store,
             signer,
             attendance: Mutex::new(Attendance::new(clock.elapsed())),
+            unsaved: Mutex::default(),
             instances: Instances::default(),
             clock,
             view: Arc::default(),
@@ -358,6 +366,7 @@ impl Registry {
         let sealed = ledger::seal(&mut next.ledger, beginning.era, &transaction)?;
         self.store.begin(&beginning, time, &sealed).await?;
         next.beginning = beginning;
+        next.began = Some(time);
         next.head.revision = beginning.base.revision;
         next.time = time;
         next.read_only = None;
@@ -386,17 +395,32 @@ impl Registry {
         start: Start,
         over: &[Start],
     ) -> Result<Entered, Error> {
+        let key = (Box::<str>::from(sidecar), start);
         let (came, entered) = {
             let mut attendance = self.attendance();
             let entered = attendance.enter(sidecar, start, over);
+            if matches!(entered, Entered::New | Entered::Fencing) {
+                let fencing = entered == Entered::Fencing;
+                let fencing = fencing.then(|| self.clock.now().latest);
+                self.unsaved().insert(key.clone(), fencing);
+            }
             (attendance.came(sidecar), entered)
         };
-        if entered != Entered::Fenced && (!came || entered != Entered::Known) {
-            let fencing = entered == Entered::Fencing;
-            let fencing = fencing.then(|| self.clock.now().latest);
+        if entered == Entered::Fenced {
+            return Ok(entered);
+        }
+        // Whoever gave up before it was written writes it at the next greeting.
+        let unsaved = self.unsaved().get(&key).copied();
+        if unsaved.is_some() || !came {
+            let fencing = unsaved.flatten();
             self.store.attend(sidecar, &start, fencing).await?;
+            self.unsaved().remove(&key);
         }
         Ok(entered)
+    }
+
+    fn unsaved(&self) -> MutexGuard<'_, HashMap<(Box<str>, Start), Option<Timestamp>>> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to count who attends, with everybody who may follow, or might until lately.
@@ -472,7 +496,18 @@ pub(super) struct Draft {
 fn honoured(view: &View, removal: &Removal, now: Timestamp) -> Option<Span> {
     use crate::domain::{Act, Target};
     let lease = |tier| view.lease(tier, now);
-    let longest = || Some(view.longest_lease(now));
+    // What a history that was lost said of tiers and leases nobody knows.
+    let lost = view
+        .began
+        .is_some_and(|began| (now - began).saturating_sub(BEHIND) < bound(longest_lease()));
+    let longest = || {
+        let known = view.longest_lease(now);
+        Some(if lost {
+            known.max(longest_lease())
+        } else {
+            known
+        })
+    };
     match (removal.act, &removal.target) {
         (Act::Freeze | Act::Thaw, _) | (Act::Revoke, Target::Subject(_)) => None,
         (Act::Revoke, Target::Exception(id)) => match view.snapshot.exception(id.as_str()) {
@@ -482,7 +517,7 @@ fn honoured(view: &View, removal: &Removal, now: Timestamp) -> Option<Span> {
                 // One that was applied, taken away and applied again may have had another tier.
                 let one_tier =
                     is_requested(view, &name) || stored.is_some_and(|stored| stored.revision == 1);
-                if one_tier {
+                if one_tier && !lost {
                     Some(lease(exception.tier))
                 } else {
                     longest()

@@ -103,9 +103,10 @@ impl Usages {
         let spools = file.spools().await.map_err(Error::Store)?;
         let gaps = file.gaps().await.map_err(Error::Store)?;
         let uses = &registry.uses;
-        let since = registry.clock.now().latest + Span::from_days(-2);
+        let now = registry.clock.now().latest;
+        let since = now + Span::from_days(-2);
         for row in file.recent(since).await.map_err(Error::Store)? {
-            uses.count(&row);
+            uses.count(&row, row.time.min(now));
         }
         uses.begin();
         let by_key = |spool: KnownSpool| ((spool.sidecar.clone(), spool.spool), spool);
@@ -260,6 +261,7 @@ impl Usages {
         }
         let known: Vec<_> = spools.values().cloned().collect();
         let taken = self.file.take(&known, &rows, &gaps).await;
+        let now = self.registry.clock.now().latest;
         match &taken {
             Ok(()) => {
                 for gap in &gaps {
@@ -278,7 +280,16 @@ impl Usages {
                 // After the gaps: whoever sees how far a spool has come sees what is missing of it.
                 self.spools().extend(spools);
                 for (_, row) in &rows {
-                    self.registry.uses.count(row);
+                    if row.kind == Some(UsageKind::ReliedOn)
+                        && matches!(row.standing, Standing::Outside | Standing::Untimely)
+                    {
+                        tracing::error!(
+                            exception = &*row.exception,
+                            standing = ?row.standing,
+                            "it was relied on where it does not hold"
+                        );
+                    }
+                    self.registry.uses.count(row, now);
                 }
                 let metrics = &self.registry.witness.metrics;
                 metrics.recorded(rows.len() as u64);
@@ -362,7 +373,11 @@ impl Usages {
                 start = (of, before.max(ordinal));
             }
             // Of whose use it tells nobody can say: it may be of any.
-            if row.kind.is_none() {
+            let next = |gap: &&mut Gap| gap.last.saturating_add(1) == sequence;
+            if row.kind.is_some() {
+            } else if let Some(gap) = gaps.last_mut().filter(next) {
+                gap.last = sequence;
+            } else {
                 gaps.push(Gap {
                     spool: known.number,
                     first: sequence,

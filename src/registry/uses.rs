@@ -73,22 +73,15 @@ impl Uses {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what came.
-    pub(super) fn count(&self, row: &UsageRow) {
+    /// Counts what came, at a time by the registry's clock.
+    pub(super) fn count(&self, row: &UsageRow, came: Timestamp) {
+        // At a revision that is not known nothing can be said: a restore may have lost it.
         if row.kind == Some(UsageKind::ReliedOn)
-            && matches!(
-                row.standing,
-                Standing::Outside | Standing::Untimely | Standing::Unknown
-            )
+            && matches!(row.standing, Standing::Outside | Standing::Untimely)
         {
-            tracing::error!(
-                exception = &*row.exception,
-                standing = ?row.standing,
-                "it was relied on where it does not hold"
-            );
             let mut recent = self.recent();
             let known = recent.entry(row.exception.clone()).or_default();
-            known.beyond = known.beyond.max(Some(row.time));
+            known.beyond = known.beyond.max(Some(came));
         }
         let relied = match (row.kind, row.standing) {
             (_, Standing::Foreign | Standing::Withdrawn | Standing::Unknown)

@@ -33,6 +33,8 @@ pub(super) type Findings = Shelf<Box<str>, Arc<Finding>>;
 pub(super) struct View {
     /// How the epoch began.
     pub beginning: Beginning,
+    /// When that was, of one that followed on another.
+    pub began: Option<Timestamp>,
     /// The head.
     pub head: Head,
     /// The time of the last transaction.
@@ -74,6 +76,7 @@ impl View {
         let digest = Digest::parse("revision:0").map_err(|error| failed(error.to_string()))?;
         let mut view = Self {
             beginning: kept.beginning,
+            began: None,
             head: kept.head,
             time: kept.time,
             objects: Objects::default(),

@@ -157,8 +157,8 @@ impl Attending {
                         return Err(fenced());
                     }
                     attendance.drained(name, acknowledged.sequence);
-                    drop(attendance);
                     self.sync.attendants.acknowledge(name, acknowledged);
+                    drop(attendance);
                 }
             }
             Some(Event::Nack(mut nack)) => {

@@ -22,7 +22,8 @@ use crate::{
 };
 
 use super::{
-    keeper::{Batch, Broken},
+    intake::Batch,
+    keeper::Broken,
     lanes::{Backoff, Following, LATE, SLOW, half_or_more, told},
 };
 
@@ -239,12 +240,11 @@ impl Following {
                     .map_err(|error| self.untrusted(&error))?;
                 let heartbeat = heartbeat(&statement).map_err(|error| error.to_string())?;
                 match keeper.hear(&heartbeat, signed) {
-                    Ok(()) => {
-                        keeper.keep_time(heartbeat.time).await;
+                    // Late answers and replicas that lag are ordinary; the lease sees to them, and
+                    // to a clock that was set back. Greeting again would change nothing.
+                    Ok(()) | Err(Refused::Unasked | Refused::Behind | Refused::EarlierTime) => {
                         Ok(())
                     }
-                    // Late answers and replicas that lag are ordinary; the lease sees to them.
-                    Err(Refused::Unasked | Refused::Behind) => Ok(()),
                     Err(refused) => Err(self.refused(refused)),
                 }
             }

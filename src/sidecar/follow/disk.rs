@@ -24,7 +24,6 @@ use std::{
 
 use crate::{
     domain::Head,
-    engine::attendance::Start,
     wire::{Message, decoded, encoded, signed::sha256, v1},
 };
 
@@ -36,9 +35,6 @@ const MAX_FRAME: usize = 64 << 20;
 const MAX_FILE: u64 = 2 << 30;
 /// Bytes of deltas after which a fresh snapshot is worth its transfer.
 const MAX_TAIL: u64 = 64 << 20;
-
-/// Starts of this sidecar that are remembered.
-const OVER: usize = 8;
 
 const SNAPSHOT: u8 = 1;
 const CHUNK: u8 = 2;
@@ -108,7 +104,7 @@ impl std::fmt::Display for Fault {
     }
 }
 
-fn at(what: &'static str) -> impl Fn(io::Error) -> Fault {
+pub(super) fn at(what: &'static str) -> impl Fn(io::Error) -> Fault {
     move |error| Fault { what, error }
 }
 
@@ -151,7 +147,7 @@ fn size(bytes: &[u8]) -> u64 {
 #[derive(Debug)]
 pub(in crate::sidecar) struct Disk {
     folder: PathBuf,
-    _lock: File,
+    pub(super) lock: File,
     inner: Mutex<Inner>,
 }
 
@@ -220,7 +216,7 @@ impl Disk {
         let _ = std::fs::remove_file(folder.join("state.new"));
         Ok(Self {
             folder: folder.to_owned(),
-            _lock: lock,
+            lock,
             inner: Mutex::new(Inner {
                 state: None,
                 removals: None,
@@ -235,7 +231,7 @@ impl Disk {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn bytes(&self, name: &str) -> Result<Vec<u8>, Fault> {
+    pub(super) fn bytes(&self, name: &str) -> Result<Vec<u8>, Fault> {
         let mut bytes = Vec::new();
         match File::open(self.folder.join(name)) {
             Ok(file) => {
@@ -288,10 +284,10 @@ impl Disk {
         if bytes.is_empty() {
             return Ok(Vec::new());
         }
-        let (digest, body) = bytes.split_first_chunk::<32>().ok_or_else(damaged)?;
-        if sha256(body) != *digest {
-            return Err(damaged());
-        }
+        let whole = bytes.split_first_chunk::<32>();
+        let body = whole.filter(|(digest, body)| sha256(body) == **digest);
+        // Without the digest each still proves itself; damage would be in one of them.
+        let body = body.map_or(&*bytes, |(_, body)| body);
         let mut frames = Frames {
             bytes: body.to_vec(),
             at: 0,
@@ -303,6 +299,9 @@ impl Disk {
             };
             keys.push(signed);
         }
+        if frames.is_cut() {
+            return Err(damaged());
+        }
         Ok(keys)
     }
 
@@ -312,21 +311,6 @@ impl Disk {
         let mut bytes = sha256(&body).to_vec();
         bytes.extend(body);
         self.put("trust", &bytes).map_err(at("trust"))
-    }
-
-    /// Notes a start of this sidecar, durably; tells the latest before it, which are over as this one
-    /// holds the folder.
-    pub(super) fn begin(&self, start: &Start) -> Result<Vec<Start>, Fault> {
-        let bytes = self.bytes("starts")?;
-        let (starts, rest) = bytes.as_chunks::<{ size_of::<Start>() }>();
-        if !rest.is_empty() {
-            return Err(at("starts")(io::Error::other("it is damaged")));
-        }
-        let over = starts.len().saturating_sub(OVER);
-        let over = starts.get(over..).unwrap_or_default().to_vec();
-        let known: Vec<u8> = over.iter().chain([start]).flatten().copied().collect();
-        self.put("starts", &known).map_err(at("starts"))?;
-        Ok(over)
     }
 
     /// The last heartbeat that was kept.
@@ -361,7 +345,7 @@ impl Disk {
     }
 
     /// Puts a whole file in the place of another.
-    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.folder.join(format!("{name}.new"));
         let mut file = create(&path)?;
         file.write_all(bytes)?;
@@ -387,6 +371,13 @@ impl Disk {
         let journal = resume(&self.folder.join("removals"), end).map_err(at("removals"))?;
         self.inner().removals = Some(journal);
         Ok(())
+    }
+
+    /// Keeps a damaged file beside the one that goes on: another key may yet make sense of it.
+    pub(super) fn set_aside(&self, name: &str) {
+        let aside = self.folder.join(format!("{name}.damaged"));
+        // What cannot be kept is lost as it was.
+        let _ = std::fs::copy(self.folder.join(name), aside);
     }
 
     /// Begins a snapshot beside the present one.

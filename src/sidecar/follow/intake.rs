@@ -5,15 +5,15 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     domain::{
-        Control, ControlId, Digest, Edit, Era, Invalid, Kind, Name, Principal, Span, SubjectId,
-        TierRules,
+        Control, ControlId, Digest, Edit, Era, Invalid, Kind, Name, Principal, Removal, Span,
+        SubjectId, TierRules,
     },
     engine::{Change, Part, Shelf, Snapshot, Sum, part},
     manifest::{change, tier_of},
     wire::{
         decoded,
         signed::{Purpose, Trust, Untrusted, sha256},
-        sync::{edit, era, kind_message, sum},
+        sync::{edit, era, kind_message, removal, sum},
         v1,
     },
 };
@@ -107,6 +107,36 @@ pub(super) const MAX_PROOF: usize = 32 << 10;
 
 fn small(signed: &v1::Signed, proof: impl FnOnce(v1::Signed) -> Proof) -> Option<Arc<Proof>> {
     (signed.statement.len() <= MAX_PROOF).then(|| Arc::new(proof(signed.clone())))
+}
+
+/// Removals as the registry signed them.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) era: Era,
+    pub(super) after: u64,
+    pub(super) through: u64,
+    pub(super) removals: Vec<Removal>,
+}
+
+impl Batch {
+    pub(super) fn open(trust: &Trust, signed: &v1::Signed) -> Result<Self, Wrong> {
+        let statement: v1::RemovalsStatement = trust.open(Purpose::Removals, Some(signed))?;
+        let v1::RemovalsStatement {
+            era: of,
+            after,
+            through,
+            removals,
+        } = statement;
+        Ok(Self {
+            era: era(of.as_ref())?,
+            after,
+            through,
+            removals: removals
+                .into_iter()
+                .map(removal)
+                .collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 /// An object that could not be taken in.
@@ -444,7 +474,7 @@ pub(super) fn gone(edit: &Edit) -> Edit {
 ///
 /// # Errors
 ///
-/// A control or tier that nothing can stand in for: its scope is not known.
+/// A control that nothing can stand in for: its scope is not known.
 fn unreadable(edit: &Edit) -> Result<Option<Change>, Wrong> {
     let name = &edit.name;
     match name.kind {
@@ -458,7 +488,10 @@ fn unreadable(edit: &Edit) -> Result<Option<Change>, Wrong> {
             ))))
         }
         Kind::TierPolicy => {
-            let tier = tier_of(&name.id)?;
+            // Exceptions of a tier that is not known here are not known either.
+            let Ok(tier) = tier_of(&name.id) else {
+                return Ok(None);
+            };
             // Refused as it stands, and what stands in for refused rules honours nothing.
             let mut rules = TierRules::standard(tier);
             rules.lease_ttl = Span::ZERO;

@@ -5,60 +5,26 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::{
-    domain::{Era, Head, Name, Removal, Span, Timestamp},
+    domain::{Era, Head, Name, Span, Timestamp},
     engine::{
         Removed,
         follow::{
-            Beginning, Contact, Follower, Heartbeat, Nonce, Refused, Resync, Step, Take,
+            Beginning, Contact, FUTURE, Follower, Heartbeat, Nonce, Refused, Resync, Step, Take,
             delta_steps, removal_steps,
         },
     },
     runtime::{clock::Clock, publish::Published, simulated::aside},
     telemetry::Metrics,
-    wire::{
-        signed::{Purpose, Trust},
-        sync::{era, removal},
-        v1,
-    },
+    wire::{signed::Trust, v1},
 };
 
 use super::{
     disk::Disk,
     floor::Floor,
-    intake::{Arriving, Delta, Held, MAX_PROOF, Nacks, Proof, Wrong},
+    intake::{Arriving, Batch, Delta, Held, MAX_PROOF, Nacks, Proof, Wrong},
     recall::Unread,
 };
 use crate::sidecar::decider::{CHANGED, Loaded};
-
-/// Removals as the registry signed them.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) era: Era,
-    pub(super) after: u64,
-    pub(super) through: u64,
-    pub(super) removals: Vec<Removal>,
-}
-
-impl Batch {
-    pub(super) fn open(trust: &Trust, signed: &v1::Signed) -> Result<Self, Wrong> {
-        let statement: v1::RemovalsStatement = trust.open(Purpose::Removals, Some(signed))?;
-        let v1::RemovalsStatement {
-            era: of,
-            after,
-            through,
-            removals,
-        } = statement;
-        Ok(Self {
-            era: era(of.as_ref())?,
-            after,
-            through,
-            removals: removals
-                .into_iter()
-                .map(removal)
-                .collect::<Result<_, _>>()?,
-        })
-    }
-}
 
 /// What is said once two histories were seen.
 pub(super) const DISTRUST: &str = "DISTRUST: the registry has told two histories; no exception is honoured until an operator has looked at it, removed the file `distrust` from this sidecar's data and started it anew";
@@ -97,8 +63,11 @@ pub(super) struct Inner {
     trust: Trust,
     /// The last heartbeat that was believed, as it was signed.
     heartbeat: Option<v1::Signed>,
-    /// The registry's time as it was last kept.
+    /// The registry's time as it was last heard, and as it was last kept.
+    heard_time: Option<Timestamp>,
     kept_time: Option<Timestamp>,
+    /// Whether it was told that the registry's time is before what it was.
+    told_earlier: bool,
     /// What proved the state before one that came out differently, until the registry was greeted
     /// with it.
     disputed: Option<Arc<Proof>>,
@@ -170,7 +139,9 @@ impl Keeper {
                 signed: Vec::new(),
                 trust,
                 heartbeat: None,
+                heard_time: None,
                 kept_time: None,
+                told_earlier: false,
                 disputed: None,
                 shown: None,
                 retired: Vec::new(),
@@ -291,6 +262,9 @@ impl Keeper {
     pub(super) fn enter(&self, beginning: &Beginning) -> Result<bool, Refused> {
         let mut inner = self.inner();
         let other = inner.follower.enter(beginning)?;
+        if other {
+            (inner.heard_time, inner.kept_time) = (None, None);
+        }
         self.publish_from(&mut inner);
         Ok(other)
     }
@@ -375,7 +349,21 @@ impl Keeper {
         let mut inner = self.inner();
         let heard = inner.follower.hear(heartbeat, self.clock.elapsed());
         match heard {
-            Ok(()) => inner.heartbeat = Some(signed),
+            Ok(()) => {
+                inner.heartbeat = Some(signed);
+                inner.heard_time = Some(heartbeat.time);
+                inner.told_earlier = false;
+            }
+            Err(Refused::EarlierTime) => {
+                self.metrics.refused(Refused::EarlierTime.name());
+                if !inner.told_earlier {
+                    tracing::error!(
+                        time = %heartbeat.time,
+                        "the registry's time is before what it said it was: no exception is honoured until it has caught up; if it was ahead by mistake, run `exeat registry recover`, or remove the file `time` from this sidecar's data and start it anew"
+                    );
+                }
+                inner.told_earlier = true;
+            }
             Err(Refused::Forked) => {
                 // Both are kept: together they prove it.
                 let both: Vec<_> = inner.heartbeat.iter().cloned().chain([signed]).collect();
@@ -389,12 +377,13 @@ impl Keeper {
         heard
     }
 
-    /// Keeps the registry's time, now and then (T1).
-    pub(super) async fn keep_time(self: &Arc<Self>, time: Timestamp) {
+    /// Keeps the registry's time, now and then (T1); never one that is far ahead of ours.
+    pub(super) async fn keep_time(self: &Arc<Self>) {
         let signed = {
             let mut inner = self.inner();
+            let Some(time) = inner.heard_time else { return };
             let due = inner.kept_time.is_none_or(|kept| time - kept >= TIME_KEPT);
-            if !due {
+            if !due || time - self.clock.wall() > FUTURE {
                 return;
             }
             inner.kept_time = Some(time);

@@ -144,10 +144,10 @@ impl Following {
     ) -> Result<(Self, mpsc::Receiver<Wanted>), String> {
         let (demand, wanted) = Demand::new(registry.entity_cache, keeper.clock.clone());
         let boot = random()?;
-        let over = keeper.disk.begin(&boot).unwrap_or_else(|fault| {
+        let (over, fault) = keeper.disk.begin(&boot);
+        if let Some(fault) = fault {
             keeper.damaged("starts", &fault);
-            Vec::new()
-        });
+        }
         let following = Self {
             registry,
             keeper,

@@ -14,6 +14,7 @@ mod recall;
 mod report;
 mod reserve;
 mod seen;
+mod starts;
 mod watch;
 
 pub(super) use disk::Disk;

@@ -14,8 +14,8 @@ use crate::{
 
 use super::{
     disk::{Frame, Frames},
-    intake::{Arriving, Delta, Held, Wrong},
-    keeper::{Batch, Keeper},
+    intake::{Arriving, Batch, Delta, Held, Wrong},
+    keeper::Keeper,
 };
 
 /// Bytes of exceptions from which on they are read after everything else.
@@ -42,7 +42,7 @@ type Recalled = (Removed, Vec<(u64, v1::Signed)>, Option<(Era, u64)>);
 impl Keeper {
     pub(super) fn damaged(&self, what: &'static str, why: &dyn std::fmt::Display) {
         self.metrics.disk_fault(what);
-        tracing::error!(what, %why, "what is on disk is not used; the registry will send it again");
+        tracing::error!(what, %why, "what is on disk is not as it should be; what the registry sends again takes its place");
     }
 
     /// Reads the folder: whatever is proven there, and nothing that is older than it was. Where there
@@ -212,6 +212,7 @@ impl Keeper {
                 Ok(batch) => batch,
                 Err(why) => {
                     self.damaged("removals", &why);
+                    self.disk.set_aside("removals");
                     break;
                 }
             };

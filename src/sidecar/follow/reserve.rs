@@ -79,7 +79,8 @@ impl Following {
         Ok(*reserved)
     }
 
-    /// Gives back what is left of reservations whose time is over, until told to stop.
+    /// Gives back what is left of reservations whose time is over, and keeps the registry's time,
+    /// until told to stop: what waits for a disk waits on no lane.
     pub(in crate::sidecar) async fn give_back(
         self: Arc<Self>,
         stop: CancellationToken,
@@ -90,6 +91,7 @@ impl Following {
                 () = stop.cancelled() => return Ok(()),
                 () = sleep(TIDY) => {}
             }
+            self.keeper.keep_time().await;
             for (exception, over) in self.purse.overdue(self.keeper.clock.elapsed()) {
                 let wanted = v1::WantedUses {
                     exception_id: exception.to_string(),
