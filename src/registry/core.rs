@@ -78,6 +78,9 @@ impl From<StoreError> for Error {
     }
 }
 
+/// Starts of sidecars, and since when they fence the ones before.
+type Unsaved = HashMap<(Box<str>, Start), Option<Timestamp>>;
+
 /// A registry over its store.
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -93,7 +96,7 @@ pub(super) struct Registry {
     windows: Arc<Mutex<HashMap<Scope, Window>>>,
     attendance: Mutex<Attendance>,
     /// Starts that are not in the store yet, and since when they fence the one before.
-    unsaved: Mutex<HashMap<(Box<str>, Start), Option<Timestamp>>>,
+    unsaved: Mutex<Unsaved>,
     pub(super) instances: Instances,
     /// Whoever writes controls may have them deny less: one person's registry.
     pub(super) weakens_at_will: bool,
@@ -419,7 +422,7 @@ impl Registry {
         Ok(entered)
     }
 
-    fn unsaved(&self) -> MutexGuard<'_, HashMap<(Box<str>, Start), Option<Timestamp>>> {
+    fn unsaved(&self) -> MutexGuard<'_, Unsaved> {
         self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

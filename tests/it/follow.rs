@@ -839,8 +839,18 @@ async fn s3_a_twin_honours_nothing_once_fenced_and_is_waited_out_where_it_cannot
                 attended = status.unwrap().into_inner().sidecars_connected > 0;
             }
         }
+        let folder = both.scratch.path().join("twin");
+        if parted {
+            // A copy of its folder proves nothing: the lock on that one is another.
+            std::fs::create_dir(&folder).unwrap();
+            for file in std::fs::read_dir(both.data()).unwrap() {
+                let file = file.unwrap();
+                let _ = std::fs::copy(file.path(), folder.join(file.file_name()));
+            }
+            std::fs::remove_file(folder.join("evidence.db")).unwrap_or_default();
+        }
         let twin = Sidecar::start(
-            &both.scratch.path().join("twin"),
+            &folder,
             &both.registry.address,
             &both.registry.key,
             &both.token,

@@ -248,6 +248,29 @@ impl Sync {
         Ok(())
     }
 
+    /// Takes in the start that a sidecar greets as.
+    async fn enters(&self, identity: &str, boot: &[u8], over: &[Vec<u8>]) -> Result<Start, Fault> {
+        let invalid = |error: Invalid| Fault::Invalid(error.under("hello"));
+        let begun = start(boot).map_err(invalid)?;
+        let over = over.iter().rev().take(STARTS);
+        let over = over
+            .map(|start_| start(start_))
+            .collect::<Result<Vec<_>, _>>();
+        let over = over.map_err(invalid)?;
+        match self.registry.attends(identity, begun, &over).await? {
+            Entered::Known | Entered::New => {}
+            Entered::Fencing => {
+                self.registry.witness.metrics.fenced();
+                tracing::warn!(
+                    sidecar = identity,
+                    "another start of this sidecar has come, and does not hold the folder of the one before: that one is fenced; if both run, give each an identity of its own"
+                );
+            }
+            Entered::Fenced => return Err(fenced()),
+        }
+        Ok(begun)
+    }
+
     async fn greet(
         &self,
         mut caller: Caller,
@@ -328,28 +351,9 @@ impl Sync {
                 "the registry is read-only: {why}"
             )));
         }
-        let invalid = |error: Invalid| Fault::Invalid(error.under("hello"));
-        let begun = start(&hello.boot_nonce).map_err(invalid)?;
-        let over = hello.over.iter().rev().take(STARTS);
-        let over = over
-            .map(|start_| start(start_))
-            .collect::<Result<Vec<_>, _>>();
-        let over = over.map_err(invalid)?;
-        match self
-            .registry
-            .attends(&caller.identity, begun, &over)
-            .await?
-        {
-            Entered::Known | Entered::New => {}
-            Entered::Fencing => {
-                self.registry.witness.metrics.fenced();
-                tracing::warn!(
-                    sidecar = %caller.identity,
-                    "another start of this sidecar has come, and does not hold the folder of the one before: that one is fenced; if both run, give each an identity of its own"
-                );
-            }
-            Entered::Fenced => return Err(fenced()),
-        }
+        let begun = self
+            .enters(&caller.identity, &hello.boot_nonce, &hello.over)
+            .await?;
         caller.start = Some(begun);
         let connection = self.stop.child_token();
         let known = self.attendants.acknowledged(&caller.identity);
