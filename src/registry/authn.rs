@@ -83,6 +83,8 @@ struct Known {
     tokens: HashMap<[u8; 32], Caller>,
     /// Both, by identity.
     names: HashMap<Box<str>, Caller>,
+    /// How many of them are sidecars: every stream asks.
+    sidecars: usize,
     /// Those who are shut out.
     expelled: HashSet<Box<str>>,
 }
@@ -129,6 +131,10 @@ impl Guests {
                 None => drop(known.identities.insert(identity.clone(), caller)),
             }
         }
+        let callers = known.names.values();
+        known.sidecars = callers
+            .filter(|caller| caller.role == Role::Sidecar)
+            .count();
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
         Ok(())
     }
@@ -136,8 +142,7 @@ impl Guests {
     /// How many sidecars are let in.
     pub(super) fn sidecars(&self) -> usize {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let names = known.names.values();
-        names.filter(|caller| caller.role == Role::Sidecar).count()
+        known.sidecars
     }
 
     /// What a sidecar may hold now; nothing if it is not let in.

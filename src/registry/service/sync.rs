@@ -1,6 +1,6 @@
 //! `exeat.v1.SyncService`: what sidecars follow.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -36,7 +36,8 @@ use super::{
 
 /// How often sidecars send a nonce, in milliseconds.
 const PING: u32 = 5_000;
-/// Acknowledgements of one removal in a millisecond, half of which nobody acknowledges in.
+/// Acknowledgements of one removal in a millisecond; nobody acknowledges in the first half of the
+/// time that all take.
 const ACKNOWLEDGEMENTS: usize = 10;
 /// Sidecars let in again a second, after a restart.
 const ARRIVALS: usize = 500;
@@ -248,6 +249,17 @@ impl Sync {
         Ok(())
     }
 
+    /// How long all take to acknowledge one removal.
+    fn acknowledge_ms(&self) -> u32 {
+        u32::try_from(self.guests.sidecars() / ACKNOWLEDGEMENTS).unwrap_or(u32::MAX)
+    }
+
+    /// How long what is not a removal waits for one to go out to everybody: while nobody
+    /// acknowledges it. Nothing in a small fleet.
+    pub(super) fn make_way(&self) -> Duration {
+        Duration::from_millis(u64::from(self.acknowledge_ms().min(1_000) / 2))
+    }
+
     /// Takes in the start that a sidecar greets as.
     async fn enters(&self, identity: &str, boot: &[u8], over: &[Vec<u8>]) -> Result<Start, Fault> {
         let invalid = |error: Invalid| Fault::Invalid(error.under("hello"));
@@ -381,8 +393,7 @@ impl Sync {
                 .saturating_mul(1_000),
             keys: self.registry.key_statements().await?,
             scope: caller.scope.to_string(),
-            acknowledge_ms: u32::try_from(self.guests.sidecars() / ACKNOWLEDGEMENTS)
-                .unwrap_or(u32::MAX),
+            acknowledge_ms: self.acknowledge_ms(),
             acknowledged: Some(head_message(known)),
         };
         Ok(Attending {
@@ -482,6 +493,7 @@ impl v1::sync_service_server::SyncService for Sync {
             sync: self.clone(),
             caller,
             era: ours,
+            sequence: view.head.sequence,
             at: if same && snapshot_digest.is_empty() {
                 At::Revision(revision)
             } else {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::timeout;
+
 use crate::{
     domain::Era,
     registry::{authn::Caller, cohort::Window, publication::Built},
@@ -19,6 +21,8 @@ pub(super) struct Watcher {
     pub(super) sync: Sync,
     pub(super) caller: Caller,
     pub(super) era: Era,
+    /// The last removal that it made way for.
+    pub(super) sequence: u64,
     pub(super) at: At,
     pub(super) at_least: u64,
     pub(super) changes: Changes,
@@ -97,6 +101,13 @@ impl Watcher {
                         biased;
                         () = &mut self.stopping => return Ok(None),
                         () = self.changes.changed() => {}
+                    }
+                    let removed = self.sync.registry.view().head.sequence;
+                    if std::mem::replace(&mut self.sequence, removed) < removed {
+                        let wait = timeout(self.sync.make_way(), &mut self.stopping);
+                        if wait.await.is_ok() {
+                            return Ok(None);
+                        }
                     }
                 }
             }
