@@ -162,23 +162,27 @@ impl Usages {
         }
         let view = self.registry.view();
         let mut hidden: HashMap<Box<str>, (u64, Timestamp)> = HashMap::new();
-        let spools = self.known();
-        for gap in &gaps {
-            let Some(spool) = spools.iter().find(|spool| spool.number == gap.spool) else {
+        for spool in self.known() {
+            let gaps = gaps.iter().filter(|gap| gap.spool == spool.number);
+            let times: Vec<_> = gaps.map(|gap| gap.time).collect();
+            if times.is_empty() {
                 continue;
-            };
+            }
             let scope = self.guests.scope_of(&spool.sidecar);
             let telling = self.file.exceptions_of(spool.number).await;
             let telling = telling.map_err(|error| error.to_string())?;
             for exception in view.snapshot.exceptions() {
-                let lived = gap.time >= exception.effective_time;
                 let held = scope.as_ref().is_some_and(|scope| {
                     scope.holds_selector(&exception.scope.subjects, &view.snapshot)
                 });
-                if lived && (held || telling.iter().any(|id| **id == *exception.id.as_str())) {
+                if !held && !telling.iter().any(|id| **id == *exception.id.as_str()) {
+                    continue;
+                }
+                let lived = |time: &&Timestamp| **time >= exception.effective_time;
+                for time in times.iter().filter(lived) {
                     let known = hidden.entry(exception.id.as_str().into());
-                    let known = known.or_insert((0, gap.time));
-                    *known = (known.0.saturating_add(1), known.1.max(gap.time));
+                    let known = known.or_insert((0, *time));
+                    *known = (known.0.saturating_add(1), known.1.max(*time));
                 }
             }
         }

@@ -372,20 +372,20 @@ impl Usages {
                 let before = if start.0 == of { start.1 } else { 0 };
                 start = (of, before.max(ordinal));
             }
-            // Of whose use it tells nobody can say: it may be of any.
-            let next = |gap: &&mut Gap| gap.last.saturating_add(1) == sequence;
-            if row.kind.is_some() {
-            } else if let Some(gap) = gaps.last_mut().filter(next) {
-                gap.last = sequence;
-            } else {
-                gaps.push(Gap {
-                    spool: known.number,
-                    first: sequence,
-                    last: sequence,
-                    time: now,
-                    reason: "unreadable".into(),
-                    digest: None,
-                });
+            if row.kind.is_none() {
+                // Of whose use it tells nobody can say: it may be of any.
+                let next = |gap: &&mut Gap| gap.last.saturating_add(1) == sequence;
+                match gaps.last_mut().filter(next) {
+                    Some(gap) => gap.last = sequence,
+                    None => gaps.push(Gap {
+                        spool: known.number,
+                        first: sequence,
+                        last: sequence,
+                        time: now,
+                        reason: "unreadable".into(),
+                        digest: None,
+                    }),
+                }
             }
             rows.push(row);
         }
