@@ -1,23 +1,23 @@
 //! What stands against an override during an incident, and who has to let it happen (R37, T9).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::domain::{
-    ApproverRole, DomainId, Invalid, PrincipalKind, Request, Seat, Span, Stage, Tier, TierRules,
-    Timestamp,
+    ApproverRole, Case, ControlId, DomainId, ExceptionId, Invalid, PrincipalKind, Request, Seat,
+    Span, Stage, Tier, TierRules, Timestamp,
 };
 
 use super::{
     Snapshot,
-    coverage::Past,
+    coverage::{Cases, Past},
     quorum::Electorate,
+    sprawl::MONTH,
     terms::{Asked, seats},
 };
 
-/// Most overrides of a domain within [`MONTH`] that one person lets happen.
+/// Most overrides of a domain within [`MONTH`] that one person lets happen; one more, and overriding
+/// is the normal path there (governance §5).
 const MANY: usize = 3;
-/// Over how long they are counted.
-const MONTH: Span = Span::from_days(30);
 
 /// Who decides about an override, and who looks at it afterwards.
 pub(super) struct Emergency {
@@ -122,12 +122,7 @@ pub(super) fn emergency(
             ));
         }
     }
-    let month = now + Span::from_micros(MONTH.micros().saturating_neg());
-    let lately = past.overrides(domains).filter(|case| {
-        let began = case.granted.map(|granted| granted.effective);
-        began.is_some_and(|began| began > month)
-    });
-    let dual = renewals > 0 || lately.count() >= MANY;
+    let dual = renewals > 0 || lately(past, domains, now).count() >= MANY;
     let more: &[ApproverRole] = if dual {
         &[ApproverRole::RiskOfficer]
     } else {
@@ -153,6 +148,55 @@ pub(super) fn emergency(
         seats: first,
         after,
     })
+}
+
+/// The overrides of `domains` that began within a month, before `now`.
+fn lately<'a>(
+    past: Past<'a>,
+    domains: &[&DomainId],
+    now: Timestamp,
+) -> impl Iterator<Item = &'a Arc<Case>> {
+    let month = now + Span::from_micros(MONTH.micros().saturating_neg());
+    past.overrides(domains).filter(move |case| {
+        let began = case.granted.map(|granted| granted.effective);
+        began.is_some_and(|began| began > month)
+    })
+}
+
+/// The overrides within a month of a domain in which `control` is overridden, if they are so many
+/// that they are the normal path there.
+pub(super) fn habitual<'a>(
+    control: &ControlId,
+    cases: &'a Cases,
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+) -> Vec<&'a ExceptionId> {
+    let of = |case: &'a Arc<Case>| {
+        let seats = &case.debt.as_ref()?.seats;
+        let domains: Vec<_> = seats
+            .iter()
+            .filter_map(|seat| seat.domain.as_ref())
+            .collect();
+        let past = Past {
+            cases,
+            snapshot,
+            own: &case.id,
+        };
+        // The one that is looked at is no other than itself.
+        let all = lately(past, &domains, now).chain([case]);
+        Some(all.map(|case| &case.id).collect::<BTreeSet<_>>())
+    };
+    let month = now + Span::from_micros(MONTH.micros().saturating_neg());
+    let began = |case: &&Arc<Case>| {
+        case.granted
+            .is_some_and(|granted| granted.effective > month)
+    };
+    let mine = cases.values().filter(began);
+    let mine = mine.filter(|case| case.request.controls.contains(control));
+    let most = mine.filter_map(of).max_by_key(BTreeSet::len);
+    most.filter(|most| most.len() > MANY)
+        .map(|most| most.into_iter().collect())
+        .unwrap_or_default()
 }
 
 /// One person in each of `roles` in addition to `stages`, once.

@@ -14,6 +14,7 @@ use crate::domain::{
 use super::{
     Snapshot,
     coverage::{Cases, Stretch, YEAR, covered},
+    emergency::habitual,
     rounds::applies,
 };
 
@@ -296,6 +297,15 @@ fn why(
                 "more than one in five of those it applies to were excepted at any time of the last 30 days".into(),
             );
         }
+    }
+    let habitual = habitual(control, cases, snapshot, now);
+    if !habitual.is_empty() {
+        let ids: Vec<_> = habitual.iter().map(|id| id.as_str()).collect();
+        return Some(format!(
+            "it was overridden in a domain with {} overrides within 30 days, which is no emergency any more: {}",
+            ids.len(),
+            ids.join(", ")
+        ));
     }
     let same = recurring(control, cases, snapshot, now);
     let ids: Vec<_> = same.iter().map(|case| case.id.as_str()).collect();

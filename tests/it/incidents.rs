@@ -294,6 +294,14 @@ async fn many_overrides_and_one_that_goes_on_need_two_persons_and_then_a_waiver(
     let status = approve(&mut carol, &fourth).await;
     // Carol is the only other risk officer beside bob, who would look at it afterwards.
     assert_eq!(status.unwrap().state, "APPROVED");
+    // That is the normal path, and the control's owner hears of it.
+    world.clock.advance(seconds(3_601));
+    let found = world.admin.until_found("EXG-REDESIGN").await;
+    assert_eq!(found.subject, fourth.control_ids[0]);
+    assert!(
+        found.message.contains("4 overrides within 30 days"),
+        "{found:?}"
+    );
     // Beyond a month ago it would be one again; what goes on needs two as well, and ends there.
     let again = request(
         &mut alice,

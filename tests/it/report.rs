@@ -551,29 +551,8 @@ async fn r42_the_owner_hears_of_it_and_the_next_one_needs_the_domain_owner() {
         assert_eq!(done.state, "APPROVED");
         world.clock.advance(seconds(DAY));
     }
-    let mut found = Vec::new();
     // The registry looks each hour of its clock; how long that takes here is no part of any claim.
-    for _ in 0..2_000 {
-        let request = v1::ListFindingsRequest {
-            control_id: "EXG-REDESIGN".into(),
-            ..v1::ListFindingsRequest::default()
-        };
-        found = world
-            .admin
-            .findings
-            .list_findings(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .findings;
-        if !found.is_empty() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    let [finding] = found.as_slice() else {
-        panic!("{found:?}");
-    };
+    let finding = world.admin.until_found("EXG-REDESIGN").await;
     assert_eq!((&*finding.subject, &*finding.owner), ("CT-HIGH", "user:o"));
     assert!(
         finding.message.contains("3 times within a year"),

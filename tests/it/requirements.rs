@@ -172,8 +172,12 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R25",
-        &["evasion::renewals_are_counted_whatever_came_between"],
-        "word-for-word justifications are shown to deciders without a test of their own",
+        &[
+            "evasion::renewals_are_counted_whatever_came_between",
+            "governance::domains_tighten_and_each_has_its_say",
+            "usage::a_renewal_tells_how_what_it_goes_on_from_was_used_and_what_differs",
+        ],
+        "",
     ),
     Row(
         "R26",
@@ -334,8 +338,11 @@ const EDGE_CASES: &[Row] = &[
     ),
     Row(
         "Renewal by sleepwalking",
-        &["evasion::renewals_are_counted_whatever_came_between"],
-        "uses are not shown at a renewal",
+        &[
+            "evasion::renewals_are_counted_whatever_came_between",
+            "usage::a_renewal_tells_how_what_it_goes_on_from_was_used_and_what_differs",
+        ],
+        "",
     ),
     Row(
         "Approved model, changed context",
@@ -358,7 +365,7 @@ const EDGE_CASES: &[Row] = &[
     Row(
         "Override used as the normal path",
         &["incidents::many_overrides_and_one_that_goes_on_need_two_persons_and_then_a_waiver"],
-        "a second person in place of a finding",
+        "",
     ),
     Row(
         "Domain semantics differ",

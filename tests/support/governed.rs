@@ -365,6 +365,24 @@ impl Client {
         panic!("{:?}", self.used(exception).await);
     }
 
+    /// What a control found that is found once, when it has been.
+    pub async fn until_found(&mut self, control: &str) -> v1::Finding {
+        let request = v1::ListFindingsRequest {
+            control_id: control.into(),
+            ..v1::ListFindingsRequest::default()
+        };
+        for _ in 0..2_000 {
+            let answer = self.findings.list_findings(request.clone()).await.unwrap();
+            let mut found = answer.into_inner().findings;
+            if let Some(one) = found.pop() {
+                assert!(found.is_empty(), "{one:?} and {found:?}");
+                return one;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{control} has found nothing");
+    }
+
     pub async fn receipt(&mut self, sequence: u64, wait: bool) -> v1::RemovalReceipt {
         let request = v1::GetRevocationRequest { sequence, wait };
         let answer = self.revocations.get_revocation(request).await.unwrap();
