@@ -475,10 +475,8 @@ async fn a_call_that_comes_again_is_one_use() {
     assert!(long.message().contains("request_id"), "{long}");
 }
 
-/// R16, governance §7.3: where it is tried beyond its scope too often, it waits for people.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r16_too_many_attempts_beyond_the_scope_suspend_it() {
-    let mut world = World::start().await;
+/// A sidecar, who asked, who approved, and the exception that holds there.
+async fn granted(world: &mut World) -> (Sidecar, Client, Client, v1::Case) {
     let sidecar = world.sidecar().await;
     let mut asker = world.as_who("user:alice").await;
     let mut owner = world.as_who("user:bob").await;
@@ -486,6 +484,47 @@ async fn r16_too_many_attempts_beyond_the_scope_suspend_it() {
     approve(&mut owner, &case).await.unwrap();
     world.clock.advance(seconds(5));
     sidecar.until("agent", "risky", BY_EXCEPTION).await;
+    (sidecar, asker, owner, case)
+}
+
+/// Governance §5, renewal by sleepwalking: whoever decides about one is told how the last was used,
+/// and what is not as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_tells_how_what_it_goes_on_from_was_used_and_what_differs() {
+    let mut world = World::start().await;
+    let (_sidecar, mut asker, mut owner, case) = granted(&mut world).await;
+    let used = world.admin.until_used(&case.id, |used| used.uses > 0).await;
+    let renewal = |more: &'static str| Ask {
+        hours: 24,
+        more,
+        ..PLAIN
+    };
+    let more = "evidence: [{evidence_id: test, digest: \"sha256:7e57\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}]\n";
+    let next = ask(&mut asker, &renewal(more)).await.unwrap();
+    let told = cases::look(&mut owner, &next.id).await.notes;
+    let says = |part: &str| {
+        assert!(
+            told.iter().any(|note| note.contains(part)),
+            "{part}: {told:?}"
+        );
+    };
+    says(&format!("renewal 1: it goes on from {}", case.id));
+    says(&format!(
+        "it was used {} times before, at last 2026-11-22T12:00:05",
+        used.uses
+    ));
+    says(&format!(
+        "changed since {}: evidence, window.duration",
+        case.id
+    ));
+    says(&format!("justified word for word as {}", case.id));
+}
+
+/// R16, governance §7.3: where it is tried beyond its scope too often, it waits for people.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r16_too_many_attempts_beyond_the_scope_suspend_it() {
+    let mut world = World::start().await;
+    let (sidecar, _asker, mut owner, case) = granted(&mut world).await;
     let beyond = || async {
         let decision = sidecar
             .ask_with(|request| {
@@ -523,13 +562,7 @@ async fn r16_too_many_attempts_beyond_the_scope_suspend_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r26_one_use_beyond_the_scope_suspends_it() {
     let mut world = World::start().await;
-    let sidecar = world.sidecar().await;
-    let mut asker = world.as_who("user:alice").await;
-    let mut owner = world.as_who("user:bob").await;
-    let case = ask(&mut asker, &PLAIN).await.unwrap();
-    approve(&mut owner, &case).await.unwrap();
-    world.clock.advance(seconds(5));
-    sidecar.until("agent", "risky", BY_EXCEPTION).await;
+    let (sidecar, _asker, _owner, case) = granted(&mut world).await;
     world.admin.until_used(&case.id, |used| used.uses > 0).await;
     let request = v1::ListUsageRequest {
         exception_id: case.id.clone(),

@@ -24,7 +24,7 @@ use crate::{
     wire::{Fault, Received, sync::stamp, v1},
 };
 
-use super::{opened, page, short};
+use super::{notes::notes, opened, page, short};
 
 /// Shortest part of a closure record, in characters.
 const SAID: usize = 20;
@@ -33,9 +33,6 @@ const LOOKS: usize = 10_000;
 
 /// When somebody first looked at terms.
 type Looks = HashMap<(Box<str>, Digest), Timestamp>;
-
-/// How many others that say the same make a request recurring.
-const RECURRING: usize = 2;
 
 /// How long before a revalidation is due it is asked for, at the most.
 const SOON: Span = Span::from_hours(24);
@@ -129,53 +126,6 @@ pub(super) fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
     }
 }
 
-/// What whoever decides should know about others (R25, R44).
-fn notes(view: &View, case: &Case) -> Vec<String> {
-    let others = view.cases.values().filter(|other| other.id != case.id);
-    let ours = &case.request;
-    let same = others.filter(|other| {
-        let theirs = &other.request;
-        let words = (
-            &ours.justification.business_need,
-            &ours.justification.risk_statement,
-        );
-        words
-            == (
-                &theirs.justification.business_need,
-                &theirs.justification.risk_statement,
-            )
-    });
-    let mut ids: Vec<&str> = same.map(|other| other.id.as_str()).collect();
-    ids.sort_unstable();
-    let mut notes = Vec::new();
-    if !ids.is_empty() {
-        let count = ids.len();
-        let (more, first) = (count.saturating_sub(3), ids.iter().take(3));
-        let first: Vec<_> = first.copied().collect();
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
-        notes.push(format!(
-            "justified word for word as {}{more}",
-            first.join(", ")
-        ));
-        if count >= RECURRING {
-            notes.push(
-                "recurring: the control, not another exception, may be what is to change".into(),
-            );
-        }
-    }
-    if let Some(terms) = case.terms.as_ref().filter(|terms| terms.renewal_count > 0) {
-        notes.push(format!(
-            "renewal {}: it goes on from {}",
-            terms.renewal_count, terms.lineage
-        ));
-    }
-    notes
-}
-
 /// Whether a case waits for `who` to decide.
 fn waits_for(view: &View, case: &Case, who: &Principal, now: Timestamp) -> bool {
     let case = &current(view, case, now);
@@ -222,10 +172,10 @@ impl Exceptions {
     }
 
     fn told(&self, case: &Case) -> v1::Case {
-        let view = self.registry.view();
+        let (view, now) = (self.registry.view(), self.registry.clock.now().latest);
         v1::Case {
-            notes: notes(&view, case),
-            ..message(&view, case, self.registry.clock.now().latest)
+            notes: notes(&view, &self.registry.uses, case, now),
+            ..message(&view, case, now)
         }
     }
 

@@ -8,6 +8,7 @@ mod findings;
 mod fleet;
 mod incidents;
 mod ledger;
+mod notes;
 mod notifications;
 mod objects;
 mod proof;
