@@ -4,12 +4,14 @@
 mod export;
 mod note;
 mod receipt;
+mod tiles;
 mod tree;
 mod usage;
 
 pub use export::{Verified, verify};
 pub use note::{Key, Note};
 pub use receipt::{Proven, prove};
+pub use tiles::{File, Tiles};
 pub use usage::{Held, hold};
 
 use std::fmt;

@@ -52,6 +52,9 @@ pub(super) async fn audit(command: AuditCommand, screen: &mut Screen) -> Result<
         AuditCommand::Export { out, reach } => {
             export(Registry::connect(&reach).await?, out.as_deref(), screen).await
         }
+        AuditCommand::Tiles { folder, reach } => {
+            super::tiles::write(Registry::connect(&reach).await?, &folder, screen).await
+        }
         AuditCommand::Prove { what, out, reach } => {
             let which = named(&what)?;
             let registry = Registry::connect(&reach).await?;
@@ -89,7 +92,7 @@ pub(super) async fn audit(command: AuditCommand, screen: &mut Screen) -> Result<
     }
 }
 
-async fn checkpoint(registry: &mut Registry) -> Result<(String, u64), Exit> {
+pub(super) async fn checkpoint(registry: &mut Registry) -> Result<(String, u64), Exit> {
     let answer = registry
         .ledger
         .get_checkpoint(v1::GetCheckpointRequest {})
@@ -339,6 +342,17 @@ async fn exported(
     // Signed first: what comes after it is not part of this export.
     let (note, size) = checkpoint(registry).await?;
     take(&json!({"format": "exeat-ledger/v1"}))?;
+    leaves(registry, size, |leaf| take(&line(leaf))).await?;
+    take(&json!({"checkpoint": note}))?;
+    Ok(size)
+}
+
+/// The first `size` leaves.
+pub(super) async fn leaves(
+    registry: &mut Registry,
+    size: u64,
+    mut take: impl FnMut(&v1::Leaf) -> Result<(), Exit>,
+) -> Result<(), Exit> {
     let (mut after, mut left) = (0, size);
     while left > 0 {
         let leaves = page(registry, after, 0).await?;
@@ -352,12 +366,11 @@ async fn exported(
             .iter()
             .take(usize::try_from(left).unwrap_or(usize::MAX))
         {
-            take(&line(leaf))?;
+            take(leaf)?;
             left = left.saturating_sub(1);
         }
     }
-    take(&json!({"checkpoint": note}))?;
-    Ok(size)
+    Ok(())
 }
 
 fn named(what: &str) -> Result<v1::prove_leaf_request::Which, Exit> {

@@ -39,6 +39,7 @@ mod suite;
 mod takeback;
 mod telling;
 mod test;
+mod tiles;
 mod usage;
 mod workflow_args;
 

@@ -36,6 +36,15 @@ pub enum AuditCommand {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Write the ledger as static files, for whoever follows transparency logs (C2SP tlog-tiles).
+    /// What is there already is kept: run it again after changes, and serve the folder.
+    Tiles {
+        /// The folder.
+        folder: PathBuf,
+        /// Where the registry is.
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Write every usage record to a file, as its sidecar wrote it: `verify --usage` holds them
     /// against the ledger.
     Usage {

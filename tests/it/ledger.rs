@@ -10,11 +10,62 @@ use crate::support::governed::{
 };
 use exeat::{
     audit::{self, Broken, Key, Note},
+    engine::ledger::{Tree, leaf_hash},
     registry,
     runtime::clock::Clock,
     wire::v1,
 };
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+
+/// L3: the ledger as static files, which grow with it and say nothing else of what they said.
+#[tokio::test]
+async fn l3_tiles_are_written_once_and_hold_what_is_signed() {
+    let scene = three_changes().await;
+    let folder = scene.scratch.path().join("tiles");
+    let at = |name: &str| folder.join(name);
+    let write = ["tiles", folder.to_str().unwrap()];
+    let said = scene.told(&write).await;
+    assert!(said.contains("3 changes in "), "{said}");
+    let digests = std::fs::read(at("tile/0/000.p/3")).unwrap();
+    let mut entries = &*std::fs::read(at("tile/entries/000.p/3")).unwrap();
+    let mut tree = Tree::default();
+    for digest in digests.chunks(32) {
+        let length = usize::from(u16::from_be_bytes([entries[0], entries[1]]));
+        let (text, rest) = entries[2..].split_at(length);
+        let own = leaf_hash(std::str::from_utf8(text).unwrap());
+        assert_eq!(own, digest);
+        tree.append(own);
+        entries = rest;
+    }
+    let note = std::fs::read_to_string(at("checkpoint")).unwrap();
+    let signed = Note::read(&note).unwrap();
+    assert_eq!((signed.size, signed.root), (3, tree.root()));
+
+    // It grows; what was whole stays, and nothing is written twice.
+    assert!(scene.told(&write).await.contains("0 files new"));
+    for n in 0..254 {
+        scene.apply(&domain(&format!("team-{n}"))).await;
+    }
+    let said = scene.told(&write).await;
+    assert!(said.contains("257 changes in "), "{said}");
+    let whole = std::fs::read(at("tile/0/000")).unwrap();
+    assert_eq!((&whole[..96], whole.len()), (&*digests, 256 * 32));
+    assert_eq!(std::fs::read(at("tile/1/000.p/1")).unwrap().len(), 32);
+
+    // A folder of other changes is not written over.
+    std::fs::write(at("tile/0/000"), vec![0; 256 * 32]).unwrap();
+    let output = scene.audit(&write).await;
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && why.contains("tile/0/000 says something else"),
+        "{why}"
+    );
+    std::fs::write(at("tile/0/000"), whole).unwrap();
+    let other = three_changes().await;
+    let output = other.audit(&write).await;
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(why.contains("more changes than are signed"), "{why}");
+}
 
 /// A registry on disk, and what `exeat audit` says of it.
 struct Scene {
