@@ -36,20 +36,17 @@ enum Entries {
 impl Tiles {
     /// Takes in the next leaf; gives the tiles that it fills.
     pub fn push(&mut self, text: &str) -> Vec<File> {
-        match u16::try_from(text.len()) {
-            Ok(length) => {
-                if let Entries::Empty = self.entries {
-                    self.entries = Entries::Some(Vec::new());
-                }
-                if let Entries::Some(bytes) = &mut self.entries {
-                    bytes.extend(length.to_be_bytes());
-                    bytes.extend(text.as_bytes());
-                }
+        if let Ok(length) = u16::try_from(text.len()) {
+            if let Entries::Empty = self.entries {
+                self.entries = Entries::Some(Vec::new());
             }
-            Err(_) => {
-                self.oversize.push(self.size);
-                self.entries = Entries::None;
+            if let Entries::Some(bytes) = &mut self.entries {
+                bytes.extend(length.to_be_bytes());
+                bytes.extend(text.as_bytes());
             }
+        } else {
+            self.oversize.push(self.size);
+            self.entries = Entries::None;
         }
         self.size = self.size.saturating_add(1);
         let mut files = Vec::new();
@@ -117,9 +114,10 @@ fn place(number: u64, width: usize) -> String {
         above /= 1_000;
     }
     if width < WIDTH {
-        at += &format!(".p/{width}");
+        format!("{at}.p/{width}")
+    } else {
+        at
     }
-    at
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(super) use super::evidence::Evidence;
 pub(super) use super::registry_args::{
     Access as AccessCommand, Agent as AgentCommand, Apply, Dev, Exception as ExceptionCommand,
-    Fleet, Get, One, Registry, Revoke,
+    Fleet, Get, One, Registry, Revoke, Told,
 };
 pub(super) use super::report::Report;
 pub(super) use super::rules::{Domain, Tier};
@@ -104,6 +104,8 @@ pub enum Command {
     /// Let people and sidecars in, or shut them out.
     #[command(subcommand)]
     Access(AccessCommand),
+    /// Show what waits for people, due first; exit code 3 if anything is overdue.
+    Queue(Told),
     /// Show what fails for whom, what is excepted, and until when it is to be remedied; exit code 3
     /// if anything is neither remedied nor excepted.
     Findings(Findings),

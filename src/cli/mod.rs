@@ -24,6 +24,7 @@ mod lint;
 mod loopback;
 mod notifications;
 mod proposals;
+mod queue;
 mod reach;
 mod registry_args;
 mod replay;

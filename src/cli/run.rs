@@ -7,7 +7,7 @@ use crate::runtime::clock::Clock;
 use super::{
     args::{Cli, Colour, Command},
     ask, audit, decisions, demo, dev, doctor, evidence, exceptions, findings, fleet, govern, hook,
-    incidents, init, justify, lint, notifications, proposals, replay, report, rules,
+    incidents, init, justify, lint, notifications, proposals, queue, replay, report, rules,
     screen::Screen,
     serve, sign_in, takeback, test,
 };
@@ -98,6 +98,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Domain(command) => rules::domain(command, &mut screen).await,
         Command::Revoke(args) => takeback::revoke(args, &mut screen).await,
         Command::Agent(command) => Box::pin(takeback::agent(command, &mut screen)).await,
+        Command::Queue(told) => queue::queue(&told, &mut screen).await,
         Command::Findings(args) => findings::findings(args, &mut screen).await,
         Command::Control(command) => Box::pin(proposals::control(command, &mut screen)).await,
         Command::Incident(command) => incidents::incident(command, &mut screen).await,

@@ -94,6 +94,7 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("/exeat.v1.FindingService/ListFindings", READ),
     ("/exeat.v1.FindingService/GetCoverage", READ),
     ("/exeat.v1.ReportService/GetReport", READ),
+    ("/exeat.v1.ReportService/ListQueue", READ),
     ("/exeat.v1.ControlService/ProposeControl", WRITE),
     ("/exeat.v1.ControlService/ListProposals", READ),
     // Who decides about a control is its domains' to say.

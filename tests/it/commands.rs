@@ -99,6 +99,7 @@ async fn what_is_governed_is_applied_shown_and_taken_back_from_the_command_line(
         .await;
     people.says("get agents", &["agent", "user:admin"]);
     people.says("get controls", &["CT-PLAIN", "CT-RISKY"]);
+    people.says("queue", &["DUE", "OWNER"]);
     people.says(
         "show control CT-RISKY",
         &["revision 1", "actions: [risky]", "owner: user:o"],

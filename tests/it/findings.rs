@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::cases::{Ask, DAY, PLAIN, World, agent, approve, ask};
+use crate::support::cases::{Ask, DAY, PLAIN, World, agent, approve, ask, until};
 use crate::support::governed;
 use crate::support::governed::{Client, Registry, noon, seconds};
 use exeat::{
@@ -576,5 +576,83 @@ async fn r36_a_finding_names_the_facet_that_changed_since_the_approval() {
         ),
         "{}",
         found.message
+    );
+}
+
+/// R8: one queue of what waits for people, due first: requests, what fails and nobody asked about,
+/// and what is suspended; nothing that is excepted or decided.
+#[tokio::test]
+async fn r8_one_queue_holds_what_waits_for_people_and_nothing_else() {
+    let mut world = World::start().await;
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    let control = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'");
+    let everybody = of_risk("bad", "MODERATE") + &agent("second") + &agent("third");
+    world.admin.apply(&(control + &everybody)).await.unwrap();
+    run(&mut world.admin, "CT-HOUR", false).await;
+    let waits = ask(&mut alice, &PLAIN).await.unwrap();
+    let mut granted = Vec::new();
+    for agent in ["second", "third"] {
+        let case = ask(&mut alice, &Ask { agent, ..PLAIN }).await.unwrap();
+        granted.push(approve(&mut bob, &case).await.unwrap().id);
+    }
+    let queue = async |client: &mut Client, page_size| {
+        let mut request = v1::ListQueueRequest {
+            page_size,
+            page_token: String::new(),
+        };
+        let mut items = Vec::new();
+        loop {
+            let answer = client.reports.list_queue(request.clone()).await;
+            let answer = answer.unwrap().into_inner();
+            items.extend(answer.items);
+            request.page_token = answer.next_page_token;
+            if request.page_token.is_empty() {
+                assert_eq!(answer.total as usize, items.len());
+                return items;
+            }
+        }
+    };
+    let kinds = |items: &[v1::QueueItem]| -> Vec<_> {
+        let of = |item: &v1::QueueItem| {
+            let about = [&item.exception_id, &item.control_id, &item.subject];
+            let about: Vec<_> = about.into_iter().filter(|id| !id.is_empty()).collect();
+            let about: Vec<_> = about.into_iter().cloned().collect();
+            (item.kind(), about.join(" "))
+        };
+        items.iter().map(of).collect()
+    };
+    let found = queue(&mut world.admin, 1).await;
+    let decision = (v1::QueueKind::Decision, waits.id.clone());
+    let finding = (v1::QueueKind::Finding, "CT-HOUR bad".to_owned());
+    assert_eq!(kinds(&found), [decision.clone(), finding]);
+    assert_eq!(found[0].what, "waits for 1 control_owner for team");
+    assert_eq!(found[1].owner, "user:o");
+    assert!(found[0].due.unwrap().seconds < found[1].due.unwrap().seconds);
+
+    // One is suspended, and somebody asks for an exception from what fails.
+    let changed = agent("second").replace("permitted_ids: [work]", "permitted_ids: [work, play]");
+    world.admin.apply(&changed).await.unwrap();
+    until(&mut bob, &granted[0], "SUSPENDED").await;
+    let bad = Ask {
+        control: "CT-HOUR",
+        agent: "bad",
+        ..PLAIN
+    };
+    let asked = ask(&mut alice, &bad).await.unwrap();
+    let found = queue(&mut world.admin, 0).await;
+    let suspended = (v1::QueueKind::Suspended, granted[0].clone());
+    let mut wanted = vec![decision, (v1::QueueKind::Decision, asked.id), suspended];
+    let mut kinds = kinds(&found);
+    kinds.sort();
+    wanted.sort();
+    assert_eq!(kinds, wanted);
+    assert!(found.iter().all(|item| !item.overdue));
+    assert!(
+        found
+            .iter()
+            .any(|item| item.what.starts_with("is suspended: "))
     );
 }

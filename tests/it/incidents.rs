@@ -235,7 +235,17 @@ async fn what_is_overdue_blocks_the_next_override_of_its_domain() {
     )
     .await
     .unwrap();
+    let waits = async |client: &mut Client| {
+        let answer = client.reports.list_queue(v1::ListQueueRequest::default());
+        let items = answer.await.unwrap().into_inner().items;
+        let of = |item: &v1::QueueItem| item.exception_id == case.id;
+        items.into_iter().find(of)
+    };
+    let owed = waits(&mut world.admin).await.unwrap();
+    assert_eq!(owed.kind(), v1::QueueKind::Closure, "R8");
+    assert!(owed.overdue && owed.what == "its closure record is overdue");
     close(&mut alice, &case.id).await.unwrap();
+    assert_eq!(waits(&mut world.admin).await, None);
     request(&mut alice, &third).await.unwrap();
 }
 

@@ -55,11 +55,12 @@ const REQUIREMENTS: &[Row] = &[
     Row(
         "R8",
         &[
-            "incidents::an_override_begins_with_one_person_ends_with_its_incident_and_is_owed_for",
+            "findings::r8_one_queue_holds_what_waits_for_people_and_nothing_else",
+            "incidents::what_is_overdue_blocks_the_next_override_of_its_domain",
             "notifications::each_step_of_an_exception_is_told_signed_and_in_order",
             "notifications::new_terms_are_told_anew",
         ],
-        "one queue for cases, findings and closures",
+        "",
     ),
     Row(
         "R9",

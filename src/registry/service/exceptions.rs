@@ -86,9 +86,8 @@ fn is_due(case: &Case, now: Timestamp) -> bool {
     }
 }
 
-pub(super) fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
-    let case = &current(view, case, now);
-    let terms = case.open_terms();
+/// Who has yet to decide about a case as it stands.
+pub(super) fn open_seats(view: &View, case: &Case, now: Timestamp) -> Vec<String> {
     let still = standing(view, case);
     let mut open: Vec<_> = if is_due(case, now) {
         let seats = lifecycle::open(case, &still).into_iter();
@@ -98,6 +97,12 @@ pub(super) fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
     };
     let owed = lifecycle::owed(case, &still).into_iter();
     open.extend(owed.map(|seat| format!("{} afterwards", seat_text(seat))));
+    open
+}
+
+pub(super) fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
+    let case = &current(view, case, now);
+    let terms = case.open_terms();
     let granted = case.granted;
     v1::Case {
         id: case.id.to_string(),
@@ -115,7 +120,7 @@ pub(super) fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
         tier: terms.map_or(String::new(), |terms| terms.tier.to_string()),
         digest: terms.map_or(String::new(), |terms| terms.digest.to_string()),
         deadline: terms.and_then(|terms| terms.deadline).map(stamp),
-        open_seats: open,
+        open_seats: open_seats(view, case, now),
         effective_time: granted.map(|granted| stamp(granted.effective)),
         expire_time: granted.map(|granted| stamp(granted.expire)),
         next_revalidation_time: granted

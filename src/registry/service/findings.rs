@@ -43,7 +43,12 @@ fn run_message(run: &Run) -> v1::ControlRun {
 }
 
 /// How a finding is disposed of now; of what is satisfied not at all.
-fn disposed(view: &View, pending: &[&Arc<Case>], finding: &Finding, now: Timestamp) -> Disposition {
+pub(super) fn disposed(
+    view: &View,
+    pending: &[&Arc<Case>],
+    finding: &Finding,
+    now: Timestamp,
+) -> Disposition {
     if finding.satisfied.is_some() {
         return Disposition::None;
     }
@@ -57,7 +62,7 @@ fn disposed(view: &View, pending: &[&Arc<Case>], finding: &Finding, now: Timesta
 }
 
 /// The cases that wait for a decision, looked up once for all findings.
-fn pending(view: &View) -> Vec<&Arc<Case>> {
+pub(super) fn pending(view: &View) -> Vec<&Arc<Case>> {
     let cases = view.cases.values();
     cases
         .filter(|case| case.state == ExceptionState::Pending)

@@ -36,14 +36,14 @@ pub(super) fn notes(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Ve
     if let Some(known) = known.filter(|known| !known.is_empty()) {
         let count: u64 = known.iter().map(|figures| figures.uses).sum();
         let gaps: u64 = known.iter().map(|figures| figures.gaps).sum();
-        let mut said = match known.iter().filter_map(|figures| figures.last).max() {
+        let said = match known.iter().filter_map(|figures| figures.last).max() {
             None => "it was never used before".to_owned(),
             Some(last) => format!("it was used {count} times before, at last {last}"),
         };
-        if gaps > 0 {
-            said += &format!("; {gaps} gaps in the records may hide uses");
-        }
         notes.push(said);
+        if gaps > 0 {
+            notes.push(format!("{gaps} gaps in the records may hide uses"));
+        }
     }
     if let Some(last) = before.last() {
         let changed = changed(last, case);

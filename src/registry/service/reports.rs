@@ -12,10 +12,11 @@ use crate::{
         reporting::{Reporting, digest_of},
         role::Role,
     },
+    runtime::simulated::aside,
     wire::{Fault, Received, v1},
 };
 
-use super::opened;
+use super::{opened, queue::queue};
 
 /// Answers for reports.
 #[derive(Clone, Debug)]
@@ -98,5 +99,16 @@ impl v1::report_service_server::ReportService for ReportCalls {
         request: Request<Received<v1::GetReportRequest>>,
     ) -> Result<Response<v1::GetReportResponse>, Status> {
         Ok(Response::new(self.got(request).await?))
+    }
+
+    async fn list_queue(
+        &self,
+        request: Request<Received<v1::ListQueueRequest>>,
+    ) -> Result<Response<v1::ListQueueResponse>, Status> {
+        let (_, asks) = opened(request)?;
+        let registry = Arc::clone(&self.reporting.registry);
+        // Every case and finding is looked at.
+        let found = aside(move || queue(&registry, &asks)).await;
+        Ok(Response::new(found.map_err(Fault::Unavailable)?))
     }
 }
