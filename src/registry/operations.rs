@@ -11,7 +11,7 @@ use axum::{
 };
 
 use crate::{
-    domain::{ExceptionState, Span, Tier},
+    domain::{ExceptionState, Span, Tier, Timestamp},
     runtime::tasks::Tasks,
     telemetry::{Governed, otlp::Exporter},
 };
@@ -65,8 +65,8 @@ fn page(operations: &Operations) -> String {
         .cases
         .values()
         .filter(|case| case.state == ExceptionState::Pending);
-    let pending: Vec<Tier> = waiting
-        .filter_map(|case| case.terms.as_ref().map(|terms| terms.tier))
+    let pending: Vec<(Tier, Timestamp)> = waiting
+        .filter_map(|case| case.terms.as_ref().map(|terms| (terms.tier, case.since)))
         .collect();
     let lately = registry.clock.elapsed().saturating_sub(LATELY);
     let attending = {

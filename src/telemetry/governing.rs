@@ -63,6 +63,7 @@ struct Inner {
     registry: Registry,
     granted: Granted,
     pending: Family<TierLabels, Gauge>,
+    oldest: Family<TierLabels, Gauge<f64, AtomicU64>>,
     approvals: Family<TierLabels, Histogram, fn() -> Histogram>,
     runs: Family<RunLabels, Counter>,
     failing: Family<ControlLabels, Gauge>,
@@ -84,8 +85,8 @@ struct Inner {
 pub struct Governed<'a> {
     /// Every exception.
     pub exceptions: &'a [&'a Exception],
-    /// The tiers of the cases that wait for a decision.
-    pub pending: &'a [Tier],
+    /// The tiers of the cases that wait for a decision, and since when they do.
+    pub pending: &'a [(Tier, Timestamp)],
     /// Sidecars that attend.
     pub sidecars: usize,
     /// Records of uses that are missing, in ranges.
@@ -116,6 +117,7 @@ impl Governing {
         let inner = Inner {
             granted,
             pending: Family::default(),
+            oldest: Family::default(),
             approvals: Family::new_with_constructor(waits),
             runs: Family::default(),
             failing: Family::default(),
@@ -200,11 +202,15 @@ impl Governing {
         let inner = &*self.inner;
         inner.granted.tell(held.exceptions, now);
         for tier in Tier::ALL {
-            let waiting = held.pending.iter().filter(|of| **of == tier).count();
+            let waiting = held.pending.iter().filter(|(of, _)| *of == tier);
+            let labels = TierLabels { tier: tier.name() };
+            let oldest = waiting.clone().map(|(_, since)| *since).min();
+            let age = oldest.map_or(Span::ZERO, |since| (now.latest - since).max(Span::ZERO));
+            inner.oldest.get_or_create(&labels).set(age.as_secs_f64());
             inner
                 .pending
-                .get_or_create(&TierLabels { tier: tier.name() })
-                .set(number(waiting as u64));
+                .get_or_create(&labels)
+                .set(number(waiting.count() as u64));
         }
         inner.sidecars.set(number(held.sidecars as u64));
         inner.gaps.set(number(held.gaps as u64));
@@ -226,6 +232,11 @@ impl Inner {
             names::REQUESTS_PENDING,
             "Requests for exceptions that wait for a decision",
             self.pending.clone(),
+        );
+        registry.register(
+            names::REQUESTS_PENDING_OLDEST,
+            "How long the oldest request that waits for a decision has waited",
+            self.oldest.clone(),
         );
         registry.register(
             names::APPROVAL_DURATION,

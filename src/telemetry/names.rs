@@ -71,6 +71,8 @@ pub const REGISTRY_DISTRUSTED: &str = "exeat_registry_distrusted";
 
 /// Requests for exceptions that wait for a decision, by tier.
 pub const REQUESTS_PENDING: &str = "exeat_requests_pending";
+/// How long the oldest of them has waited, by tier.
+pub const REQUESTS_PENDING_OLDEST: &str = "exeat_requests_pending_oldest_seconds";
 /// How long requests waited for their decision, by tier.
 pub const APPROVAL_DURATION: &str = "exeat_approval_duration_seconds";
 /// Runs of controls, by control and result.

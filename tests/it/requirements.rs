@@ -72,8 +72,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R10",
-        &["governance::what_waits_lapses_is_withdrawn_or_amended_and_survives_a_restart"],
-        "how many wait is exported, and how long those that were decided had waited; not the age of those that wait",
+        &[
+            "governance::what_waits_lapses_is_withdrawn_or_amended_and_survives_a_restart",
+            "telemetry::a_registry_tells_of_steps_and_runs",
+        ],
+        "",
     ),
     Row(
         "R11",
@@ -125,8 +128,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R17",
-        &["follow::everything_that_can_be_revoked_takes_its_exceptions_along"],
-        "no credential events",
+        &[
+            "follow::everything_that_can_be_revoked_takes_its_exceptions_along",
+            "events::a_provider_that_revokes_is_heard",
+        ],
+        "",
     ),
     Row(
         "R18",
@@ -153,8 +159,9 @@ const REQUIREMENTS: &[Row] = &[
         &[
             "starter::every_world_decides_as_the_reference_says",
             "evasion::a_secret_in_a_request_is_not_kept",
+            "evasion::a_secret_is_kept_nowhere",
         ],
-        "secrets are looked for in requests only",
+        "",
     ),
     Row(
         "R22",
@@ -212,7 +219,7 @@ const REQUIREMENTS: &[Row] = &[
     Row(
         "R29",
         &["incidents::who_is_on_call_begins_alone_only_where_every_domain_says_so"],
-        "who was skipped is not alerted",
+        "who was skipped is told, without a test of its own",
     ),
     Row(
         "R30",

@@ -416,6 +416,11 @@ async fn a_registry_tells_of_steps_and_runs() {
         "{page}"
     );
     world.clock.advance(seconds(600));
+    let page = world.registry.page("/metrics").await;
+    assert!(
+        page.contains("exeat_requests_pending_oldest_seconds{tier=\"MODERATE\"} 600.0"),
+        "R10: {page}"
+    );
     approve(&mut bob, &case).await.unwrap();
     world.admin.revoke(&case.id).await.unwrap();
     let request = v1::RunControlRequest {
@@ -426,6 +431,7 @@ async fn a_registry_tells_of_steps_and_runs() {
     let page = world.registry.page("/metrics").await;
     for line in [
         "exeat_requests_pending{tier=\"MODERATE\"} 0",
+        "exeat_requests_pending_oldest_seconds{tier=\"MODERATE\"} 0.0",
         "exeat_approval_duration_seconds_sum{tier=\"MODERATE\"} 600.0",
         "exeat_approval_duration_seconds_count{tier=\"MODERATE\"} 1",
         "exeat_registry_read_only 0",
