@@ -34,7 +34,7 @@ pub(super) async fn write(
     };
     let other = |what: &str| {
         Exit::Invalid(format!(
-            "{}: {what}; the folder is of another ledger than the registry's, or one of them was changed: nothing of it is written over",
+            "{}: {what}; the folder is of another ledger than the registry's, or one of them was changed: nothing is written over; look into it, and write into another folder",
             folder.display()
         ))
     };
@@ -99,6 +99,8 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
         file.as_file()
             .set_permissions(fs::Permissions::from_mode(0o644))?;
     }
+    // The checkpoint comes last, and after a crash too.
+    file.as_file().sync_all()?;
     file.persist(path)?;
-    Ok(())
+    fs::File::open(folder)?.sync_all()
 }

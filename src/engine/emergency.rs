@@ -150,7 +150,7 @@ pub(super) fn emergency(
     })
 }
 
-/// The overrides of `domains` that began within a month, before `now`.
+/// The overrides of `domains` that began within the month that ends `now`.
 fn lately<'a>(
     past: Past<'a>,
     domains: &[&DomainId],
@@ -171,20 +171,20 @@ pub(super) fn habitual<'a>(
     snapshot: &'a Snapshot,
     now: Timestamp,
 ) -> Vec<&'a ExceptionId> {
+    // Of each of its domains by itself: two that are few make no habit.
     let of = |case: &'a Arc<Case>| {
-        let seats = &case.debt.as_ref()?.seats;
-        let domains: Vec<_> = seats
-            .iter()
-            .filter_map(|seat| seat.domain.as_ref())
-            .collect();
-        let past = Past {
-            cases,
-            snapshot,
-            own: &case.id,
-        };
-        // The one that is looked at is no other than itself.
-        let all = lately(past, &domains, now).chain([case]);
-        Some(all.map(|case| &case.id).collect::<BTreeSet<_>>())
+        let seats = case.debt.iter().flat_map(|debt| &debt.seats);
+        seats.filter_map(move |seat| {
+            let past = Past {
+                cases,
+                snapshot,
+                own: &case.id,
+            };
+            // The one that is looked at is no other than itself.
+            let domain = [seat.domain.as_ref()?];
+            let all = lately(past, &domain, now).chain([case]);
+            Some(all.map(|case| &case.id).collect::<BTreeSet<_>>())
+        })
     };
     let month = now + Span::from_micros(MONTH.micros().saturating_neg());
     let began = |case: &&Arc<Case>| {
@@ -193,7 +193,7 @@ pub(super) fn habitual<'a>(
     };
     let mine = cases.values().filter(began);
     let mine = mine.filter(|case| case.request.controls.contains(control));
-    let most = mine.filter_map(of).max_by_key(BTreeSet::len);
+    let most = mine.flat_map(of).max_by_key(BTreeSet::len);
     most.filter(|most| most.len() > MANY)
         .map(|most| most.into_iter().collect())
         .unwrap_or_default()

@@ -650,6 +650,28 @@ async fn r8_one_queue_holds_what_waits_for_people_and_nothing_else() {
     wanted.sort();
     assert_eq!(kinds, wanted);
     assert!(found.iter().all(|item| !item.overdue));
+    // A page goes on after where the last one ended, though what was there is no more.
+    let mut request = v1::ListQueueRequest {
+        page_size: 2,
+        page_token: String::new(),
+    };
+    let answer = world.admin.reports.list_queue(request.clone()).await;
+    let first = answer.unwrap().into_inner();
+    let gone = v1::GiveUpRequest {
+        id: first.items[1].exception_id.clone(),
+        reason: String::new(),
+    };
+    alice.exceptions.give_up(gone).await.unwrap();
+    request.page_token = first.next_page_token;
+    let answer = world.admin.reports.list_queue(request.clone()).await;
+    let second = answer.unwrap().into_inner();
+    assert_eq!(second.items[0], found[2]);
+    // Nobody asks about what fails any more.
+    assert_eq!(second.items[1].kind(), v1::QueueKind::Finding);
+    assert_eq!((second.items.len(), second.total), (2, 3));
+    request.page_token = "nonsense".into();
+    let refused = world.admin.reports.list_queue(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(
         found
             .iter()

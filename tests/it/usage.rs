@@ -510,13 +510,21 @@ async fn a_renewal_tells_how_what_it_goes_on_from_was_used_and_what_differs() {
     };
     says(&format!("renewal 1: it goes on from {}", case.id));
     says(&format!(
-        "it was used {} times before, at last 2026-11-22T12:00:05",
+        "what went before was used {} times, at last 2026-11-22T12:00:05",
         used.uses
     ));
     says(&format!(
         "changed since {}: evidence, window.duration",
         case.id
     ));
+    // The same again, of an agent that is no longer what it was.
+    let changed =
+        cases::agent("agent").replace("permitted_ids: [work]", "permitted_ids: [work, play]");
+    world.admin.apply(&changed).await.unwrap();
+    let again = ask(&mut asker, &Ask { hours: 48, ..PLAIN }).await.unwrap();
+    let noted = cases::look(&mut owner, &again.id).await.notes;
+    let wanted = format!("changed since {}: facet purpose", case.id);
+    assert!(noted.contains(&wanted), "{noted:?}");
     says(&format!("justified word for word as {}", case.id));
 }
 

@@ -1,11 +1,11 @@
 //! What whoever decides should know of a request beyond what it says (R25, R44).
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value as Json};
 
 use crate::{
-    domain::{Case, ExceptionId, Timestamp},
+    domain::{Case, Timestamp},
     manifest::write_case,
     registry::{uses::Uses, view::View},
 };
@@ -25,47 +25,54 @@ pub(super) fn notes(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Ve
         "renewal {}: it goes on from {}",
         terms.renewal_count, terms.lineage
     ));
-    let of_line = |other: &&Arc<Case>| {
+    let goes_before = |other: &&Arc<Case>| {
         let theirs = other.terms.as_ref().map(|terms| &terms.lineage);
-        other.id != case.id && other.granted.is_some() && theirs == Some(&terms.lineage)
+        let earlier = other.id != case.id && other.created <= case.created;
+        earlier && other.granted.is_some() && theirs == Some(&terms.lineage)
     };
-    let mut before: Vec<_> = view.cases.values().filter(of_line).collect();
-    before.sort_by_key(|other| other.granted.map(|granted| granted.expire));
-    let figures = |id: &ExceptionId| uses.of(id.as_str(), now, None);
-    let known: Option<Vec<_>> = before.iter().map(|other| figures(&other.id)).collect();
-    if let Some(known) = known.filter(|known| !known.is_empty()) {
-        let count: u64 = known.iter().map(|figures| figures.uses).sum();
-        let gaps: u64 = known.iter().map(|figures| figures.gaps).sum();
-        let said = match known.iter().filter_map(|figures| figures.last).max() {
-            None => "it was never used before".to_owned(),
-            Some(last) => format!("it was used {count} times before, at last {last}"),
-        };
-        notes.push(said);
-        if gaps > 0 {
-            notes.push(format!("{gaps} gaps in the records may hide uses"));
-        }
-    }
+    let mut before: Vec<_> = view.cases.values().filter(goes_before).collect();
+    before.sort_by_key(|other| other.created);
+    notes.extend(used(&before, uses, now));
     if let Some(last) = before.last() {
-        let changed = changed(last, case);
-        let what = if changed.is_empty() {
-            "nothing".into()
-        } else {
-            changed.join(", ")
-        };
-        notes.push(format!("changed since {}: {what}", last.id));
+        notes.push(match changed(last, case) {
+            None => format!("what changed since {} cannot be told", last.id),
+            Some(what) if what.is_empty() => {
+                format!("nothing it rests on changed since {}", last.id)
+            }
+            Some(what) => format!("changed since {}: {}", last.id, what.join(", ")),
+        });
     }
     notes
 }
 
+/// How those that went before were used.
+fn used(before: &[&Arc<Case>], uses: &Uses, now: Timestamp) -> Option<String> {
+    let of = |other: &&Arc<Case>| uses.of(other.id.as_str(), now, None);
+    let known: Vec<_> = before.iter().map(of).collect::<Option<_>>()?;
+    if known.is_empty() {
+        return None;
+    }
+    let count: u64 = known.iter().map(|figures| figures.uses).sum();
+    let said = match known.iter().filter_map(|figures| figures.last).max() {
+        None => "no use of what went before is recorded".to_owned(),
+        Some(last) => format!("what went before was used {count} times, at last {last}"),
+    };
+    let hidden = known.iter().any(|figures| figures.gaps > 0);
+    Some(if hidden {
+        format!("{said}; records are missing that may tell of more")
+    } else {
+        said
+    })
+}
+
 /// Others that are justified in the same words.
 fn said_before(view: &View, case: &Case) -> Vec<String> {
-    let words = |case: &Case| {
-        let said = &case.request.justification;
-        (said.business_need.clone(), said.risk_statement.clone())
-    };
-    let ours = words(case);
+    let ours = &case.request.justification;
     let others = view.cases.values().filter(|other| other.id != case.id);
-    let same = others.filter(|other| words(other) == ours);
+    let same = others.filter(|other| {
+        let theirs = &other.request.justification;
+        theirs.business_need == ours.business_need && theirs.risk_statement == ours.risk_statement
+    });
     let mut ids: Vec<&str> = same.map(|other| other.id.as_str()).collect();
     ids.sort_unstable();
     if ids.is_empty() {
@@ -87,18 +94,31 @@ fn said_before(view: &View, case: &Case) -> Vec<String> {
     notes
 }
 
-/// The fields of a request that are not as they were, by their paths.
-fn changed(before: &Case, after: &Case) -> Vec<String> {
+/// What of a request, of the controls and of the facets it is bound to is not as it was; nothing if
+/// that cannot be told.
+fn changed(before: &Case, after: &Case) -> Option<Vec<String>> {
     let request = |case: &Case| {
-        let record: Option<Json> = serde_json::from_str(&write_case(case)).ok();
-        record.and_then(|record| record.get("request").cloned())
+        let record: Json = serde_json::from_str(&write_case(case)).ok()?;
+        record.get("request").cloned()
     };
-    let (before, after) = (request(before), request(after));
+    let (then, now) = (before.terms.as_ref()?, after.terms.as_ref()?);
     let mut changed = Vec::new();
-    if let (Some(before), Some(after)) = (before, after) {
-        differing("", &before, &after, &mut changed);
+    differing("", &request(before)?, &request(after)?, &mut changed);
+    for (control, revision) in &now.controls {
+        let known = then.controls.iter().find(|(known, _)| known == control);
+        if let Some((_, was)) = known.filter(|(_, was)| was != revision) {
+            changed.push(format!(
+                "control {control} (revision {revision}, was {was})"
+            ));
+        }
     }
-    changed
+    let bound: BTreeMap<_, _> = then.bound.iter().collect();
+    for (facet, digest) in now.bound.iter() {
+        if bound.get(&facet).is_some_and(|was| *was != digest) {
+            changed.push(format!("facet {}", facet.name()));
+        }
+    }
+    Some(changed)
 }
 
 fn differing(path: &str, before: &Json, after: &Json, found: &mut Vec<String>) {

@@ -1,11 +1,11 @@
 //! What waits for people, and nothing else (R8).
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    domain::{Disposition, ExceptionState, Finding, Timestamp},
+    domain::{Case, ControlId, Disposition, ExceptionState, Finding, Invalid, Timestamp},
     registry::{core::Registry, view::View},
-    wire::{sync::stamp, v1},
+    wire::{Fault, sync::stamp, v1},
 };
 
 use super::{
@@ -44,7 +44,8 @@ fn ordered(view: &View, now: Timestamp) -> Vec<(Key, v1::QueueItem)> {
                 let what = format!("waits for {}", open_seats(view, case, now).join(", "));
                 add(v1::QueueKind::Decision, id, due, of(what));
             }
-            ExceptionState::Suspended => {
+            // What is paused goes on by itself, and what it waits for is a finding.
+            ExceptionState::Suspended if case.paused.is_none() => {
                 // From then on there is nothing to be looked at again.
                 let due = case.granted.map(|granted| granted.expire);
                 if due.is_none_or(|due| due > now) {
@@ -65,10 +66,16 @@ fn ordered(view: &View, now: Timestamp) -> Vec<(Key, v1::QueueItem)> {
             add(v1::QueueKind::Closure, id, Some(due), of(what));
         }
     }
-    let waiting = pending(view);
+    let mut waiting: HashMap<&ControlId, Vec<&Arc<Case>>> = HashMap::new();
+    for case in pending(view) {
+        for control in &case.request.controls {
+            waiting.entry(control).or_default().push(case);
+        }
+    }
     let open = |finding: &&Arc<Finding>| finding.satisfied.is_none();
     for finding in view.findings.values().filter(open) {
-        if disposed(view, &waiting, finding, now) != Disposition::None {
+        let waiting = waiting.get(&finding.control).map_or(&[][..], Vec::as_slice);
+        if disposed(view, waiting, finding, now) != Disposition::None {
             continue;
         }
         let of = v1::QueueItem {
@@ -85,18 +92,36 @@ fn ordered(view: &View, now: Timestamp) -> Vec<(Key, v1::QueueItem)> {
     items
 }
 
-/// A page of it.
-pub(super) fn queue(registry: &Registry, asks: &v1::ListQueueRequest) -> v1::ListQueueResponse {
+/// Where a page ended.
+fn token((due, key): &Key) -> String {
+    format!("{} {key}", due.micros())
+}
+
+fn read_token(text: &str) -> Result<Option<Key>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let read = text.split_once(' ').and_then(|(due, key)| {
+        let due = due.parse().ok().map(Timestamp::from_micros)?;
+        Some((due, key.into()))
+    });
+    let fix = "give the next_page_token of the page before";
+    let wrong = || Fault::Invalid(Invalid::new("page_token", "is none", fix));
+    read.map(Some).ok_or_else(wrong)
+}
+
+/// A page of it; it goes on after where the one before ended, whatever became of that item.
+pub(super) fn queue(
+    registry: &Registry,
+    asks: &v1::ListQueueRequest,
+) -> Result<v1::ListQueueResponse, Fault> {
     let (view, now) = (registry.view(), registry.clock.now().latest);
-    let token = |(due, key): &Key| format!("{} {key}", due.micros());
+    let last = read_token(&asks.page_token)?;
     let all = ordered(&view, now);
-    let found = all
-        .iter()
-        .position(|(key, _)| token(key) == asks.page_token);
-    let after = found.map_or(0, |at| at.saturating_add(1));
+    let after = last.map_or(0, |last| all.partition_point(|(key, _)| *key <= last));
     let shown: Vec<_> = all.iter().skip(after).take(page(asks.page_size)).collect();
     let more = all.len() > after.saturating_add(shown.len());
-    v1::ListQueueResponse {
+    Ok(v1::ListQueueResponse {
         next_page_token: shown
             .last()
             .filter(|_| more)
@@ -104,5 +129,5 @@ pub(super) fn queue(registry: &Registry, asks: &v1::ListQueueRequest) -> v1::Lis
             .unwrap_or_default(),
         items: shown.into_iter().map(|(_, item)| item.clone()).collect(),
         total: u32::try_from(all.len()).unwrap_or(u32::MAX),
-    }
+    })
 }

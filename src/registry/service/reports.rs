@@ -109,6 +109,6 @@ impl v1::report_service_server::ReportService for ReportCalls {
         let registry = Arc::clone(&self.reporting.registry);
         // Every case and finding is looked at.
         let found = aside(move || queue(&registry, &asks)).await;
-        Ok(Response::new(found.map_err(Fault::Unavailable)?))
+        Ok(Response::new(found.map_err(Fault::Unavailable)??))
     }
 }

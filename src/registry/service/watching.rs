@@ -86,6 +86,7 @@ impl Watcher {
                         let publication = &self.sync.publication;
                         match publication.delta(registry, &view, scope, &interval) {
                             Some(delta) => {
+                                self.sequence = view.head.sequence;
                                 self.at = At::Revision(interval.through);
                                 return Ok(Some(event(Event::Delta((*delta).clone()))));
                             }
