@@ -339,6 +339,7 @@ const EDGE_CASES: &[Row] = &[
     Row(
         "Temporary → permanent",
         &[
+            "acceptance::an_end_is_an_end_and_whoever_retires_takes_exceptions_along",
             "governance::an_exception_is_requested_decided_used_looked_at_again_and_ends",
             "governance::a_year_has_so_many_days_and_a_tier_so_many_renewals",
         ],
@@ -350,21 +351,28 @@ const EDGE_CASES: &[Row] = &[
             "evasion::renewals_are_counted_whatever_came_between",
             "usage::a_renewal_tells_how_what_it_goes_on_from_was_used_and_what_differs",
         ],
-        "",
+        "not yet through the programs",
     ),
     Row(
         "Approved model, changed context",
-        &["properties::r36_a_changed_facet_is_named_and_an_absent_one_counts_as_changed"],
+        &[
+            "acceptance::a_tool_that_changed_ends_the_exception_while_nobody_hears_the_registry",
+            "properties::r36_a_changed_facet_is_named_and_an_absent_one_counts_as_changed",
+        ],
         "",
     ),
     Row(
         "Change while pending",
-        &["lifecycle::outdated_terms_void_every_vote"],
+        &[
+            "acceptance::two_persons_decide_on_what_is_there_and_nobody_chooses_the_tier",
+            "lifecycle::outdated_terms_void_every_vote",
+        ],
         "",
     ),
     Row(
         "Incident override",
         &[
+            "acceptance::an_override_ends_with_its_incident",
             "incidents::an_override_begins_with_one_person_ends_with_its_incident_and_is_owed_for",
             "incidents::what_is_overdue_blocks_the_next_override_of_its_domain",
         ],
@@ -373,16 +381,17 @@ const EDGE_CASES: &[Row] = &[
     Row(
         "Override used as the normal path",
         &["incidents::many_overrides_and_one_that_goes_on_need_two_persons_and_then_a_waiver"],
-        "",
+        "not yet through the programs",
     ),
     Row(
         "Domain semantics differ",
         &["lifecycle::domains_only_tighten"],
-        "",
+        "not yet through the programs",
     ),
     Row(
         "Tier gaming",
         &[
+            "acceptance::two_persons_decide_on_what_is_there_and_nobody_chooses_the_tier",
             "lifecycle::tiers_are_monotone",
             "evasion::risk_is_seen_under_other_names",
         ],
@@ -390,17 +399,24 @@ const EDGE_CASES: &[Row] = &[
     ),
     Row(
         "Auto-approval flood",
-        &["governance::low_is_automatic_within_a_budget_and_never_in_production"],
+        &[
+            "acceptance::what_is_asked_for_is_not_taken_another_way",
+            "governance::low_is_automatic_within_a_budget_and_never_in_production",
+        ],
         "",
     ),
     Row(
         "Exposed upstream secret",
-        &["properties::r41_a_failing_gate_makes_every_exception_ineffective_whatever_is_asked"],
+        &[
+            "acceptance::an_exposed_secret_stops_every_exception_of_its_subject",
+            "properties::r41_a_failing_gate_makes_every_exception_ineffective_whatever_is_asked",
+        ],
         "",
     ),
     Row(
         "Registry outpaced",
         &[
+            "acceptance::a_tool_that_changed_ends_the_exception_while_nobody_hears_the_registry",
             "demand::r31_an_instance_registers_itself_and_is_governed_by_its_class",
             "follow::s3_without_the_registry_exceptions_end_at_the_lease_and_compliant_calls_go_on",
         ],
@@ -409,16 +425,17 @@ const EDGE_CASES: &[Row] = &[
     Row(
         "Third-party tool call",
         &["starter::every_world_decides_as_the_reference_says"],
-        "",
+        "not yet through the programs",
     ),
     Row(
         "Clock skew",
         &["clients::the_independent_evaluator_agrees"],
-        "",
+        "not yet through the programs",
     ),
     Row(
         "Approver collusion / sock puppets",
         &[
+            "acceptance::two_persons_decide_on_what_is_there_and_nobody_chooses_the_tier",
             "lifecycle::two_seats_are_two_persons_and_one_denial_ends_it",
             "evasion::one_person_does_not_become_two_between_votes",
         ],
@@ -427,6 +444,7 @@ const EDGE_CASES: &[Row] = &[
     Row(
         "Quorum 0 / unsatisfiable",
         &[
+            "acceptance::what_is_asked_for_is_not_taken_another_way",
             "lifecycle::a_quorum_is_satisfiable_if_distinct_persons_fill_it",
             "governance::what_may_not_be_granted_is_refused_with_its_field",
         ],
@@ -435,6 +453,7 @@ const EDGE_CASES: &[Row] = &[
     Row(
         "Revocation lost",
         &[
+            "acceptance::a_sidecar_that_does_not_hear_is_outstanding_until_it_does",
             "follow::a_revocation_reaches_the_sidecar_and_the_receipt_says_so",
             "turmoil::s3_the_bound_holds_over_a_simulated_network",
         ],
@@ -447,7 +466,7 @@ const EDGE_CASES: &[Row] = &[
             "usage::e3_a_record_that_was_damaged_on_disk_is_a_gap_that_the_registry_shows",
             "telemetry::what_is_not_taken_is_tried_again_or_counted",
         ],
-        "",
+        "not yet through the programs",
     ),
     Row(
         "Exceptions legitimise poor controls",
@@ -455,16 +474,22 @@ const EDGE_CASES: &[Row] = &[
             "report::r42_a_control_is_to_change_where_exceptions_are_the_rule_all_month",
             "usage::what_is_not_used_is_closed_and_what_is_used_up_too",
         ],
-        "",
+        "not yet through the programs",
     ),
     Row(
         "Weakening the control instead of asking",
-        &["weakening::every_way_to_deny_less_is_refused_to_one_person_and_its_contrary_is_not"],
+        &[
+            "acceptance::what_is_asked_for_is_not_taken_another_way",
+            "weakening::every_way_to_deny_less_is_refused_to_one_person_and_its_contrary_is_not",
+        ],
         "",
     ),
     Row(
         "Retired subject",
-        &["governance::r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction"],
+        &[
+            "acceptance::an_end_is_an_end_and_whoever_retires_takes_exceptions_along",
+            "governance::r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction",
+        ],
         "",
     ),
 ];

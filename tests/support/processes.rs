@@ -40,10 +40,6 @@ fn run(args: &[&str], log: &Path, set: &[(String, String)]) -> Running {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("EXEAT_")) {
         command.env_remove(name);
     }
-    // A setting of the registry's, which a sidecar does not know.
-    if args.first() == Some(&"registry") {
-        command.env("EXEAT_EXCEPTIONS", "applied");
-    }
     command.envs(set.iter().cloned());
     let errors = log.try_clone().unwrap();
     Running(
@@ -66,6 +62,8 @@ pub struct Fleet {
     pub token: PathBuf,
     /// What both are started with.
     pub set: Vec<(String, String)>,
+    /// How exceptions come into the registry.
+    pub exceptions: &'static str,
 }
 
 impl Fleet {
@@ -81,6 +79,7 @@ impl Fleet {
             operations: free_port(),
             key: String::new(),
             set: Vec::new(),
+            exceptions: "applied",
         }
     }
 
@@ -113,7 +112,9 @@ impl Fleet {
             "--operations",
             "127.0.0.1:0",
         ];
-        run(&args, Path::new(&self.path("log")), &self.set)
+        let mut set = self.set.clone();
+        set.push(("EXEAT_EXCEPTIONS".into(), self.exceptions.into()));
+        run(&args, Path::new(&self.path("log")), &set)
     }
 
     pub fn sidecar(&self) -> Running {

@@ -1,0 +1,349 @@
+//! The named edge cases (governance §5), each with the programs that people have: a registry, a
+//! sidecar and the command line, by the system's clock.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Command, Stdio},
+};
+
+use crate::support::{
+    cases::{Ask, PLAIN, agent, lax, people, spare},
+    governed::{Client, Sidecar, control},
+    processes::{Fleet, Running},
+};
+use exeat::{domain::Timestamp, runtime::clock::Clock, wire::v1};
+use serde_json::Value as Json;
+
+const EXCEPTED: &str = "ALLOW_BY_EXCEPTION";
+
+/// What everybody begins with, as of `now`.
+fn world(now: Timestamp) -> String {
+    let world = people()
+        + &control("CT-RISKY", "risky", "true")
+        + &control("CT-PLAIN", "plain", "false")
+        + &agent("agent");
+    at(&world, now)
+}
+
+fn at(text: &str, now: Timestamp) -> String {
+    text.replace("2026-11-22T11:59:00Z", &now.to_string())
+}
+
+struct Stage {
+    registry: Option<Running>,
+    process: Running,
+    fleet: Fleet,
+    client: Client,
+    sidecar: Sidecar,
+    tokens: BTreeMap<String, String>,
+    now: Timestamp,
+}
+
+impl Stage {
+    async fn start() -> Self {
+        let mut fleet = Fleet::new();
+        fleet.exceptions = "requested";
+        let registry = fleet.registry();
+        let mut client = fleet.client().await;
+        let now = Clock::system().now().latest;
+        client.apply(&world(now)).await.unwrap();
+        fleet.let_in(&mut client).await;
+        let process = fleet.sidecar();
+        let sidecar = fleet.answers().await;
+        let admin = fs::read_to_string(fleet.path("r/admin.token")).unwrap();
+        let mut tokens = BTreeMap::from([("admin".to_owned(), admin.trim().to_owned())]);
+        for name in ["alice", "bob", "bob2", "carol"] {
+            let identity = format!("user:{name}");
+            let token = client.let_in(&identity, v1::Role::Approver, &[]).await;
+            tokens.insert(name.into(), token);
+        }
+        Self {
+            registry: Some(registry),
+            process,
+            fleet,
+            client,
+            sidecar,
+            tokens,
+            now,
+        }
+    }
+
+    /// What somebody's command says, and its exit code.
+    fn tries(&self, who: &str, line: &str) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_exeat"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("EXEAT_")) {
+            command.env_remove(name);
+        }
+        let output = command
+            .env("EXEAT_REGISTRY", &self.fleet.registry_at)
+            .env("EXEAT_TOKEN", &self.tokens[who])
+            .env("EXEAT_SOCKET", &self.fleet.listen)
+            .current_dir(self.fleet.scratch.path())
+            .args(line.split_whitespace())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap(), said)
+    }
+
+    fn says(&self, who: &str, line: &str) -> String {
+        let (code, said) = self.tries(who, line);
+        assert_eq!(code, 0, "{who}: {line}: {said}");
+        said
+    }
+
+    /// It is refused, for what `parts` say.
+    fn refuses(&self, who: &str, line: &str, parts: &[&str]) {
+        let (code, said) = self.tries(who, line);
+        assert_ne!(code, 0, "{who}: {line}: {said}");
+        for part in parts {
+            assert!(said.contains(part), "{line}: {part} is not in\n{said}");
+        }
+    }
+
+    fn write(&self, text: &str) {
+        let path = self.fleet.scratch.path().join("a.yaml");
+        fs::write(path, at(text, self.now)).unwrap();
+    }
+
+    fn apply(&self, text: &str) {
+        self.write(text);
+        self.says("admin", "apply -f a.yaml");
+    }
+
+    fn asks(&self, who: &str, text: &str) -> Json {
+        self.write(text);
+        let said = self.says(who, "exception request -f a.yaml -o json");
+        serde_json::from_str(said.lines().next().unwrap()).unwrap()
+    }
+
+    fn shows(&self, id: &str) -> Json {
+        let said = self.says("admin", &format!("exception show {id} -o json"));
+        serde_json::from_str(said.lines().next().unwrap()).unwrap()
+    }
+
+    /// The command that approves it, having looked at all its evidence.
+    fn approval(case: &Json) -> String {
+        let (id, digest) = (text(case, "/case/id"), text(case, "/digest"));
+        let evidence = case.pointer("/case/request/evidence");
+        let evidence = evidence.and_then(Json::as_array).into_iter().flatten();
+        let seen: String = evidence
+            .map(|item| format!(" --reviewed {}", text(item, "/evidence_id")))
+            .collect();
+        format!("exception approve {id} --digest {digest} --comment looked-at-all-of-it{seen}")
+    }
+
+    /// Bob approves what alice asks, and it holds at the sidecar.
+    async fn granted(&self) -> String {
+        let case = self.asks("alice", &PLAIN.text());
+        self.says("bob", &Self::approval(&case));
+        self.sidecar.until("agent", "risky", EXCEPTED).await;
+        text(&case, "/case/id")
+    }
+}
+
+fn text(of: &Json, at: &str) -> String {
+    let found = of.pointer(at).and_then(Json::as_str);
+    found.unwrap_or_else(|| panic!("{at} in {of}")).to_owned()
+}
+
+fn state(case: &Json) -> String {
+    text(case, "/case/state")
+}
+
+const TWO: &str = "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n- {evidence_id: test, digest: \"sha256:7e57\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n";
+
+/// Approved model, changed context; registry outpaced.
+#[tokio::test]
+async fn a_tool_that_changed_ends_the_exception_while_nobody_hears_the_registry() {
+    let mut stage = Stage::start().await;
+    stage.granted().await;
+    drop(stage.registry.take());
+    let ask = "check agent t --type thing --action risky -c purpose=work";
+    assert!(stage.says("alice", ask).contains("ALLOWED by exception"));
+    let other = format!("{ask} --observed tools=sha256:{}", "0".repeat(64));
+    stage.refuses("alice", &other, &["you see another tools than is governed"]);
+    assert!(
+        stage
+            .says("alice", &ask.replace("risky", "plain"))
+            .contains("ALLOWED")
+    );
+}
+
+/// Change while pending; tier gaming; approver collusion.
+#[tokio::test]
+async fn two_persons_decide_on_what_is_there_and_nobody_chooses_the_tier() {
+    let stage = Stage::start().await;
+    let risky = agent("agent").replace("risk_tier: LOW", "risk_tier: HIGH");
+    stage.apply(&risky);
+    let high = Ask { more: TWO, ..PLAIN }.text();
+    stage.write(&(high.clone() + "tier: LOW\n"));
+    stage.refuses(
+        "alice",
+        "exception request -f a.yaml",
+        &["unknown field `tier`"],
+    );
+    let case = stage.asks("alice", &high);
+    assert_eq!(text(&case, "/case/terms/tier"), "HIGH");
+    let approval = Stage::approval(&case);
+    stage.refuses("alice", &approval, &["PermissionDenied"]);
+    stage.says("bob", &approval);
+    // The same person under another name, who is of the other group.
+    stage.refuses("bob2", &approval, &["one person counts once"]);
+    // What it is about changes before the second vote.
+    stage.apply(&risky.replace("permitted_ids: [work]", "permitted_ids: [work, play]"));
+    stage.refuses("carol", &approval, &["FailedPrecondition"]);
+    let id = text(&case, "/case/id");
+    let after = stage.shows(&id);
+    assert_eq!(state(&after), "DRAFT", "{after}");
+    stage.says("alice", &format!("exception amend {id}"));
+    let again = stage.shows(&id);
+    let open = again.pointer("/openSeats").and_then(Json::as_array);
+    assert_eq!(open.map(Vec::len), Some(2), "bob's vote is void: {again}");
+    for who in ["bob", "carol"] {
+        stage.says(who, &Stage::approval(&again));
+    }
+    stage.sidecar.until("agent", "risky", EXCEPTED).await;
+}
+
+/// Temporary is not permanent; retired subject.
+#[tokio::test]
+async fn an_end_is_an_end_and_whoever_retires_takes_exceptions_along() {
+    let stage = Stage::start().await;
+    stage.apply(&(spare("dev") + &lax("CT-A", "a")));
+    let short = Ask {
+        control: "CT-A",
+        action: "a",
+        agent: "dev",
+        environment: "dev",
+        ..PLAIN
+    };
+    let short = short.text().replace("duration: 48h", "duration: 3s");
+    let case = stage.asks("alice", &short);
+    assert_eq!(state(&case), "APPROVED", "{case}");
+    stage.sidecar.until("dev", "a", EXCEPTED).await;
+    stage.sidecar.until("dev", "a", "EXC_EXPIRED").await;
+    let id = stage.granted().await;
+    stage.apply(&agent("agent").replace("lifecycle_state: ACTIVE", "lifecycle_state: RETIRED"));
+    assert_eq!(state(&stage.shows(&id)), "REVOKED");
+    stage
+        .sidecar
+        .until("agent", "risky", "SUBJECT_RETIRED")
+        .await;
+}
+
+/// Incident override: it ends with its incident.
+#[tokio::test]
+async fn an_override_ends_with_its_incident() {
+    let stage = Stage::start().await;
+    stage.apply("---\napiVersion: exeat/v1\nkind: Group\nid: oncall\nmembers: [\"user:alice\", \"user:carol\"]\n---\napiVersion: exeat/v1\nkind: Domain\nid: team\ndisplay_name: Team\nowner: user:o\napprover_groups: {control_owner: owners, risk_officer: risk, on_call: oncall}\n");
+    stage.says(
+        "carol",
+        "incident open INC-1 --domain team --title exports-fail",
+    );
+    let during = Ask {
+        hours: 2,
+        more: "incident_ref: INC-1\n",
+        ..PLAIN
+    };
+    let during = during.text().replace("WAIVER", "INCIDENT_OVERRIDE");
+    let case = stage.asks("alice", &during);
+    stage.says("carol", &Stage::approval(&case));
+    stage.sidecar.until("agent", "risky", EXCEPTED).await;
+    stage.says("carol", "incident resolve INC-1");
+    stage.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+}
+
+/// Weakening the control instead of asking; quorum zero; auto-approval flood.
+#[tokio::test]
+async fn what_is_asked_for_is_not_taken_another_way() {
+    let stage = Stage::start().await;
+    stage.write(&control("CT-RISKY", "risky", "false"));
+    stage.refuses("admin", "apply -f a.yaml", &["CT-RISKY", "propose"]);
+    stage.write("apiVersion: exeat/v1\nkind: TierPolicy\ntier: HIGH\napproval: {mode: HUMAN, stages: [{role: RISK_OFFICER, quorum: 0}]}\n");
+    stage.refuses("admin", "apply -f a.yaml", &["a.yaml:4", "quorum"]);
+    let mut text = spare("dev");
+    for n in 0..3 {
+        text += &lax(&format!("CT-{n}"), &format!("a{n}"));
+    }
+    stage.apply(&text);
+    let mut states = Vec::new();
+    for n in 0..3 {
+        let (control, action) = (format!("CT-{n}"), format!("a{n}"));
+        let low = Ask {
+            control: &control,
+            action: &action,
+            agent: "dev",
+            environment: "dev",
+            ..PLAIN
+        };
+        states.push(state(&stage.asks("alice", &low.text())));
+    }
+    assert_eq!(states, ["APPROVED", "APPROVED", "PENDING"]);
+}
+
+/// Exposed upstream secret: no exception of that subject holds.
+#[tokio::test]
+async fn an_exposed_secret_stops_every_exception_of_its_subject() {
+    let stage = Stage::start().await;
+    let gate = control(
+        "CT-GATE",
+        "other",
+        "subject.credentials.exists(c, c.exposed)",
+    )
+    .replace("SOFT_MANDATORY", "HARD_MANDATORY\nbaseline_gate: true");
+    let with = |exposed: bool| {
+        agent("agent")
+            + &format!(
+                "  credentials: {{source: s, observed_time: \"2026-11-22T11:59:00Z\", completeness: COMPLETE}}\ncredentials:\n  - {{id: key-1, kind: API_KEY, state: ACTIVE, store: SECRET_MANAGER, exposed: {exposed}}}\n"
+            )
+    };
+    stage.apply(&(gate + &with(false)));
+    let id = stage.granted().await;
+    stage.apply(&with(true));
+    // By the gate itself, and soon by the registry as well.
+    stage.sidecar.until("agent", "risky", "EXC_SUSPENDED").await;
+    let suspended = stage.shows(&id);
+    assert!(
+        text(&suspended, "/case/reason").contains("CT-GATE"),
+        "{suspended}"
+    );
+    stage
+        .sidecar
+        .until_exactly("agent", "plain", "ALLOW OK")
+        .await;
+    stage.apply(&with(false));
+    stage.sidecar.until("agent", "risky", EXCEPTED).await;
+}
+
+/// Revocation lost: a sidecar that cannot hear is told of, with the instant that bounds it.
+#[tokio::test]
+async fn a_sidecar_that_does_not_hear_is_outstanding_until_it_does() {
+    let mut stage = Stage::start().await;
+    let id = stage.granted().await;
+    let pid = stage.process.0.id().to_string();
+    let signal = |name: &str| {
+        let done = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(done.success());
+    };
+    signal("-STOP");
+    let said = stage.says("bob", &format!("exception revoke {id}"));
+    for part in [
+        "0 acknowledged, 1 outstanding",
+        "service:s may honour it until",
+        "nobody can honour it after",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    signal("-CONT");
+    stage.sidecar.until("agent", "risky", "EXC_REVOKED").await;
+    let receipt = stage.client.receipt(1, true).await;
+    assert_eq!(
+        receipt.completion(),
+        v1::Completion::Complete,
+        "{receipt:?}"
+    );
+}
