@@ -25,7 +25,7 @@ mod governed;
 mod liar;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -240,6 +240,28 @@ impl Stream {
     }
 }
 
+/// The sidecars that are there, each once however often it came.
+#[derive(Clone)]
+struct Live(watch::Sender<BTreeSet<usize>>);
+
+impl Live {
+    fn new() -> (Self, watch::Receiver<BTreeSet<usize>>) {
+        let (sender, receiver) = watch::channel(BTreeSet::new());
+        (Self(sender), receiver)
+    }
+
+    fn add(&self, own: usize) {
+        self.0.send_modify(|known| {
+            known.insert(own);
+        });
+    }
+
+    /// From now on those count who come anew.
+    fn forget(&self) {
+        self.0.send_modify(BTreeSet::clear);
+    }
+}
+
 /// What watchers have been sent.
 #[derive(Debug, Default)]
 struct Drained {
@@ -252,8 +274,9 @@ async fn watch_idly(
     address: String,
     token: String,
     (era, revision): (v1::Era, u64),
+    own: usize,
     drained: Arc<Drained>,
-    live: watch::Sender<u64>,
+    live: Live,
 ) {
     let mut at = revision;
     loop {
@@ -289,7 +312,7 @@ async fn watch_idly(
             // Resumed, and once for each connection.
             if !joined {
                 joined = true;
-                live.send_modify(|count| *count += 1);
+                live.add(own);
             }
         }
         drop(reporting);
@@ -300,8 +323,9 @@ async fn watch_idly(
 async fn attend(
     address: String,
     token: String,
+    own: usize,
     heard: mpsc::UnboundedSender<(u64, Timestamp)>,
-    live: watch::Sender<u64>,
+    live: Live,
 ) {
     let mut sequence = 0;
     loop {
@@ -311,15 +335,16 @@ async fn attend(
             tokio::time::sleep(Duration::from_millis(50 + dice() % 200)).await;
             continue;
         };
-        let _over = attended(stream, &mut sequence, &heard, &live).await;
+        let _over = attended(stream, own, &mut sequence, &heard, &live).await;
     }
 }
 
 async fn attended(
     mut stream: Stream,
+    own: usize,
     sequence: &mut u64,
     heard: &mpsc::UnboundedSender<(u64, Timestamp)>,
-    live: &watch::Sender<u64>,
+    live: &Live,
 ) -> Option<()> {
     let hello = v1::Hello {
         boot_nonce: vec![1; 16],
@@ -354,7 +379,7 @@ async fn attended(
                 // Once for each connection: who waits for all of them counts none twice.
                 attend_response::Event::Heartbeat(_) => if !joined {
                     joined = true;
-                    live.send_modify(|count| *count += 1);
+                    live.add(own);
                 }
             },
             () = tokio::time::sleep_until(due) => {
@@ -496,15 +521,13 @@ async fn bench() {
     let status = client.fleet.get_status(v1::GetStatusRequest {}).await;
     let era = status.unwrap().into_inner().era.unwrap();
     let drained = Arc::new(Drained::default());
-    let (watched, mut watches) = watch::channel(0_u64);
+    let (watched, mut watches) = Live::new();
     let (heard, mut arrivals) = mpsc::unbounded_channel();
-    let (live, mut lives) = watch::channel(0_u64);
+    let (live, mut lives) = Live::new();
     let mut streams = 0;
     let mut next = 0;
     let before = resident(&registry);
     for wanted in [1, 100, 1_000].into_iter().filter(|wanted| *wanted <= most) {
-        let beats = *lives.borrow();
-        let joining = u64::try_from(wanted - streams).unwrap();
         let status = client.fleet.get_status(v1::GetStatusRequest {}).await;
         let revision = status.unwrap().into_inner().head.unwrap().revision;
         // Each stream is a sidecar of its own: an identity has one connection.
@@ -516,16 +539,20 @@ async fn bench() {
                 address.clone(),
                 token.clone(),
                 (era.clone(), revision),
+                at,
                 Arc::clone(&drained),
                 watched.clone(),
             ));
-            tokio::spawn(attend(address.clone(), token, heard.clone(), live.clone()));
+            tokio::spawn(attend(
+                address.clone(),
+                token,
+                at,
+                heard.clone(),
+                live.clone(),
+            ));
         }
         streams = wanted;
-        lives
-            .wait_for(|count| *count >= beats + joining)
-            .await
-            .unwrap();
+        lives.wait_for(|known| known.len() == wanted).await.unwrap();
         while arrivals.try_recv().is_ok() {}
         let rounds = if wanted < 100 { 100 } else { 40 };
         let (mut seen, mut refusals) = (Vec::new(), Vec::new());
@@ -585,18 +612,21 @@ async fn bench() {
         (after.saturating_sub(before) * 1_024) as f64 / 1e6 / streams as f64
     );
 
-    let (beats, resumed) = (*lives.borrow(), *watches.borrow());
+    live.forget();
+    watched.forget();
     drop(registry);
     let down = Instant::now();
     registry = serve();
-    let all = u64::try_from(streams).unwrap();
-    lives.wait_for(|count| *count >= beats + all).await.unwrap();
+    lives
+        .wait_for(|known| known.len() == streams)
+        .await
+        .unwrap();
     let heard_at = down.elapsed().as_secs_f64();
     // A watch that goes on tells nothing until something changes.
     let mut client = connect(&address, &data).await;
     client.revoke(&format!("EX-{next}")).await.unwrap();
     watches
-        .wait_for(|count| *count >= resumed + all)
+        .wait_for(|known| known.len() == streams)
         .await
         .unwrap();
     println!(
