@@ -2,6 +2,7 @@
 //! with it, so that one mistake is not made twice. Offline, and over streams of any length.
 
 mod export;
+mod extension;
 mod note;
 mod receipt;
 mod tiles;
@@ -9,6 +10,7 @@ mod tree;
 mod usage;
 
 pub use export::{Verified, verify};
+pub use extension::extends;
 pub use note::{Key, Note};
 pub use receipt::{Proven, prove};
 pub use tiles::{File, Tiles};

@@ -77,10 +77,86 @@ pub(super) fn climbed(mut index: u64, size: u64, leaf: Sum, path: &[Sum]) -> Opt
     (last == 0).then_some(at)
 }
 
+/// The roots of the first `first` of `second` leaves and of all of them that `path` leads to, where
+/// `old` is the first (RFC 9162 §2.1.4.2); nothing if the path does not fit.
+pub(super) fn extended(first: u64, second: u64, old: Sum, path: &[Sum]) -> Option<(Sum, Sum)> {
+    let (mut inner, mut last) = (first.checked_sub(1)?, second.checked_sub(1)?);
+    if inner >= last {
+        return None;
+    }
+    // A whole subtree is its own proof.
+    let whole = first.is_power_of_two();
+    let mut steps = whole.then_some(&old).into_iter().chain(path);
+    let shift = inner.trailing_ones();
+    inner = inner.checked_shr(shift).unwrap_or(0);
+    last = last.checked_shr(shift).unwrap_or(0);
+    let begin = *steps.next()?;
+    let (mut before, mut after) = (begin, begin);
+    for step in steps {
+        if last == 0 {
+            return None;
+        }
+        if inner & 1 == 1 || inner == last {
+            before = pair(step, &before);
+            after = pair(step, &after);
+            while inner & 1 == 0 && inner != 0 {
+                inner >>= 1;
+                last >>= 1;
+            }
+        } else {
+            after = pair(&after, step);
+        }
+        inner >>= 1;
+        last >>= 1;
+    }
+    (last == 0).then_some((before, after))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::ledger;
+
+    /// Of any two sizes: the path that the one implementation makes is accepted, and no other.
+    #[test]
+    fn what_goes_on_from_what_was_is_told_from_what_does_not() {
+        let (mut ours, mut theirs) = (Growing::default(), ledger::Tree::default());
+        let mut whole = std::collections::BTreeMap::new();
+        let mut roots = vec![ours.root()];
+        for size in 1..70_u64 {
+            let text = format!("leaf {size}");
+            ours.push(leaf(text.as_bytes()));
+            whole.extend(theirs.append(ledger::leaf_hash(&text)));
+            roots.push(ours.root());
+        }
+        for second in 2..70_u64 {
+            for first in 1..second {
+                let path: Vec<Sum> = ledger::consistency(first, second)
+                    .unwrap()
+                    .iter()
+                    .map(|range| {
+                        let parts = ledger::parts(range);
+                        ledger::folded(&parts.iter().map(|n| whole[n]).collect::<Vec<_>>())
+                    })
+                    .collect();
+                let (old, new) = (roots[first as usize], roots[second as usize]);
+                assert_eq!(extended(first, second, old, &path), Some((old, new)));
+                let holds = |path: &[Sum]| extended(first, second, old, path) == Some((old, new));
+                for at in 0..path.len() {
+                    let mut wrong = path.clone();
+                    wrong[at][at % 32] ^= 1;
+                    assert!(!holds(&wrong), "{first} of {second}, step {at}");
+                    wrong.remove(at);
+                    assert!(!holds(&wrong), "{first} of {second} without {at}");
+                }
+                let mut longer = path.clone();
+                longer.push(old);
+                assert!(!holds(&longer), "{first} of {second} and one more");
+                let other = roots[first as usize - 1];
+                assert_ne!(extended(first, second, other, &path), Some((other, new)));
+            }
+        }
+    }
 
     /// What the one implementation makes the other accepts, and nothing else.
     #[test]

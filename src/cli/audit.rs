@@ -22,6 +22,7 @@ use super::{
     reach::{Registry, refused},
     run::Exit,
     screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
+    tiles::{self, put},
     workflow_args::AuditCommand,
 };
 
@@ -53,7 +54,7 @@ pub(super) async fn audit(command: AuditCommand, screen: &mut Screen) -> Result<
             export(Registry::connect(&reach).await?, out.as_deref(), screen).await
         }
         AuditCommand::Tiles { folder, reach } => {
-            super::tiles::write(Registry::connect(&reach).await?, &folder, screen).await
+            tiles::write(Registry::connect(&reach).await?, &folder, screen).await
         }
         AuditCommand::Prove { what, out, reach } => {
             let which = named(&what)?;
@@ -68,6 +69,12 @@ pub(super) async fn audit(command: AuditCommand, screen: &mut Screen) -> Result<
         AuditCommand::Usage { out, reach } => {
             records(Registry::connect(&reach).await?, out.as_deref(), screen).await
         }
+        AuditCommand::Extends {
+            file,
+            key,
+            keep,
+            reach,
+        } => extends(Registry::connect(&reach).await?, &file, &key, keep, screen).await,
         AuditCommand::Verify {
             file,
             key,
@@ -417,6 +424,60 @@ async fn receipt(
     Ok(Exit::Done)
 }
 
+fn trusted(keys: &[String]) -> Result<Vec<Key>, Exit> {
+    let key = |key: &String| Key::parse(key).map_err(|why| Exit::Usage(format!("--key: {why}")));
+    keys.iter().map(key).collect()
+}
+
+fn unread(path: &Path, why: &dyn std::fmt::Display) -> Exit {
+    Exit::Invalid(format!("{}: {why}", path.display()))
+}
+
+/// A checkpoint that was kept.
+fn kept(path: &Path) -> Result<Note, Exit> {
+    let text = std::fs::read_to_string(path).map_err(|error| unread(path, &error))?;
+    // Printed without the last line's end, or with it.
+    Note::read(&format!("{}\n", text.trim_end())).map_err(|why| unread(path, &why))
+}
+
+async fn extends(
+    mut registry: Registry,
+    file: &Path,
+    keys: &[String],
+    keep: bool,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    let (keys, before) = (trusted(keys)?, kept(file)?);
+    let (note, size) = checkpoint(&mut registry).await?;
+    let now = Note::read(&note).map_err(Exit::Unexpected)?;
+    let mut path = Vec::new();
+    if before.size > 0 && before.size < size {
+        let request = v1::ProveExtensionRequest {
+            first_size: before.size,
+            second_size: size,
+        };
+        let answer = registry.ledger.prove_extension(request).await;
+        path = answer.map_err(|status| refused(&status))?.into_inner().path;
+    }
+    if let Err(broken) = crate::audit::extends(&before, &now, &path, &keys) {
+        screen.say(&format!(
+            "{} {}: {broken}",
+            styled(BAD, "broken"),
+            file.display()
+        ))?;
+        return Ok(Exit::No);
+    }
+    if keep {
+        put(file, note.as_bytes()).map_err(|error| unread(file, &error))?;
+    }
+    screen.say(&format!(
+        "{} the ledger of {size} changes goes on from the {} that were signed",
+        styled(GOOD, "ok"),
+        before.size
+    ))?;
+    Ok(Exit::Done)
+}
+
 fn checked(
     file: &Path,
     keys: &[String],
@@ -424,20 +485,11 @@ fn checked(
     usage: Option<&Path>,
     screen: &mut Screen,
 ) -> Result<Exit, Exit> {
-    let keys: Vec<Key> = keys
+    let keys = trusted(keys)?;
+    let older: Vec<_> = since
         .iter()
-        .map(|key| Key::parse(key).map_err(|why| Exit::Usage(format!("--key: {why}"))))
+        .map(|path| kept(path))
         .collect::<Result<_, _>>()?;
-    let unread = |path: &Path, why: &dyn std::fmt::Display| {
-        Exit::Invalid(format!("{}: {why}", path.display()))
-    };
-    let mut older = Vec::with_capacity(since.len());
-    for path in since {
-        let text = std::fs::read_to_string(path).map_err(|error| unread(path, &error))?;
-        // Printed without the last line's end, or with it.
-        older
-            .push(Note::read(&format!("{}\n", text.trim_end())).map_err(|why| unread(path, &why))?);
-    }
     let mut reader =
         BufReader::with_capacity(1 << 20, File::open(file).map_err(|e| unread(file, &e))?);
     let begins = io::BufRead::fill_buf(&mut reader).map_err(|e| unread(file, &e))?;

@@ -73,6 +73,20 @@ pub enum AuditCommand {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Check that the ledger goes on from a checkpoint that was kept, by a proof of a few digests.
+    Extends {
+        /// The checkpoint.
+        file: PathBuf,
+        /// The registry's key, as sidecars pin it; may be given again after a rotation.
+        #[arg(long, value_name = "ed25519:HEX", required = true)]
+        key: Vec<String>,
+        /// Put what is signed now in its place if it does.
+        #[arg(long)]
+        keep: bool,
+        /// Where the registry is.
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Check an export or a receipt, offline.
     Verify {
         /// The file.

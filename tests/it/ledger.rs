@@ -67,6 +67,41 @@ async fn l3_tiles_are_written_once_and_hold_what_is_signed() {
     assert!(why.contains("more changes than are signed"), "{why}");
 }
 
+/// L2: whoever keeps a checkpoint is told whether the ledger goes on from it, without the rest.
+#[tokio::test]
+async fn l2_a_ledger_goes_on_from_a_checkpoint_that_was_kept_or_is_told_not_to() {
+    let scene = three_changes().await;
+    let (kept, key) = (scene.path("kept"), scene.registry.key.clone());
+    std::fs::write(&kept, scene.told(&["checkpoint"]).await).unwrap();
+    let asks = ["extends", &kept, "--key", &key];
+    let said = scene.told(&asks).await;
+    assert!(said.contains("of 3 changes goes on from the 3"), "{said}");
+    for n in 0..4 {
+        scene.apply(&domain(&format!("team-{n}"))).await;
+    }
+    let said = scene.told(&[&asks[..], &["--keep"]].concat()).await;
+    assert!(said.contains("of 7 changes goes on from the 3"), "{said}");
+    let said = scene.told(&asks).await;
+    assert!(said.contains("of 7 changes goes on from the 7"), "{said}");
+
+    // Another key, another ledger.
+    let strange = format!("ed25519:{}", "1".repeat(64));
+    let refused = scene.audit(&["extends", &kept, "--key", &strange]).await;
+    let said = String::from_utf8_lossy(&refused.stdout);
+    assert!(
+        said.contains("not signed with a key that is trusted"),
+        "{said}"
+    );
+    let other = three_changes().await;
+    let keys = ["--key", &key, "--key", &other.registry.key];
+    let refused = other
+        .audit(&[&["extends", &kept][..], &keys].concat())
+        .await;
+    let said = String::from_utf8_lossy(&refused.stdout);
+    assert!(said.contains("of different ledgers"), "{said}");
+    assert_eq!(refused.status.code(), Some(3));
+}
+
 /// A registry on disk, and what `exeat audit` says of it.
 struct Scene {
     scratch: tempfile::TempDir,
