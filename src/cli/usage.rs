@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::{
-    domain::Timestamp,
+    domain::{Span, Timestamp},
     wire::{signed::hex, sync::time, v1},
 };
 
@@ -14,6 +14,9 @@ use super::{
     run::Exit,
     screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
 };
+
+/// Most uses after a removal that are listed.
+const LATE: usize = 100;
 
 pub(super) fn when(stamp: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     time("time", Some(stamp?)).ok()
@@ -104,8 +107,10 @@ pub(super) fn statement(used: &v1::GetUsageResponse) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{} {what}", times(count)))
         .collect();
-    if told.is_empty() {
+    if told.is_empty() && used.unproven == 0 {
         parts.push("all in scope".into());
+    } else if told.is_empty() {
+        parts.push("all in scope as far as records can tell".into());
     } else {
         parts.extend(told);
     }
@@ -260,6 +265,46 @@ pub(super) fn line(kept: &v1::KeptUsage) -> String {
     )
 }
 
+/// The uses after it was taken back, the last first and [`LATE`] at the most, each with how long
+/// after.
+async fn late(
+    registry: &mut Registry,
+    used: &v1::GetUsageResponse,
+) -> Result<Vec<(v1::KeptUsage, Span)>, Exit> {
+    let Some(removed) = when(used.removed_time).filter(|_| used.uses_after_removal > 0) else {
+        return Ok(Vec::new());
+    };
+    let (mut late, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListUsageRequest {
+            exception_id: used.exception_id.clone(),
+            page_size: 1_000,
+            page_token,
+        };
+        let answer = registry.usage.list_usage(request).await;
+        let page = answer.map_err(|status| refused(&status))?.into_inner();
+        for kept in page.records {
+            let record = kept.record.as_ref();
+            let lag = record.and_then(|record| Some(when(record.time)? - removed));
+            let relied = record.is_some_and(|of| of.kind() == v1::UsageKind::ReliedOn);
+            match lag {
+                Some(lag) if lag <= Span::ZERO => return Ok(late),
+                Some(lag) if relied && !["FOREIGN", "WITHDRAWN"].contains(&&*kept.standing) => {
+                    late.push((kept, lag));
+                }
+                _ => {}
+            }
+            if late.len() >= LATE {
+                return Ok(late);
+            }
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(late);
+        }
+    }
+}
+
 /// Shows how an exception was used; `records` are listed with it. Says no where something speaks
 /// against it.
 pub(super) async fn usage(
@@ -274,6 +319,7 @@ pub(super) async fn usage(
     };
     let answer = registry.usage.get_usage(request).await;
     let used = answer.map_err(|status| refused(&status))?.into_inner();
+    let late = late(&mut registry, &used).await?;
     let mut listed = Vec::new();
     if records > 0 {
         let request = v1::ListUsageRequest {
@@ -290,6 +336,16 @@ pub(super) async fn usage(
     match told.output {
         Output::Json => {
             let mut all = as_json(&used);
+            if let Some(fields) = all.as_object_mut() {
+                let late = late.iter().map(|(kept, lag)| {
+                    let mut late = record_json(kept);
+                    if let Some(fields) = late.as_object_mut() {
+                        fields.insert("lag_seconds".into(), lag.as_secs_f64().into());
+                    }
+                    late
+                });
+                fields.insert("late".into(), late.collect());
+            }
             if let Some(fields) = all.as_object_mut().filter(|_| records > 0) {
                 fields.insert("records".into(), listed.iter().map(record_json).collect());
             }
@@ -297,6 +353,10 @@ pub(super) async fn usage(
         }
         Output::Table => {
             show(&used, screen)?;
+            for (kept, lag) in &late {
+                let line = format!("      {:.1} s late  {}", lag.as_secs_f64(), line(kept));
+                screen.say(&styled(BAD, &line))?;
+            }
             for kept in &listed {
                 screen.say(&line(kept))?;
             }

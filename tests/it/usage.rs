@@ -565,22 +565,8 @@ async fn r16_too_many_attempts_beyond_the_scope_suspend_it() {
     sidecar.until("agent", "risky", BY_EXCEPTION).await;
 }
 
-/// R26: what was allowed beyond its scope, as is recorded of it, suspends it at once: no sidecar that
-/// works does that.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r26_one_use_beyond_the_scope_suspends_it() {
-    let mut world = World::start().await;
-    let (sidecar, _asker, _owner, case) = granted(&mut world).await;
-    world.admin.until_used(&case.id, |used| used.uses > 0).await;
-    let request = v1::ListUsageRequest {
-        exception_id: case.id.clone(),
-        page_size: 1,
-        page_token: String::new(),
-    };
-    let page = world.admin.usage.list_usage(request).await.unwrap();
-    let mut record = page.into_inner().records[0].record.clone().unwrap();
-    record.purpose = Some("fun".into());
-    record.decision_id = "dec_other".into();
+/// Tells records as a sidecar that is named `two`.
+async fn tell(world: &mut World, records: &[v1::UsageRecord]) {
     let token = world.admin.let_in("two", Role::Sidecar, &["*"]).await;
     let mut sync = world.registry.sync_with(&token).await;
     let report = v1::ReportRequest {
@@ -590,11 +576,84 @@ async fn r26_one_use_beyond_the_scope_suspends_it() {
             spool_id: vec![7; 16],
             after: 0,
             digest_before: vec![0; 32],
-            records: vec![exeat::wire::encoded(&record)],
+            records: records.iter().map(exeat::wire::encoded).collect(),
         }),
     };
     let answer = sync.report(tokio_stream::iter([report])).await.unwrap();
     answer.into_inner().message().await.unwrap().unwrap();
+}
+
+/// The first record of a use.
+async fn first_use(world: &mut World, case: &str) -> v1::UsageRecord {
+    world.admin.until_used(case, |used| used.uses > 0).await;
+    let request = v1::ListUsageRequest {
+        exception_id: case.into(),
+        page_size: 1,
+        page_token: String::new(),
+    };
+    let page = world.admin.usage.list_usage(request).await.unwrap();
+    page.into_inner().records[0].record.clone().unwrap()
+}
+
+/// What a use after the removal looks like: counted, and listed with how long after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uses_after_a_revocation_are_listed_with_their_lag() {
+    let mut world = World::start().await;
+    let (_sidecar, _asker, _owner, case) = granted(&mut world).await;
+    let record = first_use(&mut world, &case.id).await;
+    world.clock.advance(seconds(10));
+    world.admin.revoke(&case.id).await.unwrap();
+    let late = |id: &str, after: i64| {
+        let mut late = record.clone();
+        late.decision_id = id.into();
+        late.time.as_mut().unwrap().seconds += 10 + after;
+        late
+    };
+    world.clock.advance(seconds(60));
+    tell(
+        &mut world,
+        &[
+            late("dec_early", -5),
+            late("dec_one", 3),
+            late("dec_two", 7),
+        ],
+    )
+    .await;
+    let used = world
+        .admin
+        .until_used(&case.id, |used| used.uses_after_removal == 2)
+        .await;
+    assert!((used.longest_lag_seconds - 7.0).abs() < 0.01, "{used:?}");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_exeat"))
+        .args(["exception", "usage", &case.id])
+        .env("EXEAT_REGISTRY", &world.registry.address)
+        .env("EXEAT_TOKEN", &world.registry.token)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let at = |part: &str| said.find(part).unwrap_or_else(|| panic!("{part}: {said}"));
+    at("2 times after revocation, the last 7.0 s later");
+    assert!(
+        at("7.0 s late") < at("dec_two") && at("dec_two") < at("3.0 s late"),
+        "{said}"
+    );
+    assert!(
+        at("3.0 s late") < at("dec_one") && !said.contains("dec_early"),
+        "{said}"
+    );
+    assert_eq!(output.status.code(), Some(3));
+}
+
+/// R26: what was allowed beyond its scope, as is recorded of it, suspends it at once: no sidecar that
+/// works does that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r26_one_use_beyond_the_scope_suspends_it() {
+    let mut world = World::start().await;
+    let (sidecar, _asker, _owner, case) = granted(&mut world).await;
+    let mut record = first_use(&mut world, &case.id).await;
+    record.purpose = Some("fun".into());
+    record.decision_id = "dec_other".into();
+    tell(&mut world, &[record]).await;
     let suspended = until(&mut world.admin, &case.id, "SUSPENDED").await;
     assert!(
         suspended

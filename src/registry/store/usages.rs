@@ -428,7 +428,7 @@ impl UsageFile {
         exception: &ExceptionId,
         after: Timestamp,
     ) -> Result<(u64, Option<Timestamp>), StoreError> {
-        let row = sqlx::query("SELECT count(*), max(time) FROM usage WHERE exception = ? AND kind = ? AND time > ? AND standing NOT IN (?, ?)")
+        let row = sqlx::query("SELECT coalesce(sum(count), 0), max(time) FROM usage WHERE exception = ? AND kind = ? AND time > ? AND standing NOT IN (?, ?)")
             .bind(exception.as_str())
             .bind(kind_number(Some(UsageKind::ReliedOn)))
             .bind(after.micros())
