@@ -242,7 +242,7 @@ impl Answering {
             let ended = self.decider.clock.elapsed();
             exporter.failed(&Failed {
                 kind: fault.reason(),
-                status: fault.status(),
+                status: (fault.status(), fault.http()),
                 time: arrived.now.latest,
                 took: ended.saturating_sub(arrived.elapsed),
                 method: called.method,

@@ -122,18 +122,7 @@ impl From<Invalid> for Unanswered {
 }
 
 fn status(fault: &Fault) -> StatusCode {
-    match fault {
-        Fault::Invalid(_)
-        | Fault::Faulty(_)
-        | Fault::Conflict(_)
-        | Fault::Fenced(_)
-        | Fault::Precondition(_) => StatusCode::BAD_REQUEST,
-        Fault::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-        Fault::Forbidden(_) => StatusCode::FORBIDDEN,
-        Fault::NotFound(_) => StatusCode::NOT_FOUND,
-        Fault::NotReady | Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Fault::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-    }
+    StatusCode::from_u16(fault.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 impl IntoResponse for Unanswered {
@@ -338,7 +327,7 @@ async fn evaluation(
         arrived,
         headers: &headers,
         connection: &connection.0,
-        method: "access/v1/evaluation",
+        method: "POST /access/v1/evaluation",
     };
     let told = authzen.ask(one, &sent).await?;
     Ok(answer(&decision(&told)))
@@ -356,7 +345,7 @@ async fn evaluations(
         arrived,
         headers: &headers,
         connection: &connection.0,
-        method: "access/v1/evaluations",
+        method: "POST /access/v1/evaluations",
     };
     Ok(answer(&match asked {
         Asked::One(one) => decision(&authzen.ask(*one, &sent).await?),

@@ -119,6 +119,9 @@ pub mod otel {
     pub(crate) const RPC_SYSTEM: &str = "rpc.system.name";
     pub(crate) const RPC_METHOD: &str = "rpc.method";
     pub(crate) const RPC_STATUS: &str = "rpc.response.status_code";
+    pub(crate) const HTTP_METHOD: &str = "http.request.method";
+    pub(crate) const HTTP_ROUTE: &str = "http.route";
+    pub(crate) const HTTP_STATUS: &str = "http.response.status_code";
     pub(crate) const ERROR_TYPE: &str = "error.type";
     pub(crate) const OPERATION: &str = "gen_ai.operation.name";
     pub(crate) const AGENT: &str = "gen_ai.agent.id";

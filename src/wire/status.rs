@@ -79,6 +79,22 @@ impl Fault {
         }
     }
 
+    /// The same as HTTP says it, to whom AuthZEN is spoken.
+    pub fn http(&self) -> u16 {
+        match self {
+            Self::Invalid(_)
+            | Self::Faulty(_)
+            | Self::Conflict(_)
+            | Self::Fenced(_)
+            | Self::Precondition(_) => 400,
+            Self::Unauthenticated(_) => 401,
+            Self::Forbidden(_) => 403,
+            Self::NotFound(_) => 404,
+            Self::NotReady | Self::Unavailable(_) => 503,
+            Self::DeadlineExceeded => 504,
+        }
+    }
+
     /// A stable reason for machines and metrics.
     pub fn reason(&self) -> &'static str {
         match self {

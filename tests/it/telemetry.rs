@@ -323,6 +323,56 @@ async fn every_denial_and_every_use_has_its_span_and_its_events_once() {
     );
 }
 
+/// What is asked by HTTP is told by HTTP's names, and belongs to its caller's trace.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_by_http_is_told_as_http() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let collector = Collector::start().await;
+    let mut scene = Scene::start(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.address),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ])
+    .await;
+    scene.sidecar.until("agent", "plain", "ALLOW").await;
+    let post = async |body: &str| {
+        let mut stream = tokio::net::TcpStream::connect(&scene.sidecar.address)
+            .await
+            .unwrap();
+        let (length, parent) = (body.len(), format!("{PARENT}1"));
+        let request = format!(
+            "POST /access/v1/evaluation HTTP/1.1\r\nhost: pdp\r\nconnection: close\r\ncontent-type: application/json\r\ntraceparent: {parent}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    let asks = |agent: &str| {
+        format!(
+            "{{\"subject\": {{\"type\": \"identity\", \"id\": \"{agent}\"}}, \"action\": {{\"name\": \"risky\"}}, \"resource\": {{\"type\": \"t\", \"id\": \"t\"}}}}"
+        )
+    };
+    assert_eq!(post(&asks("agent")).await, "200");
+    assert_eq!(post(&asks("")).await, "401");
+    scene.sidecar.process.stop().await;
+    let spans: Vec<_> = collector.spans();
+    let mut statuses = Vec::new();
+    for span in spans.iter().filter(|it| it.name.starts_with("POST")) {
+        assert_eq!(span.name, "POST /access/v1/evaluation");
+        assert_eq!(span.trace_id[..2], [0x4b, 0xf9], "its caller's");
+        assert_eq!(span.parent_span_id[..2], [0x00, 0xf0]);
+        let of = attributes(&span.attributes);
+        assert_eq!(of["http.request.method"], "POST");
+        assert_eq!(of["http.route"], "/access/v1/evaluation");
+        assert!(!of.keys().any(|name| name.starts_with("rpc.")), "{of:?}");
+        statuses.push((
+            of["http.response.status_code"].clone(),
+            span.status.is_some(),
+        ));
+    }
+    assert_eq!(statuses, [("200".into(), false), ("401".into(), true)]);
+}
+
 /// The value of a metric's first series whose labels hold all of `labels`.
 fn value(metrics: &[Metric], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;

@@ -80,13 +80,13 @@ impl<'a> Used<'a> {
 pub struct Failed {
     /// The kind of error.
     pub kind: &'static str,
-    /// The status it was answered with.
-    pub status: &'static str,
+    /// The status it was answered with, as gRPC and as HTTP says it.
+    pub status: (&'static str, u16),
     /// When the call arrived.
     pub time: Timestamp,
     /// How long it took.
     pub took: Span,
-    /// The gRPC method, without a leading slash.
+    /// The gRPC method, without a leading slash; of HTTP the verb and the route.
     pub method: &'static str,
     /// Where the call belongs, if its caller says.
     pub trace: Option<Trace>,
@@ -211,6 +211,19 @@ impl Attributes<'_, '_> {
     }
 }
 
+/// How it was called, by the conventions of gRPC or, where a verb comes first, of HTTP.
+fn called(list: &mut Attributes<'_, '_>, method: &str, (status, code): (&str, u16)) {
+    if let Some((verb, route)) = method.split_once(' ') {
+        list.text(otel::HTTP_METHOD, verb);
+        list.text(otel::HTTP_ROUTE, route);
+        list.count(otel::HTTP_STATUS, u64::from(code));
+        return;
+    }
+    list.text(otel::RPC_SYSTEM, "grpc");
+    list.text(otel::RPC_METHOD, method);
+    list.text(otel::RPC_STATUS, status);
+}
+
 /// What every span of ours has, before its attributes.
 fn span(
     span: &mut Writer<'_>,
@@ -230,8 +243,6 @@ fn span(
     span.fixed64(7, nanos(time));
     span.fixed64(8, nanos(time + took));
     let mut list = Attributes(span, 9);
-    list.text(otel::RPC_SYSTEM, "grpc");
-    list.text(otel::RPC_METHOD, method);
     attributes(&mut list);
     if let Some(trace) = approval {
         span.message(13, |link| {
@@ -263,7 +274,7 @@ pub(super) fn decision_span(
         let used = told.decision.relied_on().next();
         let approval = used.and_then(|exception| exception.approval);
         span(writer, place, told.method, when, approval, |list| {
-            list.text(otel::RPC_STATUS, "OK");
+            called(list, told.method, ("OK", 200));
             list.written(alike);
         });
     });
@@ -274,7 +285,7 @@ pub(super) fn failed_span(out: &mut Vec<u8>, place: Place, failed: &Failed) {
     Writer(out).message(2, |writer| {
         let when = (failed.time, failed.took);
         span(writer, place, failed.method, when, None, |list| {
-            list.text(otel::RPC_STATUS, failed.status);
+            called(list, failed.method, failed.status);
             list.text(otel::ERROR_TYPE, failed.kind);
             list.text(own::OUTCOME, "error");
         });
@@ -287,7 +298,7 @@ pub(super) fn failed_event(out: &mut Vec<u8>, place: Place, failed: &Failed) {
     let what = (event::DECISION, Severity::Error, failed.time);
     event(out, what, Some(place), "error", |list| {
         list.text(own::OUTCOME, "error");
-        list.text(otel::RPC_METHOD, failed.method);
+        called(list, failed.method, failed.status);
         list.text(otel::ERROR_TYPE, failed.kind);
     });
 }
