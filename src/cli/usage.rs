@@ -353,9 +353,20 @@ pub(super) async fn usage(
         }
         Output::Table => {
             show(&used, screen)?;
+            let mut more = used.uses_after_removal;
             for (kept, lag) in &late {
-                let line = format!("      {:.1} s late  {}", lag.as_secs_f64(), line(kept));
+                let count = kept.record.as_ref().map_or(1, |record| record.count);
+                more = more.saturating_sub(count);
+                let line = format!(
+                    "      {:.1} s late, {}  {}",
+                    lag.as_secs_f64(),
+                    times(count),
+                    line(kept)
+                );
                 screen.say(&styled(BAD, &line))?;
+            }
+            if more > 0 {
+                screen.say(&styled(BAD, &format!("      and {more} before these")))?;
             }
             for kept in &listed {
                 screen.say(&line(kept))?;

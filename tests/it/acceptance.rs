@@ -221,7 +221,7 @@ async fn an_end_is_an_end_and_whoever_retires_takes_exceptions_along() {
         environment: "dev",
         ..PLAIN
     };
-    let short = short.text().replace("duration: 48h", "duration: 3s");
+    let short = short.text().replace("duration: 48h", "duration: 8s");
     let case = stage.asks("alice", &short);
     assert_eq!(state(&case), "APPROVED", "{case}");
     stage.sidecar.until("dev", "a", EXCEPTED).await;
@@ -304,7 +304,7 @@ async fn an_exposed_secret_stops_every_exception_of_its_subject() {
     stage.apply(&(gate + &with(false)));
     let id = stage.granted().await;
     stage.apply(&with(true));
-    // By the gate itself, and soon by the registry as well.
+    // The gate alone makes it ineffective; soon the registry has suspended it.
     stage.sidecar.until("agent", "risky", "EXC_SUSPENDED").await;
     let suspended = stage.shows(&id);
     assert!(

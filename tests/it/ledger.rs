@@ -73,7 +73,8 @@ async fn l2_a_ledger_goes_on_from_a_checkpoint_that_was_kept_or_is_told_not_to()
     let scene = three_changes().await;
     let (kept, key) = (scene.path("kept"), scene.registry.key.clone());
     std::fs::write(&kept, scene.told(&["checkpoint"]).await).unwrap();
-    let asks = ["extends", &kept, "--key", &key];
+    // By its bare name, as people call it.
+    let asks = ["extends", "kept", "--key", &key];
     let said = scene.told(&asks).await;
     assert!(said.contains("of 3 changes goes on from the 3"), "{said}");
     for n in 0..4 {
@@ -86,7 +87,7 @@ async fn l2_a_ledger_goes_on_from_a_checkpoint_that_was_kept_or_is_told_not_to()
 
     // Another key, another ledger.
     let strange = format!("ed25519:{}", "1".repeat(64));
-    let refused = scene.audit(&["extends", &kept, "--key", &strange]).await;
+    let refused = scene.audit(&["extends", "kept", "--key", &strange]).await;
     let said = String::from_utf8_lossy(&refused.stdout);
     assert!(
         said.contains("not signed with a key that is trusted"),
@@ -138,6 +139,7 @@ impl Scene {
         command
             .arg("audit")
             .args(args)
+            .current_dir(self.scratch.path())
             .env("EXEAT_REGISTRY", &self.registry.address)
             .env("EXEAT_TOKEN", &self.registry.token);
         tokio::task::spawn_blocking(move || command.output().unwrap())

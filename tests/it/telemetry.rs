@@ -370,7 +370,7 @@ async fn what_comes_by_http_is_told_as_http() {
             span.status.is_some(),
         ));
     }
-    assert_eq!(statuses, [("200".into(), false), ("401".into(), true)]);
+    assert_eq!(statuses, [("200".into(), false), ("401".into(), false)]);
 }
 
 /// The value of a metric's first series whose labels hold all of `labels`.

@@ -289,7 +289,11 @@ pub(super) fn failed_span(out: &mut Vec<u8>, place: Place, failed: &Failed) {
             list.text(otel::ERROR_TYPE, failed.kind);
             list.text(own::OUTCOME, "error");
         });
-        writer.message(15, |status| status.uint(3, ERROR));
+        // By HTTP what the caller did wrong is no error of the server's.
+        let (http, (_, code)) = (failed.method.contains(' '), failed.status);
+        if !http || code >= 500 {
+            writer.message(15, |status| status.uint(3, ERROR));
+        }
     });
 }
 
