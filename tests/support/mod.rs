@@ -20,6 +20,7 @@ pub mod memory;
 pub mod processes;
 pub mod receiver;
 pub mod reports;
+pub mod stage;
 pub mod wire;
 
 use std::collections::HashMap;

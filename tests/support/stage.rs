@@ -1,0 +1,153 @@
+//! A registry, a sidecar and the command line, as people have them, on the stage of a test.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Command, Stdio},
+};
+
+use exeat::{domain::Timestamp, runtime::clock::Clock, wire::v1};
+use serde_json::Value as Json;
+
+use super::{
+    cases::{EXCEPTED, PLAIN, agent, people},
+    governed::{Client, Sidecar, control},
+    processes::{Fleet, Running},
+};
+
+/// What everybody begins with, as of `now`.
+pub fn world(now: Timestamp) -> String {
+    let world = people()
+        + &control("CT-RISKY", "risky", "true")
+        + &control("CT-PLAIN", "plain", "false")
+        + &agent("agent");
+    at(&world, now)
+}
+
+pub fn at(text: &str, now: Timestamp) -> String {
+    text.replace("2026-11-22T11:59:00Z", &now.to_string())
+}
+
+pub struct Stage {
+    pub registry: Option<Running>,
+    pub process: Running,
+    pub fleet: Fleet,
+    pub client: Client,
+    pub sidecar: Sidecar,
+    pub tokens: BTreeMap<String, String>,
+    pub now: Timestamp,
+}
+
+impl Stage {
+    pub async fn start() -> Self {
+        let mut fleet = Fleet::new();
+        fleet.exceptions = "requested";
+        let registry = fleet.registry();
+        let mut client = fleet.client().await;
+        let now = Clock::system().now().latest;
+        client.apply(&world(now)).await.unwrap();
+        fleet.let_in(&mut client).await;
+        let process = fleet.sidecar();
+        let sidecar = fleet.answers().await;
+        let admin = fs::read_to_string(fleet.path("r/admin.token")).unwrap();
+        let mut tokens = BTreeMap::from([("admin".to_owned(), admin.trim().to_owned())]);
+        for name in ["alice", "bob", "bob2", "carol"] {
+            let identity = format!("user:{name}");
+            let token = client.let_in(&identity, v1::Role::Approver, &[]).await;
+            tokens.insert(name.into(), token);
+        }
+        Self {
+            registry: Some(registry),
+            process,
+            fleet,
+            client,
+            sidecar,
+            tokens,
+            now,
+        }
+    }
+
+    /// What somebody's command says, and its exit code.
+    pub fn tries(&self, who: &str, line: &str) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_exeat"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("EXEAT_")) {
+            command.env_remove(name);
+        }
+        let output = command
+            .env("EXEAT_REGISTRY", &self.fleet.registry_at)
+            .env("EXEAT_TOKEN", &self.tokens[who])
+            .env("EXEAT_SOCKET", &self.fleet.listen)
+            .current_dir(self.fleet.scratch.path())
+            .args(line.split_whitespace())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap(), said)
+    }
+
+    pub fn says(&self, who: &str, line: &str) -> String {
+        let (code, said) = self.tries(who, line);
+        assert_eq!(code, 0, "{who}: {line}: {said}");
+        said
+    }
+
+    /// It is refused, for what `parts` say.
+    pub fn refuses(&self, who: &str, line: &str, parts: &[&str]) {
+        let (code, said) = self.tries(who, line);
+        assert_ne!(code, 0, "{who}: {line}: {said}");
+        for part in parts {
+            assert!(said.contains(part), "{line}: {part} is not in\n{said}");
+        }
+    }
+
+    pub fn write(&self, text: &str) {
+        let path = self.fleet.scratch.path().join("a.yaml");
+        fs::write(path, at(text, self.now)).unwrap();
+    }
+
+    pub fn apply(&self, text: &str) {
+        self.write(text);
+        self.says("admin", "apply -f a.yaml");
+    }
+
+    pub fn asks(&self, who: &str, text: &str) -> Json {
+        self.write(text);
+        let said = self.says(who, "exception request -f a.yaml -o json");
+        serde_json::from_str(said.lines().next().unwrap()).unwrap()
+    }
+
+    pub fn shows(&self, id: &str) -> Json {
+        let said = self.says("admin", &format!("exception show {id} -o json"));
+        serde_json::from_str(said.lines().next().unwrap()).unwrap()
+    }
+
+    /// The command that approves it, having looked at all its evidence.
+    pub fn approval(case: &Json) -> String {
+        let (id, digest) = (text(case, "/case/id"), text(case, "/digest"));
+        let evidence = case.pointer("/case/request/evidence");
+        let evidence = evidence.and_then(Json::as_array).into_iter().flatten();
+        let seen: String = evidence
+            .map(|item| format!(" --reviewed {}", text(item, "/evidence_id")))
+            .collect();
+        format!("exception approve {id} --digest {digest} --comment looked-at-all-of-it{seen}")
+    }
+
+    /// Bob approves what alice asks, and it holds at the sidecar.
+    pub async fn granted(&self) -> String {
+        let case = self.asks("alice", &PLAIN.text());
+        self.says("bob", &Self::approval(&case));
+        self.sidecar.until("agent", "risky", EXCEPTED).await;
+        text(&case, "/case/id")
+    }
+}
+
+pub fn text(of: &Json, at: &str) -> String {
+    let found = of.pointer(at).and_then(Json::as_str);
+    found.unwrap_or_else(|| panic!("{at} in {of}")).to_owned()
+}
+
+pub fn state(case: &Json) -> String {
+    text(case, "/case/state")
+}
