@@ -313,7 +313,7 @@ impl Request {
             return Err(Invalid::new(
                 "control_ids",
                 format!("names {} controls", self.controls.len()),
-                "name 1 to 16 (E2)",
+                "name 1 to 16",
             ));
         }
         self.justification
@@ -330,7 +330,7 @@ impl Request {
             return Err(Invalid::new(
                 "incident_ref",
                 "is missing",
-                "INCIDENT_OVERRIDE names its incident (E3)",
+                "INCIDENT_OVERRIDE names its incident",
             ));
         }
         Ok(self)

@@ -276,21 +276,21 @@ impl Control {
             return refuse(
                 "evidence_requirements",
                 "is empty",
-                "say which evidence the control rests on (C5)",
+                "say which evidence the control rests on",
             );
         }
         if self.baseline_gate && self.enforcement != Enforcement::HardMandatory {
             return refuse(
                 "baseline_gate",
                 "is set on a control that can be waived",
-                "set enforcement to HARD_MANDATORY (C7)",
+                "set enforcement to HARD_MANDATORY",
             );
         }
         if self.on_error == OnError::FindingOnly && self.enforcement != Enforcement::Advisory {
             return refuse(
                 "on_error",
                 "is FINDING_ONLY on a control that blocks",
-                "use FAIL, or make the control ADVISORY (C8)",
+                "use FAIL, or make the control ADVISORY",
             );
         }
         if self.state == ControlState::Active {
@@ -299,7 +299,7 @@ impl Control {
                 return refuse(
                     "test_vectors",
                     "lacks a passing or a failing world",
-                    "add at least one of each, or set state to DRAFT (C10)",
+                    "add at least one of each, or set state to DRAFT",
                 );
             }
         }

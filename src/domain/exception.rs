@@ -150,7 +150,7 @@ impl Justification {
                 return Err(Invalid::new(
                     field,
                     format!("is shorter than {least} characters"),
-                    "say it in full (E4)",
+                    "say it in full",
                 ));
             }
         }
@@ -241,14 +241,14 @@ impl Exception {
             return refuse(
                 "control_ids",
                 format!("names {} controls", self.controls.len()),
-                "name 1 to 16 (E2)",
+                "name 1 to 16",
             );
         }
         match &self.justification {
             Some(justification) => justification
                 .check()
                 .map_err(|e| e.under("justification"))?,
-            None => return refuse("justification", "is missing".into(), "say why (E4)"),
+            None => return refuse("justification", "is missing".into(), "say why"),
         }
         if self.compensating_conditions.len() > 16 || self.evidence.len() > 32 {
             return refuse(
@@ -268,7 +268,7 @@ impl Exception {
             return refuse(
                 "expire_time",
                 format!("is more than {} after effective_time", rules.max_duration),
-                &format!("stay within tier {tier}'s maximum (E9)"),
+                &format!("stay within tier {tier}'s maximum"),
             );
         }
         let looked = self.revalidated_time.unwrap_or(self.effective_time);
@@ -280,7 +280,7 @@ impl Exception {
                 return refuse(
                     "next_revalidation_time",
                     format!("is missing, and due before {due}"),
-                    &format!("tier {tier} revalidates sooner (E12)"),
+                    &format!("tier {tier} revalidates sooner"),
                 );
             }
             (Some(next), due) => {
@@ -289,7 +289,7 @@ impl Exception {
                     return refuse(
                         "next_revalidation_time",
                         format!("is after {latest}"),
-                        &format!("tier {tier} revalidates sooner (E12)"),
+                        &format!("tier {tier} revalidates sooner"),
                     );
                 }
             }
@@ -300,7 +300,7 @@ impl Exception {
                 return refuse(
                     "bound_fingerprints",
                     format!("lacks facet `{facet}`"),
-                    &format!("tier {tier} binds it (E6)"),
+                    &format!("tier {tier} binds it"),
                 );
             }
         }
@@ -309,7 +309,7 @@ impl Exception {
                 return refuse(
                     &format!("scope.{}", plural(dimension)),
                     "is ANY".into(),
-                    &format!("tier {tier} wants it listed (R11)"),
+                    &format!("tier {tier} wants it listed"),
                 );
             }
         }
@@ -319,21 +319,21 @@ impl Exception {
             return refuse(
                 "scope.subject_selector.ids",
                 format!("names {} subjects", ids.len()),
-                &format!("tier {tier} permits {} (R11)", rules.max_subjects),
+                &format!("tier {tier} permits {}", rules.max_subjects),
             );
         }
         if self.evidence.len() < rules.min_evidence {
             return refuse(
                 "evidence",
                 format!("has {} items", self.evidence.len()),
-                &format!("tier {tier} needs {} (E15)", rules.min_evidence),
+                &format!("tier {tier} needs {}", rules.min_evidence),
             );
         }
         if rules.max_uses_required && self.usage_limits.max_uses.is_none() {
             return refuse(
                 "usage_limits.max_uses",
                 "is missing".into(),
-                &format!("tier {tier} needs a limit (E8)"),
+                &format!("tier {tier} needs a limit"),
             );
         }
         if self
@@ -358,17 +358,17 @@ impl Exception {
             Deviation::Mitigated if self.compensating_conditions.is_empty() => refuse(
                 "compensating_conditions",
                 "is empty".into(),
-                "MITIGATED needs at least one (E3)",
+                "MITIGATED needs at least one",
             ),
             Deviation::FalsePositive if self.defect.is_none() => refuse(
                 "defect_ref",
                 "is missing".into(),
-                "FALSE_POSITIVE names the control's defect (E3)",
+                "FALSE_POSITIVE names the control's defect",
             ),
             Deviation::IncidentOverride if self.incident.is_none() => refuse(
                 "incident_ref",
                 "is missing".into(),
-                "INCIDENT_OVERRIDE names its incident (E3)",
+                "INCIDENT_OVERRIDE names its incident",
             ),
             Deviation::Waiver
             | Deviation::Mitigated

@@ -31,7 +31,7 @@ pub(super) struct Emergency {
 fn declared(request: &Request, domains: &[&DomainId], snapshot: &Snapshot) -> Result<(), Invalid> {
     let wrong = |what: String, fix: &str| Err(Invalid::new("incident_ref", what, fix));
     let Some(id) = &request.incident else {
-        return wrong("is missing".into(), "name the incident (E3)");
+        return wrong("is missing".into(), "name the incident");
     };
     let Some(incident) = snapshot.directory().incident(id) else {
         return wrong(

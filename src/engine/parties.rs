@@ -68,7 +68,7 @@ pub(super) fn accountable(
             return Err(Invalid::new(
                 field,
                 format!("`{who}` is not an active person of the directory"),
-                "apply a Person manifest, or name somebody else (E13)",
+                "apply a Person manifest, or name somebody else",
             ));
         }
     }
@@ -102,7 +102,7 @@ pub(super) fn controls<'a>(
         if control.enforcement == Enforcement::HardMandatory || control.baseline_gate {
             return wrong(
                 format!("`{id}` cannot be waived"),
-                "remedy the cause instead (E2)",
+                "remedy the cause instead",
             );
         }
         if snapshot.removed().revokes(&Target::Control(id.clone())) {

@@ -351,7 +351,7 @@ impl Snapshot {
                     return Err(Invalid::new(
                         path,
                         format!("`{id}` is HARD_MANDATORY and cannot be waived"),
-                        "remedy the cause instead (E2)",
+                        "remedy the cause instead",
                     )
                     .into());
                 }
@@ -371,7 +371,7 @@ impl Snapshot {
                 return Err(Invalid::new(
                     "scope.subject_selector.class_ids",
                     format!("reaches {count} subjects"),
-                    format!("tier {} permits {most} (R11)", exception.tier),
+                    format!("tier {} permits {most}", exception.tier),
                 )
                 .into());
             }

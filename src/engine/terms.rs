@@ -121,7 +121,7 @@ pub fn terms(
                 "brings a subject to {used}% of a year excepted from a control, and tier {tier} permits {}%",
                 cap(tier)
             ),
-            "remedy the cause; a new request does not begin anew (R35)",
+            "remedy the cause; a new request does not begin anew",
         ));
     }
     within(request, rules, tier, now)?;
@@ -216,7 +216,7 @@ fn within(request: &Request, rules: &TierRules, tier: Tier, now: Timestamp) -> R
         return Err(Invalid::new(
             "window.duration",
             format!("is more than {}", rules.max_duration),
-            format!("tier {tier} permits no more (E9)"),
+            format!("tier {tier} permits no more"),
         ));
     }
     let counts = request.evidence.iter();
@@ -229,7 +229,10 @@ fn within(request: &Request, rules: &TierRules, tier: Tier, now: Timestamp) -> R
                 "has {} items that are required and not expired",
                 counts.len()
             ),
-            format!("tier {tier} needs {} (E15)", rules.min_evidence),
+            format!(
+                "tier {tier} needs {}: name more under `evidence`; for a request that was sent, `exeat evidence add`",
+                rules.min_evidence
+            ),
         ));
     }
     let over = |item: &&Evidence| item.required && item.expire_time <= now;
@@ -240,7 +243,7 @@ fn within(request: &Request, rules: &TierRules, tier: Tier, now: Timestamp) -> R
                 "`{}` is required and proves nothing since {}",
                 item.id, item.expire_time
             ),
-            "show something that does, or say that it is not required (E15)",
+            "show something that does, or say that it is not required",
         ));
     }
     Ok(())
@@ -334,7 +337,7 @@ fn bound(
             Invalid::new(
                 "scope.subject_selector",
                 format!("facet `{facet}` of a subject is not known"),
-                "register the subject in full (E6)",
+                "register the subject in full",
             )
         })?;
         if digests.any(|digest| digest != Some(first)) {
@@ -363,7 +366,7 @@ fn latest(
                 return Err(Invalid::new(
                     "scope.subject_selector",
                     format!("`{}` has no current deployment approval", subject.id),
-                    "have it approved again; no exception outlives that (E10)",
+                    "have it approved again; no exception outlives that",
                 ));
             }
             ends.push(end);

@@ -267,7 +267,7 @@ impl TierPolicyManifest {
             return Err(Invalid::new(
                 "auto_resume",
                 "is true, and nothing of HIGH goes on by itself",
-                "leave it out (T12)",
+                "leave it out",
             ));
         }
         Ok((tier, rules.checked(tier)?))

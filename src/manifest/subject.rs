@@ -115,7 +115,7 @@ impl InstancesManifest {
             Some(text) => Span::parse(text).map_err(|error| error.under("lease"))?,
         };
         if lease <= Span::ZERO || lease > INSTANCE_LEASE {
-            let fix = "use a duration of at most `10m` (R31)";
+            let fix = "use a duration of at most `10m`";
             return Err(Invalid::new("lease", "is out of range", fix));
         }
         Ok(Instances {

@@ -139,7 +139,10 @@ impl Lower<'_> {
             return Ok(None);
         }
         if !self.roots.request {
-            return Err(self.fault(expr, "`request` is known only while a question is asked; make the control RUNTIME only (C3)"));
+            return Err(self.fault(
+                expr,
+                "`request` is known only while a question is asked; make the control RUNTIME only",
+            ));
         }
         self.reads.request = true;
         let at = self.at(expr);

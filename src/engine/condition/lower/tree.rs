@@ -178,7 +178,7 @@ impl Lower<'_> {
                 Ok((Node::Exception { at }, Type::Record(&EXCEPTION)))
             }
             "request" if self.roots.request => Err(self.fault(expr, "`request` is not used whole; select one of action, tool, purpose, actor_kind, resource, context")),
-            "request" => Err(self.fault(expr, "`request` is known only while a question is asked; make the control RUNTIME only (C3)")),
+            "request" => Err(self.fault(expr, "`request` is known only while a question is asked; make the control RUNTIME only")),
             "exception" => Err(self.fault(expr, "`exception` is known only in scheduled runs over exceptions and in an exception's own conditions")),
             "resource" | "now" => Err(self.fault(expr, format!("`{name}` is not known here; what a control applies to depends on `subject` alone"))),
             _ => Err(self.fault(expr, format!("`{name}` is not known; there are subject, resource, params, request, exception and now"))),
