@@ -4,11 +4,12 @@
 use std::process::Command;
 
 use crate::support::{
-    cases::{Ask, EXCEPTED, PLAIN, agent, lax, spare},
-    governed::control,
+    cases::{Ask, EXCEPTED, PLAIN, World, agent, approve, lax, spare},
+    governed::{control, files, seconds},
+    processes::Fleet,
     stage::{Stage, state, text},
 };
-use exeat::wire::v1;
+use exeat::{runtime::clock::Clock, wire::v1};
 use serde_json::Value as Json;
 
 const TWO: &str = "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n- {evidence_id: test, digest: \"sha256:7e57\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n";
@@ -203,4 +204,125 @@ async fn a_sidecar_that_does_not_hear_is_outstanding_until_it_does() {
         v1::Completion::Complete,
         "{receipt:?}"
     );
+}
+
+/// Domain semantics: a domain has words of its own, tightens what is above it, and loosens nothing.
+#[tokio::test]
+async fn a_domain_has_its_own_words_and_only_tightens() {
+    let stage = Stage::start().await;
+    let inner = |rules: &str| {
+        format!(
+            "apiVersion: exeat/v1\nkind: Domain\nid: inner\nparent: team\ndisplay_name: Inner\nowner: user:o\nvocabulary: {{dispensation: WAIVER}}\ntier_policy_overrides: {{MODERATE: {{{rules}}}}}\n"
+        )
+    };
+    stage.write(&inner("max_duration: 31d"));
+    stage.refuses(
+        "admin",
+        "apply -f a.yaml",
+        &["a.yaml:8", "MODERATE.max_duration"],
+    );
+    let deep = agent("deep").replace("domain: team", "domain: inner");
+    stage.apply(&(inner("max_duration: 24h") + &deep));
+    let tier = stage.says("admin", "tier MODERATE --domain inner -o json");
+    let above = stage.says("admin", "tier MODERATE --domain team -o json");
+    let most = |said: &str, days: u8| said.contains(&format!("\"max_duration\":\"{days}d\""));
+    assert!(most(&tier, 1) && most(&above, 30), "{tier}\n{above}");
+    let asked = |word: &str, hours: i64| {
+        let ask = Ask {
+            agent: "deep",
+            hours,
+            ..PLAIN
+        };
+        ask.text()
+            .replace("deviation_type: WAIVER", &format!("local_term: {word}"))
+    };
+    for (word, hours, why) in [
+        ("dispensation", 48, "window.duration"),
+        ("indulgence", 24, "`indulgence` is no word"),
+    ] {
+        stage.write(&asked(word, hours));
+        stage.refuses("alice", "exception request -f a.yaml", &[why]);
+    }
+    let case = stage.asks("alice", &asked("dispensation", 24));
+    let kind = text(&case, "/case/request/deviation_type");
+    assert_eq!(kind, "WAIVER");
+}
+
+/// Third-party tool call: a tool that is new, or that its vendor changed, is denied, and it is said
+/// what to do.
+#[tokio::test]
+async fn a_tool_that_nobody_approved_is_denied_with_its_remedy() {
+    let stage = Stage::start().await;
+    let control = std::fs::read_to_string("examples/policy/controls/exg-tol-01.yaml").unwrap();
+    let refund = "tools:\n- {server: \"mcp://pay\", name: refund, definition_digest: \"sha256:t2\", permissions: [payment], third_party: true, approved: true}\n";
+    let control = control.replace("user:security-lead", "user:o");
+    stage.apply(&(control + &agent("agent") + refund));
+    let asked = |tool: &str, digest: &str| {
+        format!("check agent mcp://pay/{tool} -a definition_digest=sha256:{digest} -c purpose=work")
+    };
+    stage.sidecar.until("agent", "plain", "ALLOW").await;
+    assert!(
+        stage
+            .says("alice", &asked("refund", "t2"))
+            .contains("ALLOWED")
+    );
+    for (tool, digest) in [("refund", "changed"), ("wire", "t2")] {
+        let parts = [
+            "EXG-TOL-01",
+            "Review the tool and approve its new definition",
+        ];
+        stage.refuses("alice", &asked(tool, digest), &parts);
+    }
+}
+
+/// Clock skew: a sidecar whose clock is minutes slow keeps no exception that is over: it goes by the
+/// registry's time, which it hears.
+#[tokio::test]
+async fn a_sidecar_whose_clock_is_slow_keeps_nothing_that_is_over() {
+    let mut world = World::start_from(Clock::system().now().latest + seconds(60), &[]).await;
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let short = PLAIN.text().replace("duration: 48h", "duration: 90s");
+    let request = v1::RequestExceptionRequest {
+        file: files(&short).pop(),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let answer = alice.exceptions.request_exception(request).await.unwrap();
+    let case = answer.into_inner().case.unwrap();
+    approve(&mut bob, &case).await.unwrap();
+    let mut fleet = Fleet::new();
+    fleet.registry_at = world.registry.address.clone();
+    fleet.let_in(&mut world.admin).await;
+    let _process = fleet.sidecar();
+    let sidecar = fleet.answers().await;
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    world.clock.advance(seconds(95));
+    sidecar.until("agent", "risky", "EXC_EXPIRED").await;
+    assert_eq!(sidecar.outcome("agent", "plain").await, "ALLOW OK");
+}
+
+/// Telemetry loss: where no use can be kept nothing is excepted, and nothing of what was kept is lost.
+#[tokio::test]
+async fn a_full_spool_ends_exceptions_until_it_is_told() {
+    let mut stage = Stage::start_with(&["--evidence-size", "1MiB"]).await;
+    let id = stage.granted().await;
+    drop(stage.registry.take());
+    let mut uses = 0;
+    let why = loop {
+        let decision = stage.sidecar.ask("agent", "risky").await.unwrap();
+        if decision.outcome() != v1::Outcome::AllowByException {
+            break decision;
+        }
+        uses += 1;
+        assert!(uses < 20_000, "the spool is never full");
+    };
+    let full = v1::Reason::ExcEvidenceUnavailable;
+    assert!(why.reasons().any(|reason| reason == full), "{why:?}");
+    assert_eq!(stage.sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    stage.restarts().await;
+    stage.sidecar.until("agent", "risky", EXCEPTED).await;
+    let used = stage.client.until_used(&id, |used| used.uses >= uses).await;
+    assert!(uses > 0 && used.uses >= uses, "{uses}");
+    let said = stage.says("alice", &format!("exception usage {id}"));
+    assert!(said.contains("all in scope"), "{said}");
 }

@@ -26,6 +26,7 @@ mod layering;
 mod ledger;
 mod lifecycle;
 mod model;
+mod months;
 mod notifications;
 mod parted;
 mod properties;

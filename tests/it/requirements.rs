@@ -348,10 +348,11 @@ const EDGE_CASES: &[Row] = &[
     Row(
         "Renewal by sleepwalking",
         &[
+            "months::who_renews_again_needs_more_and_what_is_not_used_is_closed",
             "evasion::renewals_are_counted_whatever_came_between",
             "usage::a_renewal_tells_how_what_it_goes_on_from_was_used_and_what_differs",
         ],
-        "not yet through the programs",
+        "",
     ),
     Row(
         "Approved model, changed context",
@@ -380,13 +381,19 @@ const EDGE_CASES: &[Row] = &[
     ),
     Row(
         "Override used as the normal path",
-        &["incidents::many_overrides_and_one_that_goes_on_need_two_persons_and_then_a_waiver"],
-        "not yet through the programs",
+        &[
+            "months::the_fourth_override_within_a_month_is_a_finding",
+            "incidents::many_overrides_and_one_that_goes_on_need_two_persons_and_then_a_waiver",
+        ],
+        "",
     ),
     Row(
         "Domain semantics differ",
-        &["lifecycle::domains_only_tighten"],
-        "not yet through the programs",
+        &[
+            "acceptance::a_domain_has_its_own_words_and_only_tightens",
+            "lifecycle::domains_only_tighten",
+        ],
+        "",
     ),
     Row(
         "Tier gaming",
@@ -424,13 +431,19 @@ const EDGE_CASES: &[Row] = &[
     ),
     Row(
         "Third-party tool call",
-        &["starter::every_world_decides_as_the_reference_says"],
-        "not yet through the programs",
+        &[
+            "acceptance::a_tool_that_nobody_approved_is_denied_with_its_remedy",
+            "starter::every_world_decides_as_the_reference_says",
+        ],
+        "",
     ),
     Row(
         "Clock skew",
-        &["clients::the_independent_evaluator_agrees"],
-        "not yet through the programs",
+        &[
+            "acceptance::a_sidecar_whose_clock_is_slow_keeps_nothing_that_is_over",
+            "clients::the_independent_evaluator_agrees",
+        ],
+        "",
     ),
     Row(
         "Approver collusion / sock puppets",
@@ -462,19 +475,21 @@ const EDGE_CASES: &[Row] = &[
     Row(
         "Telemetry loss",
         &[
+            "acceptance::a_full_spool_ends_exceptions_until_it_is_told",
             "usage::e2_records_outlive_both_processes_and_are_counted_once",
             "usage::e3_a_record_that_was_damaged_on_disk_is_a_gap_that_the_registry_shows",
             "telemetry::what_is_not_taken_is_tried_again_or_counted",
         ],
-        "not yet through the programs",
+        "",
     ),
     Row(
         "Exceptions legitimise poor controls",
         &[
+            "months::where_exceptions_are_the_rule_the_control_is_to_change",
             "report::r42_a_control_is_to_change_where_exceptions_are_the_rule_all_month",
             "usage::what_is_not_used_is_closed_and_what_is_used_up_too",
         ],
-        "not yet through the programs",
+        "",
     ),
     Row(
         "Weakening the control instead of asking",

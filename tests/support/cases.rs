@@ -1,9 +1,12 @@
 //! A registry with people, groups and a domain, and somebody who asks it for exceptions.
 
-use exeat::{runtime::clock::Clock, wire::v1};
+use exeat::{domain::Timestamp, runtime::clock::Clock, wire::v1};
 use tonic::Status;
 
-use super::governed::{Client, Registry, Sidecar, control, files, noon, subject};
+use super::{
+    governed::{Client, Registry, Sidecar, control, files, noon, seconds, subject},
+    stage,
+};
 
 pub const EXCEPTED: &str = "ALLOW_BY_EXCEPTION";
 pub const DAY: i64 = 86_400;
@@ -90,8 +93,13 @@ impl World {
     }
 
     pub async fn start_with(more: &[(&'static str, &str)]) -> Self {
+        Self::start_from(noon(), more).await
+    }
+
+    /// One whose clock stands at `now`.
+    pub async fn start_from(now: Timestamp, more: &[(&'static str, &str)]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        let clock = Clock::manual(noon());
+        let clock = Clock::manual(now);
         let data = scratch.path().join("r");
         let registry = Registry::start_at(&data, clock.clone(), "127.0.0.1:0", more)
             .await
@@ -101,7 +109,10 @@ impl World {
             + &control("CT-RISKY", "risky", "true")
             + &control("CT-PLAIN", "plain", "false")
             + &agent("agent");
-        admin.apply(&world).await.unwrap();
+        admin
+            .apply(&stage::at(&world, now + seconds(-60)))
+            .await
+            .unwrap();
         Self {
             scratch,
             clock,

@@ -23,7 +23,10 @@ use exeat::{
         sync_service_client::SyncServiceClient, usage_service_client::UsageServiceClient,
     },
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -557,17 +560,28 @@ impl Sidecar {
         took
     }
 
-    /// Asks without end until the answer is no; when it was.
-    pub async fn until_refused(&self, subject: &str, action: &str) -> Timestamp {
+    /// Asks so many times a second, for ever, about the action that is wanted then; tells when each
+    /// of them was first refused.
+    pub async fn ask_often_about(
+        &self,
+        subject: &str,
+        wanted: watch::Receiver<String>,
+        refused: mpsc::UnboundedSender<Timestamp>,
+        rate: u64,
+    ) {
         let (channel, clock) = (self.channel().await.unwrap(), Clock::system());
+        let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / rate));
+        let mut told = String::new();
         loop {
-            let decision = Self::ask_over(channel.clone(), subject, action)
+            ticks.tick().await;
+            let action = wanted.borrow().clone();
+            let decision = Self::ask_over(channel.clone(), subject, &action)
                 .await
                 .unwrap();
-            if decision.outcome() == v1::Outcome::Deny {
-                return clock.now().latest;
+            if decision.outcome() == v1::Outcome::Deny && told != action {
+                told = action;
+                refused.send(clock.now().latest).unwrap();
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 

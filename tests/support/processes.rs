@@ -64,13 +64,20 @@ pub struct Fleet {
     pub set: Vec<(String, String)>,
     /// How exceptions come into the registry.
     pub exceptions: &'static str,
+    /// More flags of the sidecar's.
+    pub flags: &'static [&'static str],
 }
 
 impl Fleet {
     /// One that nobody has started.
     #[must_use]
     pub fn new() -> Self {
-        let scratch = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// One whose data is in `scratch`.
+    #[must_use]
+    pub fn within(scratch: tempfile::TempDir) -> Self {
         Self {
             token: scratch.path().join("token"),
             scratch,
@@ -80,6 +87,7 @@ impl Fleet {
             key: String::new(),
             set: Vec::new(),
             exceptions: "applied",
+            flags: &[],
         }
     }
 
@@ -118,7 +126,8 @@ impl Fleet {
     }
 
     pub fn sidecar(&self) -> Running {
-        let args = [
+        let data = self.path("s");
+        let mut args = vec![
             "sidecar",
             "--registry",
             &self.registry_at,
@@ -127,7 +136,7 @@ impl Fleet {
             "--registry-token-file",
             self.token.to_str().unwrap(),
             "--data",
-            &self.path("s"),
+            &data,
             "--listen",
             &self.listen,
             "--operations",
@@ -136,6 +145,7 @@ impl Fleet {
             "none",
             "--insecure-asserted-identity",
         ];
+        args.extend(self.flags);
         run(&args, Path::new(&self.path("log")), &self.set)
     }
 

@@ -10,8 +10,8 @@ use exeat::{domain::Timestamp, runtime::clock::Clock, wire::v1};
 use serde_json::Value as Json;
 
 use super::{
-    cases::{EXCEPTED, PLAIN, agent, people},
-    governed::{Client, Sidecar, control},
+    cases::{DAY, EXCEPTED, PLAIN, World, agent, people},
+    governed::{Client, Sidecar, control, seconds},
     processes::{Fleet, Running},
 };
 
@@ -24,8 +24,13 @@ pub fn world(now: Timestamp) -> String {
     at(&world, now)
 }
 
+/// What is written as of the noon of tests, as of `now`.
 pub fn at(text: &str, now: Timestamp) -> String {
     text.replace("2026-11-22T11:59:00Z", &now.to_string())
+        .replace(
+            "2027-11-22T00:00:00Z",
+            &(now + seconds(360 * DAY)).to_string(),
+        )
 }
 
 pub struct Stage {
@@ -40,31 +45,66 @@ pub struct Stage {
 
 impl Stage {
     pub async fn start() -> Self {
-        let mut fleet = Fleet::new();
+        Self::start_with(&[]).await
+    }
+
+    /// One whose sidecar has more flags.
+    pub async fn start_with(flags: &'static [&'static str]) -> Self {
+        let now = Clock::system().now().latest;
+        let fleet = Fleet {
+            flags,
+            ..Fleet::new()
+        };
+        Self::over(fleet, Some(&world(now))).await
+    }
+
+    /// Goes on from what came about in `past`, by a clock that was moved.
+    pub async fn after(mut past: World) -> Self {
+        past.registry.process.stop().await;
+        // Another sidecar's, if there was one.
+        drop(fs::remove_dir_all(past.scratch.path().join("s")));
+        Self::over(Fleet::within(past.scratch), None).await
+    }
+
+    async fn over(mut fleet: Fleet, begins_with: Option<&str>) -> Self {
         fleet.exceptions = "requested";
         let registry = fleet.registry();
         let mut client = fleet.client().await;
-        let now = Clock::system().now().latest;
-        client.apply(&world(now)).await.unwrap();
+        if let Some(text) = begins_with {
+            client.apply(text).await.unwrap();
+        }
         fleet.let_in(&mut client).await;
         let process = fleet.sidecar();
         let sidecar = fleet.answers().await;
         let admin = fs::read_to_string(fleet.path("r/admin.token")).unwrap();
-        let mut tokens = BTreeMap::from([("admin".to_owned(), admin.trim().to_owned())]);
-        for name in ["alice", "bob", "bob2", "carol"] {
-            let identity = format!("user:{name}");
-            let token = client.let_in(&identity, v1::Role::Approver, &[]).await;
-            tokens.insert(name.into(), token);
-        }
-        Self {
+        let tokens = BTreeMap::from([("admin".to_owned(), admin.trim().to_owned())]);
+        let mut stage = Self {
             registry: Some(registry),
             process,
             fleet,
             client,
             sidecar,
             tokens,
-            now,
+            now: Clock::system().now().latest,
+        };
+        for name in ["alice", "bob", "bob2", "carol"] {
+            stage.let_in(name).await;
         }
+        stage
+    }
+
+    /// Gives somebody a token.
+    pub async fn let_in(&mut self, name: &str) {
+        let identity = format!("user:{name}");
+        let token = self.client.let_in(&identity, v1::Role::Approver, &[]);
+        self.tokens.insert(name.into(), token.await);
+    }
+
+    /// The registry is killed and started again.
+    pub async fn restarts(&mut self) {
+        drop(self.registry.take());
+        self.registry = Some(self.fleet.registry());
+        self.client = self.fleet.client().await;
     }
 
     /// What somebody's command says, and its exit code.
@@ -121,6 +161,19 @@ impl Stage {
     pub fn shows(&self, id: &str) -> Json {
         let said = self.says("admin", &format!("exception show {id} -o json"));
         serde_json::from_str(said.lines().next().unwrap()).unwrap()
+    }
+
+    /// What it is once it is in a state: the sweep is a task of the registry's own.
+    pub async fn until_shows(&self, id: &str, wanted: &str) -> Json {
+        let mut case = self.shows(id);
+        for _ in 0..500 {
+            if state(&case) == wanted {
+                return case;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            case = self.shows(id);
+        }
+        panic!("never {wanted}: {case}");
     }
 
     /// The command that approves it, having looked at all its evidence.
