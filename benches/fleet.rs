@@ -462,20 +462,24 @@ async fn bench() {
     let mut client = connect(&address, &data).await;
     let now = Clock::system().now().latest;
     let until = (now + governed::seconds(86_400)).to_string();
-    // Each for an action of its own, so that its revocation is seen in an answer.
-    let many: String = (0..600)
-        .map(|n| {
-            exception_until(&format!("EX-{n}"), "CT-RISKY", "agent", &until)
-                .replace("actions: [risky]", &format!("actions: [risky-{n}]"))
-        })
-        .collect();
+    // Each for an action of its own, so that its revocation is seen in an answer, and from a control
+    // of its own: that an exception holds elsewhere is recorded of each that its control has.
+    let (mut many, mut controls) = (String::new(), String::new());
+    for n in 0..600 {
+        let (id, action) = (format!("CT-{n}"), format!("risky-{n}"));
+        controls += &control(&id, &action, "true");
+        many += &exception_until(&format!("EX-{n}"), &id, "agent", &until)
+            .replace("actions: [risky]", &format!("actions: [{action}]"));
+    }
     let many = many.replace("2026-11-22T11:00:00Z", &now.to_string());
-    let actions: Vec<_> = (0..600).map(|n| format!("risky-{n}")).collect();
-    let world = (control("CT-RISKY", &actions.join(", "), "true")
+    let world = control("CT-RISKY", "risky", "true")
         + &control("CT-PLAIN", "plain", "false")
-        + &subject("agent", None))
-        .replace("2026-11-22T11:59:00Z", &now.to_string());
-    client.apply(&(world.clone() + &many)).await.unwrap();
+        + &subject("agent", None);
+    let world = world.replace("2026-11-22T11:59:00Z", &now.to_string());
+    client
+        .apply(&(world.clone() + &controls + &many))
+        .await
+        .unwrap();
     let token = client
         .let_in("service:fleet", v1::Role::Sidecar, &["*"])
         .await;
@@ -506,13 +510,15 @@ async fn bench() {
     .unwrap();
     real.until("agent", "risky-0", "ALLOW_BY_EXCEPTION").await;
     let real = Arc::new(real);
+    let (about, wanted) = watch::channel("plain".to_owned());
+    let (refused, mut refusals) = mpsc::unbounded_channel();
     let checks = tokio::spawn({
         let real = Arc::clone(&real);
-        async move { real.ask_often("agent", "plain", 1_000).await }
+        async move { real.ask_often_about("agent", wanted, refused, 1_000).await }
     });
 
     println!(
-        "revocation, from its commit to its arrival at every stream, and to the first refusal of a sidecar that is asked without end (ms)"
+        "revocation, from its commit to its arrival at every stream, and to the first refusal of a sidecar that is asked a thousand times a second (ms)"
     );
     println!(
         "{:>9} {:>8} {:>8} {:>8} {:>8} {:>11} {:>11}",
@@ -555,21 +561,19 @@ async fn bench() {
         lives.wait_for(|known| known.len() == wanted).await.unwrap();
         while arrivals.try_recv().is_ok() {}
         let rounds = if wanted < 100 { 100 } else { 40 };
-        let (mut seen, mut refusals) = (Vec::new(), Vec::new());
+        let (mut seen, mut refused) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             // Acknowledgements of the one before are in.
             tokio::time::sleep(Duration::from_millis(200)).await;
-            let refused = tokio::spawn({
-                let (real, action) = (Arc::clone(&real), format!("risky-{next}"));
-                async move { real.until_refused("agent", &action).await }
-            });
+            about.send(format!("risky-{next}")).unwrap();
             let receipt = client.revoke(&format!("EX-{next}")).await.unwrap();
             next += 1;
             for _ in 0..wanted {
                 seen.push(arrivals.recv().await.unwrap());
             }
             let sequence = receipt.removal.unwrap().sequence;
-            refusals.push((sequence, refused.await.unwrap()));
+            refused.push((sequence, refusals.recv().await.unwrap()));
+            about.send("plain".into()).unwrap();
         }
         let committed = committed(&log);
         let (mut times, mut ends) = (Vec::new(), Vec::new());
@@ -586,21 +590,21 @@ async fn bench() {
             }
             ends.push(last);
         }
-        let mut refusals: Vec<_> = refusals
+        let mut refused: Vec<_> = refused
             .into_iter()
             .map(|(sequence, at)| (at - committed[&sequence]).as_secs_f64() * 1e3)
             .collect();
         times.sort_by(f64::total_cmp);
         ends.sort_by(f64::total_cmp);
-        refusals.sort_by(f64::total_cmp);
+        refused.sort_by(f64::total_cmp);
         println!(
             "{wanted:>9} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>11.2} {:>11.2}",
             quantile(&times, 0.5),
             quantile(&times, 0.99),
             quantile(&times, 1.0),
             quantile(&ends, 0.5),
-            quantile(&refusals, 0.5),
-            quantile(&refusals, 0.99)
+            quantile(&refused, 0.5),
+            quantile(&refused, 0.99)
         );
     }
     // Settled, as an idle fleet is.
