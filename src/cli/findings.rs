@@ -31,7 +31,8 @@ pub(super) async fn run(
     let failing = run.failed.saturating_add(run.untold);
     if told.output == Output::Json {
         let changed: Vec<Json> = answer.changed.iter().map(finding_json).collect();
-        let line = json!({"apiVersion": "exeat/v1", "run": run_json(&run), "changed": changed});
+        let evidence: Vec<Json> = answer.evidence.iter().map(evidence_json).collect();
+        let line = json!({"apiVersion": "exeat/v1", "run": run_json(&run), "changed": changed, "evidence": evidence});
         screen.say(&line.to_string())?;
     } else {
         let style = if failing == 0 { GOOD } else { BAD };
@@ -47,8 +48,20 @@ pub(super) async fn run(
         for finding in &answer.changed {
             screen.say(&format!("  {}", line(finding)))?;
         }
+        if let Some(oldest) = answer.evidence.first() {
+            let of = format!("{} of {}", oldest.facet, oldest.subject);
+            let said = match oldest.observed {
+                Some(_) => format!("oldest evidence {} ({of})", shown(oldest.observed)),
+                None => format!("no evidence: nobody observed {of}"),
+            };
+            screen.say(&styled(DIM, &format!("  {said}")))?;
+        }
     }
     Ok(if failing == 0 { Exit::Done } else { Exit::No })
+}
+
+fn evidence_json(age: &v1::EvidenceAge) -> Json {
+    json!({"subject": age.subject, "facet": age.facet, "observed": age.observed.map(|time| shown(Some(time)))})
 }
 
 /// Microseconds as milliseconds, for people.

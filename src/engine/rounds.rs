@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Case, ControlId, Disposition, Evidenced, Exception, ExceptionState, Fault, Finding, Now,
+    Case, ControlId, Disposition, Evidenced, Exception, ExceptionState, Facet, Fault, Finding, Now,
     Selector, Subject, SubjectId, Timestamp, Trouble, Value, Verdict, remedy_within,
 };
 
@@ -22,6 +22,20 @@ use super::{
 /// How an exception was used, by its id; nothing where nobody counts.
 pub type Used<'a> = &'a dyn Fn(&str) -> Option<Figures>;
 
+/// Most subjects of one run whose evidence is told of.
+const AGES: usize = 1_000;
+
+/// The oldest of what a control rests on, of one subject (R20).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The subject.
+    pub subject: SubjectId,
+    /// The facet.
+    pub facet: Facet,
+    /// When it was observed; nothing where nobody did.
+    pub observed: Option<Timestamp>,
+}
+
 /// What a control says of everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Round {
@@ -31,6 +45,8 @@ pub struct Round {
     pub elsewhere: u64,
     /// For whom it does not pass, why, and in words.
     pub faults: Vec<(SubjectId, Fault, String)>,
+    /// The oldest evidence of those it applies to: oldest first, and no more than a thousand.
+    pub seen: Vec<Seen>,
 }
 
 /// Runs a control over every subject or, if it reads one, over every exception; nothing if there is
@@ -65,12 +81,35 @@ pub fn round(
         }
     } else {
         let now = Now::exactly(now);
+        let mut seen = Vec::new();
         for subject in snapshot.subjects() {
-            round.count(rule, &subject.id, said(rule, subject, now));
+            let verdict = said(rule, subject, now);
+            if verdict.is_some()
+                && let Some((observed, facet)) = oldest(rule, subject)
+            {
+                seen.push((observed, &subject.id, facet));
+            }
+            round.count(rule, &subject.id, verdict);
         }
+        // What was never observed comes before everything.
+        seen.sort_unstable();
+        let told = seen.into_iter().take(AGES);
+        let told = told.map(|(observed, subject, facet)| Seen {
+            subject: subject.clone(),
+            facet,
+            observed,
+        });
+        round.seen = told.collect();
     }
     round.faults.sort_by(|(a, ..), (b, ..)| a.cmp(b));
     Some(round)
+}
+
+/// The oldest of what a control rests on.
+fn oldest(rule: &Rule, subject: &Subject) -> Option<(Option<Timestamp>, Facet)> {
+    let observed = |facet| subject.facet(facet).map(|state| state.observed_time);
+    let needs = rule.needs.iter();
+    needs.map(|need| (observed(need.facet), need.facet)).min()
 }
 
 impl Round {

@@ -10,7 +10,8 @@ use crate::{
     },
     engine::{
         rounds::{
-            MISSED, REDESIGN, covering, found, is_about_a_control, is_there, round, runs_by_itself,
+            MISSED, REDESIGN, Seen, covering, found, is_about_a_control, is_there, round,
+            runs_by_itself,
         },
         schedule::{due, jitter},
         sprawl::redesigns,
@@ -38,6 +39,17 @@ const SYSTEM: &str = "service:registry";
 struct Next {
     revision: u64,
     time: Timestamp,
+}
+
+/// How a control's run went.
+#[derive(Debug)]
+pub(super) struct Ran {
+    /// What is kept of it.
+    pub run: Run,
+    /// What is found that was not, or is no more.
+    pub changed: Vec<Finding>,
+    /// On how old evidence.
+    pub seen: Vec<Seen>,
 }
 
 /// The times of all controls that run by themselves.
@@ -185,7 +197,7 @@ impl Registry {
         control: &ControlId,
         due: Option<(Timestamp, u64)>,
         dry_run: bool,
-    ) -> Result<(Run, Vec<Finding>), Refused> {
+    ) -> Result<Ran, Refused> {
         let view = self.view();
         let now = self.clock.now().latest;
         let began = self.clock.elapsed();
@@ -209,6 +221,7 @@ impl Registry {
         let shifts = self.shifts(control, &said, &view).await;
         let shifts = shifts.map_err(Error::Store)?;
         shifts::name(&shifts, &mut said);
+        let seen = std::mem::take(&mut said.seen);
         let took = self.clock.elapsed().saturating_sub(began);
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let failed = said
@@ -244,7 +257,7 @@ impl Registry {
         };
         if dry_run {
             let changed = compare(&view, &said, now);
-            return Ok((run, changed));
+            return Ok(Ran { run, changed, seen });
         }
         let (changed, at) = self
             .write(|view, draft| {
@@ -277,7 +290,7 @@ impl Registry {
         }
         self.store.keep_run(&run).await.map_err(Error::Store)?;
         self.witness.ran(&run);
-        Ok((run, changed))
+        Ok(Ran { run, changed, seen })
     }
 
     /// Finds the controls from which exceptions are the rule, on their owners; and ends that where

@@ -264,6 +264,31 @@ async fn what_cannot_be_told_is_a_finding_and_what_is_gone_has_none() {
         "{:?}",
         stale.changed
     );
+    // R20: how old what it rests on is, of each; what nobody observed first.
+    let later = of_risk("bad", "MODERATE").replace("11:59:00Z", "13:00:00Z");
+    let aged = silent
+        .replace("CT-TOLD", "CT-AGED")
+        .replace("subject.lineage.complete", "false");
+    world.admin.apply(&(later + &aged)).await.unwrap();
+    let ages = async |client: &mut Client, control: &str| -> Vec<(String, String, Option<i64>)> {
+        let told = run(client, control, true).await.evidence.into_iter();
+        let noon = governed::noon().micros() / 1_000_000;
+        let since = |age: &v1::EvidenceAge| age.observed.map(|time| time.seconds - noon);
+        told.map(|age| (age.subject.clone(), age.facet.clone(), since(&age)))
+            .collect()
+    };
+    let of = |subject: &str, facet: &str, at| (subject.to_owned(), facet.to_owned(), at);
+    assert_eq!(
+        ages(&mut world.admin, "CT-AGED").await,
+        [
+            of("agent", "tools", Some(-60)),
+            of("bad", "tools", Some(HOUR))
+        ]
+    );
+    assert_eq!(
+        ages(&mut world.admin, "CT-TOLD").await,
+        [of("agent", "lineage", None), of("bad", "lineage", None)]
+    );
     run(&mut world.admin, "CT-HOUR", false).await;
 
     // A control that is no more, and a subject that is no more.

@@ -6,11 +6,12 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     domain::{Case, ControlId, Disposition, ExceptionState, Finding, Invalid, Run, Timestamp},
-    engine::rounds::{covering, disposition},
+    engine::rounds::{Seen, covering, disposition},
     manifest::FRAMEWORKS,
     registry::{
         core::{Error, Registry},
         coverage::coverage,
+        rounds::Ran,
         view::View,
     },
     wire::{Fault, Received, sync::stamp, v1},
@@ -39,6 +40,14 @@ fn run_message(run: &Run) -> v1::ControlRun {
         elsewhere: run.elsewhere,
         took_micros: u64::try_from(run.took.micros()).unwrap_or(0),
         missed: run.missed,
+    }
+}
+
+fn evidence_message(seen: Seen) -> v1::EvidenceAge {
+    v1::EvidenceAge {
+        subject: seen.subject.to_string(),
+        facet: seen.facet.name().into(),
+        observed: seen.observed.map(stamp),
     }
 }
 
@@ -103,7 +112,7 @@ impl FindingCalls {
             dry_run,
         } = message_;
         let control = control(&control_id)?;
-        let (run, changed) = self.0.run_control(&control, None, dry_run).await?;
+        let Ran { run, changed, seen } = self.0.run_control(&control, None, dry_run).await?;
         let (view, now) = (self.0.view(), self.0.clock.now().latest);
         let pending = pending(&view);
         Ok(v1::RunControlResponse {
@@ -112,6 +121,7 @@ impl FindingCalls {
                 .iter()
                 .map(|finding| message(finding, &disposed(&view, &pending, finding, now)))
                 .collect(),
+            evidence: seen.into_iter().map(evidence_message).collect(),
         })
     }
 
