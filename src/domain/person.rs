@@ -1,6 +1,9 @@
 //! People, and groups of them by id.
 
-use super::{GroupId, Principal};
+use super::{GroupId, Principal, Span, Timestamp};
+
+/// How long it is good for that somebody was confirmed to be with us (R15).
+const ATTESTED_FOR: Span = Span::from_days(90);
 
 /// A person as the directory knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +14,17 @@ pub struct Person {
     pub person_id: Option<Box<str>>,
     /// Whether they are still with us: who is not owns nothing and approves nothing.
     pub active: bool,
+    /// When that was last confirmed, where anybody keeps account of it; until
+    /// [`attested_until`](Self::attested_until) they may own exceptions.
+    pub attest_time: Option<Timestamp>,
+}
+
+impl Person {
+    /// Until when it is good that they were confirmed to be with us; without end where nobody keeps
+    /// account of it.
+    pub fn attested_until(&self) -> Option<Timestamp> {
+        self.attest_time.map(|attested| attested + ATTESTED_FOR)
+    }
 }
 
 /// Some people, by an id and never by a name that two groups may share.

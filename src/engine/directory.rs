@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::domain::{Group, GroupId, Incident, IncidentId, Member, Person, Principal, Proposal};
+use crate::domain::{
+    Group, GroupId, Incident, IncidentId, Member, Person, Principal, Proposal, Timestamp,
+};
 
 /// People, groups, incidents and proposals.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +19,12 @@ impl Directory {
     /// Whether `who` is known and still with us; who is not known is not.
     pub fn is_active(&self, who: &Principal) -> bool {
         self.people.get(who).is_some_and(|person| person.active)
+    }
+
+    /// Until when it is good that `who` was confirmed to be with us; nothing where nobody keeps
+    /// account of it.
+    pub fn attested_until(&self, who: &Principal) -> Option<Timestamp> {
+        self.people.get(who).and_then(Person::attested_until)
     }
 
     /// Whether `who` is known, and with us no more.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::{
     Control, DomainId, Enforcement, Invalid, Lifecycle, Principal, PrincipalKind, Request,
-    Selector, Subject, Target,
+    Selector, Subject, Target, Timestamp,
 };
 
 use super::{
@@ -39,8 +39,22 @@ pub(super) fn accountable(
     requester: &Principal,
     request: &Request,
     snapshot: &Snapshot,
+    now: Timestamp,
 ) -> Result<(), Invalid> {
     let directory = snapshot.directory();
+    if directory
+        .attested_until(&request.owner)
+        .is_some_and(|end| end <= now)
+    {
+        return Err(Invalid::new(
+            "owner",
+            format!(
+                "`{}` was last attested more than 90 days ago",
+                request.owner
+            ),
+            "confirm it, and apply the Person with its `attest_time`; or name another owner",
+        ));
+    }
     let mut people = vec![("owner", &request.owner)];
     match (requester.kind(), &request.on_behalf_of) {
         (PrincipalKind::Human, behalf) => {

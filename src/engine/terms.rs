@@ -58,7 +58,7 @@ pub fn terms(
         window,
         granted,
     } = asked;
-    accountable(requester, request, snapshot)?;
+    accountable(requester, request, snapshot, now)?;
     let controls = controls(request, snapshot)?;
     let subjects = subjects(request, snapshot)?;
     if !request.preemptive {

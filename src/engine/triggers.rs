@@ -59,6 +59,14 @@ pub fn against(
             request.owner
         )));
     }
+    if let Some(end) = directory.attested_until(&request.owner)
+        && end <= now
+    {
+        return Some(Against::Waits(format!(
+            "owner {} was last attested more than 90 days ago; confirm it, and apply the Person with its `attest_time`",
+            request.owner
+        )));
+    }
     let evidence = request.evidence.iter();
     let mut stale = evidence.filter(|item| item.required && item.expire_time <= now);
     if let Some(item) = stale.next() {
@@ -75,6 +83,21 @@ pub fn against(
         let of: Vec<_> = anchors.iter().map(|of| of.id.as_str()).collect();
         Against::Breaches(format!("baseline gate {gate} fails for {}", of.join(", ")))
     })
+}
+
+/// When something of it ends that an exception rests on, if nothing changes: the next of these after
+/// `now`.
+pub fn rests_until(request: &Request, snapshot: &Snapshot, now: Timestamp) -> Option<Timestamp> {
+    let attested = snapshot.directory().attested_until(&request.owner);
+    let evidence = request.evidence.iter().filter(|item| item.required);
+    let subjects = anchors(request, snapshot);
+    let deployed = subjects.into_iter().filter_map(|of| deployed_until(of));
+    evidence
+        .map(|item| item.expire_time)
+        .chain(attested)
+        .chain(deployed)
+        .filter(|end| *end > now)
+        .min()
 }
 
 /// What something does to an exception that was granted.

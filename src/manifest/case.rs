@@ -165,7 +165,7 @@ fn time(text: &str) -> Result<Timestamp, Invalid> {
     Timestamp::parse(text)
 }
 
-fn some_time(text: Option<&String>) -> Result<Option<Timestamp>, Invalid> {
+pub(super) fn some_time(text: Option<&String>) -> Result<Option<Timestamp>, Invalid> {
     text.map(|text| time(text)).transpose()
 }
 

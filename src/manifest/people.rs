@@ -5,7 +5,10 @@ use serde::Deserialize;
 
 use crate::domain::{Group, GroupId, Invalid, Member, Person, Principal};
 
-use super::control::{each, name};
+use super::{
+    case::some_time,
+    control::{each, name},
+};
 
 /// Somebody who may own, ask and decide.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -25,6 +28,9 @@ pub struct PersonManifest {
     /// Whether they are still with us.
     #[serde(default = "yes")]
     active: bool,
+    /// When that was last confirmed. Ninety days later they own no exception any more until it is
+    /// confirmed anew; without it nobody asks.
+    attest_time: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -44,6 +50,8 @@ impl PersonManifest {
             id: Principal::parse_human(&self.id).map_err(|e| e.under("id"))?,
             person_id: person_id.map_err(|e| e.under("person_id"))?,
             active: self.active,
+            attest_time: some_time(self.attest_time.as_ref())
+                .map_err(|e| e.under("attest_time"))?,
         })
     }
 }

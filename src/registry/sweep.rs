@@ -11,7 +11,7 @@ use crate::{
     engine::{
         Against, ByUse, against, by_use,
         lifecycle::{Event, due, step},
-        rules_for, unused_from,
+        rests_until, rules_for, unused_from,
     },
 };
 
@@ -227,7 +227,14 @@ impl Registry {
         let now = self.clock.now().latest;
         let next = view.cases.values().flat_map(|case| {
             let unused = unused(&view, &self.uses, case);
-            [due(case, now).1, fades(&view, case), unused]
+            let open = case.state == ExceptionState::Pending || due(case, now).1.is_some();
+            let rests = open.then(|| rests_until(&case.request, &view.snapshot, now));
+            [
+                due(case, now).1,
+                fades(&view, case),
+                unused,
+                rests.flatten(),
+            ]
         });
         Ok(next.flatten().min())
     }

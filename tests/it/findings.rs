@@ -272,7 +272,7 @@ async fn what_cannot_be_told_is_a_finding_and_what_is_gone_has_none() {
     world.admin.apply(&(later + &aged)).await.unwrap();
     let ages = async |client: &mut Client, control: &str| -> Vec<(String, String, Option<i64>)> {
         let told = run(client, control, true).await.evidence.into_iter();
-        let noon = governed::noon().micros() / 1_000_000;
+        let noon = noon().micros() / 1_000_000;
         let since = |age: &v1::EvidenceAge| age.observed.map(|time| time.seconds - noon);
         told.map(|age| (age.subject.clone(), age.facet.clone(), since(&age)))
             .collect()

@@ -4,8 +4,10 @@
 use crate::support::cases::{
     Ask, DAY, EXCEPTED, PLAIN, World, agent, approve, ask, lax, look, people, spare, until,
 };
-use crate::support::governed::{Client, Registry, control, exception, files, seconds, subject};
-use exeat::wire::v1;
+use crate::support::governed::{
+    Client, Registry, control, exception, files, noon, seconds, subject,
+};
+use exeat::{domain::Timestamp, wire::v1};
 use tonic::Code;
 
 #[tokio::test]
@@ -568,6 +570,42 @@ async fn one_takes_back_what_many_granted_and_so_does_the_system() {
         .into_inner()
         .removals;
     assert_eq!(removals[0].initiator, "service:registry");
+}
+
+/// R15: an owner is confirmed every ninety days, or what they own waits.
+#[tokio::test]
+async fn r15_an_owner_who_was_not_attested_lately_owns_nothing() {
+    let mut world = World::start().await;
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let attested = |time: Timestamp| {
+        format!(
+            "apiVersion: exeat/v1\nkind: Person\nid: user:alice\nperson_id: p-alice\nattest_time: \"{time}\"\n"
+        )
+    };
+    let at = noon() + seconds(-89 * DAY);
+    world.admin.apply(&attested(at)).await.unwrap();
+    let case = ask(&mut alice, &PLAIN).await.unwrap();
+    approve(&mut bob, &case).await.unwrap();
+    world.clock.advance(seconds(DAY - 1));
+    // The sweep has been there, for another reason.
+    let told = ask(&mut alice, &Ask { hours: 24, ..PLAIN }).await;
+    assert_eq!(told.unwrap().state, "PENDING");
+    assert_eq!(look(&mut bob, &case.id).await.state, "APPROVED");
+    // By the clock alone.
+    world.clock.advance(seconds(1));
+    let waits = until(&mut bob, &case.id, "SUSPENDED").await;
+    let why = "owner user:alice was last attested more than 90 days ago";
+    assert!(waits.reason.contains(why), "{}", waits.reason);
+    let refused = ask(&mut alice, &PLAIN).await.unwrap_err();
+    assert!(refused.message().contains("`owner`"), "{refused:?}");
+    world
+        .admin
+        .apply(&attested(at + seconds(90 * DAY)))
+        .await
+        .unwrap();
+    let again = look(&mut bob, &case.id).await;
+    assert_eq!(approve(&mut bob, &again).await.unwrap().state, "APPROVED");
 }
 
 /// M2, M3: a domain may only tighten, and each domain that a scope reaches into has its say.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::cases::{Ask, DAY, PLAIN, World, approve, ask, look};
 use crate::support::governed::{Client, Registry, domain, seconds};
 use crate::support::receiver::Receiver;
-use crate::support::{governed, receiver};
+use crate::support::{cases, governed, receiver};
 use exeat::{
     domain::Timestamp,
     wire::{v1, webhook::Secrets},
@@ -128,6 +128,53 @@ async fn each_step_of_an_exception_is_told_signed_and_in_order() {
     );
     let latest = until(&mut world.admin, "ops", |it| it.state == "DELIVERED").await;
     assert_eq!((latest.attempts, latest.why.as_str()), (1, "204"));
+}
+
+/// R29, T9: whoever would have been asked hears at once that they were not.
+#[tokio::test(flavor = "multi_thread")]
+async fn r29_who_was_skipped_is_told() {
+    let to = Receiver::start().await;
+    let (_folder, file) = settings(&endpoint("ops", &to, ", events: [\"exception.approved\"]"));
+    let mut world = World::start_with(&[("webhooks", &file)]).await;
+    let on_call = "kind: Person\napiVersion: exeat/v1\nid: user:erin\n---\napiVersion: exeat/v1\nkind: Group\nid: oncall\nmembers: [\"user:alice\", \"user:erin\"]\n";
+    let team = "---\napiVersion: exeat/v1\nkind: Domain\nid: team\ndisplay_name: Team\nowner: user:o\napprover_groups: {control_owner: owners, risk_officer: risk, on_call: oncall}\n";
+    for (agent, alone) in [("agent", false), ("other", true)] {
+        let during = Ask {
+            agent,
+            hours: 1,
+            more: "incident_ref: INC-1\n",
+            ..PLAIN
+        };
+        let during = during.text().replace("WAIVER", "INCIDENT_OVERRIDE");
+        let activation = format!("incident_self_activation: {alone}\n");
+        let text = on_call.to_owned() + team + &activation + &cases::agent("other");
+        world.admin.apply(&text).await.unwrap();
+        let mut erin = world.as_who("user:erin").await;
+        let mut alice = world.as_who("user:alice").await;
+        if !alone {
+            let open = v1::OpenIncidentRequest {
+                id: "INC-1".into(),
+                domain: "team".into(),
+                title: "exports fail".into(),
+            };
+            erin.incidents.open_incident(open).await.unwrap();
+        }
+        let request = v1::RequestExceptionRequest {
+            file: governed::files(&during).pop(),
+            ..v1::RequestExceptionRequest::default()
+        };
+        let answer = alice.exceptions.request_exception(request).await.unwrap();
+        let case = answer.into_inner().case.unwrap();
+        if !alone {
+            approve(&mut erin, &case).await.unwrap();
+        }
+        let got = to.wait_for(1 + usize::from(alone)).await;
+        let data = &got.last().unwrap().json()["data"];
+        assert_eq!(data["exception_id"], *case.id, "{alone}");
+        let skipped = "control_owner of team, risk_officer of team";
+        assert_eq!(data["skipped"], skipped, "{data}");
+        assert!(data["look_by"].is_string(), "{data}");
+    }
 }
 
 /// A3, A5: terms that change void votes, and whoever decides hears of it; so does everybody of an

@@ -114,8 +114,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R15",
-        &["governance::one_takes_back_what_many_granted_and_so_does_the_system"],
-        "attestation age of owners",
+        &[
+            "governance::one_takes_back_what_many_granted_and_so_does_the_system",
+            "governance::r15_an_owner_who_was_not_attested_lately_owns_nothing",
+        ],
+        "",
     ),
     Row(
         "R16",
@@ -218,8 +221,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R29",
-        &["incidents::who_is_on_call_begins_alone_only_where_every_domain_says_so"],
-        "who was skipped is told, without a test of its own",
+        &[
+            "incidents::who_is_on_call_begins_alone_only_where_every_domain_says_so",
+            "notifications::r29_who_was_skipped_is_told",
+        ],
+        "",
     ),
     Row(
         "R30",
