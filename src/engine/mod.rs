@@ -39,6 +39,7 @@ mod terms;
 mod tiering;
 mod triggers;
 pub mod usage;
+mod used;
 mod view;
 mod weakening;
 mod world;
