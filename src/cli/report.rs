@@ -125,6 +125,15 @@ fn took(json: &Json) -> String {
     }
 }
 
+/// The same, where it may be short.
+fn millis(json: &Json) -> String {
+    match json.as_u64() {
+        Some(millis @ 0..10_000) => format!("{millis} ms"),
+        Some(millis) => took(&(millis / 1_000).into()),
+        None => "-".into(),
+    }
+}
+
 /// Names that follow each other line by line.
 fn named(name: &str, text: &str) -> String {
     format!("  {name:<22} {text}")
@@ -145,11 +154,65 @@ fn used(usage: &Json) -> Vec<(&'static str, String)> {
             ids.join(", ")
         }
     };
+    let scope = |name: &str| of("scope").get(name).unwrap_or(&Json::Null);
     vec![
         ("answers by exception", of("uses").to_string()),
         ("unused for a week", ids("unused")),
         ("not needed in two", ids("unneeded")),
         ("nearly missed", counts(of("nearMisses"))),
+        ("scope used", part(scope("used"), scope("granted"))),
+        ("to be narrowed", wide(of("shrink"))),
+    ]
+}
+
+/// Exceptions of whose scope little is used.
+fn wide(of: &Json) -> String {
+    let each = of.as_array().into_iter().flatten().map(|one| {
+        let at = |name: &str| one.get(name).cloned().unwrap_or_default();
+        let id = at("exception");
+        let id = id.as_str().unwrap_or_default();
+        format!("{id} ({} of {} used)", at("used"), at("granted"))
+    });
+    let each: Vec<_> = each.collect();
+    if each.is_empty() {
+        "none".to_owned()
+    } else {
+        each.join(", ")
+    }
+}
+
+/// What governing them spares people, and how soon it takes things back.
+fn workings(report: &Json) -> [(&'static str, String); 3] {
+    let at = |path: &str| report.pointer(path).unwrap_or(&Json::Null);
+    [
+        (
+            "reviews avoided",
+            format!(
+                "{} allowed by controls alone, {} by exceptions nobody had to approve; people approved {} times",
+                at("/reviewsAvoided/allowedByControls"),
+                at("/reviewsAvoided/allowedAutomatically"),
+                at("/reviewsAvoided/approvals")
+            ),
+        ),
+        (
+            "drift to suspension",
+            format!(
+                "{} (half within {}, 95 % within {})",
+                at("/driftToSuspend/count"),
+                took(at("/driftToSuspend/medianSeconds")),
+                took(at("/driftToSuspend/p95Seconds"))
+            ),
+        ),
+        (
+            "time to revoke",
+            format!(
+                "{} since the start (half within {}, 99 % within {}), {} waited for",
+                at("/timeToRevoke/complete"),
+                millis(at("/timeToRevoke/medianMillis")),
+                millis(at("/timeToRevoke/p99Millis")),
+                at("/timeToRevoke/open")
+            ),
+        ),
     ]
 }
 
@@ -236,6 +299,9 @@ fn lines(report: &Json) -> String {
         ),
     );
     for (name, text) in used(at("/usage")) {
+        say(name, text);
+    }
+    for (name, text) in workings(report) {
         say(name, text);
     }
     say(

@@ -40,6 +40,7 @@ mod tiering;
 mod triggers;
 pub mod usage;
 mod used;
+mod utilisation;
 mod view;
 mod weakening;
 mod world;

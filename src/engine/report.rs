@@ -18,9 +18,13 @@ use super::{
     rounds::{disposition, said_of},
     sprawl::{Density, MONTH, density, excepted, redesigns, share},
     terms::reached,
+    triggers::noticed_after,
 };
 
-pub use super::used::{Counted, Used};
+pub use super::{
+    used::{Counted, Used},
+    utilisation::{Touched, Utilisation, utilisation},
+};
 
 /// Approved faster than this after it was shown, nobody read it.
 const HASTY: Span = Span::from_secs(30);
@@ -89,6 +93,9 @@ pub struct Report {
     pub decided: BTreeMap<Tier, Decided>,
     /// How people voted within the last year.
     pub votes: Votes,
+    /// How long after a facet was observed to differ exceptions bound to it were suspended or
+    /// revoked: of how many that can be told, half of them and nineteen of twenty no later.
+    pub drift: (usize, Option<Span>, Option<Span>),
     /// Overrides that owe something, of these those that are overdue, and how many began within 30
     /// days.
     pub overrides: (usize, usize, usize),
@@ -214,11 +221,13 @@ pub fn report(scene: Scene<'_>, about: &About, now: Timestamp) -> Report {
     let mut took: BTreeMap<Tier, Vec<Span>> = BTreeMap::new();
     let mut words: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut drifts = Vec::new();
     for case in scene.cases.values() {
         let Some(domains) = lens.domains(case) else {
             continue;
         };
         lens.stands(case, &domains, &mut report);
+        drifts.extend(noticed_after(case, scene.snapshot));
         let year = now + Span::from_micros(YEAR.micros().saturating_neg());
         if case.created > year {
             let said = &case.request.justification;
@@ -232,20 +241,24 @@ pub fn report(scene: Scene<'_>, about: &About, now: Timestamp) -> Report {
     let many = |times: &&usize| **times > 1;
     report.alike = (words.values().filter(many).sum(), words.values().sum());
     for (tier, mut spans) in took {
-        spans.sort_unstable();
-        let at = |percent: usize| {
-            let place = spans.len().saturating_mul(percent).div_ceil(100);
-            spans.get(place.saturating_sub(1)).copied()
-        };
         let decided = report.decided.entry(tier).or_default();
-        (decided.median, decided.p95) = (at(50), at(95));
+        (decided.median, decided.p95) = (quantile(&mut spans, 50), quantile(&mut spans, 95));
     }
+    let (half, most) = (quantile(&mut drifts, 50), quantile(&mut drifts, 95));
+    report.drift = (drifts.len(), half, most);
     report.votes.persons = votes.len();
     report.votes.concentration = concentration(votes.values().copied());
     lens.applied(&mut report);
     lens.sprawl(&mut report);
     lens.failing(&mut report);
     report
+}
+
+/// The span that so many of a hundred are no longer than.
+pub fn quantile(spans: &mut [Span], percent: usize) -> Option<Span> {
+    spans.sort_unstable();
+    let place = spans.len().saturating_mul(percent).div_ceil(100);
+    spans.get(place.saturating_sub(1)).copied()
 }
 
 /// The sum of the squares of everybody's share.
@@ -363,7 +376,7 @@ impl Lens<'_> {
         {
             let nothing = Counted::default();
             let counted = counts.get(case.id.as_str()).unwrap_or(&nothing);
-            used.add(&case.id, counted, now - granted.effective);
+            used.add(case, counted, now - granted.effective);
         }
     }
 

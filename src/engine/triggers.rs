@@ -1,7 +1,7 @@
 //! What ends or suspends an exception that was granted, as far as the registry can tell.
 
 use crate::domain::{
-    Case, ControlState, ExceptionState, Lifecycle, Request, Terms, TierRules, Timestamp,
+    Case, ControlState, ExceptionState, Lifecycle, Request, Span, Terms, TierRules, Timestamp,
 };
 
 use super::{Snapshot, parties::anchors, rounds::breach, terms::deployed_until, usage::Figures};
@@ -98,6 +98,29 @@ pub fn rests_until(request: &Request, snapshot: &Snapshot, now: Timestamp) -> Op
         .chain(deployed)
         .filter(|end| *end > now)
         .min()
+}
+
+/// How long after a bound facet was observed to differ an exception was suspended or revoked; nothing
+/// if none differs, or what does was observed since.
+pub(super) fn noticed_after(case: &Case, snapshot: &Snapshot) -> Option<Span> {
+    if !matches!(
+        case.state,
+        ExceptionState::Suspended | ExceptionState::Revoked
+    ) {
+        return None;
+    }
+    let terms = case.terms.as_ref()?;
+    let subjects = anchors(&case.request, snapshot).into_iter();
+    let observed = subjects.flat_map(|subject| {
+        let mut differ = terms.bound.iter();
+        std::iter::from_fn(move || {
+            differ.find(|(facet, digest)| subject.fingerprint.get(*facet) != Some(*digest))
+        })
+        .filter_map(|(facet, _)| subject.facet(facet))
+        .map(|state| state.observed_time)
+    });
+    let last = observed.filter(|at| *at <= case.since).max()?;
+    Some(case.since - last)
 }
 
 /// What something does to an exception that was granted.

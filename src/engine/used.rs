@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{ExceptionId, Span};
+use crate::domain::{Case, ExceptionId, Span};
+
+use super::utilisation::Utilisation;
 
 /// In force for so long without a use, an exception counts as unused.
 const UNUSED: Span = Span::from_days(7);
@@ -17,6 +19,8 @@ pub struct Counted {
     pub not_needed: u64,
     /// Questions it did not reach, by the dimension.
     pub missed: BTreeMap<Box<str>, u64>,
+    /// How much of its scope is used.
+    pub utilisation: Utilisation,
 }
 
 /// How exceptions in force are used.
@@ -32,11 +36,26 @@ pub struct Used {
     pub missed: BTreeMap<Box<str>, u64>,
     /// For how many days they have been in force, all together.
     pub days: f64,
+    /// Answers that rest on one that nobody had to approve.
+    pub by_nobody: u64,
+    /// How much of their scopes is used.
+    pub utilisation: Utilisation,
+    /// Those in force for a week or longer of whose scope little is used.
+    pub wide: Vec<(ExceptionId, Utilisation)>,
 }
 
 impl Used {
     /// Takes in how one was used that has been in force for so long.
-    pub(super) fn add(&mut self, id: &ExceptionId, counted: &Counted, lasted: Span) {
+    pub(super) fn add(&mut self, case: &Case, counted: &Counted, lasted: Span) {
+        let id = &case.id;
+        if !case.votes.iter().any(|vote| vote.approves) {
+            self.by_nobody = self.by_nobody.saturating_add(counted.uses);
+        }
+        self.utilisation = self.utilisation.and(counted.utilisation);
+        if lasted >= UNUSED && counted.uses > 0 && counted.utilisation.is_low() {
+            self.wide.push((id.clone(), counted.utilisation));
+            self.wide.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
         self.uses = self.uses.saturating_add(counted.uses);
         self.days += lasted.as_secs_f64() / 86_400.0;
         for (dimension, times) in &counted.missed {

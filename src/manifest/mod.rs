@@ -41,7 +41,7 @@ pub use place::Places;
 pub use policy::{DomainManifest, TierPolicyManifest};
 pub use problem::Problem;
 pub use proposal::{ProposalManifest, proposal_digest, write_proposal};
-pub use report::{Beside, write_report};
+pub use report::{Beside, Revocations, write_report};
 pub use request::{RequestManifest, read_request};
 pub use rules::write_rules;
 pub use schema::{schema, schema_of};

@@ -20,6 +20,24 @@ pub struct Beside {
     pub frameworks: Vec<(Box<str>, usize, usize)>,
     /// Sidecars that are connected, those that are gone, and objects that one could not take.
     pub sidecars: (usize, usize, usize),
+    /// How long it took to take something back.
+    pub revocations: Revocations,
+    /// Answers that allow because every control passes, since the sidecars' starts.
+    pub allowed: u64,
+}
+
+/// How long it took, since the registry's start, from a removal's commit until nobody could honour
+/// what was removed: all had acknowledged it, or their leases were over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revocations {
+    /// Of how many.
+    pub complete: usize,
+    /// How many are waited for.
+    pub open: usize,
+    /// Half of them no longer.
+    pub median: Option<Span>,
+    /// Ninety-nine of a hundred no longer.
+    pub p99: Option<Span>,
 }
 
 fn counts(counts: &Counts) -> Json {
@@ -46,6 +64,24 @@ fn seconds(span: Option<Span>) -> Json {
     span.map_or(Json::Null, |span| (span.micros() / 1_000_000).into())
 }
 
+fn millis(span: Option<Span>) -> Json {
+    span.map_or(Json::Null, |span| (span.micros() / 1_000).into())
+}
+
+/// What was allowed without anybody's looking at it, beside what people approved.
+fn avoided(allowed: u64, used: Option<&Used>, approvals: usize) -> Json {
+    let by_nobody = used.map_or(0, |used| used.by_nobody);
+    let float = |n: u64| u32::try_from(n).map_or(f64::from(u32::MAX), f64::from);
+    let approved = float(u64::try_from(approvals).unwrap_or(u64::MAX));
+    let all = float(allowed.saturating_add(by_nobody));
+    json!({
+        "allowedByControls": allowed,
+        "allowedAutomatically": by_nobody,
+        "approvals": approvals,
+        "perApproval": if approvals > 0 { rounded(all / approved) } else { Json::Null },
+    })
+}
+
 fn usage(used: &Used) -> Json {
     let ids = |ids: &[ExceptionId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
     let all: u64 = used.missed.values().sum();
@@ -56,6 +92,12 @@ fn usage(used: &Used) -> Json {
         "unneeded": ids(&used.unneeded),
         "nearMisses": used.missed.iter().map(|(name, times)| (name.to_string(), (*times).into())).collect::<Map<_, Json>>(),
         "nearMissesPerExceptionDay": if used.days > 0.0 { rounded(all / used.days) } else { Json::Null },
+        "scope": {
+            "used": used.utilisation.used,
+            "granted": used.utilisation.granted,
+            "share": ratio(used.utilisation.used, used.utilisation.granted),
+        },
+        "shrink": used.wide.iter().map(|(id, of)| json!({"exception": id.as_str(), "used": of.used, "granted": of.granted})).collect::<Vec<_>>(),
     })
 }
 
@@ -77,6 +119,7 @@ pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timest
         renewals,
         decided,
         votes,
+        drift,
         overrides,
         findings,
         compliance,
@@ -151,6 +194,14 @@ pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timest
             "rubberStampShare": ratio(votes.unseen + votes.hasty, votes.approvals),
             "persons": votes.persons,
             "concentration": rounded(votes.concentration),
+        },
+        "reviewsAvoided": avoided(beside.allowed, used.as_ref(), votes.approvals),
+        "driftToSuspend": {"count": drift.0, "medianSeconds": seconds(drift.1), "p95Seconds": seconds(drift.2)},
+        "timeToRevoke": {
+            "complete": beside.revocations.complete,
+            "open": beside.revocations.open,
+            "medianMillis": millis(beside.revocations.median),
+            "p99Millis": millis(beside.revocations.p99),
         },
         "overrides": {"open": overrides.0, "overdue": overrides.1, "last30d": overrides.2},
         "findings": {

@@ -66,6 +66,7 @@ impl Usages {
             written: 0,
             start: 0,
             allows: 0,
+            passes: 0,
             time,
             behind: None,
         });
@@ -74,6 +75,7 @@ impl Usages {
             written: ping.spooled,
             start: u64::from_be_bytes(start),
             allows: ping.allows_by_exception,
+            passes: ping.allows_by_controls,
             time,
             behind: behind.filter(|_| ping.spooled > received),
         };

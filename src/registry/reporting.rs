@@ -11,16 +11,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::{ExceptionState, Schedule, Span, Timestamp, UsageKind},
     engine::{
-        report::{About, Counted},
+        attendance::{bound, longest_lease},
+        report::{About, Counted, quantile, utilisation},
         schedule::due_late,
         usage::Standing,
     },
-    manifest::Beside,
+    manifest::{Beside, Revocations},
     runtime::{secret::write_secret, simulated::aside},
     wire::{
-        Fault,
+        Fault, decoded,
         signed::{hex, sha256},
-        v1::ReportFormat,
+        usage::usage,
+        v1::{self, ReportFormat},
     },
 };
 
@@ -34,6 +36,8 @@ use super::{
     workflow::Refused,
 };
 
+/// Uses of each exception that tell how much of its scope is used.
+const LATEST: u32 = 10_000;
 /// How many reports made on a schedule are kept.
 const KEPT: usize = 100;
 /// In whose name those are recorded.
@@ -68,6 +72,8 @@ impl Reporting {
         let beside = Beside {
             checkpoint,
             sidecars: self.sidecars(),
+            revocations: self.revocations(),
+            allowed: self.registry.uses.allowed(),
             ..Beside::default()
         };
         let used = match format {
@@ -114,6 +120,34 @@ impl Reporting {
         (known.len().saturating_sub(gone), gone, nacks)
     }
 
+    /// How long what was taken back since the start took until nobody could honour it.
+    fn revocations(&self) -> Revocations {
+        let view = self.registry.view();
+        let last = self.attendants.last_acknowledged();
+        let (mut took, mut open) = (Vec::new(), 0_usize);
+        for removal in view.removals.iter().rev().take(last.len()) {
+            let receipt = self.registry.receipt(removal);
+            let Some(last) = last.get(&removal.sequence) else {
+                continue;
+            };
+            let acknowledged = (*last).max(removal.time) - removal.time;
+            if !receipt.outstanding.is_empty() {
+                open = open.saturating_add(1);
+            } else if receipt.lapsed == 0 {
+                took.push(acknowledged);
+            } else {
+                // Whoever said nothing could honour it no longer than that.
+                took.push(acknowledged.max(bound(longest_lease())));
+            }
+        }
+        Revocations {
+            complete: took.len(),
+            open,
+            median: quantile(&mut took, 50),
+            p99: quantile(&mut took, 99),
+        }
+    }
+
     /// How exceptions in force were used.
     async fn used(&self) -> Result<Option<BTreeMap<Box<str>, Counted>>, Error> {
         let Some(usages) = &self.usages else {
@@ -138,6 +172,16 @@ impl Reporting {
                 *all = all.saturating_add(tally.count);
             }
             counted.missed = usages.file.missed(&case.id).await?.into_iter().collect();
+            let relied = usages.file.relied(&case.id, LATEST).await?;
+            let relied = relied.iter().filter_map(|record| {
+                let message = decoded::<v1::UsageRecord>(record).ok()?;
+                usage(message).ok()
+            });
+            let relied: Vec<_> = relied.collect();
+            let touched = relied.iter();
+            let touched = touched.map(|use_| (&use_.subject, &*use_.action, &*use_.resource));
+            let touched: Vec<_> = touched.collect();
+            counted.utilisation = utilisation(&case.request, &view.snapshot, &touched);
             used.insert(case.id.as_str().into(), counted);
         }
         Ok(Some(used))

@@ -52,6 +52,8 @@ pub(super) struct Told {
     pub start: u64,
     /// Allows that rest on an exception since then.
     pub allows: u64,
+    /// Allows because every control passes, since then.
+    pub passes: u64,
     /// When it said so.
     pub time: Timestamp,
     /// Since when there are more than have come.
@@ -111,6 +113,20 @@ impl Uses {
                 known.attempts.pop_front();
             }
         }
+    }
+
+    /// Answers that allow because every control passes, since the starts of the sidecars that were
+    /// heard.
+    pub(super) fn allowed(&self) -> u64 {
+        let told = self.told();
+        let mut latest: HashMap<&str, &Told> = HashMap::new();
+        for ((sidecar, _), told) in &*told {
+            let known = latest.entry(sidecar).or_insert(told);
+            if known.time < told.time {
+                *known = told;
+            }
+        }
+        latest.values().map(|told| told.passes).sum()
     }
 
     /// Notes which exceptions' uses gaps may hide.

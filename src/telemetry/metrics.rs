@@ -219,6 +219,15 @@ impl Metrics {
         }
     }
 
+    /// How many decisions allowed because every control passes, with no exception at hand.
+    pub fn allowed(&self) -> u64 {
+        self.inner
+            .usual
+            .iter()
+            .map(|(allowed, _)| allowed.get())
+            .sum()
+    }
+
     /// Counts a decision that took `took`.
     pub fn decided(&self, decision: &Decision, surface: Surface, took: Span) {
         let inner = &*self.inner;

@@ -1,14 +1,16 @@
 //! What GV.OV looks at, and controls from which exceptions are the rule (R12, R18, R42, R44).
 
-use crate::support::cases::{Ask, DAY, PLAIN, World, agent, approve, ask};
+use crate::support::cases::{Ask, DAY, EXCEPTED, PLAIN, World, agent, approve, ask, until};
 use crate::support::governed;
 use crate::support::governed::seconds;
 use crate::support::reports::{LATER, hourly, report, story};
 use exeat::{
-    domain::{ControlId, ExceptionState, Granted, Span, SubjectId},
+    domain::{
+        ControlId, ExceptionState, Granted, Pattern, Request, Selector, Set, Span, SubjectId,
+    },
     engine::{
         Cases, Change,
-        report::{About, Counted, Scene, report as made},
+        report::{About, Counted, Scene, report as made, utilisation},
         sprawl::redesign,
     },
     manifest::oscal_in::requests,
@@ -432,8 +434,8 @@ fn r42_what_counts_is_what_is_in_force_of_who_is_there() {
     assert!(said.contains("in the same words"), "{said}");
 }
 
-fn three_of(id: &str) -> exeat::domain::Selector {
-    exeat::domain::Selector::Ids([SubjectId::parse(id).unwrap()].into())
+fn three_of(id: &str) -> Selector {
+    Selector::Ids([SubjectId::parse(id).unwrap()].into())
 }
 
 /// R44: the same words for the same subject three times within a year.
@@ -649,6 +651,7 @@ fn r18_a_report_tells_what_is_unused_unneeded_and_nearly_missed() {
             .iter()
             .map(|(name, n)| ((*name).into(), *n))
             .collect(),
+        ..Counted::default()
     };
     let used = [
         (
@@ -677,4 +680,129 @@ fn r18_a_report_tells_what_is_unused_unneeded_and_nearly_missed() {
     assert_eq!(ids(&told.unneeded), ["EX-IDLE"]);
     assert_eq!(told.missed["purpose"], 40);
     assert!((told.days - 43.0).abs() < 1e-9, "{}", told.days);
+}
+
+/// Governance §9.7: what grants far more than is used is to be narrowed.
+#[test]
+fn r18_what_grants_far_more_than_is_used_is_to_be_narrowed() {
+    let snapshot = snapshot(vec![
+        Change::PutControl(control("CT-A", "true")),
+        Change::PutSubject(subject("agent")),
+        Change::PutSubject(subject("other")),
+    ]);
+    let mut request = case("EX-1", &["CT-A"], "agent").request;
+    request.scope.actions = Set::Of(["read", "write"].map(Into::into).into());
+    let patterns = ["a", "b/", "c"].map(|text| Pattern::parse(text).unwrap());
+    request.scope.resources = Set::Of(patterns.into());
+    let of = |request: &Request, uses: &[(&str, &str, &str)]| {
+        let uses = uses.iter().map(|(subject, action, resource)| {
+            (SubjectId::parse(subject).unwrap(), *action, *resource)
+        });
+        let uses: Vec<_> = uses.collect();
+        let touched = uses.iter();
+        let touched: Vec<_> = touched
+            .map(|(subject, action, resource)| (subject, *action, *resource))
+            .collect();
+        let found = utilisation(request, &snapshot, &touched);
+        (found.used, found.granted, found.is_low())
+    };
+    let one = ("agent", "read", "b/1");
+    assert_eq!(of(&request, &[]), (0, 6, true));
+    assert_eq!(of(&request, &[one]), (1, 6, true));
+    // The same cell, and what is granted no longer.
+    let same = [one, ("agent", "read", "b/2"), ("agent", "drop", "a")];
+    assert_eq!(of(&request, &same), (1, 6, true));
+    let two = [one, ("agent", "write", "b/1")];
+    assert_eq!(of(&request, &two), (2, 6, false));
+    // Whatever is taken any of counts as one.
+    request.scope.resources = Set::Any;
+    assert_eq!(of(&request, &[one, ("agent", "read", "z")]), (1, 2, false));
+    let both = ["agent", "other"].map(|id| SubjectId::parse(id).unwrap());
+    request.scope.subjects = Selector::Ids(both.into());
+    assert_eq!(of(&request, &[one]), (1, 4, false));
+}
+
+/// R6, governance §9: what was allowed without people, how much of a scope is used, and how soon drift
+/// suspends and a revocation is everywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn r6_a_report_tells_reviews_avoided_and_how_soon_what_was_taken_back_was() {
+    let mut world = World::start().await;
+    let others = agent("other") + &agent("third");
+    world.admin.apply(&others).await.unwrap();
+    let sidecar = world.sidecar().await;
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let wide = Ask {
+        action: "risky, a1, a2, a3, a4, a5",
+        hours: 480,
+        ..PLAIN
+    };
+    let other = Ask {
+        agent: "other",
+        ..PLAIN
+    };
+    let third = Ask {
+        agent: "third",
+        ..PLAIN
+    };
+    let mut granted = Vec::new();
+    for asked in [&wide, &other, &third] {
+        let case = ask(&mut alice, asked).await.unwrap();
+        approve(&mut bob, &case).await.unwrap();
+        granted.push(case.id);
+    }
+    world.clock.advance(seconds(60));
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    world
+        .admin
+        .until_used(&granted[0], |used| used.uses > 0)
+        .await;
+    for _ in 0..3 {
+        assert_eq!(sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    }
+    // Observed half a minute ago, and told of now.
+    let drifted = agent("other").replace("11:59:00Z", "12:00:30Z")
+        + "tools:\n- {server: s, name: t, definition_digest: \"sha256:t1\", permissions: [], approved: true}\n";
+    world.admin.apply(&drifted).await.unwrap();
+    until(&mut bob, &granted[1], "SUSPENDED").await;
+    let removed = world.admin.revoke(&granted[2]).await.unwrap();
+    let sequence = removed.removal.unwrap().sequence;
+    world.admin.receipt(sequence, true).await;
+    world.clock.advance(seconds(8 * DAY));
+    let mut told = Json::Null;
+    for _ in 0..2_000 {
+        let made = report(&mut world, ReportFormat::Json, |_| {})
+            .await
+            .unwrap();
+        told = serde_json::from_str(&made.report).unwrap();
+        // Sidecars tell it with their next nonce.
+        if told["reviewsAvoided"]["allowedByControls"] == json!(3) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(
+        told["reviewsAvoided"],
+        json!({"allowedByControls": 3, "allowedAutomatically": 0, "approvals": 3, "perApproval": 1.0})
+    );
+    assert_eq!(
+        told["driftToSuspend"],
+        json!({"count": 1, "medianSeconds": 30, "p95Seconds": 30})
+    );
+    let revoked = &told["timeToRevoke"];
+    assert_eq!(
+        (&revoked["complete"], &revoked["open"]),
+        (&json!(1), &json!(0)),
+        "{revoked}"
+    );
+    assert_eq!(revoked["medianMillis"], json!(0), "the clock stands");
+    let usage = &told["usage"];
+    assert_eq!(
+        usage["scope"],
+        json!({"used": 1, "granted": 6, "share": 0.1667})
+    );
+    assert_eq!(
+        usage["shrink"],
+        json!([{"exception": granted[0], "used": 1, "granted": 6}])
+    );
 }

@@ -40,8 +40,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R6",
-        &["governance::low_is_automatic_within_a_budget_and_never_in_production"],
-        "no report of reviews avoided",
+        &[
+            "governance::low_is_automatic_within_a_budget_and_never_in_production",
+            "report::r6_a_report_tells_reviews_avoided_and_how_soon_what_was_taken_back_was",
+        ],
+        "",
     ),
     Row(
         "R7",

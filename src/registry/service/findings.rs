@@ -43,7 +43,7 @@ fn run_message(run: &Run) -> v1::ControlRun {
     }
 }
 
-fn evidence_message(seen: Seen) -> v1::EvidenceAge {
+fn evidence_message(seen: &Seen) -> v1::EvidenceAge {
     v1::EvidenceAge {
         subject: seen.subject.to_string(),
         facet: seen.facet.name().into(),
@@ -121,7 +121,7 @@ impl FindingCalls {
                 .iter()
                 .map(|finding| message(finding, &disposed(&view, &pending, finding, now)))
                 .collect(),
-            evidence: seen.into_iter().map(evidence_message).collect(),
+            evidence: seen.iter().map(evidence_message).collect(),
         })
     }
 

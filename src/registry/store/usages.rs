@@ -418,6 +418,23 @@ impl UsageFile {
         rows.iter().map(read).collect()
     }
 
+    /// The last `most` records of an exception that answers rest on.
+    ///
+    /// # Errors
+    ///
+    /// A store that fails.
+    pub async fn relied(&self, exception: &ExceptionId, most: u32) -> Past<Vec<u8>> {
+        let rows = sqlx::query_scalar(
+            "SELECT record FROM usage WHERE exception = ? AND kind = ? ORDER BY time DESC LIMIT ?",
+        )
+        .bind(exception.as_str())
+        .bind(kind_number(Some(UsageKind::ReliedOn)))
+        .bind(most)
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(rows)
+    }
+
     /// How often an exception was relied on after a time, and when last.
     ///
     /// # Errors

@@ -201,6 +201,7 @@ impl Following {
             nonce,
             acknowledged: Some(head_message(self.keeper.acknowledged())),
             allows_by_exception: answers,
+            allows_by_controls: self.keeper.metrics.allowed(),
             spool_id: spool.map_or_else(Vec::new, |id| id.0.to_vec()),
             spooled,
         };
