@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::cases::{Ask, DAY, PLAIN, World, agent, approve, ask, until};
+use crate::support::cases::{Ask, DAY, EXCEPTED, PLAIN, World, agent, approve, ask, until};
 use crate::support::governed;
 use crate::support::governed::{Client, Registry, noon, seconds};
 use exeat::{
@@ -504,6 +504,47 @@ async fn r30_exceptions_are_themselves_under_control() {
     let used = used.run.unwrap();
     assert_eq!((used.failed, used.untold), (0, 0), "{used:?}");
     assert!(used.passed > 0);
+}
+
+/// R30: the control over how exceptions are used goes by what sidecars told.
+#[tokio::test(flavor = "multi_thread")]
+async fn r30_how_an_exception_is_used_is_under_control_too() {
+    const USED: &str = "EXG-EXC-04";
+    let mut world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let control = std::fs::read_to_string("examples/policy/controls/exg-exc-04.yaml").unwrap();
+    let control = control
+        .replace("user:security-lead", "user:o")
+        .replace("*/30 * * * *", "0 0 1 1 *");
+    world.admin.apply(&control).await.unwrap();
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let mut granted = Vec::new();
+    world.admin.apply(&agent("idle")).await.unwrap();
+    for agent in ["agent", "idle"] {
+        let long = Ask {
+            agent,
+            hours: 24 * 20,
+            ..PLAIN
+        };
+        let case = ask(&mut alice, &long).await.unwrap();
+        approve(&mut bob, &case).await.unwrap();
+        granted.push(case.id);
+    }
+    world.clock.advance(seconds(60));
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    world
+        .admin
+        .until_used(&granted[0], |used| used.uses > 0)
+        .await;
+    let early = run(&mut world.admin, USED, true).await.run.unwrap();
+    assert_eq!((early.passed, early.failed), (2, 0));
+    // Of two of a week, one was used.
+    world.clock.advance(seconds(8 * DAY));
+    let week = run(&mut world.admin, USED, true).await;
+    let counts = week.run.unwrap();
+    assert_eq!((counts.passed, counts.failed), (1, 1));
+    assert_eq!(week.changed[0].subject, granted[1]);
 }
 
 /// R43: what nothing answers to is said, what fails is counted, and an exception hides none of it.

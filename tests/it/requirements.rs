@@ -232,8 +232,11 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R30",
-        &["findings::r30_exceptions_are_themselves_under_control"],
-        "EXG-EXC-04 has no test over uses that a sidecar told",
+        &[
+            "findings::r30_exceptions_are_themselves_under_control",
+            "findings::r30_how_an_exception_is_used_is_under_control_too",
+        ],
+        "",
     ),
     Row(
         "R31",
