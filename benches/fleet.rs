@@ -29,8 +29,8 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -52,7 +52,7 @@ use governed::{Client, Registry, control, exception_until, subject};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::Instant,
 };
 use tonic::transport::Endpoint;
@@ -262,6 +262,36 @@ impl Live {
     }
 }
 
+/// When removals came, and word of it once all that are waited for have: whoever waits is not woken
+/// by each.
+#[derive(Debug, Default)]
+struct Arrivals {
+    came: Mutex<Vec<(u64, Timestamp)>>,
+    wanted: AtomicUsize,
+    all: Notify,
+}
+
+impl Arrivals {
+    fn add(&self, sequence: u64, at: Timestamp) {
+        let mut came = self.came.lock().unwrap();
+        came.push((sequence, at));
+        if came.len() == self.wanted.load(Ordering::SeqCst) {
+            self.all.notify_one();
+        }
+    }
+
+    /// Forgets what came, and waits for so many from now on.
+    fn expect(&self, wanted: usize) {
+        self.came.lock().unwrap().clear();
+        self.wanted.store(wanted, Ordering::SeqCst);
+    }
+
+    async fn all(&self) -> Vec<(u64, Timestamp)> {
+        self.all.notified().await;
+        std::mem::take(&mut *self.came.lock().unwrap())
+    }
+}
+
 /// What watchers have been sent.
 #[derive(Debug, Default)]
 struct Drained {
@@ -320,13 +350,7 @@ async fn watch_idly(
 }
 
 /// One sidecar that attends: pings, acknowledges, and tells when removals come; again and again.
-async fn attend(
-    address: String,
-    token: String,
-    own: usize,
-    heard: mpsc::UnboundedSender<(u64, Timestamp)>,
-    live: Live,
-) {
+async fn attend(address: String, token: String, own: usize, heard: Arc<Arrivals>, live: Live) {
     let mut sequence = 0;
     loop {
         let Ok(stream) = Stream::begin(&address, "/exeat.v1.SyncService/Attend", &token).await
@@ -343,7 +367,7 @@ async fn attended(
     mut stream: Stream,
     own: usize,
     sequence: &mut u64,
-    heard: &mpsc::UnboundedSender<(u64, Timestamp)>,
+    heard: &Arrivals,
     live: &Live,
 ) -> Option<()> {
     let hello = v1::Hello {
@@ -357,8 +381,12 @@ async fn attended(
     let clock = Clock::system();
     let (mut spread, mut joined) = (0, false);
     let (mut ping_at, mut owed_at) = (Instant::now(), None);
+    let mut timer = std::pin::pin!(tokio::time::sleep_until(ping_at));
     loop {
         let due = owed_at.map_or(ping_at, |owed: Instant| owed.min(ping_at));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
         tokio::select! {
             biased;
             message = stream.next::<v1::AttendResponse>() => match message?.event? {
@@ -367,7 +395,7 @@ async fn attended(
                     let statement: v1::RemovalsStatement =
                         exeat::wire::decoded(&signed.statement).unwrap();
                     *sequence = statement.through;
-                    heard.send((*sequence, at)).ok()?;
+                    heard.add(*sequence, at);
                     // As a sidecar does; that it has it on disk by then is not modelled.
                     let half = spread * 500;
                     let later = Duration::from_micros(half + dice() % (half + 1));
@@ -382,7 +410,7 @@ async fn attended(
                     live.add(own);
                 }
             },
-            () = tokio::time::sleep_until(due) => {
+            () = &mut timer => {
                 let mut ping = v1::Ping {
                     acknowledged: Some(v1::Head { revision: 0, sequence: *sequence }),
                     ..v1::Ping::default()
@@ -528,7 +556,7 @@ async fn bench() {
     let era = status.unwrap().into_inner().era.unwrap();
     let drained = Arc::new(Drained::default());
     let (watched, mut watches) = Live::new();
-    let (heard, mut arrivals) = mpsc::unbounded_channel();
+    let arrivals = Arc::new(Arrivals::default());
     let (live, mut lives) = Live::new();
     let mut streams = 0;
     let mut next = 0;
@@ -553,24 +581,22 @@ async fn bench() {
                 address.clone(),
                 token,
                 at,
-                heard.clone(),
+                Arc::clone(&arrivals),
                 live.clone(),
             ));
         }
         streams = wanted;
         lives.wait_for(|known| known.len() == wanted).await.unwrap();
-        while arrivals.try_recv().is_ok() {}
         let rounds = if wanted < 100 { 100 } else { 40 };
         let (mut seen, mut refused) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             // Acknowledgements of the one before are in.
             tokio::time::sleep(Duration::from_millis(200)).await;
+            arrivals.expect(wanted);
             about.send(format!("risky-{next}")).unwrap();
             let receipt = client.revoke(&format!("EX-{next}")).await.unwrap();
             next += 1;
-            for _ in 0..wanted {
-                seen.push(arrivals.recv().await.unwrap());
-            }
+            seen.extend(arrivals.all().await);
             let sequence = receipt.removal.unwrap().sequence;
             refused.push((sequence, refusals.recv().await.unwrap()));
             about.send("plain".into()).unwrap();

@@ -187,6 +187,11 @@ impl Registry {
         self.view.changes()
     }
 
+    /// The same, to whoever lets those go first who send removals.
+    pub(super) fn changes_later(&self) -> Changes {
+        self.view.changes_later()
+    }
+
     /// The key that statements are signed with.
     pub(super) fn pin(&self) -> &Pin {
         self.signer.pin()

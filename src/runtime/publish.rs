@@ -24,6 +24,8 @@ pub struct Published<T> {
 struct Signal {
     count: AtomicU64,
     news: Notify,
+    /// Woken after all who wait for `news`.
+    later: Notify,
 }
 
 impl<T> Default for Published<T> {
@@ -41,6 +43,7 @@ impl<T> Published<T> {
         self.value.store(Some(value));
         self.signal.count.fetch_add(1, Ordering::SeqCst);
         self.signal.news.notify_waiters();
+        self.signal.later.notify_waiters();
     }
 
     /// The value now, cheaply; nothing before the first was published.
@@ -58,6 +61,15 @@ impl<T> Published<T> {
         Changes {
             seen: self.signal.count.load(Ordering::SeqCst),
             signal: Arc::clone(&self.signal),
+            later: false,
+        }
+    }
+
+    /// The same, to whoever lets all others go first.
+    pub fn changes_later(&self) -> Changes {
+        Changes {
+            later: true,
+            ..self.changes()
         }
     }
 }
@@ -67,6 +79,7 @@ impl<T> Published<T> {
 pub struct Changes {
     signal: Arc<Signal>,
     seen: u64,
+    later: bool,
 }
 
 impl Changes {
@@ -80,7 +93,12 @@ impl Changes {
     /// missed if the wait is given up.
     pub async fn changed(&mut self) {
         loop {
-            let mut news = pin!(self.signal.news.notified());
+            let signal = if self.later {
+                &self.signal.later
+            } else {
+                &self.signal.news
+            };
+            let mut news = pin!(signal.notified());
             // Woken also by what is published between the look and the wait.
             news.as_mut().enable();
             let count = self.signal.count.load(Ordering::SeqCst);

@@ -473,7 +473,7 @@ impl v1::sync_service_server::SyncService for Sync {
             next_chunk,
             at_least,
         } = message;
-        let changes = self.registry.changes();
+        let changes = self.registry.changes_later();
         let (view, _) = self
             .registry
             .cohort(&caller.scope)
