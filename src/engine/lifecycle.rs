@@ -526,11 +526,12 @@ pub fn open<'a>(case: &'a Case, who: &impl Fn(&Vote) -> Option<Box<str>>) -> Vec
             open_seats(case, Ballot::Initial, since, who)
         }
         ExceptionState::Approved | ExceptionState::Suspended => {
-            let since = case
-                .again
-                .as_ref()
-                .map_or(case.since, |terms| terms.submitted);
-            open_seats(case, Ballot::Revalidation, since, who)
+            if let Some(terms) = &case.again {
+                return open_seats(case, Ballot::Revalidation, terms.submitted, who);
+            }
+            // Nobody has begun to look again: who did before does not count.
+            let terms = case.terms.iter();
+            terms.flat_map(|terms| &terms.seats).collect()
         }
         ExceptionState::Draft
         | ExceptionState::Denied

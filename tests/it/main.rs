@@ -41,4 +41,5 @@ mod store;
 mod telemetry;
 mod turmoil;
 mod usage;
+mod walks;
 mod weakening;
