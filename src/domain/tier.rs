@@ -184,8 +184,13 @@ impl TierRules {
     /// are not positive.
     pub fn checked(self, tier: Tier) -> Result<Self, Invalid> {
         let ceiling = Self::standard(tier);
+        // Nobody but who is on call lets an override begin.
+        let longest = match tier {
+            Tier::Incident => ceiling.max_duration,
+            Tier::Low | Tier::Moderate | Tier::High => Span::from_days(366),
+        };
         for (name, value, most) in [
-            ("max_duration", self.max_duration, Span::from_days(366)),
+            ("max_duration", self.max_duration, longest),
             ("lease_ttl", self.lease_ttl, ceiling.lease_ttl),
             ("max_staleness", self.max_staleness, ceiling.max_staleness),
             (

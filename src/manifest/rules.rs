@@ -78,7 +78,7 @@ mod tests {
     fn rules_read_back_as_the_policy_that_makes_them() {
         for tier in Tier::ALL {
             let mut rules = TierRules::standard(tier);
-            rules.max_duration = Span::from_secs(90_061);
+            rules.max_duration = Span::from_secs(3_661);
             rules.approval.step_up = true;
             rules.approval.max_coverage = 1;
             let shown: Json = serde_json::from_str(&write_rules(tier, &rules)).unwrap();

@@ -99,7 +99,8 @@ fn what_is_wrong_is_named_with_its_place() {
             "a.yaml:11:16:",
             "HARD_MANDATORY",
         ),
-        (with("on_error: FINDING_ONLY"), "a.yaml:11:11:", "C8"),
+        // C8.
+        (with("on_error: FINDING_ONLY"), "a.yaml:11:11:", "ADVISORY"),
         (with("state: ACTIVE"), "a.yaml:11:1:", "duplicate"),
         (
             HEAD.replace("DRAFT", "ACTIVE") + "failure_condition: 'true'\n",
@@ -316,6 +317,7 @@ fn a_tier_policy_may_only_tighten() {
         ("LOW", "max_clock_skew: 31s"),
         ("LOW", "facet_max_age: 0s"),
         ("LOW", "max_duration: 367d"),
+        ("INCIDENT", "max_duration: 5h"),
     ] {
         let (field, _) = line.split_once(':').unwrap();
         let said = told(tier, line);
