@@ -76,7 +76,7 @@ pub enum Command {
     Show(One),
     /// Show everything an object ever was.
     History(One),
-    /// Take exceptions back.
+    /// Ask for exceptions, decide about them, and take them back.
     #[command(subcommand)]
     Exception(ExceptionCommand),
     /// Say what is shown for an exception, and show more.

@@ -189,7 +189,11 @@ fn workings(report: &Json) -> [(&'static str, String); 3] {
             "reviews avoided",
             format!(
                 "{} allowed by controls alone, {} by exceptions nobody had to approve; people approved {} times",
-                at("/reviewsAvoided/allowedByControls"),
+                match at("/reviewsAvoided/allowedByControls") {
+                    // Of a part of it that is not told.
+                    Json::Null => "-".to_owned(),
+                    allowed => allowed.to_string(),
+                },
                 at("/reviewsAvoided/allowedAutomatically"),
                 at("/reviewsAvoided/approvals")
             ),

@@ -4,6 +4,8 @@ use super::{GroupId, Principal, Span, Timestamp};
 
 /// How long it is good for that somebody was confirmed to be with us (R15).
 const ATTESTED_FOR: Span = Span::from_days(90);
+/// How far ahead of us the clock may be of whoever confirms it.
+const AHEAD: Span = Span::from_secs(300);
 
 /// A person as the directory knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,12 @@ impl Person {
     /// account of it.
     pub fn attested_until(&self) -> Option<Timestamp> {
         self.attest_time.map(|attested| attested + ATTESTED_FOR)
+    }
+
+    /// Whether it is good at `now`; what is confirmed only later is not yet.
+    pub fn is_attested(&self, now: Timestamp) -> bool {
+        self.attest_time
+            .is_none_or(|attested| attested <= now + AHEAD && now < attested + ATTESTED_FOR)
     }
 }
 

@@ -225,8 +225,6 @@ impl Attendance {
     /// replaced is waited for as long as any lease, and then taken to be gone: nothing more is ever
     /// heard of it.
     pub fn receipt(&self, sequence: u64, lease: Option<Span>, elapsed: Span) -> Receipt {
-        let after =
-            |at: Span, lease| Span::from_micros(at.micros().saturating_add(bound(lease).micros()));
         let mut receipt = Receipt {
             acknowledged: Vec::new(),
             outstanding: Vec::new(),
@@ -234,15 +232,14 @@ impl Attendance {
             effective: Some(elapsed),
         };
         for (name, attendant) in &self.attendants {
-            if attendant.drained >= sequence {
-                receipt.acknowledged.push(name.clone());
-                continue;
-            }
-            if lease.is_none() && !attendant.came {
-                continue;
-            }
-            let lease = lease.or_else(|| attendant.apart.then(longest_lease));
-            let until = lease.map(|lease| after(attendant.answered, lease));
+            let until = match attendant.owes(sequence, lease) {
+                Owes::Nothing => {
+                    receipt.acknowledged.push(name.clone());
+                    continue;
+                }
+                Owes::Never => continue,
+                Owes::Until(until) => until,
+            };
             if until.is_none_or(|until| until > elapsed) {
                 receipt.effective = match (receipt.effective, until) {
                     (Some(effective), Some(until)) => Some(effective.max(until)),
@@ -256,6 +253,40 @@ impl Attendance {
             }
         }
         receipt
+    }
+
+    /// Whether, at `elapsed`, nobody can honour any more what the removal `sequence` took back; see
+    /// [`receipt`](Self::receipt).
+    pub fn is_over(&self, sequence: u64, lease: Option<Span>, elapsed: Span) -> bool {
+        let mut attendants = self.attendants.values();
+        attendants.all(|attendant| match attendant.owes(sequence, lease) {
+            Owes::Nothing | Owes::Never => true,
+            Owes::Until(until) => until.is_some_and(|until| until <= elapsed),
+        })
+    }
+}
+
+/// Until when a sidecar may honour what was removed.
+enum Owes {
+    /// It has taken it in.
+    Nothing,
+    /// It never came, and nothing of what was removed outlives a lease.
+    Never,
+    /// Until its lease is over; without end where none bounds it.
+    Until(Option<Span>),
+}
+
+impl Attendant {
+    fn owes(&self, sequence: u64, lease: Option<Span>) -> Owes {
+        if self.drained >= sequence {
+            return Owes::Nothing;
+        }
+        if lease.is_none() && !self.came {
+            return Owes::Never;
+        }
+        let lease = lease.or_else(|| self.apart.then(longest_lease));
+        let after = |lease| self.answered.micros().saturating_add(bound(lease).micros());
+        Owes::Until(lease.map(|lease| Span::from_micros(after(lease))))
     }
 }
 

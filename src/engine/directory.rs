@@ -27,6 +27,13 @@ impl Directory {
         self.people.get(who).and_then(Person::attested_until)
     }
 
+    /// Whether `who` was confirmed to be with us lately, where anybody keeps account of it.
+    pub fn is_attested(&self, who: &Principal, now: Timestamp) -> bool {
+        self.people
+            .get(who)
+            .is_none_or(|person| person.is_attested(now))
+    }
+
     /// Whether `who` is known, and with us no more.
     pub fn has_left(&self, who: &Principal) -> bool {
         self.people.get(who).is_some_and(|person| !person.active)

@@ -42,16 +42,10 @@ pub(super) fn accountable(
     now: Timestamp,
 ) -> Result<(), Invalid> {
     let directory = snapshot.directory();
-    if directory
-        .attested_until(&request.owner)
-        .is_some_and(|end| end <= now)
-    {
+    if !directory.is_attested(&request.owner, now) {
         return Err(Invalid::new(
             "owner",
-            format!(
-                "`{}` was last attested more than 90 days ago",
-                request.owner
-            ),
+            format!("`{}` was not attested within 90 days", request.owner),
             "confirm it, and apply the Person with its `attest_time`; or name another owner",
         ));
     }

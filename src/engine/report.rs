@@ -240,6 +240,9 @@ pub fn report(scene: Scene<'_>, about: &About, now: Timestamp) -> Report {
     }
     let many = |times: &&usize| **times > 1;
     report.alike = (words.values().filter(many).sum(), words.values().sum());
+    if let Some(used) = &mut report.used {
+        used.sort();
+    }
     for (tier, mut spans) in took {
         let decided = report.decided.entry(tier).or_default();
         (decided.median, decided.p95) = (quantile(&mut spans, 50), quantile(&mut spans, 95));

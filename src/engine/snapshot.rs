@@ -505,7 +505,7 @@ impl Snapshot {
                     wrong(
                         &format!("tier_policy_overrides.{tier}.{field}"),
                         "is looser than what stands above".into(),
-                        "a domain may only tighten (M2)",
+                        "a domain may only tighten",
                     );
                 }
             }
@@ -530,7 +530,7 @@ impl Snapshot {
                 wrong(
                     "when_no_control",
                     format!("is ALLOW below `{parent}`, which denies"),
-                    "a domain may only tighten (M2)",
+                    "a domain may only tighten",
                 );
             }
         }

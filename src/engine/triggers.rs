@@ -1,7 +1,8 @@
 //! What ends or suspends an exception that was granted, as far as the registry can tell.
 
 use crate::domain::{
-    Case, ControlState, ExceptionState, Lifecycle, Request, Span, Terms, TierRules, Timestamp,
+    Case, ControlState, ExceptionState, Facet, Lifecycle, Request, Span, Subject, Terms, TierRules,
+    Timestamp,
 };
 
 use super::{Snapshot, parties::anchors, rounds::breach, terms::deployed_until, usage::Figures};
@@ -34,10 +35,7 @@ pub fn against(
             .iter()
             .find(|(facet, digest)| subject.fingerprint.get(*facet) != Some(*digest));
         if let Some((facet, _)) = differs {
-            return Some(Against::Changed(format!(
-                "facet {facet} of {} has changed",
-                subject.id
-            )));
+            return Some(Against::Changed(drifted(facet, subject)));
         }
     }
     for (id, revision) in &terms.controls {
@@ -59,11 +57,9 @@ pub fn against(
             request.owner
         )));
     }
-    if let Some(end) = directory.attested_until(&request.owner)
-        && end <= now
-    {
+    if !directory.is_attested(&request.owner, now) {
         return Some(Against::Waits(format!(
-            "owner {} was last attested more than 90 days ago; confirm it, and apply the Person with its `attest_time`",
+            "owner {} was not attested within 90 days; confirm it, apply the Person with its `attest_time`, and approve this again",
             request.owner
         )));
     }
@@ -100,8 +96,8 @@ pub fn rests_until(request: &Request, snapshot: &Snapshot, now: Timestamp) -> Op
         .min()
 }
 
-/// How long after a bound facet was observed to differ an exception was suspended or revoked; nothing
-/// if none differs, or what does was observed since.
+/// How long after a bound facet was observed to differ an exception was suspended or revoked for it;
+/// nothing if that is not what stands against it, or what differs was observed since.
 pub(super) fn noticed_after(case: &Case, snapshot: &Snapshot) -> Option<Span> {
     if !matches!(
         case.state,
@@ -109,18 +105,22 @@ pub(super) fn noticed_after(case: &Case, snapshot: &Snapshot) -> Option<Span> {
     ) {
         return None;
     }
-    let terms = case.terms.as_ref()?;
-    let subjects = anchors(&case.request, snapshot).into_iter();
-    let observed = subjects.flat_map(|subject| {
-        let mut differ = terms.bound.iter();
-        std::iter::from_fn(move || {
-            differ.find(|(facet, digest)| subject.fingerprint.get(*facet) != Some(*digest))
-        })
-        .filter_map(|(facet, _)| subject.facet(facet))
-        .map(|state| state.observed_time)
-    });
-    let last = observed.filter(|at| *at <= case.since).max()?;
-    Some(case.since - last)
+    let bound = &case.terms.as_ref()?.bound;
+    for subject in anchors(&case.request, snapshot) {
+        for (facet, digest) in bound.iter() {
+            let differs = subject.fingerprint.get(facet) != Some(digest);
+            if differs && *case.reason == *drifted(facet, subject) {
+                let at = subject.facet(facet)?.observed_time;
+                return (at <= case.since).then(|| case.since - at);
+            }
+        }
+    }
+    None
+}
+
+/// What is said of a subject that is no longer what was approved.
+fn drifted(facet: Facet, subject: &Subject) -> String {
+    format!("facet {facet} of {} has changed", subject.id)
 }
 
 /// What something does to an exception that was granted.

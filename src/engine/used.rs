@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{Case, ExceptionId, Span};
+use crate::domain::{Ballot, Case, ExceptionId, Span};
 
 use super::utilisation::Utilisation;
 
@@ -48,13 +48,14 @@ impl Used {
     /// Takes in how one was used that has been in force for so long.
     pub(super) fn add(&mut self, case: &Case, counted: &Counted, lasted: Span) {
         let id = &case.id;
-        if !case.votes.iter().any(|vote| vote.approves) {
+        let mut votes = case.votes.iter();
+        // What is to be looked at afterwards spares nobody that.
+        if case.debt.is_none() && !votes.any(|vote| vote.ballot == Ballot::Initial) {
             self.by_nobody = self.by_nobody.saturating_add(counted.uses);
         }
         self.utilisation = self.utilisation.and(counted.utilisation);
         if lasted >= UNUSED && counted.uses > 0 && counted.utilisation.is_low() {
             self.wide.push((id.clone(), counted.utilisation));
-            self.wide.sort_by(|(a, _), (b, _)| a.cmp(b));
         }
         self.uses = self.uses.saturating_add(counted.uses);
         self.days += lasted.as_secs_f64() / 86_400.0;
@@ -67,11 +68,16 @@ impl Used {
         }
         if lasted >= UNUSED {
             self.unused.push(id.clone());
-            self.unused.sort();
         }
         if lasted >= UNNEEDED && counted.not_needed > 0 {
             self.unneeded.push(id.clone());
-            self.unneeded.sort();
         }
+    }
+
+    /// Puts ids in order.
+    pub(super) fn sort(&mut self) {
+        self.unused.sort();
+        self.unneeded.sort();
+        self.wide.sort_by(|(a, _), (b, _)| a.cmp(b));
     }
 }

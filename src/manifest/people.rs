@@ -28,8 +28,8 @@ pub struct PersonManifest {
     /// Whether they are still with us.
     #[serde(default = "yes")]
     active: bool,
-    /// When that was last confirmed. Ninety days later they own no exception any more until it is
-    /// confirmed anew; without it nobody asks.
+    /// When that was last confirmed. Ninety days later what they own is suspended: it takes another
+    /// `attest_time`, and another approval. Without one nobody asks.
     attest_time: Option<String>,
 }
 

@@ -22,7 +22,7 @@ pub struct Beside {
     pub sidecars: (usize, usize, usize),
     /// How long it took to take something back.
     pub revocations: Revocations,
-    /// Answers that allow because every control passes, since the sidecars' starts.
+    /// Answers that allow and rest on no exception, since the sidecars' starts.
     pub allowed: u64,
 }
 
@@ -68,17 +68,15 @@ fn millis(span: Option<Span>) -> Json {
     span.map_or(Json::Null, |span| (span.micros() / 1_000).into())
 }
 
-/// What was allowed without anybody's looking at it, beside what people approved.
-fn avoided(allowed: u64, used: Option<&Used>, approvals: usize) -> Json {
+/// What was allowed without anybody's looking at it, beside how often people approved within a year.
+/// Which answers of a sidecar are about a domain or a framework is not told.
+fn avoided(about: &About, allowed: u64, used: Option<&Used>, approvals: usize) -> Json {
+    let all = *about == About::default();
     let by_nobody = used.map_or(0, |used| used.by_nobody);
-    let float = |n: u64| u32::try_from(n).map_or(f64::from(u32::MAX), f64::from);
-    let approved = float(u64::try_from(approvals).unwrap_or(u64::MAX));
-    let all = float(allowed.saturating_add(by_nobody));
     json!({
-        "allowedByControls": allowed,
+        "allowedByControls": all.then_some(allowed),
         "allowedAutomatically": by_nobody,
         "approvals": approvals,
-        "perApproval": if approvals > 0 { rounded(all / approved) } else { Json::Null },
     })
 }
 
@@ -195,7 +193,7 @@ pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timest
             "persons": votes.persons,
             "concentration": rounded(votes.concentration),
         },
-        "reviewsAvoided": avoided(beside.allowed, used.as_ref(), votes.approvals),
+        "reviewsAvoided": avoided(about, beside.allowed, used.as_ref(), votes.approvals),
         "driftToSuspend": {"count": drift.0, "medianSeconds": seconds(drift.1), "p95Seconds": seconds(drift.2)},
         "timeToRevoke": {
             "complete": beside.revocations.complete,

@@ -432,14 +432,14 @@ impl SubjectManifest {
                 return Err(Invalid::new(
                     "owner",
                     "is missing",
-                    "an ACTIVE subject has an owner (U3)",
+                    "an ACTIVE subject has an owner",
                 ));
             }
             if self.purpose.is_none() {
                 return Err(Invalid::new(
                     "purpose",
                     "is missing",
-                    "an ACTIVE subject has a purpose (U3)",
+                    "an ACTIVE subject has a purpose",
                 ));
             }
         }
@@ -452,7 +452,7 @@ impl SubjectManifest {
             return Err(Invalid::new(
                 "credentials",
                 "holds an ACTIVE credential",
-                "a RETIRED subject has none (U4)",
+                "a RETIRED subject has none",
             ));
         }
         each("approvals", &self.approvals, |approval| {

@@ -34,6 +34,7 @@ use crate::{
 
 use super::{
     authn::Guests,
+    completions::completions,
     core::{self, Registry},
     files::Folder,
     inbox::{Inbox, events},
@@ -299,6 +300,8 @@ impl Bound {
             "operations",
             serve_tcp(operated, operations, None, 64, CancellationToken::new()),
         );
+        let timing = completions(Arc::clone(&registry), stop.clone());
+        tasks.essential("timing revocations", timing);
         tasks.essential("lifecycle", sweeps(Arc::clone(&registry), stop.clone()));
         tasks.essential("schedule", scheduled(Arc::clone(&registry), stop.clone()));
         tasks.essential("ledger", checkpoints(Arc::clone(&registry), stop.clone()));

@@ -7,14 +7,8 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    domain::{Head, Timestamp},
-    wire::v1,
-};
+use crate::{domain::Head, wire::v1};
 
-/// Removals whose last acknowledgement is remembered.
-const LATEST: u64 = 1_000;
-const LATEST_LEN: usize = 1_000;
 /// Most refusals kept for one sidecar.
 const NACKS: usize = 20;
 
@@ -22,8 +16,6 @@ const NACKS: usize = 20;
 #[derive(Debug, Default)]
 pub(super) struct Attendants {
     known: Mutex<BTreeMap<Box<str>, Attendant>>,
-    /// When the last acknowledgement of each removal came, of the latest.
-    last: Mutex<BTreeMap<u64, Timestamp>>,
 }
 
 /// One sidecar.
@@ -62,30 +54,11 @@ impl Attendants {
             .map_or_else(Head::default, |one| one.acknowledged)
     }
 
-    /// Notes what a sidecar has taken in, at `now`.
-    pub(super) fn acknowledge(&self, name: &str, head: Head, now: Timestamp) {
-        let mut known = self.known();
-        let Some(attendant) = known.get_mut(name) else {
-            return;
-        };
-        let before = std::mem::replace(&mut attendant.acknowledged, head);
-        let first = head.sequence.saturating_sub(LATEST).max(before.sequence);
-        if first >= head.sequence {
-            return;
+    /// Notes what a sidecar has taken in.
+    pub(super) fn acknowledge(&self, name: &str, head: Head) {
+        if let Some(attendant) = self.known().get_mut(name) {
+            attendant.acknowledged = head;
         }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        for sequence in first.saturating_add(1)..=head.sequence {
-            last.insert(sequence, now);
-        }
-        while last.len() > LATEST_LEN {
-            last.pop_first();
-        }
-    }
-
-    /// When the last acknowledgement of each of the latest removals came, since the start.
-    pub(super) fn last_acknowledged(&self) -> BTreeMap<u64, Timestamp> {
-        let last = self.last.lock();
-        last.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what it could not take in.

@@ -30,6 +30,7 @@ use crate::{
 
 use super::{
     cohort::{Cohort, Window},
+    completions::Completions,
     fsck,
     instances::Instances,
     leases::Leases,
@@ -102,6 +103,8 @@ pub(super) struct Registry {
     pub(super) weakens_at_will: bool,
     /// What is told of all this.
     pub(super) witness: Arc<Witness>,
+    /// How long it took to take something back.
+    pub(super) completions: Completions,
     /// How exceptions were used lately.
     pub(super) uses: Arc<Uses>,
     /// Whether an administrator may apply exceptions that nobody asked for.
@@ -165,6 +168,7 @@ impl Registry {
             applies_exceptions: false,
             witness: Arc::default(),
             uses: Arc::default(),
+            completions: Completions::default(),
             kept,
         };
         registry.view.publish(Arc::new(view));
@@ -461,6 +465,13 @@ impl Registry {
         let lease = honoured(&self.view(), removal, self.clock.now().latest);
         let elapsed = self.clock.elapsed();
         self.attendance().receipt(removal.sequence, lease, elapsed)
+    }
+
+    /// Whether nobody can honour any more what was removed.
+    pub(super) fn is_over(&self, removal: &Removal) -> bool {
+        let lease = honoured(&self.view(), removal, self.clock.now().latest);
+        let elapsed = self.clock.elapsed();
+        self.attendance().is_over(removal.sequence, lease, elapsed)
     }
 
     /// An elapsed time as a time of day.

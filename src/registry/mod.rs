@@ -7,6 +7,7 @@ mod authn;
 mod beat;
 mod cases;
 mod cohort;
+mod completions;
 mod core;
 mod coverage;
 mod fetched;

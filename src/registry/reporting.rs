@@ -9,10 +9,9 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{ExceptionState, Schedule, Span, Timestamp, UsageKind},
+    domain::{Case, ExceptionState, Schedule, Span, Timestamp, UsageKind},
     engine::{
-        attendance::{bound, longest_lease},
-        report::{About, Counted, quantile, utilisation},
+        report::{About, Counted, Utilisation, quantile, utilisation},
         schedule::due_late,
         usage::Standing,
     },
@@ -33,6 +32,7 @@ use super::{
     ledger::bare,
     reports::{Oscal, governance, oscal},
     usage::Usages,
+    view::View,
     workflow::Refused,
 };
 
@@ -50,6 +50,19 @@ pub(super) struct Reporting {
     pub(super) attendants: Arc<Attendants>,
     /// How exceptions were used, where that is kept.
     pub(super) usages: Option<Arc<Usages>>,
+}
+
+/// How much of a case's scope is used, as records of it tell.
+fn utilised(case: &Case, view: &View, records: &[Vec<u8>]) -> Utilisation {
+    let read = records.iter().filter_map(|record| {
+        let message = decoded::<v1::UsageRecord>(record).ok()?;
+        usage(message).ok()
+    });
+    let read: Vec<_> = read.collect();
+    let touched = read.iter();
+    let touched = touched.map(|use_| (&use_.subject, &*use_.action, &*use_.resource));
+    let touched: Vec<_> = touched.collect();
+    utilisation(&case.request, &view.snapshot, &touched)
 }
 
 /// The digest that the ledger holds of a report.
@@ -122,24 +135,7 @@ impl Reporting {
 
     /// How long what was taken back since the start took until nobody could honour it.
     fn revocations(&self) -> Revocations {
-        let view = self.registry.view();
-        let last = self.attendants.last_acknowledged();
-        let (mut took, mut open) = (Vec::new(), 0_usize);
-        for removal in view.removals.iter().rev().take(last.len()) {
-            let receipt = self.registry.receipt(removal);
-            let Some(last) = last.get(&removal.sequence) else {
-                continue;
-            };
-            let acknowledged = (*last).max(removal.time) - removal.time;
-            if !receipt.outstanding.is_empty() {
-                open = open.saturating_add(1);
-            } else if receipt.lapsed == 0 {
-                took.push(acknowledged);
-            } else {
-                // Whoever said nothing could honour it no longer than that.
-                took.push(acknowledged.max(bound(longest_lease())));
-            }
-        }
+        let (open, mut took) = self.registry.completions.told();
         Revocations {
             complete: took.len(),
             open,
@@ -173,15 +169,12 @@ impl Reporting {
             }
             counted.missed = usages.file.missed(&case.id).await?.into_iter().collect();
             let relied = usages.file.relied(&case.id, LATEST).await?;
-            let relied = relied.iter().filter_map(|record| {
-                let message = decoded::<v1::UsageRecord>(record).ok()?;
-                usage(message).ok()
-            });
-            let relied: Vec<_> = relied.collect();
-            let touched = relied.iter();
-            let touched = touched.map(|use_| (&use_.subject, &*use_.action, &*use_.resource));
-            let touched: Vec<_> = touched.collect();
-            counted.utilisation = utilisation(&case.request, &view.snapshot, &touched);
+            // Where there are more, what they show is not known.
+            if relied.len() < LATEST as usize {
+                let (case, view) = (Arc::clone(case), Arc::clone(&view));
+                let told = aside(move || utilised(&case, &view, &relied));
+                counted.utilisation = told.await.map_err(Error::Unfit)?;
+            }
             used.insert(case.id.as_str().into(), counted);
         }
         Ok(Some(used))

@@ -189,7 +189,7 @@ impl Registry {
     ///
     /// A store that fails.
     pub(super) async fn sweep(&self) -> Result<Option<Timestamp>, Refused> {
-        loop {
+        let looked = loop {
             let (view, now) = (self.view(), self.clock.now().latest);
             // Nobody's turn is taken to find that nothing is due.
             let mut cases = view.cases.values();
@@ -197,7 +197,7 @@ impl Registry {
                 demanded(&view, &self.uses, case, now).is_some() || faded(&view, case, now)
             };
             if !cases.any(|case| due(case)) {
-                break;
+                break now;
             }
             let moved = self
                 .write(|view, draft| {
@@ -220,11 +220,11 @@ impl Registry {
                 })
                 .await?;
             if moved == 0 {
-                break;
+                break now;
             }
-        }
-        let view = self.view();
-        let now = self.clock.now().latest;
+        };
+        // What came to be due while it looked is due at once.
+        let (view, now) = (self.view(), looked);
         let next = view.cases.values().flat_map(|case| {
             let unused = unused(&view, &self.uses, case);
             let open = case.state == ExceptionState::Pending || due(case, now).1.is_some();

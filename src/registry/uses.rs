@@ -52,7 +52,7 @@ pub(super) struct Told {
     pub start: u64,
     /// Allows that rest on an exception since then.
     pub allows: u64,
-    /// Allows because every control passes, since then.
+    /// Allows that rest on none, since then.
     pub passes: u64,
     /// When it said so.
     pub time: Timestamp,
@@ -115,8 +115,7 @@ impl Uses {
         }
     }
 
-    /// Answers that allow because every control passes, since the starts of the sidecars that were
-    /// heard.
+    /// Answers that allow and rest on no exception, since the starts of the sidecars that were heard.
     pub(super) fn allowed(&self) -> u64 {
         let told = self.told();
         let mut latest: HashMap<&str, &Told> = HashMap::new();
@@ -126,7 +125,8 @@ impl Uses {
                 *known = told;
             }
         }
-        latest.values().map(|told| told.passes).sum()
+        let passes = latest.values().map(|told| told.passes);
+        passes.fold(0, u64::saturating_add)
     }
 
     /// Notes which exceptions' uses gaps may hide.

@@ -219,13 +219,10 @@ impl Metrics {
         }
     }
 
-    /// How many decisions allowed because every control passes, with no exception at hand.
+    /// How many decisions allowed and rest on no exception.
     pub fn allowed(&self) -> u64 {
-        self.inner
-            .usual
-            .iter()
-            .map(|(allowed, _)| allowed.get())
-            .sum()
+        let allowed = self.inner.usual.iter().map(|(allowed, _)| allowed.get());
+        allowed.fold(0, u64::saturating_add)
     }
 
     /// Counts a decision that took `took`.

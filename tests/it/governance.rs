@@ -5,9 +5,9 @@ use crate::support::cases::{
     Ask, DAY, EXCEPTED, PLAIN, World, agent, approve, ask, lax, look, people, spare, until,
 };
 use crate::support::governed::{
-    Client, Registry, control, exception, files, noon, seconds, subject,
+    Client, Registry, Sidecar, control, exception, files, noon, seconds, subject,
 };
-use exeat::{domain::Timestamp, wire::v1};
+use exeat::{domain::Timestamp, runtime::clock::Clock, wire::v1};
 use tonic::Code;
 
 #[tokio::test]
@@ -587,25 +587,74 @@ async fn r15_an_owner_who_was_not_attested_lately_owns_nothing() {
     world.admin.apply(&attested(at)).await.unwrap();
     let case = ask(&mut alice, &PLAIN).await.unwrap();
     approve(&mut bob, &case).await.unwrap();
+    world.admin.apply(&agent("other")).await.unwrap();
+    let short = Ask {
+        agent: "other",
+        hours: 12,
+        ..PLAIN
+    };
+    let short = ask(&mut alice, &short).await.unwrap();
+    approve(&mut bob, &short).await.unwrap();
     world.clock.advance(seconds(DAY - 1));
-    // The sweep has been there, for another reason.
-    let told = ask(&mut alice, &Ask { hours: 24, ..PLAIN }).await;
-    assert_eq!(told.unwrap().state, "PENDING");
+    // The sweep has been there by now, and nothing changes after that: by the clock alone.
+    until(&mut bob, &short.id, "EXPIRED").await;
     assert_eq!(look(&mut bob, &case.id).await.state, "APPROVED");
-    // By the clock alone.
     world.clock.advance(seconds(1));
     let waits = until(&mut bob, &case.id, "SUSPENDED").await;
-    let why = "owner user:alice was last attested more than 90 days ago";
+    let why = "owner user:alice was not attested within 90 days";
     assert!(waits.reason.contains(why), "{}", waits.reason);
     let refused = ask(&mut alice, &PLAIN).await.unwrap_err();
     assert!(refused.message().contains("`owner`"), "{refused:?}");
-    world
-        .admin
-        .apply(&attested(at + seconds(90 * DAY)))
-        .await
-        .unwrap();
+    // What is confirmed only next year is not yet.
+    let ahead = attested(at + seconds(400 * DAY));
+    world.admin.apply(&ahead).await.unwrap();
+    let refused = ask(&mut alice, &PLAIN).await.unwrap_err();
+    assert!(refused.message().contains("`owner`"), "{refused:?}");
+    let anew = attested(at + seconds(90 * DAY));
+    world.admin.apply(&anew).await.unwrap();
     let again = look(&mut bob, &case.id).await;
     assert_eq!(approve(&mut bob, &again).await.unwrap().state, "APPROVED");
+}
+
+/// R14: no timer ends an exception. The registry's clock stands, so that nobody there ever notes the
+/// end; the sidecar's goes on.
+#[tokio::test]
+async fn r14_an_end_is_an_end_where_no_timer_runs() {
+    let mut world = World::start().await;
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let short = PLAIN.text().replace("duration: 48h", "duration: 60s");
+    let request = v1::RequestExceptionRequest {
+        file: files(&short).pop(),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let answer = alice.exceptions.request_exception(request).await.unwrap();
+    let case = answer.into_inner().case.unwrap();
+    approve(&mut bob, &case).await.unwrap();
+    let token = world.admin.let_in("service:s1", v1::Role::Sidecar, &["*"]);
+    let token = token.await;
+    // It has begun, for whoever is not sure of the microsecond.
+    world.clock.advance(seconds(5));
+    let clock = Clock::manual(noon() + seconds(5));
+    let sidecar = Sidecar::start(
+        &world.scratch.path().join("s"),
+        &world.registry.address,
+        &world.registry.key,
+        &token,
+        clock.clone(),
+    )
+    .await
+    .unwrap();
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    clock.advance(seconds(53));
+    assert_eq!(
+        sidecar.outcome("agent", "risky").await,
+        "ALLOW_BY_EXCEPTION OK"
+    );
+    clock.advance(seconds(4));
+    let over = "DENY CONTROL_FAILED EXC_EXPIRED";
+    assert_eq!(sidecar.outcome("agent", "risky").await, over);
+    assert_eq!(look(&mut bob, &case.id).await.state, "APPROVED");
 }
 
 /// M2, M3: a domain may only tighten, and each domain that a scope reaches into has its say.

@@ -153,13 +153,12 @@ impl Attending {
                 }
                 if let Some(acknowledged) = ping.acknowledged {
                     let acknowledged = head(Some(&acknowledged)).map_err(Fault::Invalid)?;
-                    let now = registry.clock.now().latest;
                     let mut attendance = registry.attendance();
                     if attendance.fenced(name, &self.start) {
                         return Err(fenced());
                     }
                     attendance.drained(name, acknowledged.sequence);
-                    self.sync.attendants.acknowledge(name, acknowledged, now);
+                    self.sync.attendants.acknowledge(name, acknowledged);
                     drop(attendance);
                 }
             }

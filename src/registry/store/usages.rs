@@ -418,20 +418,21 @@ impl UsageFile {
         rows.iter().map(read).collect()
     }
 
-    /// The last `most` records of an exception that answers rest on.
+    /// At most `most` records of an exception that answers rest on: not those that were withdrawn,
+    /// nor those of subjects that the sidecar does not stand for.
     ///
     /// # Errors
     ///
     /// A store that fails.
     pub async fn relied(&self, exception: &ExceptionId, most: u32) -> Past<Vec<u8>> {
-        let rows = sqlx::query_scalar(
-            "SELECT record FROM usage WHERE exception = ? AND kind = ? ORDER BY time DESC LIMIT ?",
-        )
-        .bind(exception.as_str())
-        .bind(kind_number(Some(UsageKind::ReliedOn)))
-        .bind(most)
-        .fetch_all(&self.readers)
-        .await?;
+        let rows = sqlx::query_scalar("SELECT record FROM usage WHERE exception = ? AND kind = ? AND standing NOT IN (?, ?) LIMIT ?")
+            .bind(exception.as_str())
+            .bind(kind_number(Some(UsageKind::ReliedOn)))
+            .bind(standing_number(Standing::Foreign))
+            .bind(standing_number(Standing::Withdrawn))
+            .bind(most)
+            .fetch_all(&self.readers)
+            .await?;
         Ok(rows)
     }
 
