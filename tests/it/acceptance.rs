@@ -7,7 +7,7 @@ use crate::support::{
     cases::{Ask, EXCEPTED, PLAIN, World, agent, approve, lax, spare},
     governed::{control, files, seconds},
     processes::Fleet,
-    stage::{Stage, state, text},
+    stage::{Stage, at, state, text},
 };
 use exeat::{runtime::clock::Clock, wire::v1};
 use serde_json::Value as Json;
@@ -275,16 +275,19 @@ async fn a_tool_that_nobody_approved_is_denied_with_its_remedy() {
     }
 }
 
-/// Clock skew: a sidecar whose clock is minutes slow keeps no exception that is over: it goes by the
-/// registry's time, which it hears.
+/// Clock skew: a sidecar whose clock is minutes slow goes by the registry's time, which it hears, and
+/// keeps nothing that is over by that.
 #[tokio::test]
 async fn a_sidecar_whose_clock_is_slow_keeps_nothing_that_is_over() {
-    let mut world = World::start_from(Clock::system().now().latest + seconds(60), &[]).await;
+    let began = Clock::system().now().latest + seconds(60);
+    let mut world = World::start_from(began, &[]).await;
     let mut alice = world.as_who("user:alice").await;
     let mut bob = world.as_who("user:bob").await;
-    let short = PLAIN.text().replace("duration: 48h", "duration: 90s");
+    let start = began + seconds(90);
+    let later = format!("window: {{start_time: \"{start}\", duration: 1h}}");
+    let later = PLAIN.text().replace("window: {duration: 48h}", &later);
     let request = v1::RequestExceptionRequest {
-        file: files(&short).pop(),
+        file: files(&at(&later, began)).pop(),
         ..v1::RequestExceptionRequest::default()
     };
     let answer = alice.exceptions.request_exception(request).await.unwrap();
@@ -295,8 +298,17 @@ async fn a_sidecar_whose_clock_is_slow_keeps_nothing_that_is_over() {
     fleet.let_in(&mut world.admin).await;
     let _process = fleet.sidecar();
     let sidecar = fleet.answers().await;
-    sidecar.until("agent", "risky", EXCEPTED).await;
+    sidecar
+        .until("agent", "risky", "EXC_NOT_YET_EFFECTIVE")
+        .await;
+    // That it begins changes nothing at the registry: only its time tells.
     world.clock.advance(seconds(95));
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    assert!(
+        Clock::system().now().latest < start,
+        "by its own clock it is early"
+    );
+    world.clock.advance(seconds(3_600));
     sidecar.until("agent", "risky", "EXC_EXPIRED").await;
     assert_eq!(sidecar.outcome("agent", "plain").await, "ALLOW OK");
 }

@@ -182,3 +182,30 @@ fn folders_name_only_what_lies_below_them() {
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+/// What is said to people names no rule by its number: they cannot look it up.
+#[test]
+fn no_text_names_a_rule() {
+    let (mut files, mut found) = (Vec::new(), Vec::new());
+    sources(Path::new("src"), &mut files);
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let said = line.trim_start();
+            if said.starts_with("//") || !said.contains('"') {
+                continue;
+            }
+            let rule = said.split('(').skip(1).any(|rest| {
+                let name = rest.split(')').next().unwrap_or_default();
+                let digits = name.trim_start_matches(|c: char| c.is_ascii_uppercase());
+                name.len() == digits.len() + 1
+                    && !digits.is_empty()
+                    && digits.chars().all(|c| c.is_ascii_digit())
+            });
+            if rule {
+                found.push(format!("{}:{}: {said}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}

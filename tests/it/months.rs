@@ -5,8 +5,8 @@ use exeat::{domain::Timestamp, runtime::clock::Clock, wire::v1};
 use serde_json::Value as Json;
 
 use crate::support::{
-    cases::{Ask, DAY, EXCEPTED, PLAIN, World, agent, approve, ask, look, until},
-    governed::{control, files, seconds},
+    cases::{Ask, DAY, EXCEPTED, PLAIN, World, agent, approve, look, until},
+    governed::{Client, control, files, seconds},
     stage::{Stage, at, text},
 };
 
@@ -17,6 +17,17 @@ fn ago(span: i64) -> Timestamp {
 
 const HOUR: i64 = 3_600;
 
+/// Asks as of the time of a world.
+async fn asks(world: &World, client: &mut Client, ask: &Ask<'_>) -> v1::Case {
+    let text = at(&ask.text(), world.clock.now().latest);
+    let request = v1::RequestExceptionRequest {
+        file: files(&text).pop(),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let answer = client.exceptions.request_exception(request).await.unwrap();
+    answer.into_inner().case.unwrap()
+}
+
 const TWO: &str = "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan, digest: \"sha256:5ca0\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n- {evidence_id: test, digest: \"sha256:7e57\", required: true, expire_time: \"2027-11-22T00:00:00Z\"}\n";
 
 /// Renewal by sleepwalking: the second of MODERATE is HIGH, whoever decides is told that nothing was
@@ -24,11 +35,12 @@ const TWO: &str = "usage_limits: {max_uses: 10}\nevidence:\n- {evidence_id: scan
 #[tokio::test]
 async fn who_renews_again_needs_more_and_what_is_not_used_is_closed() {
     let mut world = World::start_from(ago(40 * DAY), &[]).await;
-    world.admin.apply(&agent("idle")).await.unwrap();
+    let idle = at(&agent("idle"), ago(40 * DAY));
+    world.admin.apply(&idle).await.unwrap();
     let mut alice = world.as_who("user:alice").await;
     let mut bob = world.as_who("user:bob").await;
     for _ in 0..2 {
-        let case = ask(&mut alice, &PLAIN).await.unwrap();
+        let case = asks(&world, &mut alice, &PLAIN).await;
         assert_eq!(case.tier, "MODERATE");
         approve(&mut bob, &case).await.unwrap();
         world.clock.advance(seconds(12 * DAY));
@@ -39,7 +51,7 @@ async fn who_renews_again_needs_more_and_what_is_not_used_is_closed() {
         hours: 24 * 20,
         ..PLAIN
     };
-    let idle = ask(&mut alice, &idle).await.unwrap();
+    let idle = asks(&world, &mut alice, &idle).await;
     approve(&mut bob, &idle).await.unwrap();
     world.clock.advance(seconds(13 * DAY));
     let again = look(&mut bob, &idle.id).await;
@@ -96,7 +108,7 @@ async fn the_fourth_override_within_a_month_is_a_finding() {
     erin.incidents.open_incident(open).await.unwrap();
     for agent in ["a1", "a2", "a3"] {
         let request = v1::RequestExceptionRequest {
-            file: files(&during(agent)).pop(),
+            file: files(&at(&during(agent), began)).pop(),
             ..v1::RequestExceptionRequest::default()
         };
         let answer = alice.exceptions.request_exception(request).await.unwrap();
@@ -149,7 +161,7 @@ async fn where_exceptions_are_the_rule_the_control_is_to_change() {
     let three = ["agent", "a1", "a2"];
     let mut granted = Vec::new();
     for agent in three {
-        let case = ask(&mut alice, &rule(agent)).await.unwrap();
+        let case = asks(&world, &mut alice, &rule(agent)).await;
         approve(&mut bob, &case).await.unwrap();
         granted.push(case);
     }
@@ -179,14 +191,14 @@ async fn where_exceptions_are_the_rule_the_control_is_to_change() {
         hours: 24 * 30,
         ..PLAIN
     };
-    let unneeded = ask(&mut alice, &unneeded).await.unwrap();
+    let unneeded = asks(&world, &mut alice, &unneeded).await;
     approve(&mut bob, &unneeded).await.unwrap();
     world.clock.set(passes + seconds(-HOUR));
     let again = look(&mut bob, &unneeded.id).await;
     approve(&mut bob, &again).await.unwrap();
     world.clock.set(day(18));
     for agent in three {
-        let renewed = ask(&mut alice, &rule(agent)).await.unwrap();
+        let renewed = asks(&world, &mut alice, &rule(agent)).await;
         approve(&mut bob, &renewed).await.unwrap();
     }
 
