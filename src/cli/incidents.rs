@@ -6,10 +6,10 @@ use crate::wire::v1;
 
 use super::{
     args::Output,
-    exceptions::show,
     govern::shown,
     reach::{Registry, refused},
     registry_args::Told,
+    review::show,
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},
     workflow_args::IncidentCommand,

@@ -29,6 +29,7 @@ mod reach;
 mod registry_args;
 mod replay;
 mod report;
+mod review;
 mod rules;
 mod run;
 mod saved;
