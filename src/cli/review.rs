@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::wire::v1;
+use crate::{domain::Timestamp, runtime::clock::Clock, wire::v1};
 
 use super::{
     args::Output,
@@ -59,21 +59,20 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
     let rows = [
         ("controls", case.control_ids.join(", ")),
         ("deviation", at(&request, "/deviation_type")),
-        ("subjects", at(&request, "/scope/subject_selector")),
-        ("actions", at(&request, "/scope/actions")),
-        ("resources", at(&request, "/scope/resources")),
-        ("environments", at(&request, "/scope/environments")),
-        ("purposes", at(&request, "/scope/purposes")),
+        ("subjects", subjects(&request)),
+        ("actions", listed(&request, "/scope/actions")),
+        ("resources", listed(&request, "/scope/resources")),
+        ("environments", listed(&request, "/scope/environments")),
+        ("purposes", listed(&request, "/scope/purposes")),
         ("sensitivity", at(&request, "/scope/data_sensitivity_max")),
         ("only if", at(&request, "/scope/match_condition")),
-        ("as long as", at(&request, "/compensating_conditions")),
-        ("uses", at(&request, "/usage_limits")),
+        ("as long as", listed(&request, "/compensating_conditions")),
+        ("uses", limits(&request)),
         ("need", at(&request, "/justification/business_need")),
         ("risk", at(&request, "/justification/risk_statement")),
         ("plan", at(&request, "/justification/remediation_plan")),
         ("ticket", at(&request, "/justification/ticket_ref")),
-        ("window", at(&request, "/window")),
-        ("evidence", at(&request, "/evidence")),
+        ("window", window(&request)),
         ("asked by", case.requester.clone()),
         ("on behalf of", at(&request, "/on_behalf_of")),
         ("owner", case.owner.clone()),
@@ -83,12 +82,15 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         ("preemptive", at(&request, "/preemptive")),
         ("renewals", at(&record, &format!("{terms}/renewal_count"))),
         ("ends before", at(&record, &format!("{terms}/latest"))),
-        ("bound to", at(&record, &format!("{terms}/bound"))),
+        ("bound to", bound(&record, &format!("{terms}/bound"))),
     ];
     for (name, value) in rows {
         if value != "-" && !value.is_empty() {
             screen.say(&format!("  {name:<13}{value}"))?;
         }
+    }
+    for item in list_of(&request, "/evidence") {
+        screen.say(&evidence(item))?;
     }
     if again {
         for change in rebound(&record) {
@@ -136,8 +138,93 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         let waits = case.open_seats.join(", ");
         screen.say(&format!("  waits for    {waits}{until}"))?;
         screen.say(&format!("  digest       {}", case.digest))?;
+        let seen: String = list_of(&request, "/evidence")
+            .map(|item| format!(" --reviewed {}", at(item, "/evidence_id")))
+            .collect();
+        screen.say(&format!(
+            "  next         exeat exception approve {} --digest {} --comment …{seen}",
+            case.id, case.digest
+        ))?;
+        screen.say(&format!(
+            "               exeat exception deny {} --digest {} --comment …",
+            case.id, case.digest
+        ))?;
     }
     Ok(Exit::Done)
+}
+
+/// Texts, one after the other.
+fn listed(of: &Json, path: &str) -> String {
+    let items = list_of(of, path).filter_map(Json::as_str);
+    items.collect::<Vec<_>>().join(", ")
+}
+
+fn subjects(request: &Json) -> String {
+    let ids = listed(request, "/scope/subject_selector/ids");
+    let classes = listed(request, "/scope/subject_selector/classes");
+    if classes.is_empty() {
+        ids
+    } else {
+        format!("all of class {classes}")
+    }
+}
+
+fn limits(request: &Json) -> String {
+    let most = |name: &str| request.pointer(&format!("/usage_limits/{name}"));
+    let most = |name: &str, per: &str| {
+        let number = most(name).and_then(Json::as_u64)?;
+        Some(format!("at most {number}{per}"))
+    };
+    let limits = [
+        most("max_uses", ""),
+        most("max_uses_per_hour", " within an hour"),
+    ];
+    limits.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn window(request: &Json) -> String {
+    let of = |name: &str| request.pointer(&format!("/window/{name}"));
+    let of = |name: &str| of(name).and_then(Json::as_str);
+    let lasts = of("duration").unwrap_or("-");
+    match of("start_time") {
+        Some(start) => format!("{lasts} from {start}"),
+        None => format!("{lasts} from its approval"),
+    }
+}
+
+/// A digest by which people tell two apart.
+fn short(digest: &str) -> &str {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    hex.get(..12).unwrap_or(hex)
+}
+
+fn bound(record: &Json, path: &str) -> String {
+    let facets = record.pointer(path).and_then(Json::as_object);
+    let facets = facets.into_iter().flatten();
+    let each =
+        facets.filter_map(|(facet, digest)| Some(format!("{facet} {}", short(digest.as_str()?))));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+/// One item, and whether it still proves something.
+fn evidence(item: &Json) -> String {
+    let text = |name: &str| item.get(name).and_then(Json::as_str).unwrap_or("-");
+    let until = text("expire_time");
+    let now = Clock::system().now().latest;
+    let fresh = Timestamp::parse(until).is_ok_and(|until| until > now);
+    let mark = if fresh {
+        styled(GOOD, "✓")
+    } else {
+        styled(BAD, "✗")
+    };
+    let required = item.get("required") == Some(&Json::Bool(true));
+    format!(
+        "  {:<13}{mark} {}  {} until {until}  {}",
+        "evidence",
+        text("evidence_id"),
+        if required { "required" } else { "optional" },
+        styled(DIM, short(text("digest")))
+    )
 }
 
 /// What an override owes, and what of it is done.
