@@ -8,6 +8,7 @@ use crate::{runtime::clock::Clock, wire::v1};
 
 use super::{
     args::Output,
+    draft::draft,
     govern::{files, shown},
     import::import,
     reach::{Registry, refused},
@@ -89,6 +90,7 @@ pub(super) async fn exception(
         }
         Exception::Approve { decides } => decide(decides, true, screen).await,
         Exception::Deny { decides } => decide(decides, false, screen).await,
+        Exception::Draft(args) => draft(args, screen).await,
         Exception::Import { file, out } => import(&file, &out, clock.now().latest, screen),
         Exception::Close { id, reason, told } => {
             let mut registry = Registry::connect(&told.reach).await?;

@@ -123,6 +123,8 @@ fn show(told: &v1::ExplainDecisionResponse, screen: &mut Screen) -> Result<(), E
                 id: record.resource_id.clone(),
                 properties: None,
             }),
+            environment: record.environment.clone(),
+            purpose: record.purpose.clone().unwrap_or_default(),
         })?;
     }
     for (name, value) in moment(&record) {

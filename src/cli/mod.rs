@@ -9,6 +9,7 @@ mod decisions;
 mod demo;
 mod dev;
 mod doctor;
+mod draft;
 mod evidence;
 mod exceptions;
 mod findings;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::args::Output;
+use super::args::{Output, Target};
 
 /// `exeat registry`: every flag may also stand in the file, or in the environment as `EXEAT_…`.
 #[derive(Debug, Args)]
@@ -227,6 +227,9 @@ pub enum Exception {
         #[command(flatten)]
         told: Told,
     },
+    /// Write a request out of a denial: for just what was asked. What the decision does not tell is
+    /// for a person to say.
+    Draft(Draft),
     /// Ask for one that goes on from another: a new request, decided anew, with limits over both.
     Renew {
         /// The exception it goes on from.
@@ -330,6 +333,34 @@ pub struct Told {
     pub output: Output,
     #[command(flatten)]
     pub reach: Reach,
+}
+
+/// A request out of a denial.
+#[derive(Debug, Args)]
+pub struct Draft {
+    /// The decision's id.
+    pub decision: String,
+    /// Why it is needed, in at least forty characters.
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// What may go wrong, in at least forty characters.
+    #[arg(long, value_name = "TEXT")]
+    pub risk: Option<String>,
+    /// How it ends.
+    #[arg(long, value_name = "TEXT")]
+    pub plan: Option<String>,
+    /// Where that is tracked.
+    #[arg(long, value_name = "REF")]
+    pub ticket: Option<String>,
+    /// Who answers for it: `user:NAME`.
+    #[arg(long, value_name = "WHO")]
+    pub owner: Option<String>,
+    /// For how long, from its approval on.
+    #[arg(long, value_name = "SPAN", default_value = "24h")]
+    pub duration: String,
+    /// The sidecar that decided.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// A decision.

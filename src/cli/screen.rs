@@ -279,8 +279,9 @@ fn advice(decision: &v1::Decision) -> Vec<String> {
         v1::NextAction::Request => row(
             "next",
             format!(
-                "an exception from {} can be requested",
-                decision.requestable_control_ids.join(", ")
+                "an exception from {} can be requested: exeat exception draft {}",
+                decision.requestable_control_ids.join(", "),
+                decision.id
             ),
         ),
         v1::NextAction::Retry => row(

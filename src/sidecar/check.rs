@@ -174,6 +174,7 @@ impl CheckService {
             || Cow::Borrowed(&record.snapshot),
         );
         let resource = &record.question.resource;
+        let subject = record.snapshot.subject(record.question.subject.as_str());
         Ok(v1::ExplainResponse {
             decision: Some(told),
             subject: record.question.subject.to_string(),
@@ -183,6 +184,8 @@ impl CheckService {
                 id: resource.id.clone(),
                 properties: None,
             }),
+            environment: subject.map_or_else(String::new, |of| of.environment.to_string()),
+            purpose: record.question.purpose.clone().unwrap_or_default(),
         })
     }
 }

@@ -206,6 +206,51 @@ async fn a_sidecar_that_does_not_hear_is_outstanding_until_it_does() {
     );
 }
 
+/// A denial says how to ask, and what it says to do leads to the answer.
+#[tokio::test]
+async fn a_denial_leads_to_its_exception() {
+    let stage = Stage::start().await;
+    stage.sidecar.until("agent", "plain", "ALLOW").await;
+    let ask = "check agent t --type thing --action risky -c purpose=work";
+    let (code, denied) = stage.tries("alice", ask);
+    assert_eq!(code, 4, "{denied}");
+    let told = "can be requested: exeat ";
+    let (_, line) = denied.split_once(told).expect(&denied);
+    let line = line.lines().next().unwrap();
+    let empty = stage.says("alice", line);
+    assert!(
+        empty.contains("fill in business_need, risk_statement"),
+        "{empty}"
+    );
+    let words = "the-quarter-closes-on-Friday-and-the-batch-has-to-run";
+    let full = format!(
+        "{line} --why {words} --risk {words} --plan {words} --ticket T-7 --owner user:alice --duration 8h"
+    );
+    let drafted = stage.says("alice", &full);
+    // What is printed for people beside it goes to standard error.
+    let manifest = drafted.split("ask for it with").next().unwrap();
+    let scan = PLAIN.more.trim_end();
+    stage.write(&format!("{manifest}{scan}\n"));
+    let case = stage.says("alice", "exception request -f a.yaml -o json");
+    let case: Json = serde_json::from_str(case.lines().next().unwrap()).unwrap();
+    let scope = case.pointer("/case/request/scope").unwrap();
+    let just = serde_json::json!({"subject_selector": {"ids": ["agent"]}, "actions": ["risky"], "resources": ["t"], "environments": ["prod"], "purposes": ["work"]});
+    assert_eq!(*scope, just);
+    stage.says("bob", &Stage::approval(&case));
+    stage.sidecar.until("agent", "risky", EXCEPTED).await;
+    // Nothing is drafted from what was allowed.
+    let allowed = stage.says("alice", &ask.replace("risky", "plain"));
+    let id = allowed
+        .split_whitespace()
+        .find(|word| word.starts_with("dec_"))
+        .unwrap();
+    stage.refuses(
+        "alice",
+        &format!("exception draft {id}"),
+        &["no exception can be requested"],
+    );
+}
+
 /// Domain semantics: a domain has words of its own, tightens what is above it, and loosens nothing.
 #[tokio::test]
 async fn a_domain_has_its_own_words_and_only_tightens() {
