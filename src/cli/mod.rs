@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod attention;
 mod audit;
 mod client;
 mod coverage;

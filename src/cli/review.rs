@@ -138,9 +138,10 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         let waits = case.open_seats.join(", ");
         screen.say(&format!("  waits for    {waits}{until}"))?;
         screen.say(&format!("  digest       {}", case.digest))?;
-        let seen: String = list_of(&request, "/evidence")
+        let seen: Vec<_> = list_of(&request, "/evidence")
             .map(|item| format!(" --reviewed {}", at(item, "/evidence_id")))
             .collect();
+        let seen = seen.concat();
         screen.say(&format!(
             "  next         exeat exception approve {} --digest {} --comment …{seen}",
             case.id, case.digest

@@ -238,6 +238,14 @@ async fn a_denial_leads_to_its_exception() {
     assert_eq!(*scope, just);
     stage.says("bob", &Stage::approval(&case));
     stage.sidecar.until("agent", "risky", EXCEPTED).await;
+    let told = stage.says("bob", "status");
+    let id = text(&case, "/case/id");
+    for part in [
+        "1 exception holds, 0 of them HIGH",
+        &format!("{id} (MODERATE) ends"),
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
     // Nothing is drafted from what was allowed.
     let allowed = stage.says("alice", &ask.replace("risky", "plain"));
     let id = allowed

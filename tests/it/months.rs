@@ -70,6 +70,8 @@ async fn who_renews_again_needs_more_and_what_is_not_used_is_closed() {
     stage.refuses("alice", third, &["tier HIGH needs 2", "exeat evidence add"]);
     let case = stage.asks("alice", &Ask { more: TWO, ..PLAIN }.text());
     assert_eq!(text(&case, "/case/terms/tier"), "HIGH");
+    let waits = stage.says("bob", "status");
+    assert!(waits.contains("1 request waits for you"), "{waits}");
     let review = stage.says(
         "bob",
         &format!("exception review {}", text(&case, "/case/id")),
