@@ -19,15 +19,18 @@ const SOON: Span = Span::from_hours(24);
 /// Most of these.
 const MOST: usize = 5;
 
+/// Most cases that are looked at.
+const PAGE: u32 = 1_000;
+
 /// What there is to see to.
 #[derive(Debug, Default)]
 pub(super) struct Attention {
-    active: usize,
-    high: usize,
+    /// Exceptions in force that were requested, and whether there are more.
+    held: (usize, bool),
     ending: Vec<v1::Case>,
     waiting: u32,
     overdue: bool,
-    mine: usize,
+    mine: (usize, bool),
 }
 
 /// Asks the registry.
@@ -36,19 +39,27 @@ pub(super) async fn attention(
     now: Option<prost_types::Timestamp>,
 ) -> Result<Attention, Exit> {
     let mut found = Attention::default();
-    let soon = time("", now).ok().map(|now| now + SOON);
-    for case in cases(registry, "APPROVED", false).await? {
-        found.active = found.active.saturating_add(1);
-        found.high = found.high.saturating_add(usize::from(case.tier == "HIGH"));
-        let end: Option<Timestamp> = time("", case.expire_time).ok();
-        if end.zip(soon).is_some_and(|(end, soon)| end <= soon) {
-            found.ending.push(case);
+    let now = time("", now).unwrap_or(Timestamp::MIN);
+    let (cases_, more) = cases(registry, "APPROVED", false).await?;
+    found.held.1 = more;
+    for case in cases_ {
+        let at = |stamp| time("", stamp).ok();
+        let (start, end) = (at(case.effective_time), at(case.expire_time));
+        let Some((start, end)) = start.zip(end) else {
+            continue;
+        };
+        if start <= now && now < end {
+            found.held.0 = found.held.0.saturating_add(1);
+            if end <= now + SOON {
+                found.ending.push(case);
+            }
         }
     }
     found
         .ending
         .sort_by_key(|case| case.expire_time.map(|end| (end.seconds, end.nanos)));
-    found.mine = cases(registry, "", true).await?.len();
+    let (mine, more) = cases(registry, "", true).await?;
+    found.mine = (mine.len(), more);
     let request = v1::ListQueueRequest {
         // Due first: if any is overdue, the first is.
         page_size: 1,
@@ -61,42 +72,44 @@ pub(super) async fn attention(
     Ok(found)
 }
 
+/// The latest cases, and whether there are more.
 async fn cases(
     registry: &mut Registry,
     state: &str,
     waiting_for_me: bool,
-) -> Result<Vec<v1::Case>, Exit> {
-    let (mut all, mut page_token) = (Vec::new(), String::new());
-    loop {
-        let request = v1::ListCasesRequest {
-            state: state.into(),
-            waiting_for_me,
-            page_size: 1_000,
-            page_token,
-        };
-        let answer = registry.exceptions.list_cases(request).await;
-        let answer = answer.map_err(|status| refused(&status))?.into_inner();
-        all.extend(answer.cases);
-        page_token = answer.next_page_token;
-        if page_token.is_empty() {
-            return Ok(all);
-        }
+) -> Result<(Vec<v1::Case>, bool), Exit> {
+    let request = v1::ListCasesRequest {
+        state: state.into(),
+        waiting_for_me,
+        page_size: PAGE,
+        ..v1::ListCasesRequest::default()
+    };
+    let answer = registry.exceptions.list_cases(request).await;
+    let answer = answer.map_err(|status| refused(&status))?.into_inner();
+    Ok((answer.cases, !answer.next_page_token.is_empty()))
+}
+
+fn count((n, more): (usize, bool), one: &str, many: &str) -> String {
+    match (n, more) {
+        (1, false) => format!("1 {one}"),
+        (n, false) => format!("{n} {many}"),
+        (n, true) => format!("{n} {many}, and there may be more"),
     }
 }
 
 impl Attention {
     pub(super) fn json(&self) -> Json {
         let ending: Vec<_> = self.ending.iter().map(|case| &case.id).collect();
-        json!({"exceptions": self.active, "high": self.high, "endingWithinDay": ending, "waitingForYou": self.mine, "waiting": self.waiting, "overdue": self.overdue})
+        json!({"requestedInForce": self.held.0, "endingWithinDay": ending, "waitingForYou": self.mine.0, "more": self.held.1 || self.mine.1, "waiting": self.waiting, "overdue": self.overdue})
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
-        let count = |n: usize, one: &str, many: &str| match n {
-            1 => format!("1 {one}"),
-            n => format!("{n} {many}"),
-        };
-        let held = count(self.active, "exception holds", "exceptions hold");
-        let mut lines = vec![format!("  {held}, {} of them HIGH", self.high)];
+        let held = count(
+            self.held,
+            "exception that was requested holds",
+            "exceptions that were requested hold",
+        );
+        let mut lines = vec![format!("  {held}")];
         let mut says = |text: String, command: &str| {
             let mark = styled(BAD, "!");
             let line = format!("  {mark} {text}  {}", styled(DIM, command));
@@ -104,13 +117,7 @@ impl Attention {
         };
         for case in self.ending.iter().take(MOST) {
             let end = shown(case.expire_time);
-            says(
-                format!(
-                    "{} ({}) ends {end}, owner {}",
-                    case.id, case.tier, case.owner
-                ),
-                "",
-            );
+            says(format!("{} ends {end}, owner {}", case.id, case.owner), "");
         }
         if let Some(more) = self.ending.len().checked_sub(MOST).filter(|more| *more > 0) {
             says(
@@ -118,12 +125,13 @@ impl Attention {
                 "exeat exception list --state APPROVED",
             );
         }
-        if self.mine > 0 {
+        if self.mine.0 > 0 {
             let requests = count(self.mine, "request waits for you", "requests wait for you");
             says(requests, "exeat exception list --waiting-for-me");
         }
         if self.waiting > 0 {
             let waiting = usize::try_from(self.waiting).unwrap_or(usize::MAX);
+            let waiting = (waiting, false);
             let waiting = count(waiting, "thing waits for people", "things wait for people");
             let overdue = if self.overdue {
                 ", not all in time"

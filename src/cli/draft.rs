@@ -28,10 +28,12 @@ pub(super) async fn draft(args: Draft, screen: &mut Screen) -> Result<Exit, Exit
         )));
     }
     screen.say(manifest(&args, &told, &decision.requestable_control_ids).trim_end())?;
-    let missing: Vec<_> = fields(&args)
-        .into_iter()
-        .filter(|(_, said, _)| said.is_none())
-        .map(|(name, ..)| name)
+    let said = fields(&args).map(|(name, said, _)| (name, said.is_some()));
+    let known = scope(&told).map(|(name, exact)| (name, exact.is_some()));
+    let missing = said.into_iter().chain(known);
+    let missing: Vec<_> = missing
+        .filter(|(_, there)| !there)
+        .map(|(name, _)| name)
         .collect();
     if missing.is_empty() {
         screen.hint("ask for it with `exeat exception request -f FILE`");
@@ -42,6 +44,27 @@ pub(super) async fn draft(args: Draft, screen: &mut Screen) -> Result<Exit, Exit
         ));
     }
     Ok(Exit::Done)
+}
+
+/// What was asked, dimension by dimension; nothing where a scope that says so would hold for more
+/// than that.
+fn scope(told: &v1::ExplainResponse) -> [(&'static str, Option<&str>); 5] {
+    let resource = told.resource.as_ref().map_or("", |of| of.id.as_str());
+    // In a manifest that is everything, and whatever lies below.
+    let exact = |text: &'static str, of| {
+        (
+            text,
+            Some(of).filter(|of: &&str| !of.is_empty() && *of != "ANY"),
+        )
+    };
+    let (name, resource) = exact("resources", resource);
+    [
+        exact("subject_selector", &told.subject),
+        exact("actions", &told.action),
+        (name, resource.filter(|of| !of.ends_with('/'))),
+        exact("environments", &told.environment),
+        exact("purposes", &told.purpose),
+    ]
 }
 
 type Field<'a> = (&'static str, Option<&'a str>, &'static str);
@@ -71,17 +94,15 @@ fn quoted(text: &str) -> String {
 }
 
 fn manifest(args: &Draft, told: &v1::ExplainResponse, controls: &[String]) -> String {
-    let list = |items: &[&str]| {
-        let items = items.iter().filter(|item| !item.is_empty());
-        let items: Vec<_> = items.map(|item| quoted(item)).collect();
-        format!("[{}]", items.join(", "))
-    };
+    let one =
+        |of: Option<&str>| of.map_or_else(|| "[]".to_owned(), |of| format!("[{}]", quoted(of)));
+    let [subject, action, resource, environment, purpose] =
+        scope(told).map(|(_, exact)| one(exact));
     let [need, risk, plan, ticket, owner] = fields(args).map(|(name, said, what)| match said {
         Some(said) => format!("{name}: {}", quoted(said)),
         None => format!("{name}: \"\" # {what}"),
     });
-    let controls: Vec<_> = controls.iter().map(String::as_str).collect();
-    let resource = told.resource.clone().unwrap_or_default().id;
+    let controls: Vec<_> = controls.iter().map(|id| quoted(id)).collect();
     format!(
         "# Out of {decision}.\n\
          apiVersion: exeat/v1\n\
@@ -98,12 +119,7 @@ fn manifest(args: &Draft, told: &v1::ExplainResponse, controls: &[String]) -> St
          window: {{duration: {duration}}}\n\
          {owner}\n",
         decision = args.decision,
-        controls = list(&controls),
-        subject = list(&[&told.subject]),
-        action = list(&[&told.action]),
-        resource = list(&[&resource]),
-        environment = list(&[&told.environment]),
-        purpose = list(&[&told.purpose]),
+        controls = format_args!("[{}]", controls.join(", ")),
         duration = quoted(&args.duration),
     )
 }

@@ -6,7 +6,7 @@ use crate::wire::v1;
 
 use super::{
     args::Output,
-    attention::attention,
+    attention::{Attention, attention},
     govern::{kind_name, shown},
     reach::{Registry, refused},
     registry_args::{Access, Fleet},
@@ -93,9 +93,10 @@ pub(super) async fn status(args: Fleet, screen: &mut Screen) -> Result<Exit, Exi
     let nacks: usize = sidecars.iter().map(|sidecar| sidecar.nacks.len()).sum();
     let safe =
         status.read_only.is_empty() && status.sidecars_outstanding == 0 && gone == 0 && nacks == 0;
-    let attention = attention(&mut registry, status.time).await?;
+    // Whether all is safe is said whatever becomes of this.
+    let attention = attention(&mut registry, status.time).await;
     if args.output == Output::Json {
-        let told = json!({"apiVersion": "exeat/v1", "attention": attention.json(), "safe": safe, "revision": head.revision, "removals": head.sequence, "epoch": status.era.as_ref().map(|era| era.epoch), "key": status.key_pin, "sidecarsConnected": status.sidecars_connected, "sidecarsGone": gone, "sidecarsOutstanding": status.sidecars_outstanding, "nacks": nacks, "frozenSubjects": status.frozen_subjects, "readOnly": status.read_only, "objects": status.objects, "time": shown(status.time), "version": status.version});
+        let told = json!({"apiVersion": "exeat/v1", "attention": attention.as_ref().ok().map(Attention::json), "safe": safe, "revision": head.revision, "removals": head.sequence, "epoch": status.era.as_ref().map(|era| era.epoch), "key": status.key_pin, "sidecarsConnected": status.sidecars_connected, "sidecarsGone": gone, "sidecarsOutstanding": status.sidecars_outstanding, "nacks": nacks, "frozenSubjects": status.frozen_subjects, "readOnly": status.read_only, "objects": status.objects, "time": shown(status.time), "version": status.version});
         screen.say(&told.to_string())?;
         return Ok(if safe { Exit::Done } else { Exit::No });
     }
@@ -141,8 +142,13 @@ pub(super) async fn status(args: Fleet, screen: &mut Screen) -> Result<Exit, Exi
         nacks == 0,
         format!("{nacks} objects that a sidecar could not take in"),
     ))?;
-    for line in attention.lines() {
-        screen.say(&line)?;
+    match attention {
+        Ok(attention) => {
+            for line in attention.lines() {
+                screen.say(&line)?;
+            }
+        }
+        Err(_) => screen.say("  what waits for people cannot be told now")?,
     }
     let objects: Vec<_> = status
         .objects

@@ -86,6 +86,7 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
     ];
     for (name, value) in rows {
         if value != "-" && !value.is_empty() {
+            let value = plain(&value);
             screen.say(&format!("  {name:<13}{value}"))?;
         }
     }
@@ -118,7 +119,7 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
             "  {verdict}  {} as {}: {} {}",
             at(vote, "/approver"),
             at(vote, "/role"),
-            at(vote, "/comment"),
+            plain(&at(vote, "/comment")),
             styled(DIM, &at(vote, "/time"))
         ))?;
     }
@@ -138,35 +139,62 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         let waits = case.open_seats.join(", ");
         screen.say(&format!("  waits for    {waits}{until}"))?;
         screen.say(&format!("  digest       {}", case.digest))?;
-        let seen: Vec<_> = list_of(&request, "/evidence")
-            .map(|item| format!(" --reviewed {}", at(item, "/evidence_id")))
-            .collect();
-        let seen = seen.concat();
+        // Nothing that a requester wrote goes into a command.
+        let seen = if list_of(&request, "/evidence").next().is_some() {
+            " --reviewed ITEM …"
+        } else {
+            ""
+        };
+        let (id, digest) = (&case.id, &case.digest);
         screen.say(&format!(
-            "  next         exeat exception approve {} --digest {} --comment …{seen}",
-            case.id, case.digest
+            "  next         exeat exception approve {id} --digest {digest} --comment …{seen}"
         ))?;
-        screen.say(&format!(
-            "               exeat exception deny {} --digest {} --comment …",
-            case.id, case.digest
-        ))?;
+        screen.say(&if case.state == "PENDING" {
+            format!("               exeat exception deny {id} --digest {digest} --comment …")
+        } else {
+            format!("               exeat exception revoke {id}")
+        })?;
     }
     Ok(Exit::Done)
 }
 
+/// What somebody wrote, on one line and without what a terminal acts upon.
+fn plain(text: &str) -> String {
+    let acts = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// Texts, one after the other.
 fn listed(of: &Json, path: &str) -> String {
-    let items = list_of(of, path).filter_map(Json::as_str);
+    let items = list_of(of, path).map(|item| match item.as_str() {
+        // Told apart from two.
+        Some(text) if !text.contains([',', '"']) => text.to_owned(),
+        _ => item.to_string(),
+    });
     items.collect::<Vec<_>>().join(", ")
 }
 
 fn subjects(request: &Json) -> String {
     let ids = listed(request, "/scope/subject_selector/ids");
-    let classes = listed(request, "/scope/subject_selector/classes");
-    if classes.is_empty() {
-        ids
-    } else {
-        format!("all of class {classes}")
+    let classes = listed(request, "/scope/subject_selector/class_ids");
+    match (ids.is_empty(), classes.is_empty()) {
+        (false, true) => ids,
+        (true, false) => format!("all of class {classes}"),
+        // Whatever it is, it is seen.
+        _ => request
+            .pointer("/scope/subject_selector")
+            .map_or_else(|| "-".to_owned(), Json::to_string),
     }
 }
 
@@ -222,7 +250,7 @@ fn evidence(item: &Json) -> String {
     format!(
         "  {:<13}{mark} {}  {} until {until}  {}",
         "evidence",
-        text("evidence_id"),
+        plain(text("evidence_id")),
         if required { "required" } else { "optional" },
         styled(DIM, short(text("digest")))
     )

@@ -214,8 +214,8 @@ async fn a_denial_leads_to_its_exception() {
     let ask = "check agent t --type thing --action risky -c purpose=work";
     let (code, denied) = stage.tries("alice", ask);
     assert_eq!(code, 4, "{denied}");
-    let told = "can be requested: exeat ";
-    let (_, line) = denied.split_once(told).expect(&denied);
+    let told_ = "can be requested: exeat ";
+    let (_, line) = denied.split_once(told_).expect(&denied);
     let line = line.lines().next().unwrap();
     let empty = stage.says("alice", line);
     assert!(
@@ -241,10 +241,25 @@ async fn a_denial_leads_to_its_exception() {
     let told = stage.says("bob", "status");
     let id = text(&case, "/case/id");
     for part in [
-        "1 exception holds, 0 of them HIGH",
-        &format!("{id} (MODERATE) ends"),
+        "1 exception that was requested holds",
+        &format!("{id} ends"),
     ] {
         assert!(told.contains(part), "{part}: {told}");
+    }
+    // What a manifest takes for more than was asked is left to a person.
+    let (_, denied) = stage.tries(
+        "alice",
+        &ask.replace("check agent t", "check agent mcp://t/")
+            .replace(" -c purpose=work", " -c purpose=ANY"),
+    );
+    let (_, line) = denied.split_once(told_).expect(&denied);
+    let wide = stage.says("alice", line.lines().next().unwrap());
+    for part in [
+        "resources: []",
+        "purposes: []",
+        "resources, purposes, and ask",
+    ] {
+        assert!(wide.contains(part), "{part}: {wide}");
     }
     // Nothing is drafted from what was allowed.
     let allowed = stage.says("alice", &ask.replace("risky", "plain"));

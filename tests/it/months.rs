@@ -81,7 +81,7 @@ async fn who_renews_again_needs_more_and_what_is_not_used_is_closed() {
         "no use of what went before is recorded",
         "at most 10",
         "✓ test  required until",
-        "--reviewed scan --reviewed test",
+        "--reviewed ITEM",
     ] {
         assert!(review.contains(part), "{part}: {review}");
     }
