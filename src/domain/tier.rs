@@ -180,17 +180,21 @@ impl TierRules {
         }
     }
 
+    /// The longest that any policy lets an exception of a tier hold. Nobody but who is on call lets an
+    /// override begin: no policy makes that more than hours.
+    pub fn longest(tier: Tier) -> Span {
+        match tier {
+            Tier::Incident => Self::standard(tier).max_duration,
+            Tier::Low | Tier::Moderate | Tier::High => Span::from_days(366),
+        }
+    }
+
     /// Refuses rules looser than the compiled ceiling: leases of governance §8 and durations that
     /// are not positive.
     pub fn checked(self, tier: Tier) -> Result<Self, Invalid> {
         let ceiling = Self::standard(tier);
-        // Nobody but who is on call lets an override begin.
-        let longest = match tier {
-            Tier::Incident => ceiling.max_duration,
-            Tier::Low | Tier::Moderate | Tier::High => Span::from_days(366),
-        };
         for (name, value, most) in [
-            ("max_duration", self.max_duration, longest),
+            ("max_duration", self.max_duration, Self::longest(tier)),
             ("lease_ttl", self.lease_ttl, ceiling.lease_ttl),
             ("max_staleness", self.max_staleness, ceiling.max_staleness),
             (

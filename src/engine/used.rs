@@ -20,7 +20,8 @@ pub struct Counted {
     /// Questions it did not reach, by the dimension.
     pub missed: BTreeMap<Box<str>, u64>,
     /// How much of its scope is used.
-    pub utilisation: Utilisation,
+    /// Nothing where there is too much of it to tell.
+    pub utilisation: Option<Utilisation>,
 }
 
 /// How exceptions in force are used.
@@ -40,6 +41,8 @@ pub struct Used {
     pub by_nobody: u64,
     /// How much of their scopes is used.
     pub utilisation: Utilisation,
+    /// Of how many that is not told.
+    pub untold: usize,
     /// Those in force for a week or longer of whose scope little is used.
     pub wide: Vec<(ExceptionId, Utilisation)>,
 }
@@ -53,9 +56,14 @@ impl Used {
         if case.debt.is_none() && !votes.any(|vote| vote.ballot == Ballot::Initial) {
             self.by_nobody = self.by_nobody.saturating_add(counted.uses);
         }
-        self.utilisation = self.utilisation.and(counted.utilisation);
-        if lasted >= UNUSED && counted.uses > 0 && counted.utilisation.is_low() {
-            self.wide.push((id.clone(), counted.utilisation));
+        match counted.utilisation {
+            Some(of) => {
+                self.utilisation = self.utilisation.and(of);
+                if lasted >= UNUSED && counted.uses > 0 && of.is_low() {
+                    self.wide.push((id.clone(), of));
+                }
+            }
+            None => self.untold = self.untold.saturating_add(1),
         }
         self.uses = self.uses.saturating_add(counted.uses);
         self.days += lasted.as_secs_f64() / 86_400.0;

@@ -71,7 +71,8 @@ pub fn read_json(kind: Kind, revision: u64, json: &str) -> Result<Change, Invali
         Kind::Proposal => Change::PutProposal(read!(ProposalManifest)),
         Kind::Case | Kind::Finding => return Err(no_manifest()),
         Kind::TierPolicy => {
-            let (tier, rules) = read!(TierPolicyManifest);
+            let policy: TierPolicyManifest = serde_json::from_str(json).map_err(unreadable)?;
+            let (tier, rules) = policy.kept()?;
             Change::PutTier(tier, rules)
         }
     })

@@ -212,6 +212,19 @@ enum DeliveryName {
 impl TierPolicyManifest {
     /// The tier and its rules.
     pub fn parse(&self) -> Result<(Tier, TierRules), Invalid> {
+        let (tier, rules) = self.rules()?;
+        Ok((tier, rules.checked(tier)?))
+    }
+
+    /// The same of what was accepted before: where less is permitted today, that holds. A registry
+    /// begins with what it has, or nobody could take anything back.
+    pub(super) fn kept(&self) -> Result<(Tier, TierRules), Invalid> {
+        let (tier, mut rules) = self.rules()?;
+        rules.max_duration = rules.max_duration.min(TierRules::longest(tier));
+        Ok((tier, rules.checked(tier)?))
+    }
+
+    fn rules(&self) -> Result<(Tier, TierRules), Invalid> {
         let tier = self.tier.parse();
         let mut rules = TierRules::standard(tier);
         let span = |path: &str, text: &Option<String>, place: &mut Span| -> Result<(), Invalid> {
@@ -270,7 +283,7 @@ impl TierPolicyManifest {
                 "leave it out",
             ));
         }
-        Ok((tier, rules.checked(tier)?))
+        Ok((tier, rules))
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Revocations {
     pub complete: usize,
     /// How many are waited for.
     pub open: usize,
+    /// How many nobody timed, because too many were waited for.
+    pub untimed: u64,
     /// Half of them no longer.
     pub median: Option<Span>,
     /// Ninety-nine of a hundred no longer.
@@ -91,6 +93,7 @@ fn usage(used: &Used) -> Json {
         "nearMisses": used.missed.iter().map(|(name, times)| (name.to_string(), (*times).into())).collect::<Map<_, Json>>(),
         "nearMissesPerExceptionDay": if used.days > 0.0 { rounded(all / used.days) } else { Json::Null },
         "scope": {
+            "untold": used.untold,
             "used": used.utilisation.used,
             "granted": used.utilisation.granted,
             "share": ratio(used.utilisation.used, used.utilisation.granted),
@@ -198,6 +201,7 @@ pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timest
         "timeToRevoke": {
             "complete": beside.revocations.complete,
             "open": beside.revocations.open,
+            "untimed": beside.revocations.untimed,
             "medianMillis": millis(beside.revocations.median),
             "p99Millis": millis(beside.revocations.p99),
         },

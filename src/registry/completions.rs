@@ -3,11 +3,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Act, Removal, Span};
@@ -16,9 +16,9 @@ use super::core::Registry;
 
 /// Removals whose time is remembered, and most that are waited for.
 const LATEST: usize = 1_000;
-/// How often it is looked while one is young, and at the most.
+/// How soon and how seldom one is looked at.
 const OFTEN: Duration = Duration::from_millis(10);
-const SELDOM: Duration = Duration::from_secs(1);
+const SELDOM: Duration = Duration::from_secs(10);
 
 /// What was taken back since the start.
 #[derive(Debug, Default)]
@@ -26,59 +26,99 @@ pub(super) struct Completions(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    open: VecDeque<Arc<Removal>>,
+    open: VecDeque<Open>,
     took: VecDeque<Span>,
+    untimed: u64,
+}
+
+/// One that somebody may still honour.
+#[derive(Debug)]
+struct Open {
+    removal: Arc<Removal>,
+    /// By the registry's elapsed time.
+    began: Span,
+    since: Instant,
+    /// When it is looked at again: later and later, by a tenth of its age.
+    next: Instant,
+}
+
+/// What there is to report.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// How many are waited for.
+    pub open: usize,
+    /// How many are not, because there are too many.
+    pub untimed: u64,
+    /// How long the latest of the others took.
+    pub took: Vec<Span>,
 }
 
 impl Completions {
-    /// How many are waited for, and how long the latest of the others took.
-    pub(super) fn told(&self) -> (usize, Vec<Span>) {
-        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (inner.open.len(), inner.took.iter().copied().collect())
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn told(&self) -> Told {
+        let inner = self.inner();
+        Told {
+            open: inner.open.len(),
+            untimed: inner.untimed,
+            took: inner.took.iter().copied().collect(),
+        }
     }
 
     /// Waits for what was taken back after `seen`; tells the last of it.
     fn begin(&self, registry: &Registry, seen: u64) -> u64 {
         let view = registry.view();
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = view.removals.iter().rev();
         let new: Vec<_> = new
             .take_while(|removal| removal.sequence > seen)
-            .take(LATEST)
             .filter(|removal| removal.act != Act::Thaw)
             .cloned()
             .collect();
-        inner.open.extend(new.into_iter().rev());
-        let beyond = inner.open.len().saturating_sub(LATEST);
-        inner.open.drain(..beyond);
+        let (began, since) = (registry.clock.elapsed(), Instant::now());
+        let mut inner = self.inner();
+        for removal in new.into_iter().rev() {
+            if inner.open.len() >= LATEST {
+                inner.untimed = inner.untimed.saturating_add(1);
+                continue;
+            }
+            inner.open.push_back(Open {
+                removal,
+                began,
+                since,
+                next: since,
+            });
+        }
         view.head.sequence
     }
 
-    /// Notes what is over by now; tells how old the youngest is that is not.
-    fn look(&self, registry: &Registry) -> Option<Span> {
-        let open: Vec<_> = {
-            let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.open.iter().cloned().collect()
+    /// Looks at those whose turn it is; tells when the next one's is.
+    fn look(&self, registry: &Registry) -> Option<Instant> {
+        let (now, elapsed) = (Instant::now(), registry.clock.elapsed());
+        let due: Vec<_> = {
+            let inner = self.inner();
+            let due = inner.open.iter().filter(|open| open.next <= now);
+            due.map(|open| Arc::clone(&open.removal)).collect()
         };
-        let over: Vec<_> = open
-            .iter()
-            .filter(|removal| registry.is_over(removal))
-            .map(|removal| removal.sequence)
-            .collect();
-        let now = registry.clock.now().latest;
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Inner { open, took } = &mut *inner;
-        open.retain(|removal| {
-            let done = over.binary_search(&removal.sequence).is_ok();
-            if done {
-                took.push_back(now.max(removal.time) - removal.time);
+        // In the order of their sequence, as they are kept.
+        let over = registry.over(&due);
+        let mut inner = self.inner();
+        let Inner { open, took, .. } = &mut *inner;
+        open.retain_mut(|open| {
+            if over.binary_search(&open.removal.sequence).is_ok() {
+                took.push_back(elapsed.saturating_sub(open.began));
+                return false;
             }
-            !done
+            if open.next <= now {
+                let age = now.saturating_duration_since(open.since);
+                open.next = now + (age / 10).clamp(OFTEN, SELDOM);
+            }
+            true
         });
         let beyond = took.len().saturating_sub(LATEST);
         took.drain(..beyond);
-        let last = open.back()?;
-        Some(now.max(last.time) - last.time)
+        open.iter().map(|open| open.next).min()
     }
 }
 
@@ -92,20 +132,18 @@ pub(super) async fn completions(
     loop {
         let completions = &registry.completions;
         seen = completions.begin(&registry, seen);
-        let pause = completions.look(&registry).map(|age| {
-            let age = Duration::from_micros(age.micros().unsigned_abs());
-            (age / 10).clamp(OFTEN, SELDOM)
-        });
+        let next = completions.look(&registry);
+        let turn = async {
+            match next {
+                Some(next) => sleep_until(next).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
             () = changes.changed() => {}
-            () = async {
-                match pause {
-                    Some(pause) => sleep(pause).await,
-                    None => std::future::pending().await,
-                }
-            } => {}
+            () = turn => {}
         }
     }
 }

@@ -467,11 +467,17 @@ impl Registry {
         self.attendance().receipt(removal.sequence, lease, elapsed)
     }
 
-    /// Whether nobody can honour any more what was removed.
-    pub(super) fn is_over(&self, removal: &Removal) -> bool {
-        let lease = honoured(&self.view(), removal, self.clock.now().latest);
+    /// Of some removals the sequences of those that nobody can honour any more what they took back.
+    pub(super) fn over(&self, removals: &[Arc<Removal>]) -> Vec<u64> {
+        let (view, now) = (self.view(), self.clock.now().latest);
+        let leases = removals.iter().map(|removal| honoured(&view, removal, now));
+        let leases: Vec<_> = leases.collect();
         let elapsed = self.clock.elapsed();
-        self.attendance().is_over(removal.sequence, lease, elapsed)
+        let attendance = self.attendance();
+        let both = removals.iter().zip(leases);
+        both.filter(|(removal, lease)| attendance.is_over(removal.sequence, *lease, elapsed))
+            .map(|(removal, _)| removal.sequence)
+            .collect()
     }
 
     /// An elapsed time as a time of day.

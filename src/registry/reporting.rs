@@ -135,10 +135,12 @@ impl Reporting {
 
     /// How long what was taken back since the start took until nobody could honour it.
     fn revocations(&self) -> Revocations {
-        let (open, mut took) = self.registry.completions.told();
+        let told = self.registry.completions.told();
+        let mut took = told.took;
         Revocations {
             complete: took.len(),
-            open,
+            open: told.open,
+            untimed: told.untimed,
             median: quantile(&mut took, 50),
             p99: quantile(&mut took, 99),
         }
@@ -168,12 +170,12 @@ impl Reporting {
                 *all = all.saturating_add(tally.count);
             }
             counted.missed = usages.file.missed(&case.id).await?.into_iter().collect();
-            let relied = usages.file.relied(&case.id, LATEST).await?;
-            // Where there are more, what they show is not known.
-            if relied.len() < LATEST as usize {
+            // Where there are more, what they show is not told.
+            if counted.uses <= u64::from(LATEST) {
+                let relied = usages.file.relied(&case.id, LATEST).await?;
                 let (case, view) = (Arc::clone(case), Arc::clone(&view));
                 let told = aside(move || utilised(&case, &view, &relied));
-                counted.utilisation = told.await.map_err(Error::Unfit)?;
+                counted.utilisation = Some(told.await.map_err(Error::Unfit)?);
             }
             used.insert(case.id.as_str().into(), counted);
         }

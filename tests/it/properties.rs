@@ -6,7 +6,7 @@ use exeat::{
         Facet, Fingerprint, Lease, Now, Outcome, Question, Set, Span, Subject, Tier, TierRules,
         Timestamp, Value,
     },
-    engine::{Change, Snapshot, Standing, catalogue, decide, effective},
+    engine::{Change, Snapshot, Standing, attendance::Attendance, catalogue, decide, effective},
     testing::{control, exception, noon, question, snapshot, subject},
 };
 use proptest::{prelude::*, sample::select};
@@ -586,4 +586,33 @@ fn comparing_what_the_caller_sent_is_bounded() {
         (decision.outcome, trouble.kind),
         (Outcome::Deny, exeat::domain::TroubleKind::BudgetExceeded)
     );
+}
+
+proptest! {
+    /// S3: that a removal is over is said of it exactly when its receipt says that nobody is outstanding.
+    #[test]
+    fn s3_a_removal_is_over_when_its_receipt_is_complete(
+        known in proptest::collection::vec((0_usize..3, 0_i64..400, 0_u64..4), 0..6),
+        lease in proptest::option::of(1_i64..200),
+        sequence in 1_u64..4,
+        at in 0_i64..600,
+    ) {
+        let mut attendance = Attendance::new(Span::ZERO);
+        for (n, (how, answered, drained)) in known.iter().enumerate() {
+            let name = format!("s{n}");
+            match how {
+                0 => attendance.expect(&name, false),
+                1 => attendance.expect(&name, true),
+                _ => attendance.answer(&name, Span::from_secs(*answered)),
+            }
+            attendance.drained(&name, *drained);
+            if *answered % 5 == 0 {
+                attendance.expect_another(&name);
+            }
+        }
+        let (lease, at) = (lease.map(Span::from_secs), Span::from_secs(at));
+        let receipt = attendance.receipt(sequence, lease, at);
+        prop_assert_eq!(attendance.is_over(sequence, lease, at), receipt.complete(at));
+        prop_assert_eq!(receipt.complete(at), receipt.outstanding.is_empty());
+    }
 }
