@@ -532,18 +532,6 @@ impl Sidecar {
         Self::ask_over(channel, subject, action).await
     }
 
-    /// Asks so many times a second, for ever.
-    pub async fn ask_often(&self, subject: &str, action: &str, rate: u64) {
-        let channel = self.channel().await.unwrap();
-        let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / rate));
-        loop {
-            ticks.tick().await;
-            Self::ask_over(channel.clone(), subject, action)
-                .await
-                .unwrap();
-        }
-    }
-
     /// Asks so often, a thousand times a second; how long each took, in milliseconds.
     pub async fn ask_often_for(&self, subject: &str, action: &str, times: usize) -> Vec<f64> {
         let channel = self.channel().await.unwrap();
