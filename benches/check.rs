@@ -70,6 +70,10 @@ use tonic::{
     transport::{Channel, Server},
 };
 
+/// What the program itself allocates with, so that the empty handler differs by nothing else.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const ROUNDS: usize = 15;
 const SPELL: Duration = Duration::from_millis(600);
 const OPEN_RATE: u32 = 4_000;

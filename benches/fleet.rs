@@ -57,6 +57,10 @@ use tokio::{
 };
 use tonic::transport::Endpoint;
 
+/// What the program itself allocates with; a thousand of these clients are sidecars.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const EXE: &str = env!("CARGO_BIN_EXE_exeat");
 
 struct Running(Child);

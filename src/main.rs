@@ -5,6 +5,11 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser as _;
 use exeat::cli::{Cli, run};
 
+/// A message to each of a thousand streams is many small pieces, made by one thread and given back by
+/// another: the system's own allocator costs a tenth of that time.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // A hook is one short question, and blocks where it cannot even begin.
