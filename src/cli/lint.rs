@@ -75,7 +75,7 @@ fn findings(snapshot: &Snapshot, now: Now) -> Vec<String> {
                 ));
                 continue;
             };
-            let rules = snapshot.tier(exception.tier);
+            let rules = snapshot.tier_within(exception.tier, subject.domain.as_ref());
             match effective(exception, rules, subject, &subject.fingerprint, now, Standing::default()) {
                 Some(Effect::Expired) => found.push(format!("{id}: ended {}; remove it, or set state to EXPIRED", exception.expire_time)),
                 Some(Effect::RevalidationOverdue) => found.push(format!("{id}: was to be revalidated by {}", exception.next_revalidation_time.map(|time| time.to_string()).unwrap_or_default())),

@@ -78,6 +78,25 @@ pub struct AutoBudget {
     pub per_control: u32,
 }
 
+impl AutoBudget {
+    /// Whether it is more than `other` on any field.
+    pub fn exceeds(self, other: Self) -> bool {
+        self.per_owner > other.per_owner
+            || self.per_subject > other.per_subject
+            || self.per_control > other.per_control
+    }
+
+    /// The lesser of the two on every field.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        Self {
+            per_owner: self.per_owner.min(other.per_owner),
+            per_subject: self.per_subject.min(other.per_subject),
+            per_control: self.per_control.min(other.per_control),
+        }
+    }
+}
+
 /// What becomes of an exception whose context has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OnChange {
@@ -185,11 +204,7 @@ impl ApprovalRules {
         Self {
             stages,
             auto: match (self.auto, with.auto) {
-                (Some(ours), Some(theirs)) => Some(AutoBudget {
-                    per_owner: ours.per_owner.min(theirs.per_owner),
-                    per_subject: ours.per_subject.min(theirs.per_subject),
-                    per_control: ours.per_control.min(theirs.per_control),
-                }),
+                (Some(ours), Some(theirs)) => Some(ours.least(theirs)),
                 (None, _) | (_, None) => None,
             },
             deadline: shorter(self.deadline, with.deadline),

@@ -180,6 +180,16 @@ impl TierRules {
         }
     }
 
+    /// The same rules, by which nothing is honoured: what stands in for rules that are not known (S13).
+    #[must_use]
+    pub fn honouring_nothing(self) -> Self {
+        Self {
+            lease_ttl: Span::ZERO,
+            max_staleness: Span::ZERO,
+            ..self
+        }
+    }
+
     /// The longest that any policy lets an exception of a tier hold. Nobody but who is on call lets an
     /// override begin: no policy makes that more than hours.
     pub fn longest(tier: Tier) -> Span {

@@ -1,6 +1,9 @@
 //! What a domain demands beyond what a tier does: it may only tighten (M2).
 
-use super::{ApprovalRules, Dimension, Facet, OnChange, Span, Stage, TierRules, approval::shorter};
+use super::{
+    ApprovalRules, AutoBudget, Dimension, Facet, OnChange, Span, Stage, StaleMode, TierRules,
+    approval::shorter,
+};
 
 /// What a domain demands beyond what stands above it; what is left out stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +21,23 @@ pub struct Tightening {
     /// Most subjects of one exception.
     pub max_subjects: Option<usize>,
     /// `max_uses` is demanded.
-    pub max_uses_required: bool,
+    pub max_uses_required: Option<bool>,
+    /// How long an exception is honoured after the last confirmed contact.
+    pub lease_ttl: Option<Span>,
+    /// How old the whole snapshot may grow.
+    pub max_staleness: Option<Span>,
+    /// Which of the two ends an exception.
+    pub stale_mode: Option<StaleMode>,
+    /// How far the clock may be off.
+    pub max_clock_skew: Option<Span>,
+    /// A use is durably recorded before the answer leaves.
+    pub usage_required: Option<bool>,
+    /// Bound facets are observed by the caller.
+    pub observed_required: Option<bool>,
+    /// How old a governed facet may be and still stand in for an observed one.
+    pub facet_max_age: Option<Span>,
+    /// How much is approved without a person.
+    pub auto: Option<AutoBudget>,
     /// Who decides as well.
     pub stages: Vec<Stage>,
     /// How long a decision may take.
@@ -28,9 +47,9 @@ pub struct Tightening {
     /// Most of a year, in percent.
     pub max_coverage: Option<u8>,
     /// Every vote names the required evidence as reviewed.
-    pub review_evidence: bool,
+    pub review_evidence: Option<bool>,
     /// Whoever approves has signed in with a step-up.
-    pub step_up: bool,
+    pub step_up: Option<bool>,
     /// What becomes of one whose context has changed.
     pub on_change: Option<OnChange>,
     /// How long one that is not used stays.
@@ -53,6 +72,14 @@ impl TierRules {
             any_allowed,
             max_subjects,
             max_uses_required,
+            lease_ttl,
+            max_staleness,
+            stale_mode,
+            max_clock_skew,
+            usage_required,
+            observed_required,
+            facet_max_age,
+            auto,
             stages,
             deadline,
             max_renewals,
@@ -76,29 +103,41 @@ impl TierRules {
         }
         let approval = self.approval.tightened(&ApprovalRules {
             // Whom a person decides for, nobody approves automatically.
-            auto: self.approval.auto.filter(|_| stages.is_empty()),
+            auto: auto.or(self.approval.auto).filter(|_| stages.is_empty()),
             stages: stages.clone(),
             deadline: *deadline,
             max_renewals: max_renewals.unwrap_or(u32::MAX),
             max_coverage: max_coverage.unwrap_or(u8::MAX),
-            review_evidence: *review_evidence,
-            step_up: *step_up,
+            review_evidence: *review_evidence == Some(true),
+            step_up: *step_up == Some(true),
             on_change: on_change.unwrap_or(OnChange::Suspend),
             unused_after: *unused_after,
             out_of_scope_limit: out_of_scope_limit.unwrap_or(u32::MAX),
             auto_resume: auto_resume.unwrap_or(true),
         });
+        let least = |ours: Span, theirs: &Option<Span>| theirs.map_or(ours, |most| most.min(ours));
+        let strict = *stale_mode == Some(StaleMode::Strict);
         Self {
-            max_duration: max_duration
-                .map_or(self.max_duration, |most| most.min(self.max_duration)),
+            max_duration: least(self.max_duration, max_duration),
             revalidation_interval: shorter(self.revalidation_interval, *revalidation_interval),
             min_evidence: min_evidence.map_or(self.min_evidence, |n| n.max(self.min_evidence)),
             bound_facets: bound,
             any_allowed: any,
             max_subjects: max_subjects.map_or(self.max_subjects, |n| n.min(self.max_subjects)),
-            max_uses_required: self.max_uses_required || *max_uses_required,
+            max_uses_required: self.max_uses_required || *max_uses_required == Some(true),
+            // Never longer than it was, whichever of the two ended it.
+            lease_ttl: least(self.lease_ttl.min(self.lease()), lease_ttl),
+            max_staleness: least(self.max_staleness, max_staleness),
+            stale_mode: if strict {
+                StaleMode::Strict
+            } else {
+                self.stale_mode
+            },
+            max_clock_skew: least(self.max_clock_skew, max_clock_skew),
+            usage_required: self.usage_required || *usage_required == Some(true),
+            observed_required: self.observed_required || *observed_required == Some(true),
+            facet_max_age: least(self.facet_max_age, facet_max_age),
             approval,
-            ..self.clone()
         }
     }
 
@@ -109,6 +148,7 @@ impl TierRules {
         let longer = |theirs: Option<Span>, ours: Option<Span>| {
             theirs.zip(ours).is_some_and(|(theirs, ours)| theirs > ours)
         };
+        let given_up = |theirs: Option<bool>, ours: bool| theirs == Some(false) && ours;
         let role = |stage: &Stage| {
             let known = approval
                 .stages
@@ -139,6 +179,46 @@ impl TierRules {
             (
                 "max_subjects",
                 with.max_subjects.is_some_and(|n| n > self.max_subjects),
+            ),
+            (
+                "max_uses_required",
+                given_up(with.max_uses_required, self.max_uses_required),
+            ),
+            (
+                "usage_delivery",
+                given_up(with.usage_required, self.usage_required),
+            ),
+            (
+                "observed_required",
+                given_up(with.observed_required, self.observed_required),
+            ),
+            (
+                "review_evidence",
+                given_up(with.review_evidence, approval.review_evidence),
+            ),
+            ("step_up", given_up(with.step_up, approval.step_up)),
+            ("lease_ttl", longer(with.lease_ttl, Some(self.lease_ttl))),
+            (
+                "max_staleness",
+                longer(with.max_staleness, Some(self.max_staleness)),
+            ),
+            (
+                "stale_mode",
+                with.stale_mode == Some(StaleMode::BestEffort)
+                    && self.stale_mode == StaleMode::Strict,
+            ),
+            (
+                "max_clock_skew",
+                longer(with.max_clock_skew, Some(self.max_clock_skew)),
+            ),
+            (
+                "facet_max_age",
+                longer(with.facet_max_age, Some(self.facet_max_age)),
+            ),
+            (
+                "auto_budget",
+                with.auto
+                    .is_some_and(|budget| approval.auto.is_none_or(|ours| budget.exceeds(ours))),
             ),
             ("approval_stages", with.stages.iter().any(role)),
             (

@@ -261,7 +261,8 @@ impl<'a> Asked<'a> {
     fn against(&mut self, grant: &'a Grant) -> Option<Effect> {
         let baseline_failing = self.baseline_failing();
         let exception = &grant.exception;
-        let rules = self.snapshot.tier(exception.tier);
+        let domain = self.subject.domain.as_ref();
+        let rules = self.snapshot.tier_within(exception.tier, domain);
         for edge in edges(exception, rules, self.subject, self.now) {
             self.frame.note_edge(edge);
         }

@@ -438,7 +438,10 @@ fn against(
             Some(end) if now.latest >= end => {
                 (format!("registered until {end}"), now.latest.to_string())
             }
-            Some(_) | None => lapsed(snapshot.tier(exception.tier), exception.tier, now),
+            Some(_) | None => {
+                let rules = snapshot.tier_within(exception.tier, subject.domain.as_ref());
+                lapsed(rules, exception.tier, now)
+            }
         },
         Effect::ReliedOn
         | Effect::NotNeeded

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Control, ExceptionId, Span, SubjectId, Tier};
+use crate::domain::{Control, ExceptionId, SubjectId, Tier};
 
 use super::{change::Change, snapshot::Snapshot};
 
@@ -45,10 +45,8 @@ impl Snapshot {
     pub(super) fn fall_back(&mut self, fallback: Fallback) {
         match fallback {
             Fallback::Tier(tier) => {
-                if let Some(rules) = Arc::make_mut(&mut self.tiers).get_mut(tier as usize) {
-                    rules.lease_ttl = Span::ZERO;
-                    rules.max_staleness = Span::ZERO;
-                }
+                let rules = self.tier(tier).clone().honouring_nothing();
+                Arc::make_mut(&mut self.demands).put(tier, rules);
             }
             Fallback::Control(control) => {
                 let (id, owner) = (control.id.clone(), control.owner.clone());

@@ -9,6 +9,7 @@ pub mod condition;
 mod contact;
 mod coverage;
 mod decide;
+mod demands;
 mod directory;
 mod effective;
 mod emergency;

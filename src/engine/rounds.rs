@@ -306,7 +306,8 @@ pub fn covering<'a>(
             ..Standing::default()
         };
         // Nobody asks: what is governed is what is seen.
-        let (rules, seen) = (snapshot.tier(exception.tier), &known.fingerprint);
+        let rules = snapshot.tier_within(exception.tier, known.domain.as_ref());
+        let seen = &known.fingerprint;
         exception.controls.contains(control)
             && effective(exception, rules, known, seen, governed(now), standing).is_none()
     };

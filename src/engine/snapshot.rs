@@ -13,6 +13,7 @@ use super::{
     Directory,
     change::{Change, Refusal, SnapshotError, Source, source_of},
     condition::{Condition, Roots, compile, on_deep_stack},
+    demands::Demands,
     fallback::fallback,
     index::{Entry, Grant, Grants, Need, Rule, Rules, key},
     removed::Removed,
@@ -34,7 +35,7 @@ pub struct Snapshot {
     pub(super) entries: Shelf<SubjectId, Entry>,
     pub(super) classes: Shelf<ClassId, Arc<Grants>>,
     pub(super) grants: Shelf<ExceptionId, Arc<Grant>>,
-    pub(super) tiers: Arc<[TierRules; 4]>,
+    pub(super) demands: Arc<Demands>,
     pub(super) domains: Arc<HashMap<DomainId, Domain>>,
     pub(super) directory: Arc<Directory>,
     pub(super) exhausted: Shelf<ExceptionId, ()>,
@@ -53,7 +54,7 @@ impl Snapshot {
             entries: Shelf::default(),
             classes: Shelf::default(),
             grants: Shelf::default(),
-            tiers: Arc::new(Tier::ALL.map(TierRules::standard)),
+            demands: Arc::default(),
             domains: Arc::default(),
             directory: Arc::default(),
             exhausted: Shelf::default(),
@@ -170,6 +171,12 @@ impl Snapshot {
         });
         let mut errors = Vec::new();
         let mut reindex = false;
+        let demanded = changes.iter().any(|change| {
+            matches!(
+                change,
+                Change::PutTier(..) | Change::PutDomain(_) | Change::RemoveDomain(_)
+            )
+        });
         for change in changes {
             let source = source_of(&change);
             let fallback = fallback(&change);
@@ -252,6 +259,11 @@ impl Snapshot {
         if reindex {
             Arc::make_mut(&mut self.rules).index();
         }
+        if demanded {
+            let mut demands = Arc::clone(&self.demands);
+            Arc::make_mut(&mut demands).work_out(self);
+            self.demands = demands;
+        }
         errors.extend(self.domain_errors());
         errors
     }
@@ -272,9 +284,7 @@ impl Snapshot {
 
     fn put_tier(&mut self, tier: Tier, rules: TierRules) -> Result<(), Invalid> {
         let rules = rules.checked(tier)?;
-        if let Some(place) = Arc::make_mut(&mut self.tiers).get_mut(tier as usize) {
-            *place = rules;
-        }
+        Arc::make_mut(&mut self.demands).put(tier, rules);
         Ok(())
     }
 

@@ -60,15 +60,15 @@ impl Snapshot {
         self.revision
     }
 
-    /// The rules of `tier`.
+    /// The rules of `tier`, before what any domain demands.
     pub fn tier(&self, tier: Tier) -> &TierRules {
-        let [low, moderate, high, incident] = &*self.tiers;
-        match tier {
-            Tier::Low => low,
-            Tier::Moderate => moderate,
-            Tier::High => high,
-            Tier::Incident => incident,
-        }
+        self.demands.anywhere(tier)
+    }
+
+    /// The rules of `tier` that hold for a subject in `domain`. In a domain that is not known
+    /// nothing is honoured.
+    pub fn tier_within(&self, tier: Tier, domain: Option<&DomainId>) -> &TierRules {
+        self.demands.within(tier, domain)
     }
 
     /// The rules of `tier` for what reaches into `domains`: each of them, and all they are part

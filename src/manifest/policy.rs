@@ -122,6 +122,16 @@ struct BudgetManifest {
     per_control: u32,
 }
 
+impl BudgetManifest {
+    fn parse(self) -> AutoBudget {
+        AutoBudget {
+            per_owner: self.per_owner,
+            per_subject: self.per_subject,
+            per_control: self.per_control,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum ChangeName {
@@ -202,11 +212,26 @@ enum StaleModeName {
     BestEffort,
 }
 
+impl StaleModeName {
+    fn parse(self) -> StaleMode {
+        match self {
+            Self::Strict => StaleMode::Strict,
+            Self::BestEffort => StaleMode::BestEffort,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum DeliveryName {
     BestEffort,
     Required,
+}
+
+impl DeliveryName {
+    fn is_required(self) -> bool {
+        matches!(self, Self::Required)
+    }
 }
 
 impl TierPolicyManifest {
@@ -265,16 +290,12 @@ impl TierPolicyManifest {
         rules.max_subjects = self.max_subjects.unwrap_or(rules.max_subjects);
         rules.max_uses_required = self.max_uses_required.unwrap_or(rules.max_uses_required);
         rules.observed_required = self.observed_required.unwrap_or(rules.observed_required);
-        match self.stale_mode {
-            Some(StaleModeName::Strict) => rules.stale_mode = StaleMode::Strict,
-            Some(StaleModeName::BestEffort) => rules.stale_mode = StaleMode::BestEffort,
-            None => {}
-        }
-        match self.usage_delivery {
-            Some(DeliveryName::Required) => rules.usage_required = true,
-            Some(DeliveryName::BestEffort) => rules.usage_required = false,
-            None => {}
-        }
+        rules.stale_mode = self
+            .stale_mode
+            .map_or(rules.stale_mode, StaleModeName::parse);
+        rules.usage_required = self
+            .usage_delivery
+            .map_or(rules.usage_required, DeliveryName::is_required);
         self.approval(&mut rules.approval)?;
         if tier == Tier::High && rules.approval.auto_resume {
             return Err(Invalid::new(
@@ -295,11 +316,7 @@ impl TierPolicyManifest {
             rules.auto = rules.auto.filter(|_| rules.stages.is_empty());
         }
         if let Some(budget) = self.auto_budget {
-            rules.auto = Some(AutoBudget {
-                per_owner: budget.per_owner,
-                per_subject: budget.per_subject,
-                per_control: budget.per_control,
-            });
+            rules.auto = Some(budget.parse());
         }
         if let Some(text) = &self.approval_deadline {
             let deadline = Span::parse(text).map_err(|e| e.under("approval_deadline"))?;
@@ -374,8 +391,23 @@ struct TighteningManifest {
     /// Most subjects one exception may name.
     max_subjects: Option<usize>,
     /// Whether `usage_limits.max_uses` is demanded.
-    #[serde(default)]
-    max_uses_required: bool,
+    max_uses_required: Option<bool>,
+    /// How long an exception is honoured after the last confirmed contact.
+    lease_ttl: Option<String>,
+    /// How old the snapshot may grow.
+    max_staleness: Option<String>,
+    /// Which of the two ends an exception.
+    stale_mode: Option<StaleModeName>,
+    /// How far the clock may be off.
+    max_clock_skew: Option<String>,
+    /// Whether a use must be durably recorded before the answer leaves.
+    usage_delivery: Option<DeliveryName>,
+    /// Whether bound facets must have been observed by the caller.
+    observed_required: Option<bool>,
+    /// How old a governed facet may be and still stand in for an observed one.
+    facet_max_age: Option<String>,
+    /// How much is approved without a person; nothing, if each of the three is 0.
+    auto_budget: Option<BudgetManifest>,
     /// Who decides as well.
     #[serde(default)]
     approval_stages: Vec<StageManifest>,
@@ -386,11 +418,9 @@ struct TighteningManifest {
     /// Most of any 365 days that a subject may be excepted from a control, in percent.
     max_coverage_percent: Option<u8>,
     /// Whether every vote names the required evidence as reviewed.
-    #[serde(default)]
-    review_evidence: bool,
+    review_evidence: Option<bool>,
     /// Whether whoever approves has signed in with a step-up, such as a second factor.
-    #[serde(default)]
-    step_up: bool,
+    step_up: Option<bool>,
     /// What becomes of an exception whose context has changed.
     on_context_change: Option<ChangeName>,
     /// How long an exception that is not used stays.
@@ -420,6 +450,14 @@ impl TighteningManifest {
                 .map(|names| names.iter().map(|name| name.parse()).collect()),
             max_subjects: self.max_subjects,
             max_uses_required: self.max_uses_required,
+            lease_ttl: span(&self.lease_ttl, "lease_ttl")?,
+            max_staleness: span(&self.max_staleness, "max_staleness")?,
+            stale_mode: self.stale_mode.map(StaleModeName::parse),
+            max_clock_skew: span(&self.max_clock_skew, "max_clock_skew")?,
+            usage_required: self.usage_delivery.map(DeliveryName::is_required),
+            observed_required: self.observed_required,
+            facet_max_age: span(&self.facet_max_age, "facet_max_age")?,
+            auto: self.auto_budget.map(BudgetManifest::parse),
             stages: each("approval_stages", &self.approval_stages, |stage| {
                 stage.parse()
             })?,

@@ -4,9 +4,10 @@ use std::num::NonZeroU8;
 
 use exeat::{
     domain::{
-        ApproverRole, Assurance, Ballot, Case, Closure, Digest, Dimension, Evidence, ExceptionId,
-        ExceptionState, Facet, Fingerprint, OnChange, Principal, Seat, Sensitivity, Severity, Span,
-        Stage, Terms, Tier, TierRules, Tightening, Timestamp, Vote, Window,
+        ApprovalRules, ApproverRole, Assurance, AutoBudget, Ballot, Case, Closure, Digest,
+        Dimension, Evidence, ExceptionId, ExceptionState, Facet, Fingerprint, OnChange, Principal,
+        Seat, Sensitivity, Severity, Span, Stage, StaleMode, Terms, Tier, TierRules, Tightening,
+        Timestamp, Vote, Window,
     },
     engine::{
         Stakes,
@@ -592,40 +593,70 @@ fn tightening() -> impl Strategy<Value = Tightening> {
         OnChange::Suspend,
         OnChange::Revoke,
     ]));
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let flag = || prop::option::of(any::<bool>());
+    let mode = prop::option::of(prop::sample::select(vec![
+        StaleMode::Strict,
+        StaleMode::BestEffort,
+    ]));
+    let budget = prop::option::of((0_u32..15, 0_u32..4, 0_u32..30).prop_map(
+        |(per_owner, per_subject, per_control)| AutoBudget {
+            per_owner,
+            per_subject,
+            per_control,
+        },
+    ));
+    let spans = (
+        span(),
+        span(),
+        span(),
+        span(),
+        span(),
+        span(),
+        span(),
+        span(),
+    );
+    let flags = (flag(), flag(), flag(), flag(), flag(), flag());
     (
-        span(),
-        span(),
-        span(),
+        spans,
         facets,
         allowed,
         stages,
         numbers,
-        (change, flags),
+        prop::option::of(0_u32..30),
+        (change, mode, budget),
+        flags,
     )
         .prop_map(
-            |(duration, interval, deadline, facets, allowed, stages, numbers, (change, flags))| {
+            |(spans, facets, allowed, stages, numbers, limit, (change, mode, budget), flags)| {
                 Tightening {
-                    max_duration: duration,
-                    revalidation_interval: interval,
+                    max_duration: spans.0,
+                    revalidation_interval: spans.1,
                     min_evidence: numbers.0,
                     bound_facets: facets,
                     any_allowed: allowed,
                     max_subjects: numbers.1,
                     max_uses_required: flags.0,
+                    lease_ttl: spans.2,
+                    max_staleness: spans.3,
+                    stale_mode: mode,
+                    max_clock_skew: spans.4,
+                    usage_required: flags.1,
+                    observed_required: flags.2,
+                    facet_max_age: spans.5,
+                    auto: budget,
                     stages: stages
                         .into_iter()
                         .map(|role| seat(role, numbers.4).stage)
                         .collect(),
-                    deadline,
+                    deadline: spans.6,
                     max_renewals: numbers.2,
                     max_coverage: numbers.3,
-                    review_evidence: flags.1,
-                    step_up: flags.2,
+                    review_evidence: flags.3,
+                    step_up: flags.4,
                     on_change: change,
-                    unused_after: interval,
-                    out_of_scope_limit: numbers.2,
-                    auto_resume: flags.0.then_some(flags.1),
+                    unused_after: spans.7,
+                    out_of_scope_limit: limit,
+                    auto_resume: flags.5,
                 }
             },
         )
@@ -639,38 +670,66 @@ proptest! {
         tier in prop::sample::select(Tier::ALL.to_vec()),
         parent in tightening(),
         child in tightening(),
+        available in any::<bool>(),
     ) {
-        let above = TierRules::standard(tier).tightened(&parent);
+        let mut standard = TierRules::standard(tier);
+        if available {
+            standard.stale_mode = StaleMode::BestEffort;
+            standard.max_staleness = Span::from_secs(200);
+        }
+        let above = standard.tightened(&parent);
         let below = above.tightened(&child);
         let shorter = |a: Option<Span>, b: Option<Span>| match (a, b) {
             (Some(a), Some(b)) => a <= b,
             (None, Some(_)) => false,
             (_, None) => true,
         };
-        prop_assert!(below.max_duration <= above.max_duration);
-        prop_assert!(shorter(below.revalidation_interval, above.revalidation_interval));
-        prop_assert!(below.min_evidence >= above.min_evidence);
-        prop_assert!(above.bound_facets.iter().all(|facet| below.bound_facets.contains(facet)));
-        prop_assert!(below.any_allowed.iter().all(|any| above.any_allowed.contains(any)));
-        prop_assert!(below.max_subjects <= above.max_subjects);
-        prop_assert!(below.max_uses_required >= above.max_uses_required);
+        // Taken apart, so that nobody adds a field and forgets it here.
+        let TierRules {
+            max_duration, revalidation_interval, min_evidence, bound_facets, any_allowed, max_subjects,
+            max_uses_required, lease_ttl, max_staleness, stale_mode, max_clock_skew, usage_required,
+            observed_required, facet_max_age, approval,
+        } = below.clone();
+        prop_assert!(max_duration <= above.max_duration);
+        prop_assert!(shorter(revalidation_interval, above.revalidation_interval));
+        prop_assert!(min_evidence >= above.min_evidence);
+        prop_assert!(above.bound_facets.iter().all(|facet| bound_facets.contains(facet)));
+        prop_assert!(any_allowed.iter().all(|any| above.any_allowed.contains(any)));
+        prop_assert!(max_subjects <= above.max_subjects);
+        prop_assert!(max_uses_required >= above.max_uses_required);
+        prop_assert!(lease_ttl <= above.lease_ttl && max_staleness <= above.max_staleness);
+        prop_assert!(stale_mode == StaleMode::Strict || above.stale_mode == StaleMode::BestEffort);
+        prop_assert!(below.lease() <= above.lease());
+        prop_assert!(max_clock_skew <= above.max_clock_skew);
+        prop_assert!(usage_required >= above.usage_required);
+        prop_assert!(observed_required >= above.observed_required);
+        prop_assert!(facet_max_age <= above.facet_max_age);
+        let ApprovalRules {
+            stages, auto, deadline, max_renewals, max_coverage, review_evidence, step_up, on_change,
+            unused_after, out_of_scope_limit, auto_resume,
+        } = approval;
         let (a, b) = (&above.approval, &below.approval);
         for stage in &a.stages {
-            let same = b.stages.iter().find(|known| known.role == stage.role);
+            let same = stages.iter().find(|known| known.role == stage.role);
             prop_assert!(same.is_some_and(|same| same.quorum >= stage.quorum));
         }
-        prop_assert!(b.auto.is_none() || a.auto.is_some());
-        prop_assert!(b.auto.is_none() || b.stages.is_empty());
-        prop_assert!(shorter(b.deadline, a.deadline));
-        prop_assert!(b.max_renewals <= a.max_renewals && b.max_coverage <= a.max_coverage);
-        prop_assert!(b.review_evidence >= a.review_evidence && b.on_change >= a.on_change);
-        prop_assert!(b.step_up >= a.step_up);
-        prop_assert_eq!((below.lease_ttl, below.max_staleness), (above.lease_ttl, above.max_staleness));
+        prop_assert!(auto.is_none_or(|less| a.auto.is_some_and(|more| !less.exceeds(more))));
+        prop_assert!(auto.is_none() || stages.is_empty());
+        prop_assert!(shorter(deadline, a.deadline));
+        prop_assert!(max_renewals <= a.max_renewals && max_coverage <= a.max_coverage);
+        prop_assert!(review_evidence >= a.review_evidence && on_change >= a.on_change);
+        prop_assert!(step_up >= a.step_up);
+        prop_assert!(shorter(unused_after, a.unused_after));
+        prop_assert!(out_of_scope_limit <= a.out_of_scope_limit);
+        prop_assert!(auto_resume <= a.auto_resume);
         prop_assert_eq!(below.tightened(&child), below.clone());
         // What is not looser is in force as it is written.
         if above.loosened_by(&child).is_none() {
             prop_assert_eq!(below.max_duration, child.max_duration.unwrap_or(above.max_duration));
             prop_assert_eq!(b.max_renewals, child.max_renewals.unwrap_or(a.max_renewals));
+            prop_assert_eq!(below.max_staleness, child.max_staleness.unwrap_or(above.max_staleness));
+            prop_assert_eq!(usage_required, child.usage_required.unwrap_or(above.usage_required));
+            prop_assert_eq!(step_up, child.step_up.unwrap_or(a.step_up));
         }
     }
 

@@ -1,0 +1,172 @@
+//! What each tier demands in each domain, worked out when tiers or domains change and not when
+//! somebody asks (M2).
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::domain::{DomainId, Tier, TierRules};
+
+use super::snapshot::Snapshot;
+
+/// The rules of every tier.
+type Table = [TierRules; 4];
+
+fn of(table: &Table, tier: Tier) -> &TierRules {
+    let [low, moderate, high, incident] = table;
+    match tier {
+        Tier::Low => low,
+        Tier::Moderate => moderate,
+        Tier::High => high,
+        Tier::Incident => incident,
+    }
+}
+
+/// The rules of every tier: outside of any domain, and in each.
+#[derive(Clone, Debug)]
+pub(super) struct Demands {
+    anywhere: Arc<Table>,
+    domains: HashMap<DomainId, Arc<Table>>,
+    /// Of a domain that is not known: whatever it demands, nothing is honoured (S13).
+    unknown: Arc<Table>,
+}
+
+impl Default for Demands {
+    fn default() -> Self {
+        Self {
+            anywhere: Arc::new(Tier::ALL.map(TierRules::standard)),
+            domains: HashMap::new(),
+            unknown: Arc::new(Tier::ALL.map(|tier| TierRules::standard(tier).honouring_nothing())),
+        }
+    }
+}
+
+impl Demands {
+    /// The rules of `tier`, before what any domain demands.
+    pub(super) fn anywhere(&self, tier: Tier) -> &TierRules {
+        of(&self.anywhere, tier)
+    }
+
+    /// The rules of `tier` in `domain`.
+    pub(super) fn within(&self, tier: Tier, domain: Option<&DomainId>) -> &TierRules {
+        let table = match domain {
+            None => &self.anywhere,
+            Some(domain) => self.domains.get(domain).unwrap_or(&self.unknown),
+        };
+        of(table, tier)
+    }
+
+    /// Replaces the rules of `tier`; those within domains are worked out by
+    /// [`work_out`](Self::work_out).
+    pub(super) fn put(&mut self, tier: Tier, rules: TierRules) {
+        if let Some(place) = Arc::make_mut(&mut self.anywhere).get_mut(tier as usize) {
+            *place = rules;
+        }
+    }
+
+    /// Works out what is demanded within each domain of `snapshot`.
+    pub(super) fn work_out(&mut self, snapshot: &Snapshot) {
+        let within = |id: &DomainId| {
+            let mut above = snapshot.ancestry(id).peekable();
+            // A chain that breaks off leads to a domain that is not known.
+            let mut whole = above.peek().is_some();
+            let mut demands = Vec::new();
+            for domain in above {
+                demands.extend(&domain.tightens);
+                let parent = domain.parent.as_ref();
+                whole &= parent.is_none_or(|parent| snapshot.domains.contains_key(parent));
+            }
+            if !whole {
+                return Arc::clone(&self.unknown);
+            }
+            if demands.is_empty() {
+                return Arc::clone(&self.anywhere);
+            }
+            Arc::new(Tier::ALL.map(|tier| {
+                let of_tier = demands.iter().filter(|(of, _)| *of == tier);
+                of_tier.fold(self.anywhere(tier).clone(), |rules, (_, demand)| {
+                    rules.tightened(demand)
+                })
+            }))
+        };
+        self.domains = snapshot
+            .domains
+            .keys()
+            .map(|id| (id.clone(), within(id)))
+            .collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{Domain, Lease, Now, Outcome, Principal, Span, Tightening},
+        engine::{Change, decide},
+        testing::{control, exception, noon, question, snapshot, subject},
+    };
+
+    fn id(id: &str) -> DomainId {
+        DomainId::parse(id).unwrap()
+    }
+
+    fn domain(name: &str, parent: Option<&str>, lease: Option<i64>) -> Domain {
+        let demand = Tightening {
+            lease_ttl: lease.map(Span::from_secs),
+            ..Tightening::default()
+        };
+        Domain {
+            id: id(name),
+            parent: parent.map(id),
+            display_name: name.into(),
+            owner: Principal::parse("user:owner").unwrap(),
+            when_ungoverned: None,
+            vocabulary: vec![],
+            approvers: vec![],
+            self_activation: None,
+            tightens: lease.iter().map(|_| (Tier::Low, demand.clone())).collect(),
+        }
+    }
+
+    /// Whether the exception of an agent in `team` holds `secs` after the registry was heard last.
+    fn holds(world: &Snapshot, secs: i64) -> bool {
+        let now = Now {
+            lease: Lease::Follows {
+                removals: Span::from_secs(secs),
+                state: Span::ZERO,
+            },
+            ..Now::exactly(noon())
+        };
+        decide(&question("agent"), world, now).outcome == Outcome::AllowByException
+    }
+
+    #[test]
+    fn m2_a_domain_shortens_the_lease_of_what_is_below_it() {
+        let mut agent = subject("agent");
+        agent.domain = Some(id("team"));
+        let low = exception("EX-1", &["CT-A"], "agent");
+        assert_eq!(low.tier, Tier::Low);
+        let world = |org: Option<i64>| {
+            snapshot(vec![
+                Change::PutDomain(domain("org", None, org)),
+                Change::PutDomain(domain("team", Some("org"), None)),
+                Change::PutControl(control("CT-A", "true")),
+                Change::PutSubject(agent.clone()),
+                Change::PutException(low.clone()),
+            ])
+        };
+        assert!(holds(&world(None), 299) && !holds(&world(None), 300));
+        let tight = world(Some(30));
+        assert!(holds(&tight, 29) && !holds(&tight, 30));
+        // What changes later holds from then on, for what was there before.
+        let digest = crate::domain::Digest::parse("sha256:0").unwrap();
+        let tighter = vec![Change::PutDomain(domain("team", Some("org"), Some(10)))];
+        let (tighter, wrong) = tight.taking(tighter, digest.clone(), 2);
+        assert!(wrong.is_empty());
+        assert!(holds(&tighter, 9) && !holds(&tighter, 10));
+        // What a domain that is gone demanded is not known: nothing is honoured below it.
+        for gone in ["team", "org"] {
+            let gone = vec![Change::RemoveDomain(id(gone))];
+            let (gone, _) = tight.taking(gone, digest.clone(), 2);
+            assert!(!holds(&gone, 0));
+        }
+    }
+}
