@@ -3,7 +3,7 @@
 use super::{
     ApproverRole, ControlId, Debt, Deviation, Digest, DomainId, Evidence, ExceptionId,
     ExceptionState, Facet, Fingerprint, Invalid, Justification, OnChange, Principal, Scope, Span,
-    Stage, Tier, Timestamp, Trace, UsageLimits,
+    Stage, SubjectId, Tier, Timestamp, Trace, UsageLimits,
 };
 
 /// From when, and for how long.
@@ -134,6 +134,8 @@ pub struct Terms {
     pub renewal_count: u32,
     /// Not after this: evidence it rests on expires then.
     pub latest: Option<Timestamp>,
+    /// Who answered for the subjects; of one for whom somebody else does, it is looked at again (R38).
+    pub owners: Vec<(SubjectId, Box<str>)>,
 }
 
 /// What a vote is about.

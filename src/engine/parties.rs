@@ -8,7 +8,7 @@ use crate::domain::{
 };
 
 use super::{
-    Snapshot,
+    Snapshot, catalogue,
     terms::{Asked, reached},
 };
 
@@ -32,6 +32,11 @@ pub(super) fn scoped<'a>(
                     .is_some_and(|class| classes.contains(class))
         })),
     }
+}
+
+/// The principal who answers for a subject, if one is named.
+pub(super) fn owner_of(subject: &Subject) -> Option<&str> {
+    catalogue::at(&subject.attributes, &["owner", "principal"])?.as_str()
 }
 
 /// People answer for it (E13).

@@ -6,7 +6,7 @@ use crate::domain::{
     ApproverRole, DomainId, Principal, PrincipalKind, Request, Seat, Target, Tier,
 };
 
-use super::{Directory, Snapshot, catalogue};
+use super::{Directory, Snapshot};
 
 /// Who has a seat's role in its domain: its owner, or whom the nearest domain names that says who
 /// has it for all below.
@@ -59,8 +59,7 @@ impl<'a> Electorate<'a> {
             .collect();
         if tier == Tier::High {
             let owners = super::parties::scoped(snapshot, request)
-                .filter_map(|subject| catalogue::at(&subject.attributes, &["owner", "principal"]))
-                .filter_map(|owner| owner.as_str())
+                .filter_map(|subject| super::parties::owner_of(subject))
                 .map(|owner| directory.person_called(owner));
             barred.extend(owners);
         }

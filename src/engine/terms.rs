@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::domain::{
     ApprovalRules, ApproverRole, ControlId, Deviation, Digest, DomainId, Evidence, ExceptionId,
-    Fingerprint, Invalid, Principal, Request, Seat, Span, Subject, Terms, Tier, TierInput,
-    TierRules, Timestamp, Value,
+    Fingerprint, Invalid, Principal, Request, Seat, Span, Subject, SubjectId, Terms, Tier,
+    TierInput, TierRules, Timestamp, Value,
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     coverage::{Cases, Past},
     emergency::{Emergency, emergency, with},
     failing::fails,
-    parties::{accountable, anchors, consents, controls, scoped, subjects},
+    parties::{accountable, anchors, consents, controls, owner_of, scoped, subjects},
     quorum::{Electorate, satisfiable},
     sprawl::redesign,
     stakes::stakes,
@@ -174,7 +174,16 @@ pub fn terms(
         lineage: lineage.unwrap_or(id).clone(),
         renewal_count,
         latest: latest(request, &subjects, now)?,
+        owners: owners(request, snapshot),
     })
+}
+
+/// Who answers for the subjects that it is bound to.
+fn owners(request: &Request, snapshot: &Snapshot) -> Vec<(SubjectId, Box<str>)> {
+    let anchors = anchors(request, snapshot).into_iter();
+    let owners =
+        anchors.filter_map(|subject| Some((subject.id.clone(), owner_of(subject)?.into())));
+    owners.collect()
 }
 
 /// The domains it reaches into: each has a say (M3).

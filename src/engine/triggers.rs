@@ -5,7 +5,13 @@ use crate::domain::{
     Timestamp,
 };
 
-use super::{Snapshot, parties::anchors, rounds::breach, terms::deployed_until, usage::Figures};
+use super::{
+    Snapshot,
+    parties::{anchors, owner_of},
+    rounds::breach,
+    terms::deployed_until,
+    usage::Figures,
+};
 
 /// What stands against a granted exception as things are now, if the registry can tell (governance
 /// §7.3).
@@ -62,6 +68,15 @@ pub fn against(
             "owner {} was not attested within 90 days; confirm it, apply the Person with its `attest_time`, and approve this again",
             request.owner
         )));
+    }
+    for (id, owner) in &terms.owners {
+        let known = snapshot.subject(id.as_str());
+        let other = known.map(|subject| owner_of(subject).unwrap_or("nobody"));
+        if let Some(other) = other.filter(|other| *other != &**owner) {
+            return Some(Against::Waits(format!(
+                "{other} answers for {id}, and {owner} did when this was approved"
+            )));
+        }
     }
     let evidence = request.evidence.iter();
     let mut stale = evidence.filter(|item| item.required && item.expire_time <= now);

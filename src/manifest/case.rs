@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::domain::{
     ApproverRole, Assurance, Ballot, Case, Closure, ControlId, Debt, Digest, DomainId, ExceptionId,
     ExceptionState, Facet, Fingerprint, Granted, Invalid, OnChange, Principal, Seat, Span, Stage,
-    Terms, Tier, TierInput, Timestamp, Trace, Vote,
+    SubjectId, Terms, Tier, TierInput, Timestamp, Trace, Vote,
 };
 
 use super::{
@@ -84,6 +84,9 @@ struct TermsRecord {
     lineage: String,
     renewal_count: u32,
     latest: Option<String>,
+    /// Not in what was kept before owners were.
+    #[serde(default)]
+    owners: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -305,6 +308,11 @@ impl TermsRecord {
             lineage: ExceptionId::parse(&self.lineage)?,
             renewal_count: self.renewal_count,
             latest: some_time(self.latest.as_ref())?,
+            owners: self
+                .owners
+                .iter()
+                .map(|(id, owner)| Ok((SubjectId::parse(id)?, owner.as_str().into())))
+                .collect::<Result<_, Invalid>>()?,
         })
     }
 }
@@ -406,8 +414,13 @@ pub fn terms_digest(case: &Case, terms: &Terms) -> Result<Digest, Invalid> {
         "renewal_count": terms.renewal_count,
         "latest": told(terms.latest),
     });
-    if let Some(fields) = seen.as_object_mut().filter(|_| !terms.after.is_empty()) {
-        fields.insert("after".into(), seats_of(&terms.after));
+    if let Some(fields) = seen.as_object_mut() {
+        if !terms.after.is_empty() {
+            fields.insert("after".into(), seats_of(&terms.after));
+        }
+        if !terms.owners.is_empty() {
+            fields.insert("owners".into(), owners_of(terms));
+        }
     }
     digest(&seen)
 }
@@ -433,7 +446,15 @@ fn terms_of(terms: &Terms) -> Json {
         "lineage": terms.lineage.as_str(),
         "renewal_count": terms.renewal_count,
         "latest": told(terms.latest),
+        "owners": owners_of(terms),
     })
+}
+
+fn owners_of(terms: &Terms) -> Json {
+    let owners = terms.owners.iter();
+    owners
+        .map(|(id, owner)| (id.to_string(), Json::from(&**owner)))
+        .collect()
 }
 
 fn debt_of(debt: &Debt) -> Json {

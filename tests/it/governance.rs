@@ -834,7 +834,7 @@ async fn r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction() 
         world.as_who("user:bob").await,
     );
     let mut granted = Vec::new();
-    for name in ["first", "second", "third"] {
+    for name in ["first", "second", "third", "fourth"] {
         world.admin.apply(&agent(name)).await.unwrap();
         let wanted = Ask {
             agent: name,
@@ -843,15 +843,18 @@ async fn r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction() 
         let case = ask(&mut alice, &wanted).await.unwrap();
         granted.push(approve(&mut bob, &case).await.unwrap());
     }
-    // One retires, one changes its purpose, and nothing happens to the third; all in one apply.
+    // One retires, one changes its purpose, nothing happens to the third, and for the fourth somebody
+    // else answers; all in one apply.
     let retired = agent("first").replace("lifecycle_state: ACTIVE", "lifecycle_state: RETIRED");
     let changed = agent("second").replace("permitted_ids: [work]", "permitted_ids: [work, play]");
+    let handed_over = agent("fourth").replace("principal: \"user:o\"", "principal: \"user:bob\"");
     let done = world
         .admin
-        .apply(&(retired + &changed + &agent("third")))
+        .apply(&(retired + &changed + &agent("third") + &handed_over))
         .await
         .unwrap();
-    for (case, state) in granted.iter().zip(["REVOKED", "SUSPENDED", "APPROVED"]) {
+    let states = ["REVOKED", "SUSPENDED", "APPROVED", "SUSPENDED"];
+    for (case, state) in granted.iter().zip(states) {
         assert_eq!(look(&mut bob, &case.id).await.state, state);
         let request = v1::GetObjectRequest {
             kind: v1::ObjectKind::Exception.into(),
@@ -865,6 +868,15 @@ async fn r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction() 
     let list = v1::ListRevocationsRequest::default();
     let removals = bob.revocations.list_revocations(list).await.unwrap();
     assert_eq!(removals.into_inner().removals.len(), 1, "pushed at once");
+    // Whoever decides now knows for whom.
+    let fourth = look(&mut bob, &granted[3].id).await;
+    assert_eq!(
+        fourth.reason,
+        "user:bob answers for fourth, and user:o did when this was approved"
+    );
+    world.clock.advance(seconds(1));
+    let again = approve(&mut bob, &fourth).await.unwrap();
+    assert_eq!(again.state, "APPROVED");
 }
 
 /// R28: nothing grants but a request, votes and their digest, not even an administrator's hand; and

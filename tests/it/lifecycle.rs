@@ -50,6 +50,7 @@ fn terms(seats: &[Seat]) -> Terms {
         lineage: ExceptionId::parse("EX-1").unwrap(),
         renewal_count: 0,
         latest: None,
+        owners: vec![],
     }
 }
 

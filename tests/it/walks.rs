@@ -205,6 +205,7 @@ fn terms(of: u32, now: Timestamp) -> Terms {
         lineage: ExceptionId::parse("EX-1").unwrap(),
         renewal_count: 0,
         latest: None,
+        owners: vec![],
     }
 }
 
