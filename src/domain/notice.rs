@@ -33,6 +33,8 @@ pub enum News {
     ExceptionUndecided,
     /// What is owed after an override is due soon.
     ExceptionDebtDue,
+    /// It was needed where it does not hold, for the first time since it holds.
+    ExceptionOutOfScope,
     /// A control fails for a subject, or its exception covers that no more.
     ControlFailed,
     /// It passes again.
@@ -59,7 +61,7 @@ pub enum News {
 
 impl News {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::ExceptionRequested,
         Self::ExceptionApproved,
         Self::ExceptionDenied,
@@ -74,6 +76,7 @@ impl News {
         Self::ExceptionRevalidationDue,
         Self::ExceptionUndecided,
         Self::ExceptionDebtDue,
+        Self::ExceptionOutOfScope,
         Self::ControlFailed,
         Self::ControlRecovered,
         Self::ControlProposed,
@@ -104,6 +107,7 @@ impl News {
             Self::ExceptionRevalidationDue => "exception.revalidation_due",
             Self::ExceptionUndecided => "exception.undecided",
             Self::ExceptionDebtDue => "exception.debt_due",
+            Self::ExceptionOutOfScope => "exception.out_of_scope",
             Self::ControlFailed => "control.failed",
             Self::ControlRecovered => "control.recovered",
             Self::ControlProposed => "control.proposed",
@@ -139,7 +143,8 @@ impl News {
             | Self::ExceptionRevalidated
             | Self::ExceptionRevalidationDue
             | Self::ExceptionUndecided
-            | Self::ExceptionDebtDue => "exception",
+            | Self::ExceptionDebtDue
+            | Self::ExceptionOutOfScope => "exception",
             Self::ControlFailed | Self::ControlRecovered => "finding",
             Self::ControlProposed | Self::ControlDecided => "proposal",
             Self::AgentContextChanged | Self::AgentFrozen | Self::AgentThawed => "agent",

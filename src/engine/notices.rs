@@ -2,7 +2,7 @@
 
 use crate::domain::{
     Act, ApproverRole, Case, Digest, ExceptionState, Finding, Incident, News, Notice, Proposal,
-    ProposalState, Removal, Seat, Span, Target, Timestamp,
+    ProposalState, Removal, Seat, Span, Target, Tier, Timestamp,
 };
 
 /// How long before an end it is told, beside at three quarters of the time.
@@ -207,13 +207,21 @@ impl Reminder {
     /// Whether it still is one: an end that has come is told as such, and what nobody was told for
     /// long is told no more. That is shorter than it is kept that it was told.
     pub fn is_news(&self, now: Timestamp) -> bool {
-        let begun = self.news == News::ExceptionActivated;
+        let begun = matches!(
+            self.news,
+            News::ExceptionActivated | News::ExceptionOutOfScope
+        );
         now < self.time + NEWS && (begun || now < self.due)
     }
 
     /// What it says of its case.
     pub fn notice(&self, case: &Case, now: Timestamp) -> Notice {
-        about(case, self.news, now).with("due_time", &self.due.to_string())
+        let when = if self.news == News::ExceptionOutOfScope {
+            "tried_time"
+        } else {
+            "due_time"
+        };
+        about(case, self.news, now).with(when, &self.due.to_string())
     }
 }
 
@@ -230,9 +238,23 @@ fn near(from: Timestamp, to: Timestamp) -> Vec<(&'static str, Timestamp)> {
     times
 }
 
-/// Everything that time gives to tell of a case as it is, past or to come.
-pub fn reminders(case: &Case) -> Vec<Reminder> {
+/// Everything that time gives to tell of a case as it is, past or to come; and that it was `tried`
+/// beyond its scope since it holds, which is told at once where more than LOW is at stake (R18).
+pub fn reminders(case: &Case, tried: Option<Timestamp>) -> Vec<Reminder> {
     let mut told = Vec::new();
+    let tier = case.terms.as_ref().map(|terms| terms.tier);
+    if let Some(tried) = tried
+        && case.state == ExceptionState::Approved
+        && tier.is_some_and(|tier| tier != Tier::Low)
+    {
+        let news = News::ExceptionOutOfScope;
+        told.push(Reminder {
+            time: tried,
+            key: format!("{}/{}/{}", case.id, news.name(), case.since.micros()).into(),
+            news,
+            due: tried,
+        });
+    }
     let mut remind = |news: News, from: Timestamp, to: Timestamp| {
         for (which, time) in near(from, to) {
             told.push(Reminder {

@@ -134,6 +134,13 @@ impl Uses {
         *self.gaps.lock().unwrap_or_else(PoisonError::into_inner) = gaps;
     }
 
+    /// When an exception was last needed where it does not hold, `since` it holds.
+    pub(super) fn tried(&self, exception: &str, since: Timestamp) -> Option<Timestamp> {
+        let recent = self.recent();
+        let last = recent.get(exception)?.attempts.back().copied();
+        last.filter(|last| *last > since)
+    }
+
     /// How an exception was used until `now`, and tried beyond its scope `since`; nothing where
     /// nobody counts.
     pub(super) fn of(

@@ -166,6 +166,10 @@ impl Message<'_> {
             News::ExceptionDebtDue => {
                 format!("what {about} owes is due at {}", fact("due_time"))
             }
+            News::ExceptionOutOfScope => format!(
+                "{about} was needed where it does not hold, at {}",
+                fact("tried_time")
+            ),
             News::ControlFailed => format!(
                 "{} fails for {} ({})",
                 fact("control"),

@@ -463,3 +463,47 @@ async fn settings_that_cannot_be_taken_are_told_with_their_places() {
     assert!(!why.contains(SECRET) && !why.contains("u:p"), "{why}");
     assert!(!data.join("registry.db").try_exists().unwrap());
 }
+
+/// R18: that an exception is needed where it does not hold is told the first time, and not each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r18_the_first_attempt_beyond_a_scope_is_told() {
+    let to = Receiver::start().await;
+    let events = ", events: [exception.out_of_scope, exception.revoked]";
+    let (_folder, file) = settings(&endpoint("ops", &to, events));
+    let mut world = World::start_with(&[("webhooks", &file)]).await;
+    let sidecar = world.sidecar().await;
+    let mut asker = world.as_who("user:alice").await;
+    let mut owner = world.as_who("user:bob").await;
+    let case = ask(&mut asker, &PLAIN).await.unwrap();
+    approve(&mut owner, &case).await.unwrap();
+    world.clock.advance(seconds(1));
+    sidecar
+        .until("agent", "risky", "ALLOW_BY_EXCEPTION OK")
+        .await;
+    let beyond = || async {
+        // Without a purpose, and it holds for one alone.
+        let asked = sidecar.ask_with(|request| {
+            request.subject = "agent".into();
+            request.action = "risky".into();
+        });
+        assert_eq!(asked.await.unwrap().outcome(), v1::Outcome::Deny);
+    };
+    beyond().await;
+    let once = |used: &v1::GetUsageResponse| used.out_of_scope == 1;
+    world.admin.until_used(&case.id, once).await;
+    to.wait_for(1).await;
+    beyond().await;
+    world
+        .admin
+        .until_used(&case.id, |used| used.out_of_scope == 2)
+        .await;
+    world.admin.revoke(&case.id).await.unwrap();
+    let got = to.wait_for(2).await;
+    let news: Vec<_> = got.iter().map(receiver::Got::news).collect();
+    assert_eq!(news, ["exception.out_of_scope", "exception.revoked"]);
+    let data = &got[0].json()["data"];
+    assert_eq!(data["exception_id"], *case.id);
+    assert_eq!(data["tier"], "MODERATE");
+    let now: Timestamp = governed::noon() + seconds(1);
+    assert_eq!(data["tried_time"], now.to_string());
+}

@@ -148,6 +148,7 @@ const REQUIREMENTS: &[Row] = &[
             "report::r42_the_owner_hears_of_it_and_the_next_one_needs_the_domain_owner",
             "usage::what_is_not_used_is_closed_and_what_is_used_up_too",
             "report::r18_a_report_tells_what_is_unused_unneeded_and_nearly_missed",
+            "notifications::r18_the_first_attempt_beyond_a_scope_is_told",
         ],
         "",
     ),

@@ -40,7 +40,10 @@ impl Calendar {
         let (mut told, mut keys, mut known) = (Vec::new(), Vec::new(), HashSet::new());
         self.next = None;
         for case in view.cases.values() {
-            for reminder in reminders(case) {
+            let tried = registry.uses.tried(case.id.as_str(), case.since);
+            // A sidecar may be a little ahead.
+            let tried = tried.map(|tried| tried.min(now));
+            for reminder in reminders(case, tried) {
                 if reminder.time > now {
                     let sooner = self.next.is_none_or(|next| reminder.time < next);
                     self.next = if sooner {
