@@ -5,15 +5,19 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
-use crate::wire::{
-    signed::{hex, sha256},
-    v1,
+use crate::{
+    runtime::clock::Clock,
+    wire::{
+        signed::{hex, sha256},
+        v1,
+    },
 };
 
 use super::{
     args::Output,
     reach::{Registry, refused},
     registry_args::Told,
+    review::plain,
     run::Exit,
     screen::{BOLD, DIM, Screen, styled},
 };
@@ -21,8 +25,8 @@ use super::{
 /// `exeat evidence`.
 #[derive(Debug, Subcommand)]
 pub enum Evidence {
-    /// Show something more for a request that is not decided yet. It is asked for anew, and whoever
-    /// has voted looks at it again.
+    /// Show something more. A request that is not decided is asked for anew; of an exception that was
+    /// granted nothing rests on it before everybody has looked again.
     Add {
         /// The exception.
         exception: String,
@@ -38,6 +42,15 @@ pub enum Evidence {
         /// Until when it proves anything.
         #[arg(long, value_name = "TIME")]
         until: String,
+        /// When it was collected; now, if left out.
+        #[arg(long, value_name = "TIME")]
+        collected: Option<String>,
+        /// Where it comes from, such as a scanner's name or a link.
+        #[arg(long, value_name = "TEXT")]
+        source: Option<String>,
+        /// The item that it takes the place of, such as one that has expired.
+        #[arg(long, value_name = "ID")]
+        replaces: Option<String>,
         /// The exception stands without it too.
         #[arg(long)]
         optional: bool,
@@ -79,9 +92,16 @@ async fn record(registry: &mut Registry, id: &str) -> Result<Json, Exit> {
         .map_err(|_| Exit::Unexpected(format!("the registry's record of {id} cannot be read")))
 }
 
+/// What is to be decided on: with what is shown since it was granted.
+pub(super) fn asked(record: &Json) -> Option<&Json> {
+    let anew = record.get("anew").filter(|anew| anew.is_object());
+    anew.or_else(|| record.get("request"))
+}
+
 /// What is shown, with who looked at it.
 fn items(record: &Json) -> Vec<(Json, Vec<String>)> {
-    let evidence = record.pointer("/request/evidence").and_then(Json::as_array);
+    let asked = asked(record).and_then(|asked| asked.get("evidence"));
+    let evidence = asked.and_then(Json::as_array);
     let votes = record.get("votes").and_then(Json::as_array);
     let evidence = evidence.into_iter().flatten();
     evidence
@@ -125,11 +145,27 @@ fn say(item: &Json, by: &[String], told: &Told, screen: &mut Screen) -> Result<(
         if required { "required" } else { "" },
         text(item, "expire_time")
     ))?;
-    screen.say(&format!("  {}", styled(DIM, text(item, "digest"))))?;
+    screen.say(&format!(
+        "  {}{}",
+        styled(DIM, text(item, "digest")),
+        origin(item)
+    ))?;
     Ok(())
 }
 
-pub(super) async fn evidence(command: Evidence, screen: &mut Screen) -> Result<Exit, Exit> {
+/// When an item was collected, and where it comes from; nothing where nobody says so.
+pub(super) fn origin(item: &Json) -> String {
+    let said = |name: &str| item.get(name).and_then(Json::as_str).map(plain);
+    let collected = said("collect_time").map(|time| format!("  collected {time}"));
+    let source = said("source").map(|source| format!("  from {source}"));
+    collected.unwrap_or_default() + &source.unwrap_or_default()
+}
+
+pub(super) async fn evidence(
+    command: Evidence,
+    clock: &Clock,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
     match command {
         Evidence::Add {
             exception,
@@ -137,6 +173,9 @@ pub(super) async fn evidence(command: Evidence, screen: &mut Screen) -> Result<E
             file,
             digest,
             until,
+            collected,
+            source,
+            replaces,
             optional,
             told,
         } => {
@@ -146,9 +185,19 @@ pub(super) async fn evidence(command: Evidence, screen: &mut Screen) -> Result<E
             };
             let mut registry = Registry::connect(&told.reach).await?;
             let record = record(&mut registry, &exception).await?;
-            let seen = record.pointer("/terms/digest").and_then(Json::as_str);
-            let seen = seen.unwrap_or_default();
-            let request = with(&record, &id, &digest, &until, !optional)?;
+            let again = record.pointer("/again/digest");
+            let seen = again.or_else(|| record.pointer("/terms/digest"));
+            let seen = seen.and_then(Json::as_str).unwrap_or_default();
+            let collected = collected.unwrap_or_else(|| clock.now().earliest.to_string());
+            let item = json!({
+                "evidence_id": id,
+                "digest": digest,
+                "required": !optional,
+                "collect_time": collected,
+                "expire_time": until,
+                "source": source,
+            });
+            let request = with(&record, item, replaces.as_deref())?;
             let request = v1::RequestExceptionRequest {
                 file: Some(v1::ManifestFile {
                     name: format!("{exception} with {id}"),
@@ -208,26 +257,34 @@ pub(super) async fn evidence(command: Evidence, screen: &mut Screen) -> Result<E
     Ok(Exit::Done)
 }
 
-/// What was asked for, with one item more.
-fn with(record: &Json, id: &str, digest: &str, until: &str, required: bool) -> Result<Json, Exit> {
+/// What was asked for, with one item more, and without the one that it `replaces`.
+fn with(record: &Json, mut item: Json, replaces: Option<&str>) -> Result<Json, Exit> {
     let unread = || Exit::Unexpected("the registry's record cannot be read".into());
-    let mut request = record.get("request").cloned().ok_or_else(unread)?;
+    let mut request = asked(record).cloned().ok_or_else(unread)?;
     let fields = request.as_object_mut().ok_or_else(unread)?;
     let items = fields.entry("evidence").or_insert_with(|| json!([]));
     if items.is_null() {
         *items = json!([]);
     }
     let items = items.as_array_mut().ok_or_else(unread)?;
+    if let Some(old) = replaces {
+        let before = items.len();
+        items.retain(|item| text(item, "evidence_id") != old);
+        if items.len() == before {
+            return Err(Exit::Usage(format!(
+                "--replaces: nothing is shown as `{old}`; see `exeat evidence list`"
+            )));
+        }
+    }
+    let id = text(&item, "evidence_id").to_owned();
     if items.iter().any(|item| text(item, "evidence_id") == id) {
         return Err(Exit::Usage(format!(
             "--id: `{id}` is shown already; call what takes its place otherwise"
         )));
     }
-    items.push(json!({
-        "evidence_id": id,
-        "digest": digest,
-        "required": required,
-        "expire_time": until,
-    }));
+    if let Some(fields) = item.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    items.push(item);
     Ok(request)
 }

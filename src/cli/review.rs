@@ -6,6 +6,7 @@ use crate::{domain::Timestamp, runtime::clock::Clock, wire::v1};
 
 use super::{
     args::Output,
+    evidence::{asked, origin},
     exceptions::state_text,
     govern::shown,
     registry_args::Told,
@@ -90,7 +91,8 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
             screen.say(&format!("  {name:<13}{value}"))?;
         }
     }
-    for item in list_of(&request, "/evidence") {
+    let decided = asked(&record).cloned().unwrap_or_default();
+    for item in list_of(&decided, "/evidence") {
         screen.say(&evidence(item))?;
     }
     if again {
@@ -140,7 +142,7 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         screen.say(&format!("  waits for    {waits}{until}"))?;
         screen.say(&format!("  digest       {}", case.digest))?;
         // Nothing that a requester wrote goes into a command.
-        let seen = if list_of(&request, "/evidence").next().is_some() {
+        let seen = if list_of(&decided, "/evidence").next().is_some() {
             " --reviewed ITEM …"
         } else {
             ""
@@ -159,7 +161,7 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
 }
 
 /// What somebody wrote, on one line and without what a terminal acts upon.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let acts = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -248,10 +250,11 @@ fn evidence(item: &Json) -> String {
     };
     let required = item.get("required") == Some(&Json::Bool(true));
     format!(
-        "  {:<13}{mark} {}  {} until {until}  {}",
+        "  {:<13}{mark} {}  {} until {until}{}  {}",
         "evidence",
         plain(text("evidence_id")),
         if required { "required" } else { "optional" },
+        origin(item),
         styled(DIM, short(text("digest")))
     )
 }

@@ -244,6 +244,9 @@ pub struct Case {
     /// Of one that was granted: the terms on which it is looked at again. Nothing rests on them
     /// before everybody has.
     pub again: Option<Terms>,
+    /// Of one that was granted: what was asked for, with the evidence that is shown since. It counts
+    /// for nothing before everybody has looked again.
+    pub anew: Option<Box<Request>>,
     /// Who decided what, in order.
     pub votes: Vec<Vote>,
     /// What was granted.
@@ -259,6 +262,11 @@ impl Case {
     /// The terms that are to be decided on: of one that was granted those as they are now.
     pub fn open_terms(&self) -> Option<&Terms> {
         self.again.as_ref().or(self.terms.as_ref())
+    }
+
+    /// The request that is to be decided on: with what is shown since it was granted.
+    pub fn asked(&self) -> &Request {
+        self.anew.as_deref().unwrap_or(&self.request)
     }
 
     /// The case as it is to be decided on `terms`. What was granted keeps its own until everybody

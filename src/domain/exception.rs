@@ -169,6 +169,10 @@ pub struct Evidence {
     pub required: bool,
     /// When it no longer proves anything.
     pub expire_time: Timestamp,
+    /// When it was collected, if that is said.
+    pub collect_time: Option<Timestamp>,
+    /// Where it comes from, in people's words.
+    pub source: Option<Box<str>>,
 }
 
 /// How often an exception may be used.

@@ -123,12 +123,13 @@ pub fn step(
         Approved, Closed, Draft, Expired, Lapsed, Pending, Revoked, Suspended, Withdrawn,
     };
     let name = event.name();
-    let to = |state, reason: &str| Case {
+    let to = |state: ExceptionState, reason: &str| Case {
         state,
         reason: reason.into(),
         since: now,
         again: None,
         paused: None,
+        anew: case.anew.clone().filter(|_| !state.is_final()),
         ..case.clone()
     };
     match (case.state, event) {
@@ -302,7 +303,7 @@ fn voted(
     })?;
     strong(&vote, &terms.seats)?;
     if vote.approves && terms.review_evidence {
-        let required = case.request.evidence.iter().filter(|item| item.required);
+        let required = case.asked().evidence.iter().filter(|item| item.required);
         for item in required {
             let seen = |(id, digest): &(Box<str>, Digest)| *id == item.id && *digest == item.digest;
             guard(vote.reviewed.iter().any(seen), || {
@@ -335,8 +336,9 @@ fn voted(
         }
         Ballot::Revalidation => {
             let (interval, latest) = (terms.revalidation, terms.latest);
-            let again = next_case.again.take();
+            let (again, anew) = (next_case.again.take(), next_case.anew.take());
             let mut next_case = Case {
+                request: anew.map_or(next_case.request, |anew| *anew),
                 state: ExceptionState::Approved,
                 paused: None,
                 reason: "revalidated".into(),

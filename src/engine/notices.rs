@@ -2,7 +2,7 @@
 
 use crate::domain::{
     Act, ApproverRole, Case, Digest, ExceptionState, Finding, Incident, News, Notice, Proposal,
-    ProposalState, Removal, Seat, Span, Target, Tier, Timestamp,
+    ProposalState, Removal, Request, Seat, Span, Target, Tier, Timestamp,
 };
 
 /// How long before an end it is told, beside at three quarters of the time.
@@ -54,6 +54,10 @@ fn digest(case: &Case) -> Option<&Digest> {
     case.terms.as_ref().map(|terms| &terms.digest)
 }
 
+fn shown(case: &Case) -> Option<&Request> {
+    case.anew.as_deref()
+}
+
 /// What there is to tell of a case that changed; nothing where only votes came.
 pub fn of_case(before: Option<&Case>, after: &Case, time: Timestamp) -> Option<Notice> {
     use ExceptionState as State;
@@ -68,6 +72,12 @@ pub fn of_case(before: Option<&Case>, after: &Case, time: Timestamp) -> Option<N
             if before.and_then(revalidated) != revalidated(after) =>
         {
             News::ExceptionRevalidated
+        }
+        // Other evidence is shown: whoever decides is to look at it.
+        (State::Approved, State::Approved) | (State::Suspended, State::Suspended)
+            if after.anew.is_some() && before.and_then(shown) != shown(after) =>
+        {
+            News::ExceptionRevalidationDue
         }
         (was, is) if was == is => return None,
         (State::Suspended, State::Approved) => News::ExceptionRevalidated,
@@ -84,6 +94,18 @@ pub fn of_case(before: Option<&Case>, after: &Case, time: Timestamp) -> Option<N
     let mut notice = about(after, news, time);
     if !after.reason.is_empty() {
         notice = notice.with("reason", &after.reason);
+    }
+    if news == News::ExceptionRevalidationDue
+        && let Some(granted) = after.granted
+    {
+        let ends = [
+            Some(granted.expire),
+            granted.next_revalidation,
+            after.terms.as_ref().and_then(|terms| terms.latest),
+        ];
+        if let Some(due) = ends.into_iter().flatten().min() {
+            notice = notice.with("due_time", &due.to_string());
+        }
     }
     if news == News::ExceptionRequested
         && let Some(terms) = &after.terms

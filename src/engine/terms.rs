@@ -244,6 +244,14 @@ fn within(request: &Request, rules: &TierRules, tier: Tier, now: Timestamp) -> R
             ),
         ));
     }
+    let ahead = |item: &&Evidence| item.collect_time.is_some_and(|collected| collected > now);
+    if let Some(item) = request.evidence.iter().find(ahead) {
+        return Err(Invalid::new(
+            "evidence",
+            format!("`{}` was collected in the future", item.id),
+            "say when it was collected",
+        ));
+    }
     let over = |item: &&Evidence| item.required && item.expire_time <= now;
     if let Some(item) = request.evidence.iter().find(over) {
         return Err(Invalid::new(

@@ -8,8 +8,8 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::domain::{
     ApproverRole, Assurance, Ballot, Case, Closure, ControlId, Debt, Digest, DomainId, ExceptionId,
-    ExceptionState, Facet, Fingerprint, Granted, Invalid, OnChange, Principal, Seat, Span, Stage,
-    SubjectId, Terms, Tier, TierInput, Timestamp, Trace, Vote,
+    ExceptionState, Facet, Fingerprint, Granted, Invalid, OnChange, Principal, Request, Seat, Span,
+    Stage, SubjectId, Terms, Tier, TierInput, Timestamp, Trace, Vote,
 };
 
 use super::{
@@ -36,6 +36,8 @@ struct CaseRecord {
     debt: Option<DebtRecord>,
     #[serde(default)]
     paused: Option<String>,
+    #[serde(default)]
+    anew: Option<Json>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -184,6 +186,12 @@ fn tier(text: &str) -> Result<Tier, Invalid> {
     Tier::parse(text).ok_or_else(|| unknown("tier", text))
 }
 
+fn request_from(record: &Json) -> Result<Request, Invalid> {
+    let mut text = String::new();
+    canonical(record, &mut text);
+    request::of_json(&text)
+}
+
 /// A case as it was kept.
 ///
 /// # Errors
@@ -192,12 +200,10 @@ fn tier(text: &str) -> Result<Tier, Invalid> {
 pub fn read_case(text: &str) -> Result<Case, Invalid> {
     let record: CaseRecord = serde_json::from_str(text)
         .map_err(|error| Invalid::new("", format!("is no case: {error}"), ""))?;
-    let mut request = String::new();
-    canonical(&record.request, &mut request);
     Ok(Case {
         id: ExceptionId::parse(&record.id)?,
         requester: Principal::parse(&record.requester)?,
-        request: request::of_json(&request)?,
+        request: request_from(&record.request)?,
         state: ExceptionState::parse(&record.state)
             .ok_or_else(|| unknown("state", &record.state))?,
         reason: record.reason.into(),
@@ -225,6 +231,11 @@ pub fn read_case(text: &str) -> Result<Case, Invalid> {
             .transpose()?,
         debt: record.debt.as_ref().map(DebtRecord::parse).transpose()?,
         paused: some_time(record.paused.as_ref())?,
+        anew: record
+            .anew
+            .as_ref()
+            .map(|anew| request_from(anew).map(Box::new))
+            .transpose()?,
     })
 }
 
@@ -340,9 +351,9 @@ impl VoteRecord {
     }
 }
 
-fn request_of(case: &Case) -> Json {
+fn request_of(request: &Request) -> Json {
     // Written by ourselves, from what was read as JSON.
-    serde_json::from_str(&case.request.text).unwrap_or_default()
+    serde_json::from_str(&request.text).unwrap_or_default()
 }
 
 fn told(time: Option<Timestamp>) -> Json {
@@ -401,7 +412,7 @@ fn controls_of(terms: &Terms) -> Json {
 pub fn terms_digest(case: &Case, terms: &Terms) -> Result<Digest, Invalid> {
     let mut seen = json!({
         "id": case.id.as_str(),
-        "request": request_of(case),
+        "request": request_of(case.asked()),
         "requester": case.requester.as_str(),
         "tier": terms.tier.name(),
         "seats": seats_of(&terms.seats),
@@ -514,7 +525,8 @@ pub fn write_case(case: &Case) -> String {
     let record = json!({
         "id": case.id.as_str(),
         "requester": case.requester.as_str(),
-        "request": request_of(case),
+        "request": request_of(&case.request),
+        "anew": case.anew.as_deref().map(request_of),
         "state": case.state.name(),
         "reason": case.reason,
         "since": case.since.to_string(),
@@ -535,7 +547,7 @@ pub fn write_case(case: &Case) -> String {
 /// nothing while it has no terms.
 pub fn exception_of(case: &Case, now: Timestamp) -> Option<String> {
     let terms = case.terms.as_ref()?;
-    let Json::Object(request) = request_of(case) else {
+    let Json::Object(request) = request_of(&case.request) else {
         return None;
     };
     let kept = [

@@ -183,6 +183,10 @@ pub(super) struct EvidenceManifest {
     required: bool,
     /// When it no longer proves anything.
     expire_time: String,
+    /// When it was collected.
+    collect_time: Option<String>,
+    /// Where it comes from, in people's words, such as a scanner's name or a link.
+    source: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -358,11 +362,24 @@ impl ScopeManifest {
 
 impl EvidenceManifest {
     pub(super) fn parse(&self) -> Result<Evidence, Invalid> {
+        let end = Timestamp::parse(&self.expire_time).map_err(|e| e.under("expire_time"))?;
+        let collected = self.collect_time.as_deref().map(Timestamp::parse);
+        let collected = collected.transpose().map_err(|e| e.under("collect_time"))?;
+        if collected.is_some_and(|collected| collected >= end) {
+            return Err(Invalid::new(
+                "collect_time",
+                format!("is not before `expire_time`, {end}"),
+                "say when it was collected, and until when it proves anything",
+            ));
+        }
+        let source = self.source.as_deref().map(name).transpose();
         Ok(Evidence {
             id: name(&self.evidence_id).map_err(|e| e.under("evidence_id"))?,
             digest: Digest::parse(&self.digest).map_err(|e| e.under("digest"))?,
             required: self.required,
-            expire_time: Timestamp::parse(&self.expire_time).map_err(|e| e.under("expire_time"))?,
+            expire_time: end,
+            collect_time: collected,
+            source: source.map_err(|e| e.under("source"))?,
         })
     }
 }

@@ -197,14 +197,22 @@ impl Assessed<'_> {
         let evidence = failing.case.map_or(&[][..], |case| &case.request.evidence);
         // What is shown for the deviation stands with what was seen.
         let shown = evidence.iter().map(|item| {
+            let mut props = vec![
+                ours("evidence", &line(&item.id)),
+                ours("digest", item.digest.as_str()),
+                ours("until", &item.expire_time.to_string()),
+                ours("required", if item.required { "true" } else { "false" }),
+            ];
+            let collected = item.collect_time.map(|time| time.to_string());
+            props.extend(collected.map(|time| ours("collected", &time)));
+            props.extend(
+                item.source
+                    .as_ref()
+                    .map(|source| ours("source", &line(source))),
+            );
             json!({
                 "description": format!("{}, {}, until {}", item.id, item.digest, item.expire_time),
-                "props": [
-                    ours("evidence", &line(&item.id)),
-                    ours("digest", item.digest.as_str()),
-                    ours("until", &item.expire_time.to_string()),
-                    ours("required", if item.required { "true" } else { "false" }),
-                ],
+                "props": props,
             })
         });
         put(&mut observation, "relevant-evidence", shown.collect());

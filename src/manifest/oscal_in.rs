@@ -131,12 +131,17 @@ impl Beside<'_> {
             .observed(risk)
             .flat_map(|seen| list(seen, "relevant-evidence"));
         let item = |item: &Json| {
-            Some(json!({
+            let mut read = json!({
                 "evidence_id": prop(item, "evidence", true)?,
                 "digest": prop(item, "digest", true)?,
                 "expire_time": prop(item, "until", true)?,
                 "required": prop(item, "required", true) == Some("true"),
-            }))
+                "collect_time": prop(item, "collected", true),
+                "source": prop(item, "source", true),
+            });
+            // Not everybody says when it was collected, and where it comes from.
+            read.as_object_mut()?.retain(|_, value| !value.is_null());
+            Some(read)
         };
         shown.filter_map(item).collect()
     }

@@ -121,10 +121,23 @@ impl Registry {
             let case = if let Some(Again { id, expected }) = &again {
                 let known = known(view, id)?;
                 let terms = known.terms.as_ref().map(|terms| &terms.digest);
-                if expected.is_some() && expected.as_ref() != terms {
+                let granted = [ExceptionState::Approved, ExceptionState::Suspended];
+                let granted = granted.contains(&known.state);
+                let same = if granted {
+                    expected
+                        .as_ref()
+                        .is_none_or(|seen| saw(view, known, seen, draft.time))
+                } else {
+                    expected.is_none() || expected.as_ref() == terms
+                };
+                if !same {
                     return Err(Refused::Conflict(format!(
                         "{id} is not what you saw; look at it again"
                     )));
+                }
+                if granted {
+                    let next = shown(view, draft, known, &requester, asked.as_ref())?;
+                    return Ok((next, "exception evidence"));
                 }
                 amended(known, &requester, asked.as_ref(), draft.time)?
             } else {
@@ -139,22 +152,23 @@ impl Registry {
             let terms = terms_of(view, &case, draft.time).map_err(Refused::Invalid)?;
             let with_terms = case.on(terms.clone());
             permitted(view, draft, &with_terms)?;
-            Ok::<_, Refused>(step(&case, Event::Submit(terms), draft.time, nobody)?)
-        };
-        // What cannot be granted, and what is only asked about, takes nobody's turn.
-        let view = self.view();
-        let first = prepare(&view, self.blank(&view))?;
-        if dry_run {
-            return Ok(Arc::new(first));
-        }
-        self.write(|view, draft| {
-            let next = prepare(view, draft)?;
-            let case = Arc::new(next.clone());
+            let next = step(&case, Event::Submit(terms), draft.time, nobody)?;
             let action = if next.state == ExceptionState::Approved {
                 "exception approve automatically"
             } else {
                 "exception request"
             };
+            Ok::<_, Refused>((next, action))
+        };
+        // What cannot be granted, and what is only asked about, takes nobody's turn.
+        let view = self.view();
+        let (first, _) = prepare(&view, self.blank(&view))?;
+        if dry_run {
+            return Ok(Arc::new(first));
+        }
+        self.write(|view, draft| {
+            let (next, action) = prepare(view, draft)?;
+            let case = Arc::new(next.clone());
             let planned = planned(view, draft, &caller.identity, action, vec![next], vec![])?;
             Ok((Some(planned), case))
         })
@@ -324,6 +338,7 @@ fn drafted(id: ExceptionId, requester: Principal, request: Request, now: Timesta
         granted: None,
         debt: None,
         paused: None,
+        anew: None,
     }
 }
 
@@ -352,6 +367,65 @@ fn amended(
         },
         None => case,
     })
+}
+
+/// Whether somebody who saw terms with the digest `seen` saw all that is shown for an exception that
+/// was granted: nobody takes back what another has shown meanwhile.
+fn saw(view: &View, case: &Case, seen: &Digest, now: Timestamp) -> bool {
+    let stored = case.again.as_ref().map(|terms| &terms.digest);
+    case.anew.is_none()
+        || stored == Some(seen)
+        || terms_of(view, case, now).is_ok_and(|terms| terms.digest == *seen)
+}
+
+/// An exception that was granted, and for which other evidence is shown: the same in everything else,
+/// and nothing rests on it before everybody has looked again.
+fn shown(
+    view: &View,
+    draft: Draft,
+    case: &Case,
+    who: &Principal,
+    asked: Option<&Request>,
+) -> Result<Case, Refused> {
+    if ![&case.requester, &case.request.owner].contains(&who) {
+        return Err(Refused::Forbidden(format!(
+            "evidence for {} is shown by its requester or its owner, and `{who}` is neither",
+            case.id
+        )));
+    }
+    let bare = |request: &Request| Request {
+        evidence: Vec::new(),
+        text: "".into(),
+        ..request.clone()
+    };
+    let Some(asked) = asked.filter(|asked| bare(asked) == bare(&case.request)) else {
+        return Err(Refused::Precondition(format!(
+            "{} is {}: evidence is shown for it with `exeat evidence add`, and for anything else it is renewed",
+            case.id, case.state
+        )));
+    };
+    let before = case.request.evidence.iter().chain(&case.asked().evidence);
+    let other = before
+        .filter(|item| {
+            asked
+                .evidence
+                .iter()
+                .any(|new| new.id == item.id && new != *item)
+        })
+        .map(|item| &item.id);
+    if let Some(id) = { other }.next() {
+        return Err(Refused::Invalid(Invalid::new(
+            "evidence",
+            format!("`{id}` is shown already, as something else"),
+            "an item stays what it is; give what takes its place another id",
+        )));
+    }
+    let case = Case {
+        anew: Some(Box::new(asked.clone())),
+        ..case.clone()
+    };
+    let terms = terms_of(view, &case, draft.time).map_err(Refused::Invalid)?;
+    Ok(case.on(terms))
 }
 
 /// The vote of `approver`, in an open seat that they may fill.

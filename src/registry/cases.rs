@@ -37,7 +37,7 @@ pub(super) fn terms_of(view: &View, case: &Case, now: Timestamp) -> Result<Terms
     let asked = Asked {
         id: &case.id,
         requester: &case.requester,
-        request: &case.request,
+        request: case.asked(),
         window,
         granted: case.granted.and(case.terms.as_ref()),
     };

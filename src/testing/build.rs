@@ -249,5 +249,6 @@ pub fn case(id: &str, controls: &[&str], subject: &str) -> Case {
         granted: None,
         debt: None,
         paused: None,
+        anew: None,
     }
 }

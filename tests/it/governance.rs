@@ -981,3 +981,119 @@ async fn t12_an_exception_waits_for_a_baseline_gate_and_goes_on_by_itself() {
     let refused = world.admin.apply(&high).await.unwrap_err();
     assert!(refused.message().contains("auto_resume"), "{refused}");
 }
+
+/// R16, R40: what is looked at again is looked at on evidence of today: shown by who answers for it,
+/// in force once everybody has seen it, and without more time.
+#[tokio::test]
+async fn r16_evidence_is_shown_anew_and_counts_once_everybody_has_seen_it() {
+    let mut world = World::start().await;
+    let risky = agent("agent").replace("risk_tier: LOW", "risk_tier: HIGH");
+    world.admin.apply(&risky).await.unwrap();
+    let (mut alice, mut bob, mut carol) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+        world.as_who("user:carol").await,
+    );
+    let item = |id: &str, digest: &str, more: &str| {
+        format!(
+            "- {{evidence_id: {id}, digest: \"sha256:{digest}\", required: true, expire_time: \"2027-11-22T00:00:00Z\"{more}}}\n"
+        )
+    };
+    let first = item("scan", "5ca0", "") + &item("test", "7e57", "");
+    let asking = |evidence: &str, id: &str, hours: i64, expected: &str| {
+        let more = format!("usage_limits: {{max_uses: 10}}\nevidence:\n{evidence}");
+        let asked = Ask {
+            more: &more,
+            hours,
+            ..PLAIN
+        };
+        v1::RequestExceptionRequest {
+            file: files(&asked.text()).pop(),
+            id: id.to_owned(),
+            expected_digest: expected.to_owned(),
+            ..v1::RequestExceptionRequest::default()
+        }
+    };
+    let ask = async |client: &mut Client, request| {
+        let answer = client.exceptions.request_exception(request).await?;
+        Ok::<_, tonic::Status>(answer.into_inner().case.unwrap())
+    };
+    let case = ask(&mut alice, asking(&first, "", 48, "")).await.unwrap();
+    approve(&mut bob, &case).await.unwrap();
+    let granted = approve(&mut carol, &case).await.unwrap();
+    assert_eq!(granted.state, "APPROVED");
+    assert!(granted.open_seats.is_empty());
+    world.clock.advance(seconds(3_600));
+
+    let collected = ", collect_time: \"2026-11-22T12:30:00Z\", source: nightly scanner";
+    let newer = item("scan2", "5ca2", collected) + &item("test", "7e57", "");
+    let refused = ask(&mut bob, asking(&newer, &case.id, 48, "")).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    // Nothing else changes under that name.
+    let refused = ask(&mut alice, asking(&newer, &case.id, 96, "")).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("renewed"), "{refused:?}");
+    let swapped = item("scan", "bad0", "") + &item("test", "7e57", "");
+    let refused = ask(&mut alice, asking(&swapped, &case.id, 48, "")).await;
+    let refused = refused.unwrap_err();
+    assert!(
+        refused.message().contains("`scan` is shown already"),
+        "{refused:?}"
+    );
+    let ahead = item("scan2", "5ca2", ", collect_time: \"2026-11-23T00:00:00Z\"");
+    let refused = ask(
+        &mut alice,
+        asking(&(first.clone() + &ahead), &case.id, 48, ""),
+    )
+    .await;
+    assert!(refused.unwrap_err().message().contains("in the future"));
+
+    let shown = ask(&mut alice, asking(&newer, &case.id, 48, ""))
+        .await
+        .unwrap();
+    assert_eq!(shown.state, "APPROVED");
+    assert_eq!(shown.open_seats.len(), 2, "{:?}", shown.open_seats);
+    assert_ne!(shown.digest, granted.digest);
+    let stored = async |bob: &mut Client| {
+        let request = v1::GetObjectRequest {
+            kind: v1::ObjectKind::Exception.into(),
+            id: case.id.clone(),
+        };
+        let stored = bob.objects.get_object(request).await.unwrap();
+        stored.into_inner().object.unwrap().manifest
+    };
+    assert!(!stored(&mut bob).await.contains("scan2"));
+    // Who has not seen this takes nothing of it back.
+    let refused = ask(&mut alice, asking(&first, &case.id, 48, &granted.digest)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Aborted);
+    let vote = |reviewed: &[&str]| v1::DecideRequest {
+        id: case.id.clone(),
+        approve: true,
+        comment: "looked at all of it".into(),
+        digest: shown.digest.clone(),
+        reviewed_evidence: reviewed.iter().map(ToString::to_string).collect(),
+    };
+    let old = bob.exceptions.decide(vote(&["test"])).await.unwrap_err();
+    assert!(
+        old.message().contains("`scan2` was not reviewed"),
+        "{}",
+        old.message()
+    );
+    bob.exceptions
+        .decide(vote(&["scan2", "test"]))
+        .await
+        .unwrap();
+    assert!(!stored(&mut bob).await.contains("scan2"), "one of two");
+    let seen = carol.exceptions.decide(vote(&["scan2", "test"])).await;
+    let seen = seen.unwrap().into_inner().case.unwrap();
+    assert_eq!(
+        (seen.state.as_str(), seen.reason.as_str()),
+        ("APPROVED", "revalidated")
+    );
+    let manifest = stored(&mut bob).await;
+    assert!(manifest.contains("scan2") && manifest.contains("nightly scanner"));
+    assert!(!manifest.contains("\"evidence_id\":\"scan\""), "{manifest}");
+    assert_eq!(seen.expire_time, granted.expire_time);
+    assert!(seen.open_seats.is_empty(), "{:?}", seen.open_seats);
+}

@@ -267,6 +267,8 @@ fn a_vote_is_for_the_terms_it_saw_with_its_evidence_and_in_time() {
         digest: digest("scan"),
         required: true,
         expire_time: noon() + Span::from_days(9),
+        collect_time: None,
+        source: None,
     };
     let mut draft = case("EX-1", &["CT-A"], "agent");
     draft.request.evidence = vec![item.clone()];

@@ -72,10 +72,10 @@ fn is_due(case: &Case, now: Timestamp) -> bool {
     let soon = now + SOON.min(quarter);
     match case.state {
         ExceptionState::Pending | ExceptionState::Suspended => true,
-        ExceptionState::Approved => case
-            .granted
-            .and_then(|granted| granted.next_revalidation)
-            .is_some_and(|next| next <= soon),
+        ExceptionState::Approved => {
+            let next = case.granted.and_then(|granted| granted.next_revalidation);
+            case.anew.is_some() || next.is_some_and(|next| next <= soon)
+        }
         ExceptionState::Draft
         | ExceptionState::Denied
         | ExceptionState::Withdrawn
@@ -335,7 +335,7 @@ impl Exceptions {
         let evidence = view
             .cases
             .get(id.as_str())
-            .map(|case| case.request.evidence.clone())
+            .map(|case| case.asked().evidence.clone())
             .unwrap_or_default();
         let mut reviewed = Vec::new();
         for name in reviewed_evidence {
