@@ -76,18 +76,26 @@ fn declared(request: &Request, domains: &[&DomainId], snapshot: &Snapshot) -> Re
     }
 }
 
-/// Nothing is overridden where something is owed.
-fn owes_nothing(past: Past<'_>, domains: &[&DomainId], now: Timestamp) -> Result<(), Invalid> {
-    let late = past.overrides(domains).find_map(|case| {
+/// An override in one of the domains that owes something for longer than it may, and what.
+pub(super) fn late<'a>(
+    past: Past<'a>,
+    domains: &[&DomainId],
+    now: Timestamp,
+) -> Option<(&'a ExceptionId, &'static str)> {
+    past.overrides(domains).find_map(|case| {
         let debt = case.debt.as_ref()?;
         Some((&case.id, debt.overdue(now)?))
-    });
-    match late {
+    })
+}
+
+/// Nothing is overridden where something is owed.
+fn owes_nothing(past: Past<'_>, domains: &[&DomainId], now: Timestamp) -> Result<(), Invalid> {
+    match late(past, domains, now) {
         Some((id, what)) => Err(Invalid::new(
             "incident_ref",
             format!("{id} was overridden in this domain, and {what} is overdue"),
             format!(
-                "see `exeat exception show {id}`; until then ask for a WAIVER, which its own people decide"
+                "see `exeat exception show {id}`; until then ask for a WAIVER, which a risk officer decides as well as its own people"
             ),
         )),
         None => Ok(()),

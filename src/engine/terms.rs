@@ -11,7 +11,7 @@ use crate::domain::{
 use super::{
     Snapshot, catalogue,
     coverage::{Cases, Past},
-    emergency::{Emergency, emergency, with},
+    emergency::{Emergency, emergency, late, with},
     failing::fails,
     parties::{accountable, anchors, consents, controls, owner_of, scoped, subjects},
     quorum::{Electorate, satisfiable},
@@ -137,16 +137,24 @@ pub fn terms(
         // Where exceptions are the rule the control is what is to change (R42).
         // Of one that was granted nobody more is asked than then.
         let is_rule = |id: &ControlId| redesign(id, cases, snapshot, now).is_some();
-        let before = |terms: &Terms| {
+        let has = |terms: &Terms, role: ApproverRole| {
             let mut seats = terms.seats.iter();
-            seats.any(|seat| seat.stage.role == ApproverRole::DomainOwner)
+            seats.any(|seat| seat.stage.role == role)
         };
         let owner = match granted {
-            Some(terms) => before(terms),
+            Some(terms) => has(terms, ApproverRole::DomainOwner),
             None => request.controls.iter().any(is_rule),
         };
         if once_more || owner {
             more.push(ApproverRole::DomainOwner);
+        }
+        // Where an override's closure is overdue nothing passes in its place by one person (R37).
+        let twice = match granted {
+            Some(terms) => has(terms, ApproverRole::RiskOfficer),
+            None => late(past, &domains, now).is_some(),
+        };
+        if twice && !rules.approval.stages.is_empty() {
+            more.push(ApproverRole::RiskOfficer);
         }
         (seats(&rules.approval, &more, &domains), Vec::new())
     };

@@ -226,15 +226,22 @@ async fn what_is_overdue_blocks_the_next_override_of_its_domain() {
     let evidence =
         "---\n".to_owned() + &agent("second").replace("risk_tier: LOW", "risk_tier: MODERATE");
     world.admin.apply(&evidence).await.unwrap();
-    ask(
-        &mut alice,
-        &Ask {
-            agent: "second",
-            ..PLAIN
-        },
-    )
-    .await
-    .unwrap();
+    let waiver = Ask {
+        agent: "second",
+        ..PLAIN
+    };
+    let escape = ask(&mut alice, &waiver).await.unwrap();
+    assert_eq!(
+        (escape.tier.as_str(), escape.open_seats.as_slice()),
+        (
+            "MODERATE",
+            &[
+                "1 control_owner for team".to_owned(),
+                "1 risk_officer for team".to_owned()
+            ][..]
+        ),
+        "R37"
+    );
     let waits = async |client: &mut Client| {
         let answer = client.reports.list_queue(v1::ListQueueRequest::default());
         let items = answer.await.unwrap().into_inner().items;
