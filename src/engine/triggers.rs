@@ -191,7 +191,13 @@ pub fn by_use(case: &Case, rules: &TierRules, figures: &Figures, now: Timestamp)
     }
     let idle = unused_from(case, rules, figures)?;
     let after = approval.unused_after?;
-    (idle <= now).then(|| ByUse::Closes(format!("not used for {after}")))
+    (idle <= now).then(|| {
+        ByUse::Closes(if figures.unneeded {
+            format!("not needed for {after}: its controls held whenever it was asked about")
+        } else {
+            format!("not used for {after}")
+        })
+    })
 }
 
 /// From when on an exception counts as unused; nothing where that does not end it.

@@ -244,6 +244,9 @@ pub struct Figures {
     pub gap: Option<Timestamp>,
     /// When it was last relied on where, or when, it does not hold.
     pub beyond: Option<Timestamp>,
+    /// Whether its controls held whenever it was asked about since it was last relied on, as far as
+    /// that is recorded: once at least.
+    pub unneeded: bool,
 }
 
 /// What a record of a use turns out to be.

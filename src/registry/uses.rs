@@ -41,6 +41,8 @@ struct Recent {
     /// When it was last relied on where it does not hold.
     beyond: Option<Timestamp>,
     uses: u64,
+    /// Whether it was asked about and not needed since it was last relied on.
+    unneeded: bool,
 }
 
 /// What a sidecar says of a spool.
@@ -87,7 +89,13 @@ impl Uses {
         }
         let relied = match (row.kind, row.standing) {
             (_, Standing::Foreign | Standing::Withdrawn | Standing::Unknown)
-            | (Some(UsageKind::NotNeeded | UsageKind::Ineffective) | None, _) => return,
+            | (Some(UsageKind::Ineffective) | None, _) => return,
+            (Some(UsageKind::NotNeeded), _) => {
+                let mut recent = self.recent();
+                let known = recent.entry(row.exception.clone()).or_default();
+                known.unneeded = true;
+                return;
+            }
             (Some(UsageKind::ReliedOn), _) => true,
             (Some(UsageKind::OutOfScope), _) => false,
             (Some(UsageKind::Withdrawn), _) => {
@@ -107,6 +115,7 @@ impl Uses {
                 .or_default();
             *day = day.saturating_add(row.count);
             known.last = known.last.max(Some(row.time));
+            known.unneeded = false;
         } else {
             known.attempts.push_back(row.time);
             if known.attempts.len() > ATTEMPTS {
@@ -176,6 +185,7 @@ impl Uses {
             out_of_scope: attempts.count() as u64,
             last: known.last,
             beyond: known.beyond,
+            unneeded: known.unneeded,
             ..figures
         })
     }

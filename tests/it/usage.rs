@@ -707,6 +707,49 @@ async fn what_is_not_used_is_closed_and_what_is_used_up_too() {
     assert!(closed.reason.contains("not used for"), "{}", closed.reason);
 }
 
+/// R42: what is asked about and never needed is closed as that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_needed_is_closed_as_that() {
+    let mut world = World::start().await;
+    let (_sidecar, mut asker, mut owner, used) = granted(&mut world).await;
+    let record = first_use(&mut world, &used.id).await;
+    let more = format!("{}preemptive: true\n", PLAIN.more);
+    let spare = Ask {
+        control: "CT-PLAIN",
+        action: "plain",
+        hours: 24 * 20,
+        more: &more,
+        ..PLAIN
+    };
+    let case = ask(&mut asker, &spare).await.unwrap();
+    approve(&mut owner, &case).await.unwrap();
+    world.clock.advance(seconds(1));
+    // As a sidecar tells it once a minute.
+    let mut idle = record.clone();
+    idle.decision_id = "dec_idle".into();
+    idle.kind = UsageKind::NotNeeded.into();
+    idle.count = 40;
+    idle.exception_id.clone_from(&case.id);
+    idle.exception_revision = 1;
+    idle.action = "plain".into();
+    idle.control_ids.clear();
+    idle.ordinal = 0;
+    tell(&mut world, &[idle]).await;
+    world
+        .admin
+        .until_used(&case.id, |used| used.not_needed == 40)
+        .await;
+    world.clock.advance(seconds(13 * DAY));
+    let again = cases::look(&mut owner, &case.id).await;
+    approve(&mut owner, &again).await.unwrap();
+    world.clock.advance(seconds(DAY + 60));
+    let closed = until(&mut world.admin, &case.id, "CLOSED").await;
+    assert_eq!(
+        closed.reason,
+        "not needed for 14d: its controls held whenever it was asked about"
+    );
+}
+
 /// E7, S9: what a sidecar says of subjects that it does not stand for counts for nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn e7_a_sidecar_is_believed_about_its_own_subjects_alone() {

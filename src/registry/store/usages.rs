@@ -9,7 +9,7 @@ use sqlx::{
 };
 
 use crate::{
-    domain::{Chained, ExceptionId, Hash, SpoolId, Timestamp, UsageKind},
+    domain::{Chained, ExceptionId, Hash, Span, SpoolId, Timestamp, UsageKind},
     engine::usage::Standing,
 };
 
@@ -516,12 +516,14 @@ impl UsageFile {
     ///
     /// A store that fails.
     pub async fn recent(&self, since: Timestamp) -> Past<UsageRow> {
-        let rows = sqlx::query("SELECT exception, kind, max(time), sum(count), standing FROM usage WHERE (kind = ?1 OR (kind = ?2 AND time > ?3)) AND standing NOT IN (?4, ?5) GROUP BY exception, kind, standing, CASE kind WHEN ?1 THEN time / 86400000000 ELSE time END ORDER BY 3")
+        let rows = sqlx::query("SELECT exception, kind, max(time), sum(count), standing FROM usage WHERE (kind = ?1 OR (kind = ?2 AND time > ?3) OR (kind = ?6 AND time > ?7)) AND standing NOT IN (?4, ?5) GROUP BY exception, kind, standing, CASE kind WHEN ?2 THEN time ELSE time / 86400000000 END ORDER BY 3")
             .bind(kind_number(Some(UsageKind::ReliedOn)))
             .bind(kind_number(Some(UsageKind::OutOfScope)))
             .bind(since.micros())
             .bind(standing_number(Standing::Foreign))
             .bind(standing_number(Standing::Withdrawn))
+            .bind(kind_number(Some(UsageKind::NotNeeded)))
+            .bind((since + Span::from_days(-29)).micros())
             .fetch_all(&self.readers)
             .await?;
         let read = |row: &SqliteRow| {
