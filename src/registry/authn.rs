@@ -136,6 +136,7 @@ impl Guests {
             .filter(|caller| caller.role == Role::Sidecar)
             .count();
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        self.registry.turns_over();
         Ok(())
     }
 

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Mutex as Turn;
@@ -96,6 +99,8 @@ pub(super) struct Registry {
     pub(super) signing: Turn<()>,
     windows: Arc<Mutex<HashMap<Scope, Window>>>,
     attendance: Mutex<Attendance>,
+    /// Goes up when somebody is let in or shut out, or a start takes another's place.
+    turnover: AtomicU64,
     /// Starts that are not in the store yet, and since when they fence the one before.
     unsaved: Mutex<Unsaved>,
     pub(super) instances: Instances,
@@ -156,6 +161,7 @@ impl Registry {
             store,
             signer,
             attendance: Mutex::new(Attendance::new(clock.elapsed())),
+            turnover: AtomicU64::new(0),
             unsaved: Mutex::default(),
             instances: Instances::default(),
             clock,
@@ -400,6 +406,17 @@ impl Registry {
         Ok(beginning)
     }
 
+    /// How often who is let in, or which of their starts counts, has changed: as long as this is the
+    /// same, so is that.
+    pub(super) fn turnover(&self) -> u64 {
+        self.turnover.load(Ordering::SeqCst)
+    }
+
+    /// Says that it has changed; once it has.
+    pub(super) fn turns_over(&self) {
+        self.turnover.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Notes that a start of a sidecar attends, for good, before it is told anything.
     pub(super) async fn attends(
         &self,
@@ -411,6 +428,7 @@ impl Registry {
         let (came, entered) = {
             let mut attendance = self.attendance();
             let entered = attendance.enter(sidecar, start, over);
+            self.turns_over();
             if matches!(entered, Entered::New | Entered::Fencing) {
                 let fencing = entered == Entered::Fencing;
                 let fencing = fencing.then(|| self.clock.now().latest);
@@ -457,6 +475,7 @@ impl Registry {
             }
         }
         *self.attendance() = attendance;
+        self.turns_over();
         Ok(())
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Watcher {
     pub(super) sequence: u64,
     pub(super) at: At,
     pub(super) at_least: u64,
+    /// When it was last looked up whether it is still let in.
+    pub(super) looked: Option<u64>,
     pub(super) changes: Changes,
     pub(super) stopping: Ended,
 }
@@ -49,7 +51,7 @@ impl Watcher {
             if view.beginning.era != self.era {
                 return Err(Fault::Conflict("a new epoch has begun".into()));
             }
-            self.sync.still(&self.caller)?;
+            self.sync.still_since(&self.caller, &mut self.looked)?;
             let scope = &self.caller.scope;
             match &self.at {
                 At::Nothing(from) => {
