@@ -99,6 +99,13 @@ pub(super) async fn exception(
             let answer = answer.map_err(|status| refused(&status))?.into_inner();
             show(answer.case, &told, screen)
         }
+        Exception::Suspend { id, reason, told } => {
+            let mut registry = Registry::connect(&told.reach).await?;
+            let request = v1::SuspendRequest { id, reason };
+            let answer = registry.exceptions.suspend(request).await;
+            let answer = answer.map_err(|status| refused(&status))?.into_inner();
+            show(answer.case, &told, screen)
+        }
         Exception::Revoke { id, manner } => {
             let revoke = Revoke {
                 kind: "exception".into(),

@@ -316,6 +316,16 @@ pub enum Exception {
         #[command(flatten)]
         told: Told,
     },
+    /// Suspend an exception until people look at it again.
+    Suspend {
+        /// The exception.
+        id: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Take an exception back, for good.
     Revoke {
         /// The exception.

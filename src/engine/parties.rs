@@ -35,7 +35,7 @@ pub(super) fn scoped<'a>(
 }
 
 /// The principal who answers for a subject, if one is named.
-pub(super) fn owner_of(subject: &Subject) -> Option<&str> {
+pub fn owner_of(subject: &Subject) -> Option<&str> {
     catalogue::at(&subject.attributes, &["owner", "principal"])?.as_str()
 }
 

@@ -19,6 +19,7 @@ use super::{
     cases::{nobody, permitted, planned, removal, standing, terms_of},
     core::{Draft, Registry},
     incidents::looked_back,
+    permission::may_suspend,
     role::Role,
     view::View,
     workflow::Refused,
@@ -247,6 +248,30 @@ impl Registry {
                 case.id, case.reason
             ))
         })
+    }
+
+    /// Suspends an exception until everybody who decides has looked at it again (T10).
+    ///
+    /// # Errors
+    ///
+    /// What stands against it; who may not take it back does not suspend it either.
+    pub(super) async fn suspend(
+        &self,
+        caller: &Caller,
+        id: &ExceptionId,
+        why: &str,
+    ) -> Result<Arc<Case>, Refused> {
+        self.write(|view, draft| {
+            let case = known(view, id)?;
+            let reason = format!("suspended by {}: {why}", caller.identity);
+            let next = step(case, Event::Suspend(reason.into()), draft.time, nobody)?;
+            may_suspend(caller, view, id)?;
+            let told = Arc::new(next.clone());
+            let (by, action) = (&caller.identity, "exception suspend");
+            let planned = planned(view, draft, by, action, vec![next], vec![])?;
+            Ok((Some(planned), told))
+        })
+        .await
     }
 
     /// Takes a request back, or closes an exception that is no longer needed.

@@ -1,7 +1,11 @@
 //! What a caller may do beyond what their role says of calls: it depends on what is asked.
 
 use crate::{
-    domain::{Act, Edit, Kind, Name, PrincipalKind, Target},
+    domain::{
+        Act, Cause, ControlId, DomainId, Edit, ExceptionId, Kind, Name, Principal, PrincipalKind,
+        Selector, Subject, Target,
+    },
+    engine::owner_of,
     manifest::differs,
 };
 
@@ -90,6 +94,62 @@ fn says_who_decides(view: &View, edit: &Edit) -> bool {
     }
 }
 
+/// Whether somebody answers for something: asked for an exception, owns or approved it, or owns one of
+/// its controls or a domain that it reaches into; owns a subject, control or domain, or a domain above
+/// it.
+fn answers_for(identity: &str, view: &View, target: &Target) -> bool {
+    let snapshot = &view.snapshot;
+    let directory = snapshot.directory();
+    let person = directory.person_called(identity);
+    let is = |who: &Principal| directory.person(who) == person;
+    let owns = |id: &DomainId| snapshot.domains_above(id).any(|domain| is(&domain.owner));
+    let controls = |id: &ControlId| snapshot.control(id).is_some_and(|it| is(&it.owner));
+    let within = |subject: &Subject| subject.domain.as_ref().is_some_and(owns);
+    match target {
+        Target::Exception(id) => {
+            let approved = view.cases.get(id.as_str()).is_some_and(|case| {
+                let mut votes = case.votes.iter();
+                votes.any(|vote| vote.approves && is(&vote.approver))
+            });
+            let known = snapshot.exception(id.as_str());
+            approved
+                || known.is_some_and(|exception| {
+                    let subjects = match &exception.scope.subjects {
+                        Selector::Ids(ids) => &**ids,
+                        Selector::Classes(_) => &[],
+                    };
+                    let mut subjects = subjects
+                        .iter()
+                        .filter_map(|id| snapshot.subject(id.as_str()));
+                    is(&exception.owner)
+                        || is(&exception.requester)
+                        || exception.controls.iter().any(controls)
+                        || exception.domain.as_ref().is_some_and(owns)
+                        || subjects.any(|subject| within(subject))
+                })
+        }
+        Target::Subject(id) => snapshot.subject(id.as_str()).is_some_and(|subject| {
+            let owner = owner_of(subject).map(|owner| directory.person_called(owner));
+            owner == Some(person) || within(subject)
+        }),
+        Target::Control(id) => controls(id),
+        Target::Domain(id) => owns(id),
+        Target::Credential(_) | Target::Principal(_) => false,
+    }
+}
+
+/// Whoever may take an exception back may have it looked at again instead.
+pub(super) fn may_suspend(caller: &Caller, view: &View, id: &ExceptionId) -> Result<(), Refused> {
+    let takes = Takes {
+        act: Act::Revoke,
+        target: Target::Exception(id.clone()),
+        cause: Cause::Admin,
+        note: "".into(),
+        heard: None,
+    };
+    may_take_back(caller, view, &takes)
+}
+
 /// Many may grant, one may take back (V2).
 pub(super) fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Result<(), Refused> {
     let missing = |what: &str, id: &str| {
@@ -116,21 +176,6 @@ pub(super) fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Resu
         | Target::Credential(_)
         | Target::Principal(_) => {}
     }
-    let owns = || match &takes.target {
-        Target::Exception(id) => view
-            .snapshot
-            .exception(id.as_str())
-            .is_some_and(|exception| {
-                [&exception.owner, &exception.requester]
-                    .iter()
-                    .any(|principal| principal.as_str() == &*caller.identity)
-            }),
-        Target::Subject(_)
-        | Target::Credential(_)
-        | Target::Control(_)
-        | Target::Domain(_)
-        | Target::Principal(_) => false,
-    };
     if let Target::Principal(who) = &takes.target {
         if who.as_str() == &*caller.identity {
             return Err(Refused::Precondition("nobody revokes themselves".into()));
@@ -149,7 +194,8 @@ pub(super) fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Resu
         Role::Admin => Ok(()),
         Role::Author | Role::Approver if takes.act != Act::Thaw => Ok(()),
         Role::Author | Role::Approver | Role::Viewer | Role::Integration | Role::Sidecar => {
-            if takes.act == Act::Revoke && caller.role != Role::Sidecar && owns() {
+            let person = caller.role != Role::Sidecar && takes.act != Act::Thaw;
+            if person && answers_for(&caller.identity, view, &takes.target) {
                 return Ok(());
             }
             Err(Refused::Forbidden(format!(
@@ -157,7 +203,7 @@ pub(super) fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Resu
                 if takes.act == Act::Thaw {
                     "admin"
                 } else {
-                    "approver, author or admin, or to own the exception"
+                    "approver, author or admin, or to answer for it: as its requester, its owner, who approved it, or the owner of its control or domain"
                 },
                 caller.identity,
                 caller.role

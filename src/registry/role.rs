@@ -85,6 +85,8 @@ pub const CALLS: &[(&str, &[Role])] = &[
         &[Role::Admin, Role::Approver],
     ),
     ("/exeat.v1.ExceptionService/GiveUp", READ),
+    // Who owns a control or domain comes as a viewer; the command looks closer.
+    ("/exeat.v1.ExceptionService/Suspend", READ),
     ("/exeat.v1.ExceptionService/CloseOverride", READ),
     (
         "/exeat.v1.FindingService/RunControl",

@@ -1097,3 +1097,72 @@ async fn r16_evidence_is_shown_anew_and_counts_once_everybody_has_seen_it() {
     assert_eq!(seen.expire_time, granted.expire_time);
     assert!(seen.open_seats.is_empty(), "{:?}", seen.open_seats);
 }
+
+/// V2, T10: many grant it, and any one who answers for it takes it back, or has it looked at again:
+/// whatever role they come in.
+#[tokio::test]
+async fn v2_whoever_answers_for_it_takes_it_back_or_has_it_looked_at_again() {
+    let mut world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    let mut viewers = Vec::new();
+    for identity in ["user:o", "user:bob2", "user:dave"] {
+        let token = world.admin.let_in(identity, v1::Role::Viewer, &[]).await;
+        viewers.push(world.registry.client_with(&token).await);
+    }
+    let [owns, approved, neither] = viewers.as_mut_slice() else {
+        panic!("three viewers")
+    };
+    let case = ask(&mut alice, &PLAIN).await.unwrap();
+    let suspend = |reason: &str| v1::SuspendRequest {
+        id: case.id.clone(),
+        reason: reason.into(),
+    };
+    let early = owns.exceptions.suspend(suspend("look at it")).await;
+    let early = early.unwrap_err();
+    assert!(
+        early.code() == Code::FailedPrecondition && early.message().contains("PENDING"),
+        "{early:?}"
+    );
+    approve(&mut bob, &case).await.unwrap();
+    world.clock.advance(seconds(1));
+    sidecar.until("agent", "risky", EXCEPTED).await;
+
+    let refused = neither.exceptions.suspend(suspend("look at it")).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(
+        refused.message().contains("to answer for it"),
+        "{}",
+        refused.message()
+    );
+    let mute = owns.exceptions.suspend(suspend(" ")).await.unwrap_err();
+    assert_eq!(mute.code(), Code::InvalidArgument);
+    // The owner of its control and domain.
+    let said = owns.exceptions.suspend(suspend("the batch is wrong")).await;
+    let said = said.unwrap().into_inner().case.unwrap();
+    assert_eq!(
+        (said.state.as_str(), said.reason.as_str()),
+        ("SUSPENDED", "suspended by user:o: the batch is wrong")
+    );
+    sidecar.until("agent", "risky", "EXC_SUSPENDED").await;
+    let twice = owns.exceptions.suspend(suspend("again")).await.unwrap_err();
+    assert_eq!(twice.code(), Code::FailedPrecondition, "{twice:?}");
+    // Nothing but everybody's look lets it go on.
+    world.clock.advance(seconds(3_600));
+    let waits = look(&mut bob, &case.id).await;
+    assert_eq!(waits.state, "SUSPENDED");
+    approve(&mut bob, &waits).await.unwrap();
+    world.clock.advance(seconds(1));
+    sidecar.until("agent", "risky", EXCEPTED).await;
+    // Who approved it, under another name.
+    assert_eq!(
+        neither.revoke(&case.id).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    approved.revoke(&case.id).await.unwrap();
+    sidecar.until("agent", "risky", "EXC_REVOKED").await;
+}

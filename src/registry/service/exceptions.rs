@@ -423,6 +423,22 @@ impl Exceptions {
             case: Some(self.told(&case)),
         })
     }
+
+    async fn suspended(
+        &self,
+        request: Request<Received<v1::SuspendRequest>>,
+    ) -> Result<v1::SuspendResponse, Fault> {
+        let (caller, v1::SuspendRequest { id: text, reason }) = opened(request)?;
+        if reason.trim().is_empty() {
+            let fix = "say why: whoever looks at it again reads it";
+            return Err(Fault::Invalid(Invalid::new("reason", "is missing", fix)));
+        }
+        let why = short("reason", reason)?;
+        let case = self.registry.suspend(&caller, &id(&text)?, &why).await?;
+        Ok(v1::SuspendResponse {
+            case: Some(self.told(&case)),
+        })
+    }
 }
 
 #[tonic::async_trait]
@@ -467,6 +483,13 @@ impl v1::exception_service_server::ExceptionService for Exceptions {
         request: Request<Received<v1::GiveUpRequest>>,
     ) -> Result<Response<v1::GiveUpResponse>, Status> {
         Ok(Response::new(self.given_up(request).await?))
+    }
+
+    async fn suspend(
+        &self,
+        request: Request<Received<v1::SuspendRequest>>,
+    ) -> Result<Response<v1::SuspendResponse>, Status> {
+        Ok(Response::new(self.suspended(request).await?))
     }
 
     async fn close_override(
