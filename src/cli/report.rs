@@ -270,9 +270,10 @@ fn lines(report: &Json) -> String {
     say(
         "approvals",
         format!(
-            "{} by {} persons; {} not shown before, {} within half a minute; concentration {}",
+            "{} by {} persons, at most {} of one in an hour; {} not shown before, {} within half a minute; concentration {}",
             approvals("count"),
             approvals("persons"),
+            approvals("mostInAnHour"),
             approvals("unseen"),
             approvals("hasty"),
             approvals("concentration")
@@ -335,12 +336,23 @@ fn lines(report: &Json) -> String {
     say(
         "sidecars",
         format!(
-            "{} connected, {} gone, {} objects not taken in",
+            "{} connected, {} of them behind with what was taken back, {} gone, {} objects not taken in",
             at("/sidecars/connected"),
+            at("/sidecars/behind"),
             at("/sidecars/gone"),
             at("/sidecars/nacks")
         ),
     );
+    if at("/usageGaps").is_object() {
+        say(
+            "records of use",
+            format!(
+                "{} gaps, {} records that never came",
+                at("/usageGaps/count"),
+                at("/usageGaps/records")
+            ),
+        );
+    }
     let densities = list("/density");
     if !densities.is_empty() {
         let heads = format!("{:<18} {:>9}  OF", "CONTROL", "EXCEPTED");

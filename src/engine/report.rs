@@ -133,6 +133,8 @@ pub struct Votes {
     pub hasty: usize,
     /// By how many persons.
     pub persons: usize,
+    /// Most of one person within an hour (A9).
+    pub busiest: usize,
     /// How much of it is few persons': from near 0 to 1, where it is one (Herfindahl).
     pub concentration: f64,
 }
@@ -220,7 +222,7 @@ pub fn report(scene: Scene<'_>, about: &About, now: Timestamp) -> Report {
     };
     let mut took: BTreeMap<Tier, Vec<Span>> = BTreeMap::new();
     let mut words: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut votes: BTreeMap<&str, Vec<Timestamp>> = BTreeMap::new();
     let mut drifts = Vec::new();
     for case in scene.cases.values() {
         let Some(domains) = lens.domains(case) else {
@@ -250,7 +252,8 @@ pub fn report(scene: Scene<'_>, about: &About, now: Timestamp) -> Report {
     let (half, most) = (quantile(&mut drifts, 50), quantile(&mut drifts, 95));
     report.drift = (drifts.len(), half, most);
     report.votes.persons = votes.len();
-    report.votes.concentration = concentration(votes.values().copied());
+    report.votes.concentration = concentration(votes.values().map(Vec::len));
+    report.votes.busiest = votes.values_mut().map(busiest).max().unwrap_or(0);
     lens.applied(&mut report);
     lens.sprawl(&mut report);
     lens.failing(&mut report);
@@ -262,6 +265,16 @@ pub fn quantile(spans: &mut [Span], percent: usize) -> Option<Span> {
     spans.sort_unstable();
     let place = spans.len().saturating_mul(percent).div_ceil(100);
     spans.get(place.saturating_sub(1)).copied()
+}
+
+/// Most of the times within any hour.
+fn busiest(times: &mut Vec<Timestamp>) -> usize {
+    times.sort_unstable();
+    let within = |(at, from): (usize, &Timestamp)| {
+        let end = *from + Span::from_hours(1);
+        times.partition_point(|time| *time < end).saturating_sub(at)
+    };
+    times.iter().enumerate().map(within).max().unwrap_or(0)
 }
 
 /// The sum of the squares of everybody's share.
@@ -310,7 +323,7 @@ fn decided(case: &Case, report: &mut Report, took: &mut BTreeMap<Tier, Vec<Span>
 }
 
 /// How people voted about a case.
-fn voted<'a>(case: &'a Case, votes: &mut Votes, by: &mut BTreeMap<&'a str, usize>) {
+fn voted<'a>(case: &'a Case, votes: &mut Votes, by: &mut BTreeMap<&'a str, Vec<Timestamp>>) {
     for vote in case.votes.iter().filter(|vote| vote.approves) {
         votes.approvals = votes.approvals.saturating_add(1);
         match vote.viewed {
@@ -320,8 +333,7 @@ fn voted<'a>(case: &'a Case, votes: &mut Votes, by: &mut BTreeMap<&'a str, usize
             }
             Some(_) => {}
         }
-        let times = by.entry(&*vote.person).or_default();
-        *times = times.saturating_add(1);
+        by.entry(&*vote.person).or_default().push(vote.time);
     }
 }
 
@@ -502,5 +514,22 @@ impl Lens<'_> {
                 *passes = passes.saturating_add(usize::from(said == Verdict::Pass));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::busiest;
+    use crate::domain::{Span, Timestamp};
+
+    #[test]
+    fn a9_the_busiest_hour_may_begin_with_any_vote() {
+        let at = |minute: i64| Timestamp::from_micros(0) + Span::from_secs(minute * 60);
+        let most = |minutes: &[i64]| busiest(&mut minutes.iter().copied().map(at).collect());
+        assert_eq!(most(&[]), 0);
+        assert_eq!(most(&[5]), 1);
+        // The hour is half-open, and votes come in no order.
+        assert_eq!(most(&[60, 0]), 1);
+        assert_eq!(most(&[200, 0, 59, 61, 60, 118, 119]), 4);
     }
 }

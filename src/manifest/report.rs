@@ -20,6 +20,11 @@ pub struct Beside {
     pub frameworks: Vec<(Box<str>, usize, usize)>,
     /// Sidecars that are connected, those that are gone, and objects that one could not take.
     pub sidecars: (usize, usize, usize),
+    /// Of those that are connected, how many have not acknowledged all that was taken back.
+    pub behind: usize,
+    /// Gaps in what sidecars recorded of uses, and how many records never came; nothing where none is
+    /// kept.
+    pub gaps: Option<(usize, u64)>,
     /// How long it took to take something back.
     pub revocations: Revocations,
     /// Answers that allow and rest on no exception, since the sidecars' starts.
@@ -194,6 +199,7 @@ pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timest
             "hasty": votes.hasty,
             "rubberStampShare": ratio(votes.unseen + votes.hasty, votes.approvals),
             "persons": votes.persons,
+            "mostInAnHour": votes.busiest,
             "concentration": rounded(votes.concentration),
         },
         "reviewsAvoided": avoided(about, beside.allowed, used.as_ref(), votes.approvals),
@@ -221,7 +227,8 @@ pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timest
         },
         "usage": used.as_ref().map(usage),
         "frameworks": frameworks.collect::<Json>(),
-        "sidecars": {"connected": connected, "gone": gone, "nacks": nacks},
+        "sidecars": {"connected": connected, "gone": gone, "behind": beside.behind, "nacks": nacks},
+        "usageGaps": beside.gaps.map(|(count, records)| json!({"count": count, "records": records})),
         "checkpoint": beside.checkpoint,
     });
     let mut text = String::new();

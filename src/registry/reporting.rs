@@ -31,6 +31,7 @@ use super::{
     core::{Error, Registry},
     ledger::bare,
     reports::{Oscal, governance, oscal},
+    store::Gap,
     usage::Usages,
     view::View,
     workflow::Refused,
@@ -85,6 +86,13 @@ impl Reporting {
         let beside = Beside {
             checkpoint,
             sidecars: self.sidecars(),
+            behind: self.behind(),
+            gaps: self.usages.as_ref().map(|usages| {
+                let gaps = usages.gaps();
+                let missing = |gap: &Gap| (gap.last - gap.first.min(gap.last)).saturating_add(1);
+                let missing = gaps.iter().map(missing).fold(0, u64::saturating_add);
+                (gaps.len(), missing)
+            }),
             revocations: self.revocations(),
             allowed: self.registry.uses.allowed(),
             ..Beside::default()
@@ -131,6 +139,16 @@ impl Reporting {
         let gone = gone.count();
         let nacks = known.values().map(|known| known.nacks.len()).sum();
         (known.len().saturating_sub(gone), gone, nacks)
+    }
+
+    /// How many sidecars that are connected have not acknowledged all that was taken back.
+    fn behind(&self) -> usize {
+        let head = self.registry.view().head.sequence;
+        let known = self.attendants.known();
+        let behind = known
+            .values()
+            .filter(|known| !known.connection.is_cancelled() && known.acknowledged.sequence < head);
+        behind.count()
     }
 
     /// How long what was taken back since the start took until nobody could honour it.

@@ -53,8 +53,9 @@ async fn r12_a_report_counts_what_is_and_was() {
         json!({"byPeople": 2, "automatically": 0, "lapsed": 0, "lapsedShare": 0.0, "medianSeconds": 0, "p95Seconds": 600})
     );
     // Bob did not look before he approved.
-    let approvals = json!({"count": 1, "unseen": 1, "hasty": 0, "rubberStampShare": 1.0, "persons": 1, "concentration": 1.0});
+    let approvals = json!({"count": 1, "unseen": 1, "hasty": 0, "rubberStampShare": 1.0, "persons": 1, "mostInAnHour": 1, "concentration": 1.0});
     assert_eq!(at("/approvals"), approvals);
+    assert_eq!(at("/usageGaps"), json!({"count": 0, "records": 0}));
     assert_eq!(
         at("/overrides"),
         json!({"open": 0, "overdue": 0, "last30d": 0})
