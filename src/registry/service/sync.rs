@@ -121,13 +121,14 @@ impl Attending {
             }
             tokio::select! {
                 biased;
+                // A removal first; whether it is over is looked at once nothing has changed.
+                () = self.changes.changed() => {}
                 () = &mut self.ended => {
                     if self.sync.stop.is_cancelled() {
                         return Ok(None);
                     }
                     return Err(Fault::Conflict("another sidecar with this identity has come".into()));
                 }
-                () = self.changes.changed() => {}
                 message = self.incoming.next() => match message {
                     None | Some(Err(_)) => return Ok(None),
                     // Seldom, and a large one: whoever waits for removals does not carry it along.
