@@ -156,6 +156,11 @@ impl Attending {
                 }
                 if let Some(acknowledged) = ping.acknowledged {
                     let acknowledged = head(Some(&acknowledged)).map_err(Fault::Invalid)?;
+                    if acknowledged.exceeds(registry.view().head) {
+                        let fix = "acknowledge what was sent";
+                        let what = "is beyond what this registry has sent";
+                        return Err(Fault::Invalid(Invalid::new("acknowledged", what, fix)));
+                    }
                     let mut attendance = registry.attendance();
                     if attendance.fenced(name, &self.start) {
                         return Err(fenced());
