@@ -220,6 +220,26 @@ fn workings(report: &Json) -> [(&'static str, String); 3] {
     ]
 }
 
+/// How the sidecars are, and what is missing of what they recorded.
+fn fleet(report: &Json) -> Vec<(&'static str, String)> {
+    let at = |path: &str| report.pointer(path).unwrap_or(&Json::Null);
+    let sidecars = format!(
+        "{} connected, {} of them behind with what was taken back, {} gone, {} objects not taken in",
+        at("/sidecars/connected"),
+        at("/sidecars/behind"),
+        at("/sidecars/gone"),
+        at("/sidecars/nacks")
+    );
+    let gaps = format!(
+        "{} gaps, {} records that never came",
+        at("/usageGaps/count"),
+        at("/usageGaps/records")
+    );
+    let kept = at("/usageGaps").is_object();
+    let gaps = kept.then_some(("records of use", gaps));
+    [("sidecars", sidecars)].into_iter().chain(gaps).collect()
+}
+
 fn lines(report: &Json) -> String {
     let at = |path: &str| report.pointer(path).unwrap_or(&Json::Null);
     let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
@@ -333,25 +353,8 @@ fn lines(report: &Json) -> String {
             ),
         );
     }
-    say(
-        "sidecars",
-        format!(
-            "{} connected, {} of them behind with what was taken back, {} gone, {} objects not taken in",
-            at("/sidecars/connected"),
-            at("/sidecars/behind"),
-            at("/sidecars/gone"),
-            at("/sidecars/nacks")
-        ),
-    );
-    if at("/usageGaps").is_object() {
-        say(
-            "records of use",
-            format!(
-                "{} gaps, {} records that never came",
-                at("/usageGaps/count"),
-                at("/usageGaps/records")
-            ),
-        );
+    for (name, text) in fleet(report) {
+        say(name, text);
     }
     let densities = list("/density");
     if !densities.is_empty() {

@@ -253,7 +253,11 @@ pub fn report(scene: Scene<'_>, about: &About, now: Timestamp) -> Report {
     report.drift = (drifts.len(), half, most);
     report.votes.persons = votes.len();
     report.votes.concentration = concentration(votes.values().map(Vec::len));
-    report.votes.busiest = votes.values_mut().map(busiest).max().unwrap_or(0);
+    report.votes.busiest = votes
+        .values_mut()
+        .map(|times| busiest(times))
+        .max()
+        .unwrap_or(0);
     lens.applied(&mut report);
     lens.sprawl(&mut report);
     lens.failing(&mut report);
@@ -268,7 +272,7 @@ pub fn quantile(spans: &mut [Span], percent: usize) -> Option<Span> {
 }
 
 /// Most of the times within any hour.
-fn busiest(times: &mut Vec<Timestamp>) -> usize {
+fn busiest(times: &mut [Timestamp]) -> usize {
     times.sort_unstable();
     let within = |(at, from): (usize, &Timestamp)| {
         let end = *from + Span::from_hours(1);
@@ -525,7 +529,10 @@ mod tests {
     #[test]
     fn a9_the_busiest_hour_may_begin_with_any_vote() {
         let at = |minute: i64| Timestamp::from_micros(0) + Span::from_secs(minute * 60);
-        let most = |minutes: &[i64]| busiest(&mut minutes.iter().copied().map(at).collect());
+        let most = |minutes: &[i64]| {
+            let mut times: Vec<_> = minutes.iter().copied().map(at).collect();
+            busiest(&mut times)
+        };
         assert_eq!(most(&[]), 0);
         assert_eq!(most(&[5]), 1);
         // The hour is half-open, and votes come in no order.
