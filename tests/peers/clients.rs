@@ -354,6 +354,8 @@ fn make_exception(dice: &mut Dice, at: usize, soft: &[String]) -> Option<(Except
             digest: digest(dice, Facet::Model),
             required: dice.often(70),
             expire_time: minutes(dice, -30, 60),
+            collect_time: None,
+            source: None,
         }];
     }
     made.bound = Fingerprint::new(
