@@ -5,12 +5,9 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
-use crate::{
-    runtime::clock::Clock,
-    wire::{
-        signed::{hex, sha256},
-        v1,
-    },
+use crate::wire::{
+    signed::{hex, sha256},
+    v1,
 };
 
 use super::{
@@ -42,7 +39,7 @@ pub enum Evidence {
         /// Until when it proves anything.
         #[arg(long, value_name = "TIME")]
         until: String,
-        /// When it was collected; now, if left out.
+        /// When it was collected.
         #[arg(long, value_name = "TIME")]
         collected: Option<String>,
         /// Where it comes from, such as a scanner's name or a link.
@@ -161,11 +158,7 @@ pub(super) fn origin(item: &Json) -> String {
     collected.unwrap_or_default() + &source.unwrap_or_default()
 }
 
-pub(super) async fn evidence(
-    command: Evidence,
-    clock: &Clock,
-    screen: &mut Screen,
-) -> Result<Exit, Exit> {
+pub(super) async fn evidence(command: Evidence, screen: &mut Screen) -> Result<Exit, Exit> {
     match command {
         Evidence::Add {
             exception,
@@ -188,7 +181,6 @@ pub(super) async fn evidence(
             let again = record.pointer("/again/digest");
             let seen = again.or_else(|| record.pointer("/terms/digest"));
             let seen = seen.and_then(Json::as_str).unwrap_or_default();
-            let collected = collected.unwrap_or_else(|| clock.now().earliest.to_string());
             let item = json!({
                 "evidence_id": id,
                 "digest": digest,

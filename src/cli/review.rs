@@ -84,6 +84,7 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         ("renewals", at(&record, &format!("{terms}/renewal_count"))),
         ("ends before", at(&record, &format!("{terms}/latest"))),
         ("bound to", bound(&record, &format!("{terms}/bound"))),
+        ("by", policies(&record, &format!("{terms}/policies"))),
     ];
     for (name, value) in rows {
         if value != "-" && !value.is_empty() {
@@ -234,6 +235,16 @@ fn bound(record: &Json, path: &str) -> String {
     let facets = facets.into_iter().flatten();
     let each =
         facets.filter_map(|(facet, digest)| Some(format!("{facet} {}", short(digest.as_str()?))));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+/// The policies that say what its tier demands there.
+fn policies(record: &Json, path: &str) -> String {
+    let each = list_of(record, path).map(|policy| {
+        let text = |name: &str| policy.get(name).and_then(Json::as_str).unwrap_or("-");
+        let revision = policy.get("revision").and_then(Json::as_u64).unwrap_or(0);
+        format!("{} {} r{revision}", text("kind"), text("id"))
+    });
     each.collect::<Vec<_>>().join(", ")
 }
 

@@ -93,7 +93,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Exception(command) => {
             Box::pin(exceptions::exception(command, &clock, &mut screen)).await
         }
-        Command::Evidence(command) => evidence::evidence(command, &clock, &mut screen).await,
+        Command::Evidence(command) => evidence::evidence(command, &mut screen).await,
         Command::Tier(args) => rules::tier(args, &mut screen).await,
         Command::Domain(command) => rules::domain(command, &mut screen).await,
         Command::Revoke(args) => takeback::revoke(args, &mut screen).await,

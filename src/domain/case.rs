@@ -2,8 +2,8 @@
 
 use super::{
     ApproverRole, ControlId, Debt, Deviation, Digest, DomainId, Evidence, ExceptionId,
-    ExceptionState, Facet, Fingerprint, Invalid, Justification, OnChange, Principal, Scope, Span,
-    Stage, SubjectId, Tier, Timestamp, Trace, UsageLimits,
+    ExceptionState, Facet, Fingerprint, Invalid, Justification, Name, OnChange, Principal, Scope,
+    Span, Stage, SubjectId, Tier, Timestamp, Trace, UsageLimits,
 };
 
 /// From when, and for how long.
@@ -136,6 +136,8 @@ pub struct Terms {
     pub latest: Option<Timestamp>,
     /// Who answered for the subjects; of one for whom somebody else does, it is looked at again (R38).
     pub owners: Vec<(SubjectId, Box<str>)>,
+    /// By which policies: the objects that say what the tier demands there, with their revisions (R39).
+    pub policies: Vec<(Name, u64)>,
 }
 
 /// What a vote is about.

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::domain::{DomainId, Tier, TierRules};
+use crate::domain::{DomainId, Span, Tier, TierRules};
 
 use super::snapshot::Snapshot;
 
@@ -54,6 +54,14 @@ impl Demands {
         of(table, tier)
     }
 
+    /// The shortest time that an exception of any tier is honoured in any domain once the registry is
+    /// not heard.
+    pub(super) fn shortest_lease(&self) -> Span {
+        let tables = self.domains.values().chain([&self.anywhere]);
+        let leases = tables.flat_map(|table| table.iter().map(TierRules::lease));
+        leases.min().unwrap_or(Span::ZERO)
+    }
+
     /// Replaces the rules of `tier`; those within domains are worked out by
     /// [`work_out`](Self::work_out).
     pub(super) fn put(&mut self, tier: Tier, rules: TierRules) {
@@ -70,10 +78,12 @@ impl Demands {
             let mut whole = above.peek().is_some();
             let mut demands = Vec::new();
             for domain in above {
-                demands.extend(&domain.tightens);
+                demands.extend(domain.tightens.iter().rev());
                 let parent = domain.parent.as_ref();
                 whole &= parent.is_none_or(|parent| snapshot.domains.contains_key(parent));
             }
+            // Each tightens what stands above it.
+            demands.reverse();
             if !whole {
                 return Arc::clone(&self.unknown);
             }
@@ -99,7 +109,7 @@ impl Demands {
 mod tests {
     use super::*;
     use crate::{
-        domain::{Domain, Lease, Now, Outcome, Principal, Span, Tightening},
+        domain::{Domain, Lease, Now, Outcome, Principal, StaleMode, Tightening},
         engine::{Change, decide},
         testing::{control, exception, noon, question, snapshot, subject},
     };
@@ -168,5 +178,39 @@ mod tests {
             let (gone, _) = tight.taking(gone, digest.clone(), 2);
             assert!(!holds(&gone, 0));
         }
+    }
+
+    /// What a domain demands is added to what stands above it, and not the other way round: a tier
+    /// that trades its bound for availability ends by staleness, until a domain makes it strict.
+    #[test]
+    fn m2_a_domain_below_lengthens_nothing() {
+        let lax = TierRules {
+            stale_mode: StaleMode::BestEffort,
+            ..TierRules::standard(Tier::Low)
+        };
+        let demanding = |name: &str, parent: Option<&str>, demand: Tightening| Domain {
+            tightens: vec![(Tier::Low, demand)],
+            ..domain(name, parent, None)
+        };
+        let short = Tightening {
+            max_staleness: Some(Span::from_secs(60)),
+            ..Tightening::default()
+        };
+        let strict = Tightening {
+            stale_mode: Some(StaleMode::Strict),
+            ..Tightening::default()
+        };
+        let world = snapshot(vec![
+            Change::PutTier(Tier::Low, lax),
+            Change::PutDomain(demanding("org", None, short)),
+            Change::PutDomain(demanding("team", Some("org"), strict)),
+        ]);
+        let minute = Span::from_secs(60);
+        for domain in ["org", "team"] {
+            let rules = world.tier_within(Tier::Low, Some(&id(domain)));
+            assert_eq!(rules.lease(), minute, "{domain}");
+            assert_eq!(world.rules(Tier::Low, &[&id(domain)]).lease(), minute);
+        }
+        assert_eq!(world.shortest_lease(), minute);
     }
 }

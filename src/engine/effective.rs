@@ -92,7 +92,7 @@ pub fn effective(
 }
 
 /// How far ahead of us a reporter's clock may be.
-const AHEAD: Span = Span::from_secs(300);
+pub(super) const AHEAD: Span = Span::from_secs(300);
 
 /// Whether something observed at `observed` is recent; what was observed in the future was not.
 pub(super) fn fresh(observed: Timestamp, now: Now, max_age: Span) -> bool {

@@ -34,6 +34,9 @@ pub(super) fn scoped<'a>(
     }
 }
 
+/// Who answers for a subject that names nobody.
+pub(super) const NOBODY: &str = "nobody";
+
 /// The principal who answers for a subject, if one is named.
 pub fn owner_of(subject: &Subject) -> Option<&str> {
     catalogue::at(&subject.attributes, &["owner", "principal"])?.as_str()

@@ -11,9 +11,10 @@ use crate::domain::{
 use super::{
     Snapshot, catalogue,
     coverage::{Cases, Past},
+    effective::AHEAD,
     emergency::{Emergency, emergency, late, with},
     failing::fails,
-    parties::{accountable, anchors, consents, controls, owner_of, scoped, subjects},
+    parties::{NOBODY, accountable, anchors, consents, controls, owner_of, scoped, subjects},
     quorum::{Electorate, satisfiable},
     sprawl::redesign,
     stakes::stakes,
@@ -111,6 +112,8 @@ pub fn terms(
             raise(&mut tier, "owner", "has not asked".into());
         } else if !within_budget(past, request, &rules_of(tier), now) {
             raise(&mut tier, "auto_budget", "used up".into());
+        } else if granted.is_none() && late(past, &domains, now).is_some() {
+            raise(&mut tier, "closure", "is overdue".into());
         }
     }
     let rules = &rules_of(tier);
@@ -153,7 +156,7 @@ pub fn terms(
             Some(terms) => has(terms, ApproverRole::RiskOfficer),
             None => late(past, &domains, now).is_some(),
         };
-        if twice && !rules.approval.stages.is_empty() {
+        if twice && !(rules.approval.stages.is_empty() && more.is_empty()) {
             more.push(ApproverRole::RiskOfficer);
         }
         (seats(&rules.approval, &more, &domains), Vec::new())
@@ -183,14 +186,31 @@ pub fn terms(
         renewal_count,
         latest: latest(request, &subjects, now)?,
         owners: owners(request, snapshot),
+        policies: Vec::new(),
     })
+}
+
+/// Every domain whose rules a request is held to, outermost last.
+pub fn governing<'a>(request: &'a Request, snapshot: &'a Snapshot) -> Vec<&'a DomainId> {
+    let subjects: Vec<_> = scoped(snapshot, request).collect();
+    let mut all: Vec<&DomainId> = Vec::new();
+    for id in reached(request, &subjects) {
+        for domain in snapshot.domains_above(id) {
+            if !all.contains(&&domain.id) {
+                all.push(&domain.id);
+            }
+        }
+    }
+    all
 }
 
 /// Who answers for the subjects that it is bound to.
 fn owners(request: &Request, snapshot: &Snapshot) -> Vec<(SubjectId, Box<str>)> {
     let anchors = anchors(request, snapshot).into_iter();
-    let owners =
-        anchors.filter_map(|subject| Some((subject.id.clone(), owner_of(subject)?.into())));
+    let owners = anchors.map(|subject| {
+        let owner = owner_of(subject).unwrap_or(NOBODY);
+        (subject.id.clone(), owner.into())
+    });
     owners.collect()
 }
 
@@ -252,7 +272,8 @@ fn within(request: &Request, rules: &TierRules, tier: Tier, now: Timestamp) -> R
             ),
         ));
     }
-    let ahead = |item: &&Evidence| item.collect_time.is_some_and(|collected| collected > now);
+    let late = now + AHEAD;
+    let ahead = |item: &&Evidence| item.collect_time.is_some_and(|collected| collected > late);
     if let Some(item) = request.evidence.iter().find(ahead) {
         return Err(Invalid::new(
             "evidence",

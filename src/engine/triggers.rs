@@ -7,7 +7,7 @@ use crate::domain::{
 
 use super::{
     Snapshot,
-    parties::{anchors, owner_of},
+    parties::{NOBODY, anchors, owner_of},
     rounds::breach,
     terms::deployed_until,
     usage::Figures,
@@ -71,9 +71,9 @@ pub fn against(
     }
     for (id, owner) in &terms.owners {
         let known = snapshot.subject(id.as_str());
-        let other = known.map(|subject| owner_of(subject).unwrap_or("nobody"));
+        let other = known.map(|subject| owner_of(subject).unwrap_or(NOBODY));
         if let Some(other) = other.filter(|other| *other != &**owner) {
-            return Some(Against::Waits(format!(
+            return Some(Against::Changed(format!(
                 "{other} answers for {id}, and {owner} did when this was approved"
             )));
         }

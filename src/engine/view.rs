@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::{
     ClassId, Control, ControlId, Digest, Domain, DomainId, Exception, ExceptionId, Question,
-    Removal, Selector, Subject, SubjectId, Target, Tier, TierRules, WhenUngoverned,
+    Removal, Selector, Span, Subject, SubjectId, Target, Tier, TierRules, WhenUngoverned,
 };
 
 use super::{
@@ -65,6 +65,12 @@ impl Snapshot {
         self.demands.anywhere(tier)
     }
 
+    /// The shortest time that an exception of any tier is honoured in any domain once the registry is
+    /// not heard.
+    pub fn shortest_lease(&self) -> Span {
+        self.demands.shortest_lease()
+    }
+
     /// The rules of `tier` that hold for a subject in `domain`. In a domain that is not known
     /// nothing is honoured.
     pub fn tier_within(&self, tier: Tier, domain: Option<&DomainId>) -> &TierRules {
@@ -74,12 +80,17 @@ impl Snapshot {
     /// The rules of `tier` for what reaches into `domains`: each of them, and all they are part
     /// of, may only tighten (M2).
     pub fn rules(&self, tier: Tier, domains: &[&DomainId]) -> TierRules {
-        let above = domains.iter().flat_map(|id| self.ancestry(id));
-        let demands = above.flat_map(|domain| &domain.tightens);
-        let of = demands.filter(|(of, _)| *of == tier);
-        of.fold(self.tier(tier).clone(), |rules, (_, demand)| {
-            rules.tightened(demand)
-        })
+        let mut rules = self.tier(tier).clone();
+        for id in domains {
+            // Outermost first: each tightens what stands above it.
+            let mut above: Vec<_> = self.ancestry(id).collect();
+            above.reverse();
+            let demands = above.into_iter().flat_map(|domain| &domain.tightens);
+            for (_, demand) in demands.filter(|(of, _)| *of == tier) {
+                rules = rules.tightened(demand);
+            }
+        }
+        rules
     }
 
     /// How many controls, subjects and exceptions it holds.

@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 
 use crate::domain::{
     ApproverRole, Assurance, Ballot, Case, Closure, ControlId, Debt, Digest, DomainId, ExceptionId,
-    ExceptionState, Facet, Fingerprint, Granted, Invalid, OnChange, Principal, Request, Seat, Span,
-    Stage, SubjectId, Terms, Tier, TierInput, Timestamp, Trace, Vote,
+    ExceptionState, Facet, Fingerprint, Granted, Invalid, Kind, Name, OnChange, Principal, Request,
+    Seat, Span, Stage, SubjectId, Terms, Tier, TierInput, Timestamp, Trace, Vote,
 };
 
 use super::{
@@ -89,6 +89,16 @@ struct TermsRecord {
     /// Not in what was kept before owners were.
     #[serde(default)]
     owners: BTreeMap<String, String>,
+    #[serde(default)]
+    policies: Vec<PolicyRecord>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyRecord {
+    kind: String,
+    id: String,
+    revision: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -324,6 +334,15 @@ impl TermsRecord {
                 .iter()
                 .map(|(id, owner)| Ok((SubjectId::parse(id)?, owner.as_str().into())))
                 .collect::<Result<_, Invalid>>()?,
+            policies: self
+                .policies
+                .iter()
+                .map(|policy| {
+                    let kind = Kind::parse(&policy.kind);
+                    let kind = kind.ok_or_else(|| unknown("kind", &policy.kind))?;
+                    Ok((Name::new(kind, &policy.id), policy.revision))
+                })
+                .collect::<Result<_, Invalid>>()?,
         })
     }
 }
@@ -429,7 +448,12 @@ pub fn terms_digest(case: &Case, terms: &Terms) -> Result<Digest, Invalid> {
         if !terms.after.is_empty() {
             fields.insert("after".into(), seats_of(&terms.after));
         }
-        if !terms.owners.is_empty() {
+        // What was handed in before owners were part of it keeps its digest, and its votes.
+        let before = case
+            .terms
+            .as_ref()
+            .is_some_and(|known| known.owners.is_empty());
+        if !terms.owners.is_empty() && !before {
             fields.insert("owners".into(), owners_of(terms));
         }
     }
@@ -458,7 +482,12 @@ fn terms_of(terms: &Terms) -> Json {
         "renewal_count": terms.renewal_count,
         "latest": told(terms.latest),
         "owners": owners_of(terms),
+        "policies": terms.policies.iter().map(policy_of).collect::<Json>(),
     })
+}
+
+fn policy_of((name, revision): &(Name, u64)) -> Json {
+    json!({"kind": name.kind.name(), "id": name.id, "revision": revision})
 }
 
 fn owners_of(terms: &Terms) -> Json {

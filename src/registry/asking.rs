@@ -265,6 +265,7 @@ impl Registry {
             let case = known(view, id)?;
             let reason = format!("suspended by {}: {why}", caller.identity);
             let next = step(case, Event::Suspend(reason.into()), draft.time, nobody)?;
+            looked_at_again(case)?;
             may_suspend(caller, view, id)?;
             let told = Arc::new(next.clone());
             let (by, action) = (&caller.identity, "exception suspend");
@@ -403,6 +404,21 @@ fn saw(view: &View, case: &Case, seen: &Digest, now: Timestamp) -> bool {
         || terms_of(view, case, now).is_ok_and(|terms| terms.digest == *seen)
 }
 
+/// What nobody decided about nobody looks at again.
+fn looked_at_again(case: &Case) -> Result<(), Refused> {
+    let nobody = case
+        .terms
+        .as_ref()
+        .is_some_and(|terms| terms.seats.is_empty());
+    if nobody {
+        return Err(Refused::Precondition(format!(
+            "{} was approved automatically, and nobody looks at it again; take it back with `exeat exception revoke {}`",
+            case.id, case.id
+        )));
+    }
+    Ok(())
+}
+
 /// An exception that was granted, and for which other evidence is shown: the same in everything else,
 /// and nothing rests on it before everybody has looked again.
 fn shown(
@@ -415,6 +431,13 @@ fn shown(
     if ![&case.requester, &case.request.owner].contains(&who) {
         return Err(Refused::Forbidden(format!(
             "evidence for {} is shown by its requester or its owner, and `{who}` is neither",
+            case.id
+        )));
+    }
+    looked_at_again(case)?;
+    if case.debt.is_some() {
+        return Err(Refused::Precondition(format!(
+            "{} is an override: it is looked at afterwards on what it began with",
             case.id
         )));
     }

@@ -7,7 +7,7 @@ use crate::{
         Act, Ballot, Case, Cause, Edit, ExceptionId, ExceptionState, Invalid, Kind, Name, Removal,
         Target, Terms, Tier, Timestamp, Transaction, Vote,
     },
-    engine::{Asked, Change, Electorate, Snapshot, lifecycle, rules_for, terms},
+    engine::{Asked, Change, Electorate, Snapshot, governing, lifecycle, rules_for, terms},
     manifest::{exception_of, read_json, terms_digest, write_case},
 };
 
@@ -42,6 +42,24 @@ pub(super) fn terms_of(view: &View, case: &Case, now: Timestamp) -> Result<Terms
         granted: case.granted.and(case.terms.as_ref()),
     };
     let mut terms = terms(asked, &view.snapshot, &view.cases, now)?;
+    let domains = governing(case.asked(), &view.snapshot);
+    // Who looks at an override afterwards is whom HIGH asks.
+    let afterwards = (!terms.after.is_empty()).then_some(Tier::High);
+    let policies = [Some(terms.tier), afterwards]
+        .into_iter()
+        .flatten()
+        .map(|tier| Name::new(Kind::TierPolicy, tier.name()))
+        .chain(
+            domains
+                .iter()
+                .map(|id| Name::new(Kind::Domain, id.as_str())),
+        );
+    terms.policies = policies
+        .filter_map(|name| {
+            let revision = view.object(&name)?.revision;
+            Some((name, revision))
+        })
+        .collect();
     terms.digest = terms_digest(case, &terms)?;
     Ok(terms)
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     domain::{
-        Act, Cause, ControlId, DomainId, Edit, ExceptionId, Kind, Name, Principal, PrincipalKind,
-        Selector, Subject, Target,
+        Act, Cause, ClassId, ControlId, DomainId, Edit, ExceptionId, Kind, Name, Principal,
+        PrincipalKind, Selector, Subject, SubjectId, Target,
     },
     engine::owner_of,
     manifest::differs,
@@ -114,13 +114,11 @@ fn answers_for(identity: &str, view: &View, target: &Target) -> bool {
             let known = snapshot.exception(id.as_str());
             approved
                 || known.is_some_and(|exception| {
-                    let subjects = match &exception.scope.subjects {
-                        Selector::Ids(ids) => &**ids,
-                        Selector::Classes(_) => &[],
+                    let named: Vec<&str> = match &exception.scope.subjects {
+                        Selector::Ids(ids) => ids.iter().map(SubjectId::as_str).collect(),
+                        Selector::Classes(ids) => ids.iter().map(ClassId::as_str).collect(),
                     };
-                    let mut subjects = subjects
-                        .iter()
-                        .filter_map(|id| snapshot.subject(id.as_str()));
+                    let mut subjects = named.into_iter().filter_map(|id| snapshot.subject(id));
                     is(&exception.owner)
                         || is(&exception.requester)
                         || exception.controls.iter().any(controls)

@@ -111,10 +111,7 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ("/exeat.v1.IncidentService/ListIncidents", DECLARE),
     // Owners take back as viewers; the command looks closer.
     ("/exeat.v1.RevocationService/Revoke", READ),
-    (
-        "/exeat.v1.RevocationService/Freeze",
-        &[Role::Admin, Role::Author, Role::Approver],
-    ),
+    ("/exeat.v1.RevocationService/Freeze", READ),
     ("/exeat.v1.RevocationService/Thaw", ADMIN),
     ("/exeat.v1.RevocationService/GetRevocation", READ),
     ("/exeat.v1.RevocationService/ListRevocations", READ),

@@ -202,7 +202,7 @@ async fn whoever_lacks_a_role_is_told_which() {
     assert_eq!(people.say_as(&viewer, "get agents").0, 0);
     for (line, needs) in [
         ("apply -f new.yaml", "role admin or author"),
-        ("agent freeze agent", "role admin or author or approver"),
+        ("agent freeze agent", "role approver, author or admin"),
         ("exception revoke EX-1", "role approver, author or admin"),
         ("access grant service:w --role viewer", "role admin"),
     ] {

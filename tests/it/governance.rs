@@ -384,13 +384,27 @@ async fn low_is_automatic_within_a_budget_and_never_in_production() {
         environment: "dev",
         ..PLAIN
     };
+    let mut first = String::new();
     for (control, action) in [("CT-A", "a"), ("CT-B", "b")] {
         let case = ask(&mut alice, &low(control, action)).await.unwrap();
         assert_eq!(
             (case.state.as_str(), case.tier.as_str()),
             ("APPROVED", "LOW")
         );
+        first = case.id;
     }
+    // Whom nobody asked nobody asks again: it is taken back, or it goes on.
+    let automatic = v1::SuspendRequest {
+        id: first,
+        reason: "look at it".into(),
+    };
+    let refused = world.admin.exceptions.suspend(automatic).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(
+        refused.message().contains("exeat exception revoke"),
+        "{}",
+        refused.message()
+    );
     // The third of one subject needs a person.
     let third = ask(&mut alice, &low("CT-C", "c")).await.unwrap();
     assert_eq!(
@@ -704,6 +718,9 @@ async fn domains_tighten_and_each_has_its_say() {
         refused.message()
     );
     let case = ask(&mut alice, &Ask { hours: 24, ..deep }).await.unwrap();
+    // R39: by which policies, as they were.
+    let policies = "\"policies\":[{\"id\":\"inner\",\"kind\":\"Domain\",\"revision\":1},{\"id\":\"team\",\"kind\":\"Domain\",\"revision\":1}]";
+    assert!(case.record.contains(policies), "{}", case.record);
     // A word of the domain's own, and what is said once more (R25, R33).
     let word = "---\napiVersion: exeat/v1\nkind: Domain\nid: far-off\nparent: other\ndisplay_name: F\nowner: user:o\nvocabulary: {dispensation: WAIVER}\n";
     world
@@ -1163,6 +1180,23 @@ async fn v2_whoever_answers_for_it_takes_it_back_or_has_it_looked_at_again() {
         neither.revoke(&case.id).await.unwrap_err().code(),
         Code::PermissionDenied
     );
+    // Its owner stops an agent in any role, and lets it go on in none but an administrator's.
+    let freeze = || v1::FreezeRequest {
+        subject: "agent".into(),
+        ..v1::FreezeRequest::default()
+    };
+    let refused = neither.revocations.freeze(freeze()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    owns.revocations.freeze(freeze()).await.unwrap();
+    sidecar.until("agent", "risky", "SUBJECT_LOCKED").await;
+    let thaw = v1::ThawRequest {
+        subject: "agent".into(),
+        ..v1::ThawRequest::default()
+    };
+    let refused = owns.revocations.thaw(thaw.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    world.admin.revocations.thaw(thaw).await.unwrap();
+    sidecar.until("agent", "risky", EXCEPTED).await;
     approved.revoke(&case.id).await.unwrap();
     sidecar.until("agent", "risky", "EXC_REVOKED").await;
 }

@@ -242,6 +242,22 @@ async fn what_is_overdue_blocks_the_next_override_of_its_domain() {
         ),
         "R37"
     );
+    // What would be granted to whoever asks is decided by two as well.
+    let spare = crate::support::cases::spare("spare");
+    let lax = crate::support::cases::lax("CT-LAX", "lax");
+    world.admin.apply(&(spare + &lax)).await.unwrap();
+    let cheap = Ask {
+        agent: "spare",
+        control: "CT-LAX",
+        action: "lax",
+        environment: "dev",
+        ..PLAIN
+    };
+    let cheap = ask(&mut alice, &cheap).await.unwrap();
+    assert_eq!(
+        (cheap.tier.as_str(), cheap.open_seats.len()),
+        ("MODERATE", 2)
+    );
     let waits = async |client: &mut Client| {
         let answer = client.reports.list_queue(v1::ListQueueRequest::default());
         let items = answer.await.unwrap().into_inner().items;

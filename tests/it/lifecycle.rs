@@ -51,6 +51,7 @@ fn terms(seats: &[Seat]) -> Terms {
         renewal_count: 0,
         latest: None,
         owners: vec![],
+        policies: vec![],
     }
 }
 

@@ -206,6 +206,7 @@ fn terms(of: u32, now: Timestamp) -> Terms {
         renewal_count: 0,
         latest: None,
         owners: vec![],
+        policies: vec![],
     }
 }
 

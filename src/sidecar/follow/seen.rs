@@ -13,16 +13,17 @@ impl Keeper {
         self.contact().now(self.clock.now(), self.clock.elapsed())
     }
 
-    /// The shortest lease of any tier.
+    /// The shortest lease of any tier in any domain.
     pub(super) fn shortest_lease(&self) -> std::time::Duration {
         let held = self.held();
-        let leases = Tier::ALL.into_iter().map(|tier| {
-            held.as_ref().map_or_else(
-                || TierRules::standard(tier).lease(),
-                |held| held.snapshot.tier(tier).lease(),
-            )
-        });
-        let shortest = leases.min().unwrap_or(Span::ZERO).micros();
+        let standard = || {
+            let leases = Tier::ALL.map(|tier| TierRules::standard(tier).lease());
+            leases.into_iter().min().unwrap_or(Span::ZERO)
+        };
+        let shortest = held
+            .as_ref()
+            .map_or_else(standard, |held| held.snapshot.shortest_lease())
+            .micros();
         std::time::Duration::from_micros(u64::try_from(shortest).unwrap_or(0))
     }
 
