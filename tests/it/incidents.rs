@@ -197,6 +197,17 @@ async fn what_is_overdue_blocks_the_next_override_of_its_domain() {
     open(&mut erin, "INC-1", "team").await.unwrap();
     let case = request(&mut alice, &during(&DURING)).await.unwrap();
     approve(&mut erin, &case).await.unwrap();
+    // Whoever looks at it afterwards sees what it began with (A5).
+    let exchanged = v1::RequestExceptionRequest {
+        file: governed::files(&during(&DURING)).pop(),
+        id: case.id.clone(),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let exchanged = alice.exceptions.request_exception(exchanged).await;
+    refused(
+        exchanged.map(|answer| answer.into_inner().case.unwrap()),
+        "looked at afterwards on what it began with",
+    );
     let second = Ask {
         agent: "second",
         ..DURING
