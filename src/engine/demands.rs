@@ -3,6 +3,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use foldhash::quality::FixedState;
+
 use crate::domain::{DomainId, Span, Tier, TierRules};
 
 use super::snapshot::Snapshot;
@@ -24,7 +26,8 @@ fn of(table: &Table, tier: Tier) -> &TierRules {
 #[derive(Clone, Debug)]
 pub(super) struct Demands {
     anywhere: Arc<Table>,
-    domains: HashMap<DomainId, Arc<Table>>,
+    /// Looked up for each exception that a decision weighs.
+    domains: HashMap<DomainId, Arc<Table>, FixedState>,
     /// Of a domain that is not known: whatever it demands, nothing is honoured (S13).
     unknown: Arc<Table>,
 }
@@ -33,7 +36,7 @@ impl Default for Demands {
     fn default() -> Self {
         Self {
             anywhere: Arc::new(Tier::ALL.map(TierRules::standard)),
-            domains: HashMap::new(),
+            domains: HashMap::default(),
             unknown: Arc::new(Tier::ALL.map(|tier| TierRules::standard(tier).honouring_nothing())),
         }
     }
