@@ -117,7 +117,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(invalid) => invalid.fmt(f),
-            Self::NotReady => f.write_str("no bundle has been loaded yet; see /readyz"),
+            Self::NotReady => f.write_str("nothing to decide by is here yet, neither of a folder nor of a registry; see /readyz"),
             Self::Unauthenticated(why)
             | Self::Forbidden(why)
             | Self::NotFound(why)

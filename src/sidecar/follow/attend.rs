@@ -175,7 +175,6 @@ impl Following {
             let give_back = v1::GiveBack { removals };
             send(up, attend_request::Event::GiveBack(give_back)).await?;
         }
-        self.entered.notify_waiters();
         self.entered.notify_one();
         Ok(())
     }

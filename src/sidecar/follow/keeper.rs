@@ -281,7 +281,8 @@ impl Keeper {
             if let Err(fault) = self.disk.keep_keys(keys) {
                 self.damaged("trust", &fault);
             }
-            tracing::info!(key = ?trust.newest(), "the registry has a new key");
+            let key = trust.newest().map(tracing::field::display);
+            tracing::info!(key, "the registry has a new key");
             self.inner().trust = trust;
         }
     }

@@ -45,7 +45,7 @@ pub(in crate::sidecar) struct Following {
     /// This start, and those before it that are over.
     pub(super) boot: Start,
     pub(super) over: Vec<Start>,
-    /// The epoch is known: everything can be asked for.
+    /// The registry greets and its epoch is known: everything can be asked for.
     pub(super) entered: Notify,
     /// The registry is to be greeted again.
     pub(super) again: Notify,
@@ -127,6 +127,18 @@ impl Backoff {
             () = sleep(some_of(most)) => {}
         }
         self.next = self.next.saturating_mul(2).min(LATE);
+    }
+
+    /// The same, unless another connection hears of the registry first.
+    pub(super) async fn wait_or_hear(&mut self, heard: &Notify, stop: &CancellationToken) {
+        let heard = tokio::select! {
+            biased;
+            () = self.wait(stop) => false,
+            () = heard.notified() => true,
+        };
+        if heard {
+            self.next = SOON;
+        }
     }
 
     /// It worked: the registry says over how long many are to spread.
@@ -267,4 +279,29 @@ impl Following {
 /// What a call was answered, for the log.
 pub(super) fn told(status: &tonic::Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn y1_who_hears_that_the_registry_is_there_again_waits_no_longer() {
+        let (stop, heard) = (CancellationToken::new(), Notify::new());
+        let mut backoff = Backoff::new();
+        for _ in 0..8 {
+            backoff.wait(&stop).await;
+        }
+        assert_eq!(backoff.next, LATE);
+        heard.notify_one();
+        let began = tokio::time::Instant::now();
+        backoff.wait_or_hear(&heard, &stop).await;
+        assert_eq!((began.elapsed(), backoff.next), (Duration::ZERO, SOON));
+        // What was heard counts once: a registry that greets and is not watched is asked seldom.
+        for _ in 0..8 {
+            backoff.wait_or_hear(&heard, &stop).await;
+        }
+        assert_eq!(backoff.next, LATE);
+        assert!(began.elapsed() > Duration::ZERO);
+    }
 }

@@ -56,7 +56,7 @@ impl Following {
                 tracing::warn!(registry = self.registry.address, why, "not watching");
                 said = why;
             }
-            backoff.wait(&stop).await;
+            backoff.wait_or_hear(&self.entered, &stop).await;
         }
         Ok(())
     }
