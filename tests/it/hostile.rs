@@ -10,7 +10,7 @@ use exeat::{
     engine::{Sum, part},
     runtime::clock::Clock,
     wire::{
-        encoded,
+        decoded, encoded,
         signed::{Purpose, Signer, sha256},
         sync::{era_message, stamp},
         v1::{self, attend_response, watch_response},
@@ -228,6 +228,55 @@ async fn a_change_of_another_history_or_with_another_outcome_is_not_taken() {
         .counted("exeat_registry_resyncs_total{reason=\"era\"} 1")
         .await;
     scene.sidecar.until("agent", "risky", EXCEPTED).await;
+}
+
+#[tokio::test]
+async fn s1_a_snapshot_that_a_change_overtook_does_not_take_it_back() {
+    let signer = signer();
+    let whole = Whole::of(&world());
+    let scene = Scene::with(false, move |turn, _| {
+        if turn > 0 {
+            return Vec::new();
+        }
+        let excepted = whole.chunks.last().unwrap();
+        let excepted = decoded::<v1::ObjectList>(&excepted.content).unwrap();
+        let gone = &excepted.objects[0];
+        let mut sum = Sum::from_slice(&whole.statement.sum).unwrap();
+        sum.remove(&part(3, &gone.id, 1, &gone.manifest));
+        let statement = v1::DeltaStatement {
+            era: Some(era_message(era())),
+            scope: "*".into(),
+            after: 1,
+            through: 2,
+            objects: vec![v1::SyncObject {
+                kind: gone.kind,
+                id: gone.id.clone(),
+                revision: 2,
+                manifest: String::new(),
+            }],
+            sum: sum.to_bytes().to_vec(),
+            touched: Vec::new(),
+            classes_changed: false,
+            ledger: None,
+        };
+        let delta = signer.seal(Purpose::Delta, &statement);
+        let mut events = whole.events(&signer);
+        // The same once more, with the change before its last chunk.
+        events.extend(whole.events(&signer));
+        events.insert(
+            events.len() - 1,
+            v1::WatchResponse {
+                event: Some(watch_response::Event::Delta(delta)),
+            },
+        );
+        events
+    })
+    .await;
+    scene
+        .counted("exeat_registry_resyncs_total{reason=\"rollback\"} 1")
+        .await;
+    let outcome = scene.sidecar.outcome("agent", "risky").await;
+    assert!(outcome.starts_with("DENY CONTROL_FAILED"), "{outcome}");
 }
 
 #[tokio::test]
@@ -455,7 +504,7 @@ async fn what_cannot_be_taken_is_told_again_at_each_greeting() {
         .iter_mut()
         .zip(&mut whole.statement.chunk_digests)
     {
-        let mut list: v1::ObjectList = exeat::wire::decoded(&chunk.content).unwrap();
+        let mut list: v1::ObjectList = decoded(&chunk.content).unwrap();
         for object in list
             .objects
             .iter_mut()
@@ -471,7 +520,7 @@ async fn what_cannot_be_taken_is_told_again_at_each_greeting() {
     }
     let mut sum = Sum::default();
     for chunk in &whole.chunks {
-        let list: v1::ObjectList = exeat::wire::decoded(&chunk.content).unwrap();
+        let list: v1::ObjectList = decoded(&chunk.content).unwrap();
         for object in list.objects {
             let kind = u8::try_from(object.kind).unwrap();
             sum.add(&part(kind, &object.id, 1, &object.manifest));

@@ -205,6 +205,10 @@ impl Following {
         let (held, more) = self.refetched(&turn, held).await?;
         let revision = held.revision;
         let (controls, subjects, exceptions) = held.snapshot.counts();
+        // It was asked for at the state of then, and nothing goes back behind what came since (S1).
+        keeper
+            .welcome(&arriving)
+            .map_err(|resync| self.resync(resync))?;
         keeper
             .take(&turn, held, move |disk| disk.replace(draft))
             .await
