@@ -65,6 +65,8 @@ impl v1::check_service_server::CheckService for CheckService {
         let called = Called::of("exeat.v1.CheckService/BatchCheck", &metadata);
         let decided = async {
             let patience = patience(&metadata)?;
+            // Held until the batch is answered: what came into force meanwhile is acknowledged only
+            // once no answer of it rests on what was before (S2).
             let loaded = self.0.decider.snapshot.get().ok_or(Fault::NotReady)?;
             let asked = received.message?.items;
             let count = asked.len();

@@ -32,6 +32,8 @@ const MISSED: u32 = 3;
 /// Nonces to the shortest lease, and the shortest time between two.
 const LEASE_PINGS: u32 = 4;
 const OFTEN: Duration = Duration::from_millis(100);
+/// How often to look whether decisions still rest on what was before a removal.
+const LOOK: Duration = Duration::from_millis(1);
 
 impl Following {
     /// Attends until told to stop.
@@ -65,6 +67,7 @@ impl Following {
         let mut client = self.connect().await?;
         let (up, outgoing) = mpsc::channel(16);
         let era = self.keeper.era();
+        self.keeper.drained();
         let held = self.keeper.acknowledged();
         let hello = v1::Hello {
             boot_nonce: self.boot.to_vec(),
@@ -103,6 +106,7 @@ impl Following {
         let mut next_ping = Instant::now();
         let spread = Duration::from_millis(u64::from(welcome.acknowledge_ms.min(1_000)));
         let mut owed: Option<Instant> = None;
+        let mut look: Option<Instant> = None;
         let mut unanswered = 0_u32;
         // A registry that was away knows nothing of what was wrong.
         self.complaints.news.notify_one();
@@ -116,9 +120,16 @@ impl Following {
                     if heartbeat {
                         unanswered = 0;
                     } else {
+                        look = Some(Instant::now());
+                    }
+                }
+                () = sleep_until(look.unwrap_or(next_ping)), if look.is_some() => {
+                    let now = Instant::now();
+                    look = (!self.keeper.drained()).then(|| now + LOOK);
+                    if look.is_none() {
                         // Whoever takes something back waits for this; until others have heard
                         // of it too, the registry has better to do.
-                        owed = owed.or_else(|| Some(Instant::now() + half_or_more(spread)));
+                        owed = owed.or_else(|| Some(now + half_or_more(spread)));
                     }
                 }
                 () = sleep_until(owed.unwrap_or(next_ping)), if owed.is_some() => {

@@ -2,7 +2,7 @@
 //!
 //! Two connections hand in what they heard; each step here is short, and none waits.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
     domain::{Era, Head, Name, Span, Timestamp},
@@ -20,6 +20,7 @@ use crate::{
 
 use super::{
     disk::Disk,
+    draining::Draining,
     floor::Floor,
     intake::{Arriving, Batch, Delta, Held, MAX_PROOF, Nacks, Proof, Wrong},
     recall::Unread,
@@ -73,8 +74,8 @@ pub(super) struct Inner {
     disputed: Option<Arc<Proof>>,
     /// What was last published.
     shown: Option<Arc<Held>>,
-    /// What was published before and decisions may still run on.
-    retired: Vec<Weak<Loaded>>,
+    /// What decisions may still run on, and the durable removals that wait for it.
+    draining: Draining<Loaded>,
 }
 
 /// What came of a delta.
@@ -144,7 +145,7 @@ impl Keeper {
                 told_earlier: false,
                 disputed: None,
                 shown: None,
-                retired: Vec::new(),
+                draining: Draining::default(),
             }),
             unread: Mutex::default(),
             writing: tokio::sync::Mutex::new(()),
@@ -252,10 +253,7 @@ impl Keeper {
         let mut loaded = Loaded::after(before.as_deref(), snapshot, confirmed, CHANGED);
         loaded.contact = Some(contact);
         self.published.publish(Arc::new(loaded));
-        if let Some(before) = before {
-            inner.retired.push(Arc::downgrade(&before));
-        }
-        inner.retired.retain(|old| old.strong_count() > 0);
+        inner.draining.retire(before.as_ref());
     }
 
     /// Enters an epoch; tells whether everything is to be fetched.
@@ -399,7 +397,8 @@ impl Keeper {
         }
     }
 
-    /// Takes removals in: in force at once, and durable and drained before that is told.
+    /// Takes removals in: in force at once, durable when this returns, and told once
+    /// [`drained`](Self::drained).
     pub(super) async fn remove(
         self: &Arc<Self>,
         batch: Batch,
@@ -458,26 +457,20 @@ impl Keeper {
                     let epoch = batch.era.epoch;
                     self.inner().signed.push((epoch, signed.clone()));
                 }
-                Step::Drain => self.drained().await,
-                Step::Acknowledge => self.inner().follower.acknowledge_removals(batch.through),
+                Step::Drain => self.inner().draining.wait(batch.through),
+                Step::Acknowledge => drop(self.drained()),
             }
         }
         Ok(())
     }
 
-    /// Waits until every decision that began on something older has ended. A decision does not
-    /// wait for anything, so neither does this for long.
-    async fn drained(&self) {
-        loop {
-            {
-                let mut inner = self.inner();
-                inner.retired.retain(|old| old.strong_count() > 0);
-                if inner.retired.is_empty() {
-                    return;
-                }
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    /// Acknowledges the removals that every answer under way rests on; tells whether none is left.
+    pub(super) fn drained(&self) -> bool {
+        let mut inner = self.inner();
+        if let Some(through) = inner.draining.drained() {
+            inner.follower.acknowledge_removals(through);
         }
+        inner.draining.is_empty()
     }
 
     /// Whether a snapshot may replace what is held. One that says something else about the very same

@@ -3,6 +3,7 @@
 mod attend;
 mod demand;
 mod disk;
+mod draining;
 mod entities;
 mod fetch;
 mod floor;
