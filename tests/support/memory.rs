@@ -336,11 +336,13 @@ impl Store for Memory {
         Ok(self.held().access.values().cloned().collect())
     }
 
-    async fn grant(&self, access: &Access) -> Result<(), StoreError> {
-        self.held()
-            .access
-            .insert(access.identity.clone(), access.clone());
-        Ok(())
+    async fn grant(&self, access: &Access) -> Result<bool, StoreError> {
+        let mut held = self.held();
+        if held.access.values().any(|known| known.bars(access)) {
+            return Ok(false);
+        }
+        held.access.insert(access.identity.clone(), access.clone());
+        Ok(true)
     }
 
     async fn expel(&self, identity: &str) -> Result<bool, StoreError> {

@@ -180,14 +180,26 @@ impl Fleet {
             scope: parsed.to_string().into(),
             token: digest,
         };
+        let store = &self.registry.store;
+        let known = store.access().await.map_err(Error::Store)?;
+        let followed = known.iter().any(|known| known.bars(&access));
+        let barred = || {
+            Fault::Precondition(format!(
+                "`{identity}` is or was a sidecar, which may still rest on what it was answered; let in {role} under another name"
+            ))
+        };
+        if followed {
+            return Err(barred());
+        }
         self.registry
             .note(
                 &caller.identity,
                 format!("let in {identity} as {role} {parsed}").trim_end(),
             )
             .await?;
-        let store = &self.registry.store;
-        store.grant(&access).await.map_err(Error::Store)?;
+        if !store.grant(&access).await.map_err(Error::Store)? {
+            return Err(barred());
+        }
         self.reread().await?;
         tracing::info!(by = %caller.identity, identity, %role, scope = %parsed, "let in");
         Ok(v1::GrantResponse { token })

@@ -98,6 +98,14 @@ pub struct Access {
     pub token: Option<[u8; 32]>,
 }
 
+impl Access {
+    /// Whether what this is keeps its name from becoming `other`: a sidecar, also one that is shut
+    /// out, may honour what it was answered until its lease is over, and receipts wait for its name.
+    pub fn bars(&self, other: &Self) -> bool {
+        self.identity == other.identity && !self.scope.is_empty() && other.scope.is_empty()
+    }
+}
+
 /// Something that is told elsewhere, under an id that stays the same however often it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
@@ -212,8 +220,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn last_due(&self) -> Past<(ControlId, Timestamp)>;
     /// Who may do what.
     async fn access(&self) -> Past<Access>;
-    /// Lets somebody in.
-    async fn grant(&self, access: &Access) -> Result<(), StoreError>;
+    /// Lets somebody in; tells whether that is done. Who is or was a sidecar becomes nothing else:
+    /// what it was answered is owed for under its name.
+    async fn grant(&self, access: &Access) -> Result<bool, StoreError>;
     /// Shuts somebody out, who is remembered as expelled; tells whether they were in.
     async fn expel(&self, identity: &str) -> Result<bool, StoreError>;
     /// Notes that a start of a sidecar attends, before it is told anything, and since when the one

@@ -532,15 +532,15 @@ impl Store for Sqlite {
         rows.iter().map(access_of).collect()
     }
 
-    async fn grant(&self, access: &Access) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO access (identity, role, scope, token) VALUES (?, ?, ?, ?) ON CONFLICT (identity) DO UPDATE SET role = excluded.role, scope = excluded.scope, token = excluded.token")
+    async fn grant(&self, access: &Access) -> Result<bool, StoreError> {
+        let done = sqlx::query("INSERT INTO access (identity, role, scope, token) VALUES (?, ?, ?, ?) ON CONFLICT (identity) DO UPDATE SET role = excluded.role, scope = excluded.scope, token = excluded.token WHERE access.scope = '' OR excluded.scope <> ''")
             .bind(&*access.identity)
             .bind(&*access.role)
             .bind(&*access.scope)
             .bind(access.token.map(|token| token.to_vec()))
             .execute(&self.writer)
             .await?;
-        Ok(())
+        Ok(done.rows_affected() > 0)
     }
 
     async fn expel(&self, identity: &str) -> Result<bool, StoreError> {
