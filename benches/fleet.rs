@@ -321,6 +321,7 @@ async fn watch_idly(
             continue;
         };
         let request = v1::WatchRequest {
+            scope: "*".into(),
             era: Some(era.clone()),
             revision: at,
             ..v1::WatchRequest::default()

@@ -1,7 +1,7 @@
 //! Who calls: a certificate or a token, known to the registry, with a role.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     convert::Infallible,
     sync::{Arc, PoisonError, RwLock},
     task::{Context, Poll},
@@ -151,6 +151,13 @@ impl Guests {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let caller = known.names.get(identity)?;
         (caller.role == Role::Sidecar).then(|| Arc::clone(&caller.scope))
+    }
+
+    /// What sidecars may hold.
+    pub(super) fn scopes(&self) -> BTreeSet<Scope> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let sidecars = known.names.values().filter(|it| it.role == Role::Sidecar);
+        sidecars.map(|it| (*it.scope).clone()).collect()
     }
 
     /// Whether somebody is known by a token or a certificate.

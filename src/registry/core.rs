@@ -1,7 +1,7 @@
 //! The one writer: every accepted change is one transaction, durable before it is seen.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     path::PathBuf,
     sync::{
@@ -409,7 +409,20 @@ impl Registry {
     /// How often who is let in, or which of their starts counts, has changed: as long as this is the
     /// same, so is that.
     pub(super) fn turnover(&self) -> u64 {
-        self.turnover.load(Ordering::SeqCst)
+        let shut_out = self.view().shut_out;
+        self.turnover
+            .load(Ordering::SeqCst)
+            .saturating_add(shut_out)
+    }
+
+    /// Has every stream look again whether it is let in, and forgets what was for scopes that nobody
+    /// has any more.
+    pub(super) async fn look_again(&self, scopes: &BTreeSet<Scope>) {
+        let _turn = self.writing.lock().await;
+        let mut next = (*self.view()).clone();
+        next.cohorts.retain(|scope, _| scopes.contains(scope));
+        self.windows().retain(|scope, _| scopes.contains(scope));
+        self.view.publish(Arc::new(next));
     }
 
     /// Says that it has changed; once it has.

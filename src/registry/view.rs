@@ -8,7 +8,7 @@ use std::{
 use crate::{
     domain::{
         Digest, Edit, ExceptionId, Finding, Head, Invalid, Kind, Name, Removal, Span, Subject,
-        Tier, Timestamp,
+        Target, Tier, Timestamp,
     },
     engine::{Cases, Change, Removed, Shelf, Snapshot, follow::Beginning, ledger::Tree},
     manifest::{change, read_case, read_finding},
@@ -46,6 +46,8 @@ pub(super) struct View {
     /// Every removal, in order.
     pub removals: Arc<Vec<Arc<Removal>>>,
     /// What sidecars hold, by scope.
+    /// How many of them shut somebody out.
+    pub shut_out: u64,
     pub cohorts: BTreeMap<Scope, Arc<Cohort>>,
     /// The tree over the log.
     pub ledger: Tree,
@@ -83,6 +85,7 @@ impl View {
             snapshot: Snapshot::empty(digest),
             removals: Arc::default(),
             cohorts: BTreeMap::new(),
+            shut_out: 0,
             ledger: Tree::default(),
             cases: Cases::default(),
             findings: Findings::default(),
@@ -185,6 +188,8 @@ impl View {
             // This log renumbers nothing: whatever the epoch, later is larger.
             removed.add(0, &removal);
             all.push(Arc::new(removal));
+            let principal = matches!(removal.target, Target::Principal(_));
+            self.shut_out = self.shut_out.saturating_add(u64::from(principal));
         }
         self.snapshot = self.snapshot.removing(Arc::new(removed));
     }

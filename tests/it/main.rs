@@ -33,6 +33,7 @@ mod properties;
 mod registry;
 mod report;
 mod requirements;
+mod scopes;
 mod sidecar;
 mod sign_in;
 mod simulation;

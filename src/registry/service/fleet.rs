@@ -201,6 +201,7 @@ impl Fleet {
             return Err(barred());
         }
         self.reread().await?;
+        self.registry.look_again(&self.guests.scopes()).await;
         tracing::info!(by = %caller.identity, identity, %role, scope = %parsed, "let in");
         Ok(v1::GrantResponse { token })
     }
@@ -224,9 +225,7 @@ impl Fleet {
         sessions.keep(|session| *session.identity != *identity);
         self.reread().await?;
         // What it is connected by ends as well.
-        if let Some(attendant) = self.attendants.known().get(identity.as_str()) {
-            attendant.connection.cancel();
-        }
+        self.registry.look_again(&self.guests.scopes()).await;
         tracing::info!(by = %caller.identity, identity, "shut out");
         Ok(v1::ExpelResponse {})
     }

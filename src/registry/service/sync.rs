@@ -245,6 +245,7 @@ impl Sync {
     /// Whether a sidecar is still let in, with the scope it came with, and none has taken its place.
     pub(super) fn still(&self, caller: &Caller) -> Result<(), Fault> {
         let name = &*caller.identity;
+        self.guests.welcome(name).map_err(Fault::Unauthenticated)?;
         if self.guests.scope_of(name).as_deref() != Some(&*caller.scope) {
             return Err(Fault::Unauthenticated(
                 "this sidecar is no longer let in as it was; come again".into(),
@@ -496,6 +497,7 @@ impl v1::sync_service_server::SyncService for Sync {
             snapshot_digest,
             next_chunk,
             at_least,
+            scope,
         } = message;
         let changes = self.registry.changes_later();
         let (view, _) = self
@@ -508,7 +510,8 @@ impl v1::sync_service_server::SyncService for Sync {
             .as_ref()
             .map(|held| era(Some(held)).map_err(Fault::Invalid))
             .transpose()?
-            == Some(ours);
+            == Some(ours)
+            && scope == caller.scope.to_string();
         if at_least > view.head.revision {
             let why = "the sidecar holds more than this registry does";
             return Err(Fault::Precondition(why.into()).into());

@@ -155,7 +155,7 @@ pub(super) struct Arriving {
     left: u64,
     objects: Vec<Edit>,
     sum: Sum,
-    scope: Arc<str>,
+    pub(super) scope: Arc<str>,
     proof: Option<Arc<Proof>>,
     /// The first chunk with exceptions.
     exceptions: u32,

@@ -79,6 +79,7 @@ impl Following {
             snapshot_digest: cut.map(|cut| cut.digest.to_vec()).unwrap_or_default(),
             next_chunk: cut.map_or(0, Arriving::next),
             at_least: keeper.exposed().revision,
+            scope: held.map_or_else(String::new, |held| held.scope.to_string()),
         };
         let answer = timeout(SLOW, client.watch(request))
             .await
@@ -127,6 +128,10 @@ impl Following {
                 keeper
                     .welcome(&arriving)
                     .map_err(|resync| self.resync(resync))?;
+                if let Some(held) = keeper.held().filter(|held| arriving.scope != held.scope) {
+                    keeper.metrics.resync("scope");
+                    tracing::info!(before = %held.scope, scope = %arriving.scope, "another scope");
+                }
                 let draft = keeper
                     .disk
                     .draft(&signed)
@@ -200,15 +205,15 @@ impl Following {
         transfer.anew = true;
         let keeper = &self.keeper;
         let turn = keeper.turn().await;
+        // It was asked for at the state of then, and nothing goes back behind what came since (S1).
+        keeper
+            .welcome(&arriving)
+            .map_err(|resync| self.resync(resync))?;
         let made = aside(move || arriving.finish()).await?;
         let (held, nacks) = made.map_err(|error| self.wrong(&error))?;
         let (held, more) = self.refetched(&turn, held).await?;
         let revision = held.revision;
         let (controls, subjects, exceptions) = held.snapshot.counts();
-        // It was asked for at the state of then, and nothing goes back behind what came since (S1).
-        keeper
-            .welcome(&arriving)
-            .map_err(|resync| self.resync(resync))?;
         keeper
             .take(&turn, held, move |disk| disk.replace(draft))
             .await
