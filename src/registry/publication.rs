@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    domain::{Edit, Head, Kind},
+    domain::{Edit, Head, Kind, Removal},
     engine::{
         attendance::Start,
         follow::{Heartbeat, Nonce},
@@ -38,6 +38,9 @@ use super::{
 const CHUNK: usize = 256 << 10;
 /// Largest delta sent; beyond it a snapshot costs less.
 const MOST: usize = 16 << 20;
+
+/// Bytes of removals in one statement, unless one is larger: a sidecar gives them back as they came.
+const PART: usize = 128 << 10;
 
 /// Changes that may follow on a snapshot before it is made anew.
 const FEW: usize = 1_000;
@@ -214,25 +217,42 @@ impl Publication {
         }))
     }
 
-    /// Every removal after `after`: also of what is beyond a sidecar's scope, as it may come into it
-    /// later and is then never sent again.
-    pub(super) fn removals(&self, registry: &Registry, view: &View, after: u64) -> Arc<v1::Signed> {
-        let through = view.head.sequence;
-        self.removals.or((Scope::all(), after), through, || {
-            let first = usize::try_from(after).unwrap_or(usize::MAX);
+    /// The removals after `after`, as many as a statement takes, and the last one among them: also of
+    /// what is beyond a sidecar's scope, as it may come into it later and is then never sent again.
+    pub(super) fn removals(
+        &self,
+        registry: &Registry,
+        view: &View,
+        after: u64,
+    ) -> (Arc<v1::Signed>, u64) {
+        let first = usize::try_from(after).unwrap_or(usize::MAX);
+        let rest = view.removals.get(first..).unwrap_or_default();
+        let mut size = 0_usize;
+        let fits = |removal: &&Arc<Removal>| {
+            let before = size;
+            let words = [&*removal.note, &*removal.initiator, removal.target.id()];
+            size = words.iter().fold(before.saturating_add(96), |sum, word| {
+                sum.saturating_add(word.len())
+            });
+            before == 0 || size <= PART
+        };
+        let many = rest.iter().take_while(fits).count();
+        let through = if many == rest.len() {
+            view.head.sequence
+        } else {
+            after.saturating_add(u64::try_from(many).unwrap_or(u64::MAX))
+        };
+        let signed = self.removals.or((Scope::all(), after), through, || {
+            let removals = rest.iter().take(many);
             let statement = v1::RemovalsStatement {
                 era: Some(era_message(view.beginning.era)),
                 after,
                 through,
-                removals: view
-                    .removals
-                    .iter()
-                    .skip(first)
-                    .map(|removal| removal_message(removal))
-                    .collect(),
+                removals: removals.map(|removal| removal_message(removal)).collect(),
             };
             registry.signer.seal(Purpose::Removals, &statement)
-        })
+        });
+        (signed, through)
     }
 }
 

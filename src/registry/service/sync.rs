@@ -110,8 +110,8 @@ impl Attending {
                 )
             {
                 let publication = &self.sync.publication;
-                let signed = publication.removals(&self.sync.registry, &view, self.sent);
-                self.sent = view.head.sequence;
+                let (signed, through) = publication.removals(&self.sync.registry, &view, self.sent);
+                self.sent = through;
                 return Ok(Some(down(attend_response::Event::Removals(
                     (*signed).clone(),
                 ))));
