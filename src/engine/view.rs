@@ -144,6 +144,16 @@ impl Snapshot {
         exceptions
     }
 
+    /// The exceptions for the class called `id`.
+    pub fn exceptions_for_class<'a>(
+        &'a self,
+        id: &ClassId,
+    ) -> impl Iterator<Item = &'a Arc<Exception>> + use<'a> {
+        let grants = self.class_grants(id).into_iter().flat_map(Grants::all);
+        // One grant stands under each of its controls.
+        grants.map(|grant| &grant.exception)
+    }
+
     /// The domain and those it is part of, innermost first.
     pub fn domains_above<'a>(
         &'a self,

@@ -15,7 +15,7 @@ use crate::{
 
 use crate::wire::sync::ALL_TOUCHED;
 
-use super::{scope::Scope, view::Objects};
+use super::{along::Along, scope::Scope, view::Objects};
 
 /// Changes kept for sidecars that were away: beyond it they begin again.
 const MOST_KEPT: usize = 100_000;
@@ -49,6 +49,17 @@ pub struct Interval {
 pub(super) type Touched = BTreeSet<Arc<str>>;
 
 impl Interval {
+    /// Whether nothing changed for the scope.
+    fn is_empty(&self) -> bool {
+        self.edits.is_empty() && self.touched.is_empty() && !self.classes
+    }
+
+    /// Whether it holds all that came after `revision`, and nothing from before it.
+    fn goes_on_from(&self, revision: u64) -> bool {
+        self.after == revision
+            || (self.is_empty() && self.after < revision && revision < self.through)
+    }
+
     fn weight(&self) -> usize {
         let changes = self.edits.len().saturating_add(self.touched.len());
         changes.saturating_add(1)
@@ -114,11 +125,11 @@ impl Cohort {
         }
     }
 
-    /// What `edits` change for it, once `snapshot` and `objects` hold them; they are taken in.
-    pub(super) fn after(
-        &mut self,
+    /// What `edits` change for it, once `snapshot` and `objects` hold them, with what goes along.
+    pub(super) fn concerned(
+        &self,
         edits: &[Edit],
-        changes: &[Change],
+        along: &Along,
         objects: &Objects,
         snapshot: &Snapshot,
     ) -> Vec<Edit> {
@@ -135,44 +146,19 @@ impl Cohort {
                 }
             })
             .collect();
-        // A subject that comes, goes or moves takes its exceptions along; so does a domain.
-        let moves = changes.iter().any(|change| match change {
-            Change::PutSubject(_)
-            | Change::RemoveSubject(_)
-            | Change::PutDomain(_)
-            | Change::RemoveDomain(_) => true,
-            Change::PutTier(..)
-            | Change::PutControl(_)
-            | Change::PutException(_)
-            | Change::PutPerson(_)
-            | Change::PutGroup(_)
-            | Change::PutIncident(_)
-            | Change::PutProposal(_)
-            | Change::RemovePerson(_)
-            | Change::RemoveGroup(_)
-            | Change::RemoveControl(_)
-            | Change::RemoveException(_) => false,
-        });
-        if moves && !self.scope.is_all() {
-            for stored in objects.values() {
-                let follows = matches!(stored.name.kind, Kind::Exception | Kind::Subject);
-                if !follows || edits.iter().any(|edit| edit.name == stored.name) {
-                    continue;
-                }
+        if !self.scope.is_all() {
+            let moved = along.among(objects).filter_map(|stored| {
                 let belongs = stored.manifest.is_some() && self.reaches(&stored.name, snapshot);
-                if belongs != self.members.get(&stored.name).is_some() {
-                    concerned.push(Edit {
-                        name: stored.name.clone(),
-                        revision: stored.revision,
-                        manifest: stored.manifest.clone().filter(|_| belongs),
-                    });
-                }
-            }
+                let moves = belongs != self.members.get(&stored.name).is_some();
+                moves.then(|| Edit {
+                    name: stored.name.clone(),
+                    revision: stored.revision,
+                    manifest: stored.manifest.clone().filter(|_| belongs),
+                })
+            });
+            concerned.extend(moved);
         }
         concerned.retain(|edit| edit.manifest.is_some() || self.members.get(&edit.name).is_some());
-        for edit in &concerned {
-            self.take(edit);
-        }
         concerned
     }
 
@@ -223,7 +209,8 @@ impl Cohort {
         touched
     }
 
-    fn take(&mut self, edit: &Edit) {
+    /// Takes an edit in.
+    pub(super) fn take(&mut self, edit: &Edit) {
         let old = match &edit.manifest {
             Some(manifest) => {
                 let part = part(
@@ -301,8 +288,17 @@ impl Window {
         self.from
     }
 
-    /// Adds what changed next; the oldest goes when there is too much.
+    /// Adds what changed next; the oldest goes when there is too much. Of what changed nothing for
+    /// the scope only the last revision is kept: most of what happens elsewhere.
     pub fn push(&mut self, interval: Interval) {
+        if let Some(last) = self.intervals.back_mut()
+            && last.is_empty()
+            && interval.is_empty()
+            && last.through == interval.after
+        {
+            last.through = interval.through;
+            return;
+        }
         self.kept = self.kept.saturating_add(interval.weight());
         self.intervals.push_back(interval);
         while self.kept > self.most
@@ -317,8 +313,10 @@ impl Window {
     pub fn sum_at(&self, revision: u64) -> Option<Sum> {
         let at = self
             .intervals
-            .binary_search_by_key(&revision, |interval| interval.through);
-        Some(self.intervals.get(at.ok()?)?.sum)
+            .partition_point(|interval| interval.through < revision);
+        let interval = self.intervals.get(at)?;
+        let told = interval.through == revision || interval.goes_on_from(revision);
+        told.then_some(interval.sum)
     }
 
     /// How many changes there were since `revision`; nothing if that is too long ago to tell.
@@ -337,9 +335,9 @@ impl Window {
     pub fn since(&self, revision: u64) -> Option<Interval> {
         let first = self
             .intervals
-            .partition_point(|interval| interval.after < revision);
+            .partition_point(|interval| interval.through <= revision);
         let mut rest = self.intervals.iter().skip(first).peekable();
-        if rest.peek()?.after != revision && !planted(Bug::ResumeAtHead) {
+        if !rest.peek()?.goes_on_from(revision) && !planted(Bug::ResumeAtHead) {
             return None;
         }
         let mut net: BTreeMap<&Name, &Edit> = BTreeMap::new();

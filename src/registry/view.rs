@@ -15,6 +15,7 @@ use crate::{
 };
 
 use super::{
+    along::Along,
     cohort::{Cohort, Interval},
     core::Planned,
     leases::Leases,
@@ -45,9 +46,9 @@ pub(super) struct View {
     pub snapshot: Snapshot,
     /// Every removal, in order.
     pub removals: Arc<Vec<Arc<Removal>>>,
-    /// What sidecars hold, by scope.
     /// How many of them shut somebody out.
     pub shut_out: u64,
+    /// What sidecars hold, by scope.
     pub cohorts: BTreeMap<Scope, Arc<Cohort>>,
     /// The tree over the log.
     pub ledger: Tree,
@@ -84,8 +85,8 @@ impl View {
             objects: Objects::default(),
             snapshot: Snapshot::empty(digest),
             removals: Arc::default(),
-            cohorts: BTreeMap::new(),
             shut_out: 0,
+            cohorts: BTreeMap::new(),
             ledger: Tree::default(),
             cases: Cases::default(),
             findings: Findings::default(),
@@ -187,9 +188,9 @@ impl View {
         for removal in removals {
             // This log renumbers nothing: whatever the epoch, later is larger.
             removed.add(0, &removal);
-            all.push(Arc::new(removal));
             let principal = matches!(removal.target, Target::Principal(_));
             self.shut_out = self.shut_out.saturating_add(u64::from(principal));
+            all.push(Arc::new(removal));
         }
         self.snapshot = self.snapshot.removing(Arc::new(removed));
     }
@@ -260,9 +261,16 @@ impl View {
             | Change::RemoveException(_) => false,
         });
         let mut intervals = Vec::with_capacity(next.cohorts.len());
+        let edits = &transaction.edits;
+        let along = Along::of(edits, changes, &self.snapshot, &next.snapshot);
         for (scope, cohort) in &mut next.cohorts {
-            let cohort = Arc::make_mut(cohort);
-            let edits = cohort.after(&transaction.edits, changes, &next.objects, &next.snapshot);
+            let edits = cohort.concerned(edits, &along, &next.objects, &next.snapshot);
+            if !edits.is_empty() {
+                let cohort = Arc::make_mut(cohort);
+                for edit in &edits {
+                    cohort.take(edit);
+                }
+            }
             let touched = cohort.touched(changes, &self.snapshot, &next.snapshot);
             intervals.push((
                 scope.clone(),
