@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     authn::Caller,
+    instances::class_of,
     role::Role,
     view::View,
     workflow::{Refused, Takes},
@@ -158,7 +159,13 @@ pub(super) fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Resu
         Target::Exception(id) if !ever(Kind::Exception, id.as_str()) => {
             return Err(missing("exception", id.as_str()));
         }
-        Target::Subject(id) if !ever(Kind::Subject, id.as_str()) => {
+        // A workload that comes and goes was never governed one by one, and is stopped by itself.
+        Target::Subject(id)
+            if !ever(Kind::Subject, id.as_str())
+                && !view.snapshot.removed().freezes(id)
+                && class_of(id, view.classes.iter().map(AsRef::as_ref), &view.snapshot)
+                    .is_none() =>
+        {
             return Err(missing("subject", id.as_str()));
         }
         Target::Control(id) if !ever(Kind::Control, id.as_str()) => {

@@ -359,6 +359,27 @@ async fn r31_an_instance_registers_itself_and_is_governed_by_its_class() {
         (&*listed[0].id, &*listed[0].class, &*listed[0].sidecar),
         (INSTANCE, "support", "service:s1")
     );
+    // It is stopped by itself, and whoever may never be one is not.
+    let freeze = |subject: &str| v1::FreezeRequest {
+        subject: subject.into(),
+        note: String::new(),
+    };
+    let stranger = freeze("spiffe://other.example/agent/x");
+    let refused = world.client.revocations.freeze(stranger).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::NotFound);
+    world
+        .client
+        .revocations
+        .freeze(freeze(INSTANCE))
+        .await
+        .unwrap();
+    sidecar.until(INSTANCE, "plain", "SUBJECT_LOCKED").await;
+    let request = v1::ThawRequest {
+        subject: INSTANCE.into(),
+        note: String::new(),
+    };
+    world.client.revocations.thaw(request).await.unwrap();
+    sidecar.until(INSTANCE, "plain", "ALLOW OK").await;
     // What becomes of the class becomes of it.
     let request = v1::FreezeRequest {
         subject: "support".into(),
