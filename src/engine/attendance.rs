@@ -174,11 +174,22 @@ impl Attendance {
             starts.pop_front();
         }
         starts.push_back(start);
-        if !replaces {
-            return Entered::New;
+        if replaces {
+            self.set_apart(sidecar);
         }
-        self.set_apart(sidecar);
-        Entered::Fencing
+        // It serves what its disk holds before its first nonce: what no lease bounds is waited for.
+        let attendant = self.attendants.entry(sidecar.into()).or_insert(Attendant {
+            answered: self.began,
+            drained: 0,
+            came: true,
+            apart: false,
+        });
+        attendant.came = true;
+        if replaces {
+            Entered::Fencing
+        } else {
+            Entered::New
+        }
     }
 
     /// Whether another start of `sidecar` has taken the place of this one.
@@ -359,6 +370,28 @@ mod tests {
         // Where no lease bounds it, it is waited out all the same.
         let frozen = |at| attendance.receipt(7, None, at).complete(at);
         assert!(!frozen(at(164)) && frozen(at(4_000)));
+    }
+
+    #[test]
+    fn who_has_greeted_is_waited_for_before_its_first_nonce() {
+        let at = Span::from_secs;
+        let mut attendance = Attendance::new(at(0));
+        attendance.enter("a", [1; 16], &[]);
+        attendance.answer("a", at(100));
+        attendance.drained("a", 7);
+        // It serves what its disk holds, and a freeze has no lease.
+        assert_eq!(attendance.enter("a", [2; 16], &[]), Entered::Fencing);
+        let frozen = attendance.receipt(8, None, at(9_000));
+        assert_eq!(frozen.outstanding, [("a".into(), Span::MAX)]);
+        assert!(!attendance.is_over(8, None, at(9_000)));
+        // What a lease bounds was never answered to it.
+        assert!(
+            attendance
+                .receipt(8, Some(at(60)), at(9_000))
+                .complete(at(9_000))
+        );
+        attendance.drained("a", 8);
+        assert!(attendance.is_over(8, None, at(9_000)));
     }
 
     #[test]
