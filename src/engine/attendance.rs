@@ -48,7 +48,7 @@ pub enum Entered {
 /// One sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Attendant {
-    /// The last answer to a nonce, by the registry's elapsed time.
+    /// The last answer to a nonce, by the registry's elapsed time; its start, before the first.
     answered: Span,
     /// Removals it has taken in for good.
     drained: u64,
@@ -204,12 +204,17 @@ impl Attendance {
         let Some(attendant) = self.attendants.remove(sidecar) else {
             return;
         };
-        let apart = Attendant {
+        let apart = self
+            .attendants
+            .entry(apart_name(sidecar))
+            .or_insert(attendant);
+        // One that was set apart before may have been answered later than this one ever was.
+        *apart = Attendant {
+            answered: apart.answered.max(attendant.answered),
             drained: 0,
+            came: true,
             apart: true,
-            ..attendant
         };
-        self.attendants.insert(apart_name(sidecar), apart);
     }
 
     /// Whether `sidecar` is known to have come.
@@ -225,7 +230,7 @@ impl Attendance {
         Some((*answered, *drained))
     }
 
-    /// Everybody who was ever answered by this process, or may have been by the one before.
+    /// Everybody who ever came to this process, or may have come to the one before.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let counts = self.attendants.iter().filter(|(_, of)| !of.apart);
         counts.map(|(name, _)| name.as_ref())
@@ -392,6 +397,20 @@ mod tests {
         );
         attendance.drained("a", 8);
         assert!(attendance.is_over(8, None, at(9_000)));
+    }
+
+    #[test]
+    fn s3_what_the_first_of_three_starts_was_answered_is_waited_out() {
+        let at = Span::from_secs;
+        let mut attendance = Attendance::new(at(0));
+        attendance.enter("a", [1; 16], &[]);
+        attendance.answer("a", at(1_000));
+        // The second dies before its first nonce.
+        attendance.enter("a", [2; 16], &[]);
+        attendance.enter("a", [3; 16], &[]);
+        attendance.drained("a", 7);
+        assert!(!attendance.is_over(7, Some(at(60)), at(1_003)));
+        assert!(attendance.is_over(7, Some(at(60)), at(1_064)));
     }
 
     #[test]

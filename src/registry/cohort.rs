@@ -315,8 +315,8 @@ impl Window {
             .intervals
             .partition_point(|interval| interval.through < revision);
         let interval = self.intervals.get(at)?;
-        let told = interval.through == revision || interval.goes_on_from(revision);
-        told.then_some(interval.sum)
+        let within = interval.is_empty() && interval.after <= revision;
+        (interval.through == revision || within).then_some(interval.sum)
     }
 
     /// How many changes there were since `revision`; nothing if that is too long ago to tell.
@@ -396,5 +396,40 @@ mod tests {
             assert_eq!(since.edits[0].revision, 5);
         }
         assert!(window.since(5).is_none(), "nothing is new");
+    }
+
+    #[test]
+    fn s10_what_changed_nothing_can_be_resumed_from_anywhere() {
+        let one = Sum::from_slice(&[1; 32]).unwrap();
+        let nothing = |after| Interval {
+            edits: Vec::new(),
+            sum: one,
+            ..interval(after, "A-1")
+        };
+        let other = Interval {
+            sum: Sum::from_slice(&[2; 32]).unwrap(),
+            ..interval(6, "A-2")
+        };
+        let mut window = Window::new(2).keeping(4);
+        for after in 2..6 {
+            window.push(nothing(after));
+        }
+        window.push(other);
+        assert_eq!(window.intervals.len(), 2, "kept once");
+        for from in 2..7 {
+            let since = window.since(from).unwrap();
+            assert_eq!((since.after, since.through), (from, 7));
+            assert_eq!(since.edits.len(), 1);
+            assert_eq!(window.changes_since(from), Some(1));
+        }
+        assert!(window.since(1).is_none() && window.since(7).is_none());
+        let sums: Vec<_> = (1..9).map(|revision| window.sum_at(revision)).collect();
+        let at = |byte: u8| Sum::from_slice(&[byte; 32]);
+        let known = [None, at(1), at(1), at(1), at(1), at(1), at(2), None];
+        assert_eq!(sums, known);
+        // What came before a change is not known by it.
+        let mut fresh = Window::new(8);
+        fresh.push(interval(8, "A-1"));
+        assert_eq!(fresh.sum_at(8), None);
     }
 }
