@@ -234,6 +234,8 @@ impl AuthZen {
             Semantic::DenyOnFirstDeny => said != Some(true),
             Semantic::PermitOnFirstPermit => said == Some(true),
         };
+        // Held until all is answered, as a batch is (S2).
+        let _held = self.answering.decider.snapshot.get();
         let mut told = Vec::with_capacity(asked.len());
         // What some of them rest on is recorded together.
         let together = match asked.semantic {

@@ -95,6 +95,8 @@ impl ExtMcp {
         if asking.questions.is_empty() {
             self.answering.may_speak(&who)?;
         }
+        // Held until all is answered, as a batch is (S2).
+        let _held = self.answering.decider.snapshot.get();
         let mut last = None;
         for asked in &asking.questions {
             let (request, when) = (asking.request(asked), (call.arrived, patience, call.called));

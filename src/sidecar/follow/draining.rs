@@ -49,6 +49,11 @@ impl<T> Draining<T> {
         drained.next_back().map(|(through, _)| through)
     }
 
+    /// They are numbered anew: none of these is told.
+    pub(super) fn forget(&mut self) {
+        self.waiting.clear();
+    }
+
     /// Whether none waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
@@ -92,5 +97,11 @@ mod tests {
         assert_eq!(draining.drained(), None);
         drop(old);
         assert_eq!(draining.drained(), Some(8));
+        let old = Arc::new(2);
+        draining.retire(Some(&old));
+        draining.wait(9);
+        draining.forget();
+        drop(old);
+        assert_eq!(draining.drained(), None, "9 of another epoch");
     }
 }

@@ -262,6 +262,7 @@ impl Keeper {
         let other = inner.follower.enter(beginning)?;
         if other {
             (inner.heard_time, inner.kept_time) = (None, None);
+            inner.draining.forget();
         }
         self.publish_from(&mut inner);
         Ok(other)
@@ -458,6 +459,10 @@ impl Keeper {
                     self.inner().signed.push((epoch, signed.clone()));
                 }
                 Step::Drain => self.inner().draining.wait(batch.through),
+                // What waits is told once nothing is behind it.
+                Step::Acknowledge if self.inner().draining.is_empty() => {
+                    self.inner().follower.acknowledge_removals(batch.through);
+                }
                 Step::Acknowledge => drop(self.drained()),
             }
         }

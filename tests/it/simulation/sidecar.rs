@@ -59,6 +59,8 @@ pub(crate) struct Sidecar {
     /// Decisions under way: which removals they loaded, by count of exposures.
     pub(crate) running: Vec<u64>,
     pub(crate) exposures: u64,
+    /// Durable removals that wait for decisions which loaded fewer exposures than this.
+    pub(crate) draining: VecDeque<(u64, u64)>,
     /// Whether a connection stands, and since when nothing has come.
     pub(crate) connected: bool,
     pub(crate) heard_at: i64,
@@ -94,6 +96,7 @@ impl Sidecar {
             jobs: Default::default(),
             running: Vec::new(),
             exposures: 0,
+            draining: VecDeque::new(),
             connected: false,
             heard_at: 0,
             boot: 0,
@@ -134,6 +137,7 @@ impl Sidecar {
         self.held = None;
         self.jobs = Default::default();
         self.running.clear();
+        self.draining.clear();
         self.boot += 1;
     }
 

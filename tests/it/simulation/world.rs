@@ -509,9 +509,8 @@ impl World {
         if let Some(place) = running.iter().position(|known| *known == exposures) {
             running.remove(place);
         }
-        // Somebody may wait for it to end.
-        self.advance(at, 0);
-        self.advance(at, 1);
+        // A removal may wait for it to end.
+        self.drain(at);
     }
 
     fn nonce_bytes(&mut self) -> Nonce {
@@ -731,6 +730,7 @@ impl World {
                 }
                 if other && before.is_some() {
                     self.sidecars[at].jobs = Default::default();
+                    self.sidecars[at].draining.clear();
                 }
                 // At each greeting: nothing says that an earlier one arrived.
                 let signed = self.sidecars[at].signed.clone();
@@ -911,23 +911,40 @@ impl World {
                 }
                 Step::Expose => self.expose(at, &job),
                 Step::Drain => {
-                    let sidecar = &self.sidecars[at];
-                    let oldest = sidecar.running.iter().min().copied();
-                    if oldest.is_some_and(|oldest| oldest < sidecar.exposures) {
-                        return;
+                    let sidecar = &mut self.sidecars[at];
+                    if let Job::Removals(batch) = &job {
+                        let waits = (batch.through, sidecar.exposures);
+                        sidecar.draining.push_back(waits);
                     }
                 }
                 Step::Acknowledge => {
-                    let follower = &mut self.sidecars[at].follower;
+                    let sidecar = &mut self.sidecars[at];
                     match &job {
-                        Job::State { revision, .. } => follower.acknowledge_state(*revision),
-                        Job::Removals(batch) => follower.acknowledge_removals(batch.through),
+                        Job::State { revision, .. } => {
+                            sidecar.follower.acknowledge_state(*revision);
+                        }
+                        Job::Removals(batch) if sidecar.draining.is_empty() => {
+                            sidecar.follower.acknowledge_removals(batch.through);
+                        }
+                        Job::Removals(_) => self.drain(at),
                     }
                 }
             }
             if let Some((_, steps)) = self.sidecars[at].jobs[lane].front_mut() {
                 steps.pop_front();
             }
+        }
+    }
+
+    /// Acknowledges the removals that no decision under way is behind.
+    fn drain(&mut self, at: usize) {
+        let sidecar = &mut self.sidecars[at];
+        while let Some((through, exposures)) = sidecar.draining.front().copied() {
+            if sidecar.running.iter().any(|began| *began < exposures) {
+                return;
+            }
+            sidecar.follower.acknowledge_removals(through);
+            sidecar.draining.pop_front();
         }
     }
 
