@@ -73,6 +73,8 @@ impl Caller {
 pub(super) struct Guests {
     registry: Arc<Registry>,
     known: RwLock<Known>,
+    /// One change of who is let in at a time, from what is kept to what is in force.
+    pub changing: tokio::sync::Mutex<()>,
     /// Those who signed in.
     pub sessions: Sessions,
 }
@@ -95,6 +97,7 @@ impl Guests {
         Self {
             registry: Arc::clone(registry),
             known: RwLock::default(),
+            changing: tokio::sync::Mutex::default(),
             sessions: Sessions::default(),
         }
     }

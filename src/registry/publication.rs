@@ -174,6 +174,9 @@ impl Publication {
             .map_err(Error::Unfit)?
             .map_err(failed)?;
         let built = Arc::new(signed(written));
+        // What nobody may hold any more is not kept.
+        let view = registry.view();
+        known.retain(|scope, _| view.cohorts.contains_key(scope));
         known.insert(scope.clone(), Arc::clone(&built));
         Ok(built)
     }

@@ -180,6 +180,7 @@ impl Fleet {
             scope: parsed.to_string().into(),
             token: digest,
         };
+        let _turn = self.guests.changing.lock().await;
         let store = &self.registry.store;
         let known = store.access().await.map_err(Error::Store)?;
         let followed = known.iter().any(|known| known.bars(&access));
@@ -201,7 +202,10 @@ impl Fleet {
             return Err(barred());
         }
         self.reread().await?;
-        self.registry.look_again(&self.guests.scopes()).await;
+        // Who is new has no stream.
+        if known.iter().any(|known| known.identity == access.identity) {
+            self.registry.look_again(&self.guests.scopes()).await;
+        }
         tracing::info!(by = %caller.identity, identity, %role, scope = %parsed, "let in");
         Ok(v1::GrantResponse { token })
     }
@@ -214,6 +218,7 @@ impl Fleet {
         if *identity == *caller.identity {
             return Err(Fault::Precondition("nobody shuts themselves out".into()));
         }
+        let _turn = self.guests.changing.lock().await;
         self.registry
             .note(&caller.identity, &format!("shut out {identity}"))
             .await?;

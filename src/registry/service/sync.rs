@@ -102,7 +102,7 @@ impl Attending {
                     "the registry is read-only: {why}"
                 )));
             }
-            self.sync.still_since(&self.caller, &mut self.looked)?;
+            // What was taken back is told whoever is about to be told nothing more: it only removes.
             if view.head.sequence > self.sent
                 && !matches!(
                     self.waiting.front().map(|m| &m.event),
@@ -116,6 +116,7 @@ impl Attending {
                     (*signed).clone(),
                 ))));
             }
+            self.sync.still_since(&self.caller, &mut self.looked)?;
             if let Some(message) = self.waiting.pop_front() {
                 return Ok(Some(message));
             }
