@@ -404,6 +404,17 @@ async fn r31_an_instance_registers_itself_and_is_governed_by_its_class() {
         .await
         .unwrap();
     sidecar.until(INSTANCE, "plain", "SUBJECT_UNKNOWN").await;
+    // One that was revoked by itself stays so, whatever becomes of its class.
+    world.client.apply(&classes()).await.unwrap();
+    sidecar.until(INSTANCE, "plain", "ALLOW OK").await;
+    let request = v1::RevokeRequest {
+        target: Some(v1::Target {
+            target: Some(v1::target::Target::Subject(INSTANCE.into())),
+        }),
+        ..v1::RevokeRequest::default()
+    };
+    world.client.revocations.revoke(request).await.unwrap();
+    sidecar.until(INSTANCE, "plain", "SUBJECT_RETIRED").await;
     sidecar.process.stop().await;
 }
 

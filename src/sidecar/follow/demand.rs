@@ -13,6 +13,7 @@ use crate::{
     domain::{Decision, Kind, Question, Reason, Span, SubjectId},
     engine::Snapshot,
     runtime::clock::Clock,
+    wire::sync::ALL_TOUCHED,
 };
 
 use super::intake::Delta;
@@ -131,6 +132,15 @@ impl Demand {
     /// Where nothing was governed there may be something now.
     pub(super) fn news(&self, delta: &Delta) {
         if !self.any.load(Ordering::Relaxed) {
+            return;
+        }
+        // Whose instance somebody may be, or what belongs to a domain, may have changed for anybody.
+        if delta.classes || delta.touched.iter().any(|id| id == ALL_TOUCHED) {
+            for (id, known) in &self.known {
+                if known.nothing.is_some() {
+                    self.known.invalidate(&*id);
+                }
+            }
             return;
         }
         let edits = delta.objects.iter();
