@@ -324,11 +324,12 @@ async fn a_tool_that_nobody_approved_is_denied_with_its_remedy() {
     let control = std::fs::read_to_string("examples/policy/controls/exg-tol-01.yaml").unwrap();
     let refund = "tools:\n- {server: \"mcp://pay\", name: refund, definition_digest: \"sha256:t2\", permissions: [payment], third_party: true, approved: true}\n";
     let control = control.replace("user:security-lead", "user:o");
-    stage.apply(&(control + &agent("agent") + refund));
+    let applied = stage.applied(&(control + &agent("agent") + refund));
     let asked = |tool: &str, digest: &str| {
         format!("check agent mcp://pay/{tool} -a definition_digest=sha256:{digest} -c purpose=work")
     };
-    stage.sidecar.until("agent", "plain", "ALLOW").await;
+    let holds = format!("exeat_snapshot_revision {applied}\n");
+    stage.sidecar.until_page(|page| page.contains(&holds)).await;
     assert!(
         stage
             .says("alice", &asked("refund", "t2"))
@@ -389,12 +390,16 @@ async fn a_full_spool_ends_exceptions_until_it_is_told() {
     drop(stage.registry.take());
     let mut uses = 0;
     let why = loop {
-        let decision = stage.sidecar.ask("agent", "risky").await.unwrap();
+        uses += 1;
+        assert!(uses < 20_000, "the spool is never full");
+        let decision = match stage.sidecar.ask("agent", "risky").await {
+            // A busy machine may be late, and who is told nothing was allowed nothing.
+            Err(late) if late.code() == tonic::Code::DeadlineExceeded => continue,
+            told => told.unwrap(),
+        };
         if decision.outcome() != v1::Outcome::AllowByException {
             break decision;
         }
-        uses += 1;
-        assert!(uses < 20_000, "the spool is never full");
     };
     let full = v1::Reason::ExcEvidenceUnavailable;
     assert!(why.reasons().any(|reason| reason == full), "{why:?}");

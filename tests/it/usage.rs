@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, path::Path};
 
 use exeat::{
     runtime::clock::Clock,
-    wire::v1::{self, Outcome, Role, UsageKind},
+    wire::{
+        sync::stamp,
+        v1::{self, Outcome, Role, UsageKind},
+    },
 };
 
 use crate::support::cases::{Ask, DAY, PLAIN, World, approve, ask, until};
@@ -601,12 +604,13 @@ async fn uses_after_a_revocation_are_listed_with_their_lag() {
     let mut world = World::start().await;
     let (_sidecar, _asker, _owner, case) = granted(&mut world).await;
     let record = first_use(&mut world, &case.id).await;
-    world.clock.advance(seconds(10));
+    world.clock.advance(seconds(20));
+    let revoked = world.clock.now().latest;
     world.admin.revoke(&case.id).await.unwrap();
     let late = |id: &str, after: i64| {
         let mut late = record.clone();
         late.decision_id = id.into();
-        late.time.as_mut().unwrap().seconds += 10 + after;
+        late.time = Some(stamp(revoked + seconds(after)));
         late
     };
     world.clock.advance(seconds(60));

@@ -148,8 +148,15 @@ impl Stage {
     }
 
     pub fn apply(&self, text: &str) {
+        self.applied(text);
+    }
+
+    /// The same; the log's revision afterwards.
+    pub fn applied(&self, text: &str) -> u64 {
         self.write(text);
-        self.says("admin", "apply -f a.yaml");
+        let said = self.says("admin", "apply -f a.yaml");
+        let (_, revision) = said.trim_end().rsplit_once(' ').unwrap();
+        revision.parse().unwrap()
     }
 
     pub fn asks(&self, who: &str, text: &str) -> Json {
