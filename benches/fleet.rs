@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench fleet`; both processes are the release binary, the streams are real gRPC. A
 //! sidecar is three of them, each on a connection of its own: it attends, watches and may report.
-//! `EXEAT_FLEET=1000` says how many sidecars at the most.
+//! `EXEAT_FLEET=1000` says how many sidecars at the most; with `EXEAT_SCOPES=own` no two of them may
+//! hold the same.
 
 #[path = "../tests/support/governed.rs"]
 #[allow(
@@ -303,6 +304,14 @@ struct Drained {
     objects: AtomicU64,
 }
 
+/// What a sidecar may hold.
+fn scope(of: usize) -> Vec<String> {
+    if std::env::vars().any(|of| of == ("EXEAT_SCOPES".into(), "own".into())) {
+        return vec!["subject:agent".to_owned(), format!("demand:subject:f{of}")];
+    }
+    vec!["*".to_owned()]
+}
+
 /// A sidecar's other two connections: it watches from where everybody is, and has nothing to report.
 async fn watch_idly(
     address: String,
@@ -321,7 +330,7 @@ async fn watch_idly(
             continue;
         };
         let request = v1::WatchRequest {
-            scope: "*".into(),
+            scope: scope(own).join(" "),
             era: Some(era.clone()),
             revision: at,
             ..v1::WatchRequest::default()
@@ -571,8 +580,10 @@ async fn bench() {
         let revision = status.unwrap().into_inner().head.unwrap().revision;
         // Each stream is a sidecar of its own: an identity has one connection.
         for at in streams..wanted {
+            let scope = scope(at);
+            let scope: Vec<_> = scope.iter().map(String::as_str).collect();
             let token = client
-                .let_in(&format!("service:f{at}"), v1::Role::Sidecar, &["*"])
+                .let_in(&format!("service:f{at}"), v1::Role::Sidecar, &scope)
                 .await;
             tokio::spawn(watch_idly(
                 address.clone(),
