@@ -106,6 +106,7 @@ fn show(rules: &Json, screen: &mut Screen) -> Result<(), Exit> {
         ("max_uses", text(rules, "max_uses_required")),
         ("when it changes", text(rules, "on_context_change")),
         ("goes on by itself", text(rules, "auto_resume")),
+        ("asked before it fails", text(rules, "preemptive")),
         ("unused stays", text(rules, "unused_after")),
         (
             "beyond its scope",

@@ -108,6 +108,10 @@ pub enum OnChange {
 
 /// How exceptions of a tier come about, and end.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a yes or no that a policy says by its name"
+)]
 pub struct ApprovalRules {
     /// Who decides, distinct persons over all stages; nobody means automatically, within `auto`.
     pub stages: Vec<Stage>,
@@ -132,6 +136,8 @@ pub struct ApprovalRules {
     pub out_of_scope_limit: u32,
     /// Whether one that waits because a baseline gate fails goes on by itself once it passes (T12).
     pub auto_resume: bool,
+    /// Whether one may be asked for before its control fails for anybody (T2).
+    pub preemptive: bool,
 }
 
 impl ApprovalRules {
@@ -149,6 +155,7 @@ impl ApprovalRules {
             unused_after: Some(Span::from_days(7)),
             out_of_scope_limit: 20,
             auto_resume: true,
+            preemptive: true,
         };
         match tier {
             Tier::Low => Self {
@@ -216,6 +223,7 @@ impl ApprovalRules {
             unused_after: shorter(self.unused_after, with.unused_after),
             out_of_scope_limit: self.out_of_scope_limit.min(with.out_of_scope_limit),
             auto_resume: self.auto_resume && with.auto_resume,
+            preemptive: self.preemptive && with.preemptive,
         }
     }
 }
@@ -247,6 +255,7 @@ impl ApprovalRules {
                 both.out_of_scope_limit != with.out_of_scope_limit,
             ),
             ("auto_resume", both.auto_resume != with.auto_resume),
+            ("preemptive", both.preemptive != with.preemptive),
         ]
         .into_iter()
         .find_map(|(field, looser)| looser.then_some(field))

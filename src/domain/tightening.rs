@@ -58,6 +58,8 @@ pub struct Tightening {
     pub out_of_scope_limit: Option<u32>,
     /// Whether one that waits because a baseline gate fails goes on by itself.
     pub auto_resume: Option<bool>,
+    /// Whether one may be asked for before its control fails.
+    pub preemptive: Option<bool>,
 }
 
 impl TierRules {
@@ -90,6 +92,7 @@ impl TierRules {
             unused_after,
             out_of_scope_limit,
             auto_resume,
+            preemptive,
         } = with;
         let mut bound = self.bound_facets.clone();
         bound.extend(
@@ -114,6 +117,7 @@ impl TierRules {
             unused_after: *unused_after,
             out_of_scope_limit: out_of_scope_limit.unwrap_or(u32::MAX),
             auto_resume: auto_resume.unwrap_or(true),
+            preemptive: preemptive.unwrap_or(true),
         });
         let least = |ours: Span, theirs: &Option<Span>| theirs.map_or(ours, |most| most.min(ours));
         let strict = *stale_mode == Some(StaleMode::Strict);
@@ -250,6 +254,10 @@ impl TierRules {
             (
                 "auto_resume",
                 with.auto_resume == Some(true) && !approval.auto_resume,
+            ),
+            (
+                "preemptive",
+                with.preemptive == Some(true) && !approval.preemptive,
             ),
         ]
         .into_iter()

@@ -127,6 +127,13 @@ pub fn terms(
             "remedy the cause; a new request does not begin anew",
         ));
     }
+    if request.preemptive && !rules.approval.preemptive {
+        return Err(Invalid::new(
+            "preemptive",
+            format!("is true, and tier {tier} permits none before its control fails"),
+            "ask when it does",
+        ));
+    }
     within(request, rules, tier, now)?;
     let (seats, after) = if overrides {
         let Emergency { seats, after } =

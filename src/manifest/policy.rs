@@ -78,6 +78,8 @@ pub struct TierPolicyManifest {
     out_of_scope_limit: Option<u32>,
     /// Whether one that waits because a baseline gate fails goes on by itself once it passes.
     auto_resume: Option<bool>,
+    /// Whether one may be asked for before its control fails for anybody.
+    preemptive: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -335,6 +337,7 @@ impl TierPolicyManifest {
         }
         rules.out_of_scope_limit = self.out_of_scope_limit.unwrap_or(rules.out_of_scope_limit);
         rules.auto_resume = self.auto_resume.unwrap_or(rules.auto_resume);
+        rules.preemptive = self.preemptive.unwrap_or(rules.preemptive);
         Ok(())
     }
 }
@@ -429,6 +432,8 @@ struct TighteningManifest {
     out_of_scope_limit: Option<u32>,
     /// Whether one that waits because a baseline gate fails goes on by itself once it passes.
     auto_resume: Option<bool>,
+    /// Whether one may be asked for before its control fails for anybody.
+    preemptive: Option<bool>,
 }
 
 impl TighteningManifest {
@@ -470,6 +475,7 @@ impl TighteningManifest {
             unused_after: span(&self.unused_after, "unused_after")?,
             out_of_scope_limit: self.out_of_scope_limit,
             auto_resume: self.auto_resume,
+            preemptive: self.preemptive,
         })
     }
 }

@@ -60,6 +60,7 @@ pub fn write_rules(tier: Tier, rules: &TierRules) -> String {
         "unused_after": some(approval.unused_after),
         "out_of_scope_limit": approval.out_of_scope_limit,
         "auto_resume": approval.auto_resume,
+        "preemptive": approval.preemptive,
     });
     let mut text = String::new();
     canonical(&record, &mut text);

@@ -647,6 +647,11 @@ async fn risk_is_seen_under_other_names() {
         (case.state.as_str(), case.tier.as_str()),
         ("PENDING", "MODERATE")
     );
+    // Unless its tier permits none (T2).
+    let strict = "---\napiVersion: exeat/v1\nkind: TierPolicy\ntier: MODERATE\npreemptive: false\n";
+    world.admin.apply(strict).await.unwrap();
+    let refused = ask(&mut alice, &early).await.unwrap_err();
+    assert!(refused.message().contains("preemptive"), "{refused}");
 }
 
 /// Who could sit in two seats takes the one that leaves the other to others.

@@ -619,7 +619,7 @@ fn tightening() -> impl Strategy<Value = Tightening> {
         span(),
         span(),
     );
-    let flags = (flag(), flag(), flag(), flag(), flag(), flag());
+    let flags = (flag(), flag(), flag(), flag(), flag(), flag(), flag());
     (
         spans,
         facets,
@@ -661,6 +661,7 @@ fn tightening() -> impl Strategy<Value = Tightening> {
                     unused_after: spans.7,
                     out_of_scope_limit: limit,
                     auto_resume: flags.5,
+                    preemptive: flags.6,
                 }
             },
         )
@@ -710,7 +711,7 @@ proptest! {
         prop_assert!(facet_max_age <= above.facet_max_age);
         let ApprovalRules {
             stages, auto, deadline, max_renewals, max_coverage, review_evidence, step_up, on_change,
-            unused_after, out_of_scope_limit, auto_resume,
+            unused_after, out_of_scope_limit, auto_resume, preemptive,
         } = approval;
         let (a, b) = (&above.approval, &below.approval);
         for stage in &a.stages {
@@ -725,7 +726,7 @@ proptest! {
         prop_assert!(step_up >= a.step_up);
         prop_assert!(shorter(unused_after, a.unused_after));
         prop_assert!(out_of_scope_limit <= a.out_of_scope_limit);
-        prop_assert!(auto_resume <= a.auto_resume);
+        prop_assert!(auto_resume <= a.auto_resume && preemptive <= a.preemptive);
         prop_assert_eq!(below.tightened(&child), below.clone());
         // What is not looser is in force as it is written.
         if above.loosened_by(&child).is_none() {
