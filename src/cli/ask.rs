@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::Read as _};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::wire::{json::fields, v1};
+use crate::wire::{json::fields, signed::hex, v1};
 
 use super::{
     args::{Check, Explain, Output},
@@ -187,7 +187,7 @@ pub(super) async fn explain(args: Explain, screen: &mut Screen) -> Result<Exit, 
             let mut told = json(decision);
             if let Json::Object(entries) = &mut told {
                 let resource = response.resource.clone().unwrap_or_default();
-                entries.insert("question".into(), serde_json::json!({"subject": response.subject, "action": response.action, "resource": {"type": resource.r#type, "id": resource.id}}));
+                entries.insert("question".into(), serde_json::json!({"subject": response.subject, "action": response.action, "resource": {"type": resource.r#type, "id": resource.id}, "environment": response.environment, "purpose": response.purpose, "surface": response.surface, "trace_id": hex(&response.trace_id), "model": response.model}));
             }
             screen.say(&told.to_string())?;
         }

@@ -125,6 +125,8 @@ fn show(told: &v1::ExplainDecisionResponse, screen: &mut Screen) -> Result<(), E
             }),
             environment: record.environment.clone(),
             purpose: record.purpose.clone().unwrap_or_default(),
+            // What of these was recorded is said below.
+            ..v1::ExplainResponse::default()
         })?;
     }
     for (name, value) in moment(&record) {

@@ -6,7 +6,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value as Json, json};
 
-use crate::wire::v1;
+use crate::wire::{signed::hex, v1};
 
 /// Standard output and standard error.
 #[derive(Debug)]
@@ -66,19 +66,7 @@ impl Screen {
         let Some(decision) = &explained.decision else {
             return Ok(());
         };
-        let snapshot = decision.snapshot.clone().unwrap_or_default();
-        let resource = explained.resource.clone().unwrap_or_default();
-        let time = decision.time.map(|time| written(&time)).unwrap_or_default();
-        self.say(&format!(" decision   {}  {time}", decision.id))?;
-        self.say(&format!(" subject    {}", explained.subject))?;
-        self.say(&format!(
-            " asked      {}  {} {}",
-            explained.action, resource.r#type, resource.id
-        ))?;
-        self.say(&format!(
-            " snapshot   revision {}  {}",
-            snapshot.revision, snapshot.digest
-        ))?;
+        self.question(explained, decision)?;
         self.say("")?;
         self.say(&format!(" controls   {} applied", decision.controls.len()))?;
         for control in &decision.controls {
@@ -130,6 +118,48 @@ impl Screen {
         for line in advice(decision) {
             self.say(&line)?;
         }
+        Ok(())
+    }
+
+    /// Who asked what, how and when, and of which state.
+    fn question(
+        &mut self,
+        explained: &v1::ExplainResponse,
+        decision: &v1::Decision,
+    ) -> io::Result<()> {
+        let snapshot = decision.snapshot.clone().unwrap_or_default();
+        let resource = explained.resource.clone().unwrap_or_default();
+        let time = decision.time.map(|time| written(&time)).unwrap_or_default();
+        self.say(&format!(" decision   {}  {time}", decision.id))?;
+        let trace = &explained.trace_id;
+        let came: Vec<_> = [
+            (!explained.surface.is_empty()).then(|| format!("by {}", explained.surface)),
+            (!trace.is_empty()).then(|| format!("trace {}", hex(trace))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if !came.is_empty() {
+            self.say(&format!(" came       {}", came.join("  ")))?;
+        }
+        let place = [&*explained.environment, &*explained.model];
+        let place: Vec<_> = place.into_iter().filter(|it| !it.is_empty()).collect();
+        self.say(format!(" subject    {}  {}", explained.subject, place.join("  ")).trim_end())?;
+        self.say(&format!(
+            " asked      {}  {} {}{}",
+            explained.action,
+            resource.r#type,
+            resource.id,
+            if explained.purpose.is_empty() {
+                String::new()
+            } else {
+                format!("  for {}", explained.purpose)
+            }
+        ))?;
+        self.say(&format!(
+            " snapshot   revision {}  {}",
+            snapshot.revision, snapshot.digest
+        ))?;
         Ok(())
     }
 }

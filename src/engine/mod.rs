@@ -53,7 +53,7 @@ pub use decide::{decide, may_speak};
 pub use directory::Directory;
 pub use effective::{Standing, effective};
 pub use explain::{Clause, ControlClauses, Explanation, NearMiss, Read, explain, reasons};
-pub use parties::owner_of;
+pub use parties::{model_of, owner_of};
 pub use quorum::{Electorate, satisfiable};
 pub use removed::{Removed, has_credential};
 pub use shelf::Shelf;

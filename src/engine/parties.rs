@@ -42,6 +42,13 @@ pub fn owner_of(subject: &Subject) -> Option<&str> {
     catalogue::at(&subject.attributes, &["owner", "principal"])?.as_str()
 }
 
+/// The model that a subject is governed to run on, as people say it; none where it has none.
+pub fn model_of(subject: &Subject) -> Option<String> {
+    let of = |name| catalogue::at(&subject.attributes, &["model", name])?.as_str();
+    let (provider, name, version) = (of("provider")?, of("name")?, of("version")?);
+    Some(format!("{provider}/{name} {version}"))
+}
+
 /// People answer for it (E13).
 pub(super) fn accountable(
     requester: &Principal,

@@ -173,9 +173,8 @@ impl Answering {
             return Err(late);
         }
         let took = ended.saturating_sub(asked.arrived.elapsed);
-        let surface = asked.called.surface;
         self.decider
-            .record(decided, &question.subject, bytes, (surface, took));
+            .record(decided, &question.subject, bytes, (asked.called, took));
         self.decider.spool.answered(decided.kept.is_some());
         if let Some(exporter) = &self.decider.exporter {
             self.exported(exporter, &told.id, asked, decided, age, took);

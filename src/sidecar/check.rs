@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::Invalid,
+    engine::model_of,
     wire::{Fault, Received, Stamp, batch_item, keep, v1},
 };
 
@@ -188,6 +189,11 @@ impl CheckService {
             }),
             environment: subject.map_or_else(String::new, |of| of.environment.to_string()),
             purpose: record.question.purpose.clone().unwrap_or_default(),
+            surface: record
+                .surface
+                .map_or_else(String::new, |of| of.name().into()),
+            trace_id: record.trace.map_or_else(Vec::new, |of| of.trace.into()),
+            model: subject.and_then(|of| model_of(of)).unwrap_or_default(),
         })
     }
 }

@@ -19,10 +19,11 @@ use crate::{
         publish::Published,
         ring::Ring,
     },
-    telemetry::{Metrics, Surface, otlp::Exporter},
+    telemetry::{Metrics, otlp::Exporter},
 };
 
 use super::{
+    answering::Called,
     evidence::{Idle, Limits, Repeats, Spool, Take},
     record::{Kept, Record, SMALL, decision_id, number_of, spending},
     told::Tally,
@@ -282,15 +283,16 @@ impl Decider {
         decided: &Decided,
         subject: &SubjectId,
         request: &[u8],
-        (surface, took): (Surface, Span),
+        (called, took): (Called, Span),
     ) {
-        self.metrics.decided(&decided.decision, surface, took);
+        self.metrics
+            .decided(&decided.decision, called.surface, took);
         let from = (&decided.from.snapshot, &*decided.spent);
         let Mark { id, ref number, .. } = decided.mark;
         number.kept.store(true, Ordering::Relaxed);
         let number = number.get();
         self.recent.keep(number, |kept| {
-            kept.rewrite(id, subject, request, from, decided.at.now, took);
+            kept.rewrite(id, subject, request, from, decided.at.now, (called, took));
         });
         if request.len() > SMALL {
             for number in self.large.add(number, request.len()) {

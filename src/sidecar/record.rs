@@ -12,10 +12,13 @@ use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Decision, ExceptionId, Now, Question, Ref, Span, SubjectId, Value},
+    domain::{Decision, ExceptionId, Now, Question, Ref, Span, SubjectId, Trace, Value},
     engine::{Snapshot, decide},
+    telemetry::Surface,
     wire::kept,
 };
+
+use super::answering::Called;
 
 /// Requests up to this many bytes are kept in memory that stays.
 pub(super) const SMALL: usize = 2 << 10;
@@ -32,6 +35,8 @@ pub(super) struct Kept {
     spent: Vec<ExceptionId>,
     now: Option<Now>,
     took: Span,
+    surface: Option<Surface>,
+    trace: Option<Trace>,
     /// Nobody was told of it: its caller went away, or waited no longer.
     unanswered: bool,
 }
@@ -44,6 +49,9 @@ pub(super) struct Record {
     pub(super) snapshot: Snapshot,
     pub(super) now: Now,
     pub(super) took: Span,
+    /// By which protocol it was asked, and the trace the call belonged to.
+    pub(super) surface: Option<Surface>,
+    pub(super) trace: Option<Trace>,
 }
 
 impl Kept {
@@ -55,9 +63,10 @@ impl Kept {
         request: &[u8],
         (snapshot, spent): (&Arc<Snapshot>, &[ExceptionId]),
         now: Now,
-        took: Span,
+        (called, took): (Called, Span),
     ) {
         (self.id, self.now, self.took) = (id, Some(now), took);
+        (self.surface, self.trace) = (Some(called.surface), called.trace);
         self.unanswered = false;
         if self.subject.as_ref() != Some(subject) {
             self.subject = Some(subject.clone());
@@ -103,6 +112,8 @@ impl Kept {
             snapshot: spending(&self.snapshot.upgrade()?, &self.spent).into_owned(),
             now: self.now?,
             took: self.took,
+            surface: self.surface,
+            trace: self.trace,
         })
     }
 }

@@ -291,11 +291,18 @@ fn a_sidecar_answers_the_command_line_and_ends_well() {
 
     let id = told["id"].as_str().unwrap();
     let explained = exeat(&["explain", id, "--socket", &socket], &mine);
-    assert!(
-        code(&explained) == 0 && said(&explained).contains("controls   2 applied"),
-        "{}",
-        said(&explained)
-    );
+    let told = said(&explained);
+    for part in [
+        "controls   2 applied",
+        "came       by grpc",
+        "subject    billing-agent  prod  acme/claims-llm 4.2.1",
+        "for billing",
+    ] {
+        assert!(
+            code(&explained) == 0 && told.contains(part),
+            "{part}: {told}"
+        );
+    }
     assert_eq!(
         code(&exeat(&["explain", "dec_x", "--socket", &socket], &mine)),
         2

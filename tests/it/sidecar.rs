@@ -758,13 +758,13 @@ async fn explain_replays_a_decision_and_shows_it_to_its_subject() {
     let clock = Clock::manual(noon());
     let running = start(Source::Fixed(world()), clock.clone(), &[]).await;
     let mut client = running.tcp().await;
-    let allowed = client
-        .check(ask("", "export"))
-        .await
-        .unwrap()
-        .into_inner()
-        .decision
-        .unwrap();
+    let mut asked = tonic::Request::new(ask("", "export"));
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    asked
+        .metadata_mut()
+        .insert("traceparent", trace.parse().unwrap());
+    let allowed = client.check(asked).await.unwrap();
+    let allowed = allowed.into_inner().decision.unwrap();
     clock.advance(Span::from_days(2));
     let explained = client
         .explain(v1::ExplainRequest {
@@ -773,6 +773,11 @@ async fn explain_replays_a_decision_and_shows_it_to_its_subject() {
         .await
         .unwrap()
         .into_inner();
+    let trace_id = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes();
+    assert_eq!(
+        (&*explained.surface, &*explained.trace_id),
+        ("grpc", &trace_id[..])
+    );
     let again = explained.decision.unwrap();
     assert_eq!(
         (again.id, again.outcome, again.time, again.reasons),
