@@ -8,7 +8,11 @@ use crate::domain::{
     PrincipalKind, Reach, Set, Target,
 };
 
-use super::{Snapshot, rounds::runs_by_itself};
+use super::{
+    Snapshot,
+    condition::{on_deep_stack, only_adds},
+    rounds::runs_by_itself,
+};
 
 /// How a control that was in force in `before` denies less in `after`, in words; nothing if it
 /// denies what it did, or was not in force.
@@ -54,22 +58,14 @@ pub fn weakened(before: &Snapshot, after: &Snapshot, id: &ControlId) -> Option<S
     if runs_by_itself(id, before) && !runs_by_itself(id, after) {
         return Some("it no longer runs by itself".into());
     }
-    let same = new.failure_condition == old.failure_condition;
-    let kept = same || widened(&old.failure_condition, &new.failure_condition);
+    let kept = new.failure_condition == old.failure_condition
+        || on_deep_stack(|| only_adds(&old.failure_condition, &new.failure_condition))
+            .unwrap_or(false);
+    // Vectors are points: whoever writes them chooses them, and between them a condition may say
+    // anything.
     (!kept || new.params != old.params).then(|| {
         "its condition or its params change: only `(what it was) || (more)` is known to fail for all that it did".into()
     })
-}
-
-/// Whether a condition is the one before, or something more. Vectors are points: whoever writes
-/// them chooses them, and between them a condition may say anything.
-fn widened(old: &str, new: &str) -> bool {
-    let new = new.trim();
-    let rest = new
-        .strip_prefix('(')
-        .and_then(|new| new.strip_prefix(old.trim()))
-        .and_then(|new| new.strip_prefix(')'));
-    rest.is_some_and(|rest| rest.trim_start().starts_with("||"))
 }
 
 fn within<T: PartialEq>(old: &Set<T>, new: &Set<T>) -> bool {

@@ -154,6 +154,9 @@ async fn every_way_to_deny_less_is_refused_to_one_person_and_its_contrary_is_not
         format!(
             "({condition} || false) && now < timestamp('2026-11-23T00:00:00Z') || subject.environment == 'zzz'"
         ),
+        format!(
+            "({condition}) || true ? {condition} && now < timestamp('2026-11-23T00:00:00Z') || subject.environment == 'zzz' : false"
+        ),
     ] {
         let text = full()
             .replace(condition, &gutted)

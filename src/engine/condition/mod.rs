@@ -1,5 +1,6 @@
 //! The condition language: CEL text → checked tree over slots → holds, fails, or cannot tell.
 
+mod alike;
 mod eval;
 mod fault;
 mod fuse;
@@ -10,6 +11,7 @@ mod print;
 mod source;
 mod walk;
 
+pub use alike::only_adds;
 pub use eval::Frame;
 pub use fault::Fault;
 pub(crate) use lower::Said;

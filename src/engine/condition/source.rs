@@ -49,9 +49,7 @@ pub fn compile(
     params: &Value,
     names: &mut Names,
 ) -> Result<Condition, Fault> {
-    gate(source)?;
-    let (tree, positions) = parse(source)?;
-    measure(source, &tree, &positions)?;
+    let (tree, positions) = read(source)?;
     let lowered = lower::lower(source, &tree, &positions, roots, params, names)?;
     Ok(Condition {
         root: lowered.root.fused(),
@@ -114,6 +112,14 @@ fn gate(source: &str) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// The tree of a source within the limits, and where its parts stand.
+pub(super) fn read(source: &str) -> Result<(IdedExpr, SourceInfo), Fault> {
+    gate(source)?;
+    let (tree, positions) = parse(source)?;
+    measure(source, &tree, &positions)?;
+    Ok((tree, positions))
 }
 
 fn parse(source: &str) -> Result<(IdedExpr, SourceInfo), Fault> {
