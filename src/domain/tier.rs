@@ -141,6 +141,7 @@ impl TierRules {
                 ..base
             },
             Tier::High => Self {
+                any_allowed: Vec::new(),
                 max_duration: Span::from_days(14),
                 revalidation_interval: Some(Span::from_days(7)),
                 min_evidence: 2,

@@ -75,7 +75,7 @@ impl Ask<'_> {
             more,
         } = self;
         format!(
-            "apiVersion: exeat/v1\nkind: Request\ncontrol_ids: [{control}]\ndeviation_type: WAIVER\njustification:\n  business_need: the quarter closes on Friday and the batch has to run until then\n  risk_statement: a wrong entry reaches the ledger and has to be reversed by hand\n  remediation_plan: the control learns of batches\n  ticket_ref: T-7\nscope:\n  subject_selector: {{ids: [\"{agent}\"]}}\n  actions: [{action}]\n  resources: [ANY]\n  environments: [{environment}]\n  purposes: [work]\nwindow: {{duration: {hours}h}}\nowner: user:alice\n{more}"
+            "apiVersion: exeat/v1\nkind: Request\ncontrol_ids: [{control}]\ndeviation_type: WAIVER\njustification:\n  business_need: the quarter closes on Friday and the batch has to run until then\n  risk_statement: a wrong entry reaches the ledger and has to be reversed by hand\n  remediation_plan: the control learns of batches\n  ticket_ref: T-7\nscope:\n  subject_selector: {{ids: [\"{agent}\"]}}\n  actions: [{action}]\n  resources: [t]\n  environments: [{environment}]\n  purposes: [work]\nwindow: {{duration: {hours}h}}\nowner: user:alice\n{more}"
         )
     }
 }
