@@ -98,13 +98,20 @@ pub(super) fn accountable(
     Ok(())
 }
 
-/// Whether the owner is among those who ask: what nobody decides is nobody's to be given.
+/// Whether the owner asks, or their agent does: what nobody decides is nobody's to be given. For whom
+/// an agent says that it asks, nobody confirms; who answers for the agent is governed.
 pub(super) fn consents(asked: Asked<'_>, snapshot: &Snapshot) -> bool {
-    let directory = snapshot.directory();
+    let (directory, requester) = (snapshot.directory(), asked.requester);
     let owner = directory.person(&asked.request.owner);
-    let behalf = asked.request.on_behalf_of.as_ref();
-    let mut asking = [asked.requester].into_iter().chain(behalf);
-    asking.any(|who| directory.person(who) == owner)
+    if requester.kind() == PrincipalKind::Human {
+        return directory.person(requester) == owner;
+    }
+    let id = requester.as_str();
+    let named = id.split_once(':').map(|(_, name)| name);
+    let mut known = [Some(id), named].into_iter().flatten();
+    let agent = known.find_map(|id| snapshot.subject(id));
+    let answers = agent.and_then(|agent| owner_of(agent));
+    answers.is_some_and(|who| directory.person_called(who) == owner)
 }
 
 /// The controls that are deviated from, each one that may be.

@@ -1,5 +1,7 @@
 //! What ends or suspends an exception that was granted, as far as the registry can tell.
 
+use std::sync::Arc;
+
 use crate::domain::{
     Case, ControlState, ExceptionState, Facet, Lifecycle, Request, Span, Subject, Terms, TierRules,
     Timestamp,
@@ -26,15 +28,26 @@ pub fn against(
     if subjects.is_empty() {
         return Some(Against::Ends("the subject is gone".into()));
     }
+    // What ends it comes before what has it looked at again, and that before what only waits.
+    let retired = |subject: &&Arc<Subject>| subject.lifecycle == Lifecycle::Retired;
+    if let Some(subject) = subjects.iter().copied().find(retired) {
+        return Some(Against::Ends(format!("{} is retired", subject.id)));
+    }
+    for (id, _) in &terms.controls {
+        match snapshot.control(id) {
+            None => return Some(Against::Ends(format!("control {id} is gone"))),
+            Some(control) if control.state == ControlState::Retired => {
+                return Some(Against::Ends(format!("control {id} is retired")));
+            }
+            Some(_) => {}
+        }
+    }
     for subject in subjects {
         if deployed_until(subject).is_some_and(|end| end <= now) {
             return Some(Against::Changed(format!(
                 "{} has no current deployment approval",
                 subject.id
             )));
-        }
-        if subject.lifecycle == Lifecycle::Retired {
-            return Some(Against::Ends(format!("{} is retired", subject.id)));
         }
         let differs = terms
             .bound
@@ -45,29 +58,10 @@ pub fn against(
         }
     }
     for (id, revision) in &terms.controls {
-        let control = snapshot.control(id);
-        match control {
-            None => return Some(Against::Ends(format!("control {id} is gone"))),
-            Some(control) if control.state == ControlState::Retired => {
-                return Some(Against::Ends(format!("control {id} is retired")));
-            }
-            Some(control) if control.revision != *revision => {
-                return Some(Against::Changed(format!("control {id} has changed")));
-            }
-            Some(_) => {}
+        let known = snapshot.control(id);
+        if known.is_some_and(|control| control.revision != *revision) {
+            return Some(Against::Changed(format!("control {id} has changed")));
         }
-    }
-    if !directory.is_active(&request.owner) {
-        return Some(Against::Waits(format!(
-            "owner {} is not active",
-            request.owner
-        )));
-    }
-    if !directory.is_attested(&request.owner, now) {
-        return Some(Against::Waits(format!(
-            "owner {} was not attested within 90 days; confirm it, apply the Person with its `attest_time`, and approve this again",
-            request.owner
-        )));
     }
     for (id, owner) in &terms.owners {
         let known = snapshot.subject(id.as_str());
@@ -84,6 +78,18 @@ pub fn against(
         return Some(Against::Changed(format!(
             "evidence {} has expired",
             item.id
+        )));
+    }
+    if !directory.is_active(&request.owner) {
+        return Some(Against::Waits(format!(
+            "owner {} is not active",
+            request.owner
+        )));
+    }
+    if !directory.is_attested(&request.owner, now) {
+        return Some(Against::Waits(format!(
+            "owner {} was not attested within 90 days; confirm it, apply the Person with its `attest_time`, and approve this again",
+            request.owner
         )));
     }
     // Of several subjects it holds for the others: for whom a gate fails, sidecars honour nothing.

@@ -226,6 +226,9 @@ impl Registry {
                     let (planned, told) = plan(next, "exception outdate")?;
                     return Ok((planned, Err(told)));
                 }
+                // The same as were handed in: who has voted since then has voted on these.
+                let handed_in = case.terms.clone().filter(|_| pending);
+                let terms = handed_in.unwrap_or(terms);
                 let vote = seated(view, case, &terms, &approver, &decides, draft.time)?;
                 let on_terms = case.on(terms.clone());
                 let still = standing(view, &on_terms);

@@ -89,9 +89,10 @@ fn says_who_decides(view: &View, edit: &Edit) -> bool {
         | Kind::Group
         | Kind::Domain
         | Kind::TierPolicy => true,
-        // Its owner decides about exceptions from it, and the subject's owner does not about its.
+        // Its owner decides about exceptions from it, and the subject's owner does not about its. What
+        // was excepted of a class counts for who is of it.
         Kind::Control => differ(&["owner"]),
-        Kind::Subject => differ(&["domain", "owner"]),
+        Kind::Subject => differ(&["domain", "owner", "class_id"]),
     }
 }
 
@@ -157,7 +158,16 @@ pub(super) fn may_take_back(caller: &Caller, view: &View, takes: &Takes) -> Resu
     let ever = |kind: Kind, id: &str| view.objects.get(&Name::new(kind, id)).is_some();
     match &takes.target {
         Target::Exception(id) if !ever(Kind::Exception, id.as_str()) => {
-            return Err(missing("exception", id.as_str()));
+            let case = view.cases.get(id.as_str());
+            return Err(case.map_or_else(
+                || missing("exception", id.as_str()),
+                |case| {
+                    Refused::Precondition(format!(
+                        "{id} is {}, and nothing was granted that a revocation takes back; withdraw or deny it",
+                        case.state
+                    ))
+                },
+            ));
         }
         // A workload that comes and goes was never governed one by one, and is stopped by itself.
         Target::Subject(id)

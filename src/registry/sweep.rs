@@ -118,8 +118,14 @@ fn unused(view: &View, uses: &Uses, case: &Case) -> Option<Timestamp> {
     unused_from(case, &rules, &figures)
 }
 
-/// The cases that move by themselves, `most` at once, and what is taken back with them.
-fn moves(view: &View, uses: &Uses, draft: Draft, most: usize) -> (Vec<Case>, Vec<Removal>) {
+/// The cases that move by themselves, `most` at once, and what is taken back with them, after the
+/// `first` that a transaction takes back already.
+fn moves(
+    view: &View,
+    uses: &Uses,
+    draft: Draft,
+    (first, most): (usize, usize),
+) -> (Vec<Case>, Vec<Removal>) {
     let (mut next, mut removals) = (Vec::new(), Vec::new());
     for case in view.cases.values() {
         if next.len() >= most {
@@ -134,7 +140,7 @@ fn moves(view: &View, uses: &Uses, draft: Draft, most: usize) -> (Vec<Case>, Vec
         };
         tracing::info!(exception = %case.id, from = %case.state, to = %after.state, reason = &*after.reason, "an exception moves by itself");
         if revokes && !view.snapshot.takes_back_itself(&case.id) {
-            let place = removals.len();
+            let place = first.saturating_add(removals.len());
             removals.push(removal(draft, place, &after, cause, SYSTEM));
         }
         next.push(after);
@@ -154,11 +160,19 @@ pub(super) fn along(
     draft: Draft,
     planned: &mut Planned,
 ) -> Result<(), Refused> {
-    let after = View {
-        snapshot: planned.snapshot.clone(),
+    let mut removed = (**view.snapshot.removed()).clone();
+    for removal in &planned.transaction.removals {
+        removed.add(0, removal);
+    }
+    let mut after = View {
+        snapshot: planned.snapshot.removing(Arc::new(removed)),
         ..view.clone()
     };
-    let (next, removals) = moves(&after, uses, draft, usize::MAX);
+    for case in &planned.cases {
+        after.cases.put(case.id.clone(), Arc::clone(case));
+    }
+    let first = planned.transaction.removals.len();
+    let (next, removals) = moves(&after, uses, draft, (first, usize::MAX));
     if next.is_empty() {
         return Ok(());
     }
@@ -201,7 +215,7 @@ impl Registry {
             }
             let moved = self
                 .write(|view, draft| {
-                    let (next, removals) = moves(view, &self.uses, draft, MOST);
+                    let (next, removals) = moves(view, &self.uses, draft, (0, MOST));
                     let ended: Vec<_> = view
                         .cases
                         .values()

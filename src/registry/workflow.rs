@@ -235,6 +235,7 @@ impl Registry {
                 if let (Act::Revoke, Target::Exception(id)) = (takes.act, &takes.target) {
                     with_case(view, draft, id, &takes, &mut drafted)?;
                 }
+                along(view, &self.uses, draft, &mut drafted)?;
                 drafted.heard.clone_from(&takes.heard);
                 Ok((Some(drafted), removal))
             })

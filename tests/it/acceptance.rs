@@ -121,8 +121,8 @@ async fn what_is_asked_for_is_not_taken_another_way() {
     let stage = Stage::start().await;
     stage.write(&control("CT-RISKY", "risky", "false"));
     stage.refuses("admin", "apply -f a.yaml", &["CT-RISKY", "propose"]);
-    stage.write("apiVersion: exeat/v1\nkind: TierPolicy\ntier: HIGH\napproval: {mode: HUMAN, stages: [{role: RISK_OFFICER, quorum: 0}]}\n");
-    stage.refuses("admin", "apply -f a.yaml", &["a.yaml:4", "quorum"]);
+    stage.write("apiVersion: exeat/v1\nkind: TierPolicy\ntier: HIGH\napproval_stages: [{role: RISK_OFFICER, quorum: 0}]\n");
+    stage.refuses("admin", "apply -f a.yaml", &["a.yaml:4", "quorum", "0"]);
     let mut text = spare("dev");
     for n in 0..3 {
         text += &lax(&format!("CT-{n}"), &format!("a{n}"));

@@ -358,6 +358,12 @@ async fn a_class_and_its_member_meet() {
         .await
         .unwrap_err();
     says(&refused, &["2% of a year"]);
+    // Nobody leaves a class to begin anew who may not say who decides.
+    let author = world.admin.let_in("user:dave", v1::Role::Author, &[]).await;
+    let mut author = world.registry.client_with(&author).await;
+    let moved = member.replace("class_id: workers", "class_id: others");
+    let refused = author.apply(&moved).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
 }
 
 /// A renewal is counted over all that came before, and at the time it is granted.
@@ -503,6 +509,26 @@ async fn a_second_identity_does_not_ask_for_the_first() {
         "{}",
         case.record
     );
+    // Nor does whoever says that they ask for her; her own agent does.
+    let hers = spare("hers").replace("principal: \"user:o\"", "principal: \"user:alice\"");
+    world.admin.apply(&(hers + &spare("idle"))).await.unwrap();
+    let more = format!("{}on_behalf_of: user:alice\n", PLAIN.more);
+    for (who, agent, state) in [
+        ("user:carol", "idle", "PENDING"),
+        ("agent:dev", "idle", "PENDING"),
+        ("agent:nobody", "idle", "PENDING"),
+        ("agent:hers", "hers", "APPROVED"),
+    ] {
+        let mut asking = world.as_who(who).await;
+        let wanted = Ask {
+            agent,
+            more: &more,
+            ..low
+        };
+        let case = ask(&mut asking, &wanted).await.unwrap();
+        assert_eq!(case.state, state, "{who}: {}", case.record);
+        give_up(&mut asking, &case).await;
+    }
 }
 
 /// A6: whoever may decide may say no, also when nobody could say yes.
@@ -678,6 +704,31 @@ async fn seats_are_filled_so_that_all_can_be() {
     let one = vote(&mut dave, &case, true).await.unwrap();
     assert_eq!(one.open_seats, ["1 control_owner for team"]);
     assert_eq!(vote(&mut bob, &case, true).await.unwrap().state, "APPROVED");
+}
+
+/// Who votes after another takes a seat that is still open, whoever else could fill that.
+#[tokio::test]
+async fn a_seat_that_is_filled_is_not_filled_again() {
+    let mut world = World::start().await;
+    let both = people().replace(
+        "\"user:carol\", \"user:bob2\"",
+        "\"user:carol\", \"user:dave\"",
+    );
+    world.admin.apply(&(both + &risky("agent"))).await.unwrap();
+    let mut alice = world.as_who("user:alice").await;
+    let (mut bob, mut dave) = (
+        world.as_who("user:bob").await,
+        world.as_who("user:dave").await,
+    );
+    let asked = Ask {
+        more: &high(),
+        ..PLAIN
+    };
+    let case = ask(&mut alice, &asked).await.unwrap();
+    let one = vote(&mut bob, &case, true).await.unwrap();
+    assert_eq!(one.open_seats, ["1 risk_officer for team"]);
+    let both = vote(&mut dave, &case, true).await.unwrap();
+    assert_eq!(both.state, "APPROVED");
 }
 
 /// What its owner closes is taken back, not merely no longer listed.

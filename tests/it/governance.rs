@@ -896,6 +896,55 @@ async fn r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction() 
     assert_eq!(again.state, "APPROVED");
 }
 
+/// R38: what is revoked takes along what rests on it in the same transaction; what ends it ends also
+/// what only waited to be looked at again, and what was never granted is not revoked.
+#[tokio::test]
+async fn r38_what_is_revoked_takes_along_what_rests_on_it() {
+    let mut world = World::start().await;
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    let mut granted = Vec::new();
+    for name in ["first", "second"] {
+        world.admin.apply(&agent(name)).await.unwrap();
+        let wanted = Ask {
+            agent: name,
+            ..PLAIN
+        };
+        let case = ask(&mut alice, &wanted).await.unwrap();
+        let refused = world.admin.revoke(&case.id).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("is PENDING"), "{refused}");
+        granted.push(approve(&mut bob, &case).await.unwrap());
+    }
+    let before = world.admin.fleet.get_status(v1::GetStatusRequest {}).await;
+    let before = before.unwrap().into_inner().head.unwrap();
+    let target = v1::target::Target::Subject("first".into());
+    let request = v1::RevokeRequest {
+        target: Some(v1::Target {
+            target: Some(target),
+        }),
+        ..v1::RevokeRequest::default()
+    };
+    world.admin.revocations.revoke(request).await.unwrap();
+    let object = v1::GetObjectRequest {
+        kind: v1::ObjectKind::Exception.into(),
+        id: granted[0].id.clone(),
+    };
+    let stored = bob.objects.get_object(object).await.unwrap();
+    let stored = stored.into_inner().object.unwrap();
+    assert_eq!(stored.log_revision, before.revision + 1);
+    assert!(stored.manifest.contains("REVOKED"), "{}", stored.manifest);
+
+    let changed = agent("second").replace("permitted_ids: [work]", "permitted_ids: [work, play]");
+    world.admin.apply(&changed).await.unwrap();
+    assert_eq!(look(&mut bob, &granted[1].id).await.state, "SUSPENDED");
+    let retired = changed.replace("lifecycle_state: ACTIVE", "lifecycle_state: RETIRED");
+    world.admin.apply(&retired).await.unwrap();
+    assert_eq!(look(&mut bob, &granted[1].id).await.state, "REVOKED");
+}
+
 /// R28: nothing grants but a request, votes and their digest, not even an administrator's hand; and
 /// what else stands beside it is not applied either.
 #[tokio::test]
