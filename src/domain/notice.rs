@@ -163,8 +163,8 @@ pub struct Notice {
     pub news: News,
     /// The id of what it is about.
     pub about: Box<str>,
-    /// In which domain, if in one.
-    pub domain: Option<DomainId>,
+    /// In which domains: of an exception all that it reaches into.
+    pub domains: Vec<DomainId>,
     /// When.
     pub time: Timestamp,
     /// A few facts, by name.
@@ -177,7 +177,7 @@ impl Notice {
         Self {
             news,
             about: about.into(),
-            domain: None,
+            domains: Vec::new(),
             time,
             facts: Vec::new(),
         }
@@ -192,8 +192,8 @@ impl Notice {
 
     /// It in a domain.
     #[must_use]
-    pub fn of(mut self, domain: Option<DomainId>) -> Self {
-        self.domain = domain;
+    pub fn of(mut self, domain: impl IntoIterator<Item = DomainId>) -> Self {
+        self.domains = domain.into_iter().collect();
         self
     }
 }

@@ -59,7 +59,7 @@ pub use removed::{Removed, has_credential};
 pub use shelf::Shelf;
 pub use snapshot::Snapshot;
 pub use sum::{Part, Sum, part};
-pub use terms::{Asked, approved_as, governing, rules_for, terms};
+pub use terms::{Asked, approved_as, governing, reaches_into, rules_for, terms};
 pub use tiering::{Stakes, tier};
 pub use triggers::{Against, ByUse, against, by_use, rests_until, unused_from};
 pub use weakening::{Deciders, weakened};

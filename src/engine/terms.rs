@@ -233,6 +233,12 @@ pub(super) fn reached<'a>(
     domains.into_iter().collect()
 }
 
+/// The domains that a request reaches into, with those it names.
+pub fn reaches_into(request: &Request, snapshot: &Snapshot) -> Vec<DomainId> {
+    let subjects: Vec<_> = scoped(snapshot, request).collect();
+    reached(request, &subjects).into_iter().cloned().collect()
+}
+
 /// The rules that a request is held to at a tier: the tier's, with those of every domain that it
 /// reaches into.
 pub fn rules_for(request: &Request, tier: Tier, snapshot: &Snapshot) -> TierRules {

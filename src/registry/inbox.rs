@@ -418,16 +418,26 @@ fn of_message(message: &Json) -> Result<Does, Fault> {
 }
 
 /// Whom an event is about: `sub_id` of the token, or `subject` within the event as CAEP's drafts
-/// had it (RFC 9493).
+/// had it (RFC 9493). Of a complex one its user, and else who else it names; of one that says by
+/// whom it was issued, only if that is who tells.
 fn about<'a>(claims: &'a Claims, event: &'a Json) -> Option<&'a str> {
+    let issuer = claims.get("iss").and_then(Json::as_str);
     let of = |id: &'a Json| {
+        let theirs = id.get("iss").and_then(Json::as_str);
         let named = ["uri", "id", "sub", "email"];
-        named.iter().find_map(|name| id.get(name)?.as_str())
+        let mut named = named
+            .iter()
+            .filter(|_| theirs.is_none() || theirs == issuer);
+        named.find_map(|name| id.get(name)?.as_str())
+    };
+    let any = |id: &'a Json| {
+        let parts = ["user", "application", "device"];
+        of(id).or_else(|| parts.iter().find_map(|part| of(id.get(part)?)))
     };
     claims
         .get("sub_id")
-        .and_then(of)
-        .or_else(|| event.get("subject").and_then(of))
+        .and_then(any)
+        .or_else(|| event.get("subject").and_then(any))
 }
 
 /// What a security event does. One that takes a session or a credential from an agent without

@@ -1,20 +1,28 @@
 //! What a transaction gives to tell elsewhere: written with it, or not at all.
 
 use crate::{
-    domain::{DomainId, ExceptionId, Finding, Notice, Selector, Target},
-    engine::{Change, notices},
+    domain::{DomainId, ExceptionId, Finding, Notice, Target},
+    engine::{Change, Snapshot, notices, reaches_into},
 };
 
 use super::{core::Planned, store::Told, view::View};
 
-/// The domain of the subject that something is about.
-fn domain_of(view: &View, planned: &Planned, notice: &Notice) -> Option<DomainId> {
+/// The domains of what something is about: the subject's, or all that an exception reaches into.
+fn domains_of(view: &View, planned: &Planned, notice: &Notice) -> Vec<DomainId> {
     let of = |id: &str| {
-        let known = planned
-            .snapshot
-            .subject(id)
-            .or_else(|| view.snapshot.subject(id));
-        known?.domain.clone()
+        let subject = |of: &Snapshot| of.subject(id).map(|subject| subject.domain.clone());
+        let known = subject(&planned.snapshot).or_else(|| subject(&view.snapshot));
+        known.flatten().into_iter().collect::<Vec<_>>()
+    };
+    let exception = |id: &str| {
+        let mut cases = planned.cases.iter();
+        let case = cases.find(|case| case.id.as_str() == id);
+        if let Some(case) = case.or_else(|| view.cases.get(id)) {
+            return reaches_into(&case.request, &planned.snapshot);
+        }
+        let known = view.snapshot.exception(id);
+        let domain = known.and_then(|known| known.domain.clone());
+        domain.into_iter().collect()
     };
     let fact = |name: &str| {
         let known = notice.facts.iter().find(|(known, _)| &**known == name);
@@ -22,20 +30,18 @@ fn domain_of(view: &View, planned: &Planned, notice: &Notice) -> Option<DomainId
     };
     match notice.news.subject() {
         "agent" => of(&notice.about),
-        "finding" => of(fact("subject")?),
+        // Some are about an exception.
+        "finding" => fact("subject").map_or_else(Vec::new, |id| {
+            let domains = of(id);
+            if domains.is_empty() {
+                exception(id)
+            } else {
+                domains
+            }
+        }),
         "revocation" if fact("kind") == Some("subject") => of(&notice.about),
-        "exception" => {
-            let case = planned
-                .cases
-                .iter()
-                .find(|case| case.id.as_str() == &*notice.about);
-            let asked = case.and_then(|case| match &case.request.scope.subjects {
-                Selector::Ids(ids) => of(ids.first()?.as_str()),
-                Selector::Classes(_) => None,
-            });
-            asked.or_else(|| view.snapshot.exception(&notice.about)?.domain.clone())
-        }
-        _ => None,
+        "exception" => exception(&notice.about),
+        _ => Vec::new(),
     }
 }
 
@@ -72,8 +78,9 @@ pub(super) fn told(view: &View, planned: &Planned) -> Vec<Told> {
         }
     }
     for notice in &mut news {
-        if notice.domain.is_none() {
-            notice.domain = domain_of(view, planned, notice);
+        let domains = domains_of(view, planned, notice);
+        if !domains.is_empty() {
+            notice.domains = domains;
         }
     }
     let era = view.beginning.era;

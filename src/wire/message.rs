@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::domain::{News, Notice};
+use crate::domain::{DomainId, News, Notice};
 
 /// Most of one fact, in characters: a message is thin.
 const FACT: usize = 800;
@@ -91,8 +91,12 @@ impl Message<'_> {
         let mut data = Map::new();
         let id = format!("{}_id", self.notice.news.subject());
         data.insert(id, (*self.notice.about).into());
-        if let Some(domain) = &self.notice.domain {
-            data.insert("domain".into(), domain.as_str().into());
+        let domains: Vec<_> = self.notice.domains.iter().map(DomainId::as_str).collect();
+        if let [first, rest @ ..] = domains.as_slice() {
+            data.insert("domain".into(), (*first).into());
+            if !rest.is_empty() {
+                data.insert("domains".into(), domains.into());
+            }
         }
         for (name, value) in &self.notice.facts {
             data.insert(name.to_string(), cut(value).into());
@@ -286,7 +290,7 @@ fn plain_for_teams(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{DomainId, Timestamp};
+    use crate::domain::Timestamp;
 
     fn told(format: Format, notice: &Notice, site: Option<&str>) -> Json {
         let message = Message {

@@ -289,6 +289,27 @@ async fn a_provider_that_revokes_is_heard() {
     assert_eq!(pushed(&world, &token).await.0, 202);
     sidecar.until_exactly("agent", "plain", "ALLOW OK").await;
 
+    // Named as part of more, and by another issuer (RFC 9493).
+    let user = |issuer: &str| json!({"format": "complex", "user": {"format": "iss_sub", "iss": issuer, "sub": "agent"}, "session": {"format": "opaque", "id": "x"}});
+    let mut claims = event_of(&issuer, &world, ("j7", "session-revoked", ""), &revoked);
+    claims["sub_id"] = user("https://other.example");
+    let foreign = pushed(&world, &event_token(&issuer, "a", &claims)).await;
+    assert_eq!(foreign.0, 400, "{foreign:?}");
+    assert_eq!(sidecar.outcome("agent", "plain").await, "ALLOW OK");
+    claims["jti"] = "j8".into();
+    claims["sub_id"] = user(&issuer.name());
+    assert_eq!(
+        pushed(&world, &event_token(&issuer, "a", &claims)).await.0,
+        202
+    );
+    sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
+    let thaw = v1::ThawRequest {
+        subject: "agent".into(),
+        ..v1::ThawRequest::default()
+    };
+    world.admin.revocations.thaw(thaw).await.unwrap();
+    sidecar.until_exactly("agent", "plain", "ALLOW OK").await;
+
     // The provider signs with another key from now on.
     issuer.publish("b");
     world.clock.advance(seconds(11));
@@ -352,7 +373,7 @@ async fn a_provider_that_revokes_is_heard() {
         .into_iter()
         .map(|removal| (removal.initiator, removal.target.unwrap().target.unwrap()))
         .collect();
-    assert_eq!(targets.len(), 3, "{targets:?}");
+    assert_eq!(targets.len(), 5, "{targets:?}");
     let wanted = v1::target::Target::Credential("cred-7".into());
     assert_eq!(targets[0], ("service:idp".into(), wanted));
 }

@@ -434,6 +434,21 @@ async fn an_endpoint_is_told_what_it_asked_for() {
     world.admin.revocations.freeze(freeze).await.unwrap();
     assert_eq!(team.wait_for(2).await[1].news(), "agent.frozen");
     assert_eq!(lab.got().len(), 1);
+    // Whoever has a say in what reaches into both hears of it.
+    let helper = governed::subject("helper", Some("lab"));
+    let decides = domain("lab") + "approver_groups: {control_owner: owners, risk_officer: risk}\n";
+    world.admin.apply(&(decides + &helper)).await.unwrap();
+    let across = Ask {
+        agent: "other\", \"helper",
+        ..PLAIN
+    };
+    world.admin.apply(&cases::agent("other")).await.unwrap();
+    ask(&mut asker, &across).await.unwrap();
+    assert_eq!(
+        lab.wait_for(2).await[1].json()["data"]["domains"],
+        serde_json::json!(["lab", "team"])
+    );
+    assert_eq!(team.wait_for(3).await[2].news(), "exception.requested");
 }
 
 /// Bad settings are told with their places, all of them, and nothing starts.

@@ -48,7 +48,7 @@ impl Endpoint {
         if self.domains.is_empty() {
             return true;
         }
-        notice.domain.as_ref().is_some_and(|domain| {
+        notice.domains.iter().any(|domain| {
             let mut above = view.snapshot.domains_above(domain);
             self.domains.contains(domain) || above.any(|above| self.domains.contains(&above.id))
         })

@@ -68,6 +68,12 @@ pub struct Outbox {
     pub(super) readers: SqlitePool,
 }
 
+/// Ids hold no blanks.
+fn domains(notice: &Notice) -> Option<String> {
+    let ids: Vec<_> = notice.domains.iter().map(DomainId::as_str).collect();
+    (!ids.is_empty()).then(|| ids.join(" "))
+}
+
 fn facts(notice: &Notice) -> String {
     let fact = |(name, value): &(Box<str>, Box<str>)| vec![name.to_string(), value.to_string()];
     let facts: serde_json::Value = notice.facts.iter().map(fact).collect();
@@ -94,7 +100,7 @@ pub(super) async fn write(work: &mut Work<'_, Db>, told: &[Told]) -> Result<(), 
             .bind(notice.time.micros())
             .bind(notice.news.name())
             .bind(&*notice.about)
-            .bind(notice.domain.as_ref().map(DomainId::as_str))
+            .bind(domains(notice))
             .bind(facts(notice))
             .execute(&mut **work)
             .await?;
@@ -107,15 +113,16 @@ const TOLD: &str = "o.number, o.id, o.time, o.news, o.about, o.domain, o.facts";
 fn told_of(row: &SqliteRow) -> Result<(u64, Told), StoreError> {
     let text = |at: usize| row.try_get::<String, _>(at);
     let news = News::parse(&text(3)?).ok_or_else(|| wrong("unknown news"))?;
-    let domain: Option<String> = row.try_get(5)?;
+    let domains: Option<String> = row.try_get(5)?;
+    let domains = domains.unwrap_or_default();
+    let domains = domains.split_whitespace().map(DomainId::parse);
     let facts: Vec<(Box<str>, Box<str>)> =
         serde_json::from_str(&text(6)?).map_err(|_| wrong("facts that are none"))?;
     let notice = Notice {
         news,
         about: text(4)?.into(),
-        domain: domain
-            .map(|id| DomainId::parse(&id))
-            .transpose()
+        domains: domains
+            .collect::<Result<_, _>>()
             .map_err(|_| wrong("an unknown domain"))?,
         time: Timestamp::from_micros(row.try_get(2)?),
         facts,
