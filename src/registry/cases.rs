@@ -13,6 +13,7 @@ use crate::{
 
 use super::{
     core::{Draft, Planned},
+    uncovered::uncover,
     view::View,
     workflow::{Refused, digest},
 };
@@ -139,6 +140,7 @@ pub(super) fn put(
         return Err(Refused::Invalid(error.invalid));
     }
     planned.snapshot = snapshot;
+    uncover(view, planned, draft.time);
     Ok(())
 }
 

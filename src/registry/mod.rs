@@ -40,6 +40,7 @@ mod shifts;
 mod sign_in;
 mod store;
 mod sweep;
+mod uncovered;
 mod usage;
 mod uses;
 mod view;

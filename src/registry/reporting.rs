@@ -202,14 +202,22 @@ impl Reporting {
 
     /// Makes the report that was due, keeps it in `folder` under that time, and enters its digest.
     async fn make(&self, folder: &Path, due: Timestamp) -> Result<(), String> {
-        let made = self.made(About::default(), ReportFormat::Json).await;
-        let report = made.map_err(|fault| format!("{fault:?}"))?;
-        let report = report.ok_or("there is nothing to report")?;
-        // It is there before the ledger speaks of it, and counts as made once it does.
+        // It is there before the ledger speaks of it. One that was there when the process ended may
+        // be in the ledger already, and stays the one.
         let path = folder.join(name(due));
         let at = |error: std::io::Error| format!("{}: {error}", path.display());
         let pending = path.with_extension("pending");
-        write_secret(&pending, report.as_bytes()).map_err(at)?;
+        let begun = std::fs::read_to_string(&pending).ok();
+        let begun = begun.filter(|text| serde_json::from_str::<serde_json::Value>(text).is_ok());
+        let report = if let Some(report) = begun {
+            report
+        } else {
+            let made = self.made(About::default(), ReportFormat::Json).await;
+            let report = made.map_err(|fault| format!("{fault:?}"))?;
+            let report = report.ok_or("there is nothing to report")?;
+            write_secret(&pending, report.as_bytes()).map_err(at)?;
+            report
+        };
         let recorded = self.record(SYSTEM, &digest_of(&report)).await;
         let revision = recorded.map_err(|refused| format!("{refused:?}"))?;
         std::fs::rename(&pending, &path).map_err(at)?;
@@ -241,6 +249,18 @@ fn kept(folder: &Path) -> Vec<Timestamp> {
     times
 }
 
+/// Since when reports are due that none was made of yet: what was missed before the first is missed.
+fn began(folder: &Path, now: Timestamp) -> Result<Timestamp, String> {
+    let path = folder.join("since");
+    let known = std::fs::read_to_string(&path).ok();
+    if let Some(since) = known.and_then(|text| Timestamp::parse(text.trim()).ok()) {
+        return Ok(since);
+    }
+    let at = |error: std::io::Error| format!("{}: {error}", path.display());
+    write_secret(&path, now.to_string().as_bytes()).map_err(at)?;
+    Ok(now)
+}
+
 /// Makes, until stopped, each report that is due; what was missed is made up for by one.
 pub(super) async fn reports(
     reporting: Arc<Reporting>,
@@ -250,9 +270,10 @@ pub(super) async fn reports(
 ) -> Result<(), String> {
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let registry = &reporting.registry;
-    let mut last = kept(&folder)
-        .pop()
-        .unwrap_or_else(|| registry.clock.now().latest);
+    let mut last = match kept(&folder).pop() {
+        Some(last) => last,
+        None => began(&folder, registry.clock.now().latest)?,
+    };
     let mut beat = Beat::new(registry, &stop);
     while beat.next().await {
         let now = registry.clock.now().latest;

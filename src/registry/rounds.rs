@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
-        ControlId, Edit, Fault, Finding, Kind, Name, Run, Span, SubjectId, Timestamp, remedy_within,
+        ControlId, Fault, Finding, Kind, Name, Run, Schedule, Span, SubjectId, Timestamp,
+        remedy_within,
     },
     engine::{
         rounds::{
@@ -16,7 +17,6 @@ use crate::{
         schedule::{due, jitter},
         sprawl::redesigns,
     },
-    manifest::write_finding,
     runtime::simulated::aside,
 };
 
@@ -25,6 +25,7 @@ use super::{
     core::{Draft, Error, Planned, Registry},
     ledger::bare,
     shifts,
+    uncovered::put_findings,
     view::View,
     workflow::Refused,
 };
@@ -33,13 +34,6 @@ use super::{
 const HOUR: Span = Span::from_hours(1);
 /// In whose name.
 const SYSTEM: &str = "service:registry";
-
-/// When a control is to run next.
-#[derive(Clone, Copy, Debug)]
-struct Next {
-    revision: u64,
-    time: Timestamp,
-}
 
 /// How a control's run went.
 #[derive(Debug)]
@@ -57,13 +51,16 @@ pub(super) struct Ran {
 struct Timetable {
     /// When each was last due and was run.
     last: HashMap<ControlId, Timestamp>,
-    next: HashMap<ControlId, Next>,
+    /// The schedule of each, and since when it is that: what else of a control is edited moves no run.
+    since: HashMap<ControlId, (Schedule, Timestamp)>,
+    /// When each is to run.
+    next: HashMap<ControlId, Timestamp>,
 }
 
 impl Timetable {
     /// Takes in what controls there are.
     fn read(&mut self, view: &View) {
-        let mut next = HashMap::new();
+        let (mut next, mut since) = (HashMap::new(), HashMap::new());
         for control in view.snapshot.controls() {
             let Some(schedule) = control.schedule.as_ref() else {
                 continue;
@@ -71,38 +68,37 @@ impl Timetable {
             if !runs_by_itself(&control.id, &view.snapshot) {
                 continue;
             }
-            let same = self.next.get(&control.id);
-            if let Some(known) = same.filter(|known| known.revision == control.revision) {
+            let same = self.since.get(&control.id);
+            let same = same.filter(|(known, _)| known == schedule);
+            let began = same.map_or_else(
+                || {
+                    let name = Name::new(Kind::Control, control.id.as_str());
+                    let stored = view.objects.get(&name);
+                    stored.map_or(view.time, |stored| stored.time)
+                },
+                |(_, since)| *since,
+            );
+            let known = self.next.get(&control.id).filter(|_| same.is_some());
+            since.insert(control.id.clone(), (schedule.clone(), began));
+            if let Some(known) = known {
                 next.insert(control.id.clone(), *known);
                 continue;
             }
-            let name = Name::new(Kind::Control, control.id.as_str());
-            let since = view
-                .objects
-                .get(&name)
-                .map_or(view.time, |stored| stored.time);
-            // What it was due by before it changed is over.
-            let last = self
-                .last
-                .get(&control.id)
-                .map_or(since, |last| since.max(*last));
+            // What it was due by before its schedule changed is over.
+            let last = self.last.get(&control.id);
+            let last = last.map_or(began, |last| began.max(*last));
             if let Some((time, _)) = due(&control.id, schedule, last, last) {
-                let revision = control.revision;
                 let time = time + jitter(&control.id, schedule);
-                next.insert(control.id.clone(), Next { revision, time });
+                next.insert(control.id.clone(), time);
             }
         }
-        self.next = next;
+        (self.next, self.since) = (next, since);
     }
 
     /// The controls that are due, in the order in which they are.
     fn due(&self, now: Timestamp) -> Vec<ControlId> {
-        let mut due: Vec<_> = self
-            .next
-            .iter()
-            .filter(|(_, next)| next.time <= now)
-            .collect();
-        due.sort_by(|(a, first), (b, second)| (first.time, *a).cmp(&(second.time, *b)));
+        let mut due: Vec<_> = self.next.iter().filter(|(_, next)| **next <= now).collect();
+        due.sort_by(|(a, first), (b, second)| (*first, *a).cmp(&(*second, *b)));
         due.into_iter().map(|(id, _)| id.clone()).collect()
     }
 
@@ -116,19 +112,7 @@ impl Timetable {
 /// Findings in a transaction.
 fn with_findings(view: &View, draft: Draft, findings: Vec<Finding>, action: &str) -> Planned {
     let mut planned = bare(view, draft, SYSTEM, action);
-    for finding in findings {
-        let name = Name::new(
-            Kind::Finding,
-            &Finding::key(&finding.control, &finding.subject),
-        );
-        let revision = view.objects.get(&name).map_or(0, |stored| stored.revision);
-        planned.transaction.edits.push(Edit {
-            name,
-            revision: revision.saturating_add(1),
-            manifest: Some(write_finding(&finding).into()),
-        });
-        planned.findings.push(Arc::new(finding));
-    }
+    put_findings(view, findings, &mut planned);
     planned
 }
 
@@ -398,13 +382,11 @@ impl Registry {
             let Some(schedule) = &known.schedule else {
                 continue;
             };
-            let name = Name::new(Kind::Control, control.as_str());
-            let since = view
-                .objects
-                .get(&name)
-                .map_or(view.time, |stored| stored.time);
+            let Some((_, since)) = timetable.since.get(&control) else {
+                continue;
+            };
             let last = timetable.last.get(&control);
-            let last = last.map_or(since, |last| since.max(*last));
+            let last = last.map_or(*since, |last| *since.max(last));
             let now = self.clock.now().latest;
             let Some((time, missed)) = due(&control, schedule, last, now) else {
                 continue;
@@ -452,7 +434,7 @@ pub(super) async fn scheduled(
                 beat.failed();
             }
         }
-        let due = timetable.next.values().any(|next| next.time <= now);
+        let due = timetable.next.values().any(|next| *next <= now);
         if beat.looks(due) {
             timetable.read(&registry.view());
             let ran = registry.rounds(&mut timetable).await;

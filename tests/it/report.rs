@@ -617,6 +617,28 @@ async fn r12_a_report_is_made_on_a_schedule_and_what_was_missed_is_made_up_for()
     world.clock.advance(seconds(DAY));
     assert_eq!(until(3).await[2..], ["2026-11-27T06-00-00Z.json"]);
     drop(registry);
+    // What was due while it was away is made though none was made before.
+    let young = world.scratch.path().join("young");
+    let start = || governed::Registry::start_at(&young, world.clock.clone(), "127.0.0.1:0", &again);
+    let mut first = start().await.unwrap();
+    let since = young.join("reports").join("since");
+    for _ in 0..1_000 {
+        if since.try_exists().unwrap() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    first.process.stop().await;
+    world.clock.advance(seconds(DAY));
+    let _second = start().await.unwrap();
+    let missed = young.join("reports").join("2026-11-28T06-00-00Z.json");
+    for _ in 0..1_000 {
+        if missed.try_exists().unwrap() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(missed.try_exists().unwrap(), "{missed:?}");
     let wrong = [("report_schedule", "every day")];
     let other = world.scratch.path().join("other");
     let refused =
