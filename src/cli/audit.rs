@@ -20,6 +20,7 @@ use super::{
     args::Output,
     govern::kind_of,
     reach::{Registry, refused},
+    review::plain,
     run::Exit,
     screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
     tiles::{self, put},
@@ -171,12 +172,12 @@ fn told(leaf: &v1::Leaf, screen: &mut Screen) -> Result<(), Exit> {
     let (first, _) = entries.next().unwrap_or_default();
     let text = |of: &Json, field: &str| {
         let said = of.get(field).and_then(Json::as_str);
-        said.unwrap_or_default().to_owned()
+        plain(said.unwrap_or_default())
     };
     screen.say(&format!(
         "{}  {time}  {}  {}",
         styled(DIM, &format!("{:>7}", leaf.revision)),
-        styled(BOLD, &text(&first, "action").replace('\n', "\n         ")),
+        styled(BOLD, &text(&first, "action")),
         text(&first, "principal"),
     ))?;
     for (entry, erased) in entries {

@@ -9,7 +9,7 @@ use super::{
     govern::shown,
     reach::{Registry, refused},
     registry_args::Told,
-    review::show,
+    review::{plain, show},
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},
     workflow_args::IncidentCommand,
@@ -89,7 +89,7 @@ fn list(incidents: Vec<v1::Incident>, told: &Told, screen: &mut Screen) -> Resul
             incident.domain,
             shown(incident.opened),
             incident.exceptions.join(", "),
-            incident.title
+            plain(&incident.title)
         ))?;
     }
     Ok(Exit::Done)

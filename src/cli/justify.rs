@@ -12,6 +12,7 @@ use super::{
     args::{Explain, Output},
     reach::{Registry, refused},
     registry_args::Reach,
+    review::plain,
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},
     usage::{line, record_json, when},
@@ -170,7 +171,7 @@ fn show(told: &v1::ExplainDecisionResponse, screen: &mut Screen) -> Result<(), E
                 "   {verdict}  {} as {}: {} {}",
                 at("approver"),
                 at("role"),
-                at("comment"),
+                plain(&at("comment")),
                 styled(DIM, &at("time"))
             ))?;
             for seen in vote
