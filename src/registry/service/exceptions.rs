@@ -24,7 +24,7 @@ use crate::{
     wire::{Fault, Received, sync::stamp, v1},
 };
 
-use super::{notes::notes, opened, page, short};
+use super::{notes::notes, opened, paging::paged, short};
 
 /// Shortest part of a closure record, in characters.
 const SAID: usize = 20;
@@ -285,7 +285,7 @@ impl Exceptions {
         let who = Principal::parse(&caller.identity).ok();
         let view = self.registry.view();
         let now = self.registry.clock.now().latest;
-        let mut found: Vec<_> = view
+        let found = view
             .cases
             .values()
             .filter(|case| state.is_none_or(|state| case.state == state))
@@ -293,22 +293,13 @@ impl Exceptions {
                 let mut who = who.iter();
                 !waiting_for_me || who.any(|who| waits_for(&view, case, who, now))
             })
-            .collect();
-        found.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
-        let after = found
-            .iter()
-            .position(|case| case.id.as_str() == page_token)
-            .map_or(0, |at| at.saturating_add(1));
-        let size = page(page_size);
-        let cases: Vec<_> = found.iter().skip(after).take(size).collect();
-        let more = found.len() > after.saturating_add(cases.len());
-        let last = cases.last().map(|case| case.id.to_string());
+            .map(|case| ((false, case.created, case.id.as_str().into()), case));
+        // The latest first.
+        let page = paged(found.collect(), |a, b| b.cmp(a), (page_size, &page_token))?;
+        let cases = page.items.into_iter();
         Ok(v1::ListCasesResponse {
-            cases: cases
-                .into_iter()
-                .map(|case| message(&view, case, now))
-                .collect(),
-            next_page_token: last.filter(|_| more).unwrap_or_default(),
+            cases: cases.map(|case| message(&view, case, now)).collect(),
+            next_page_token: page.next,
         })
     }
 

@@ -17,7 +17,7 @@ use crate::{
     wire::{Fault, Received, sync::stamp, v1},
 };
 
-use super::{opened, page};
+use super::{opened, page, paging::paged};
 
 /// Answers for findings.
 #[derive(Clone, Debug)]
@@ -194,7 +194,7 @@ impl FindingCalls {
             page_token,
         } = message_;
         let (view, now) = (self.0.view(), self.0.clock.now().latest);
-        let mut found: Vec<_> = view
+        let found = view
             .findings
             .values()
             .filter(|finding| all || finding.satisfied.is_none())
@@ -204,34 +204,19 @@ impl FindingCalls {
                 !uncovered
                     || covering(&finding.control, &finding.subject, &view.snapshot, now).is_none()
             })
-            .collect();
+            .map(|finding| {
+                let key = Finding::key(&finding.control, &finding.subject);
+                ((finding.satisfied.is_some(), finding.due, key), finding)
+            });
         // What is due first comes first.
-        found.sort_by(|a, b| {
-            let key = |finding: &Finding| {
-                (
-                    finding.satisfied.is_some(),
-                    finding.due,
-                    Finding::key(&finding.control, &finding.subject),
-                )
-            };
-            key(a).cmp(&key(b))
-        });
-        let key = |finding: &Finding| Finding::key(&finding.control, &finding.subject);
-        let after = found
-            .iter()
-            .position(|finding| *key(finding) == *page_token)
-            .map_or(0, |at| at.saturating_add(1));
+        let page = paged(found.collect(), Ord::cmp, (page_size, &page_token))?;
         let waiting = pending(&view);
-        let size = page(page_size);
-        let shown: Vec<_> = found.iter().skip(after).take(size).collect();
-        let more = found.len() > after.saturating_add(shown.len());
-        let last = shown.last().map(|finding| key(finding).to_string());
+        let shown = page.items.into_iter();
         Ok(v1::ListFindingsResponse {
             findings: shown
-                .iter()
                 .map(|finding| message(finding, &disposed(&view, &waiting, finding, now)))
                 .collect(),
-            next_page_token: last.filter(|_| more).unwrap_or_default(),
+            next_page_token: page.next,
         })
     }
 }

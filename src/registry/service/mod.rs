@@ -12,6 +12,7 @@ mod ledger;
 mod notes;
 mod notifications;
 mod objects;
+mod paging;
 mod proof;
 mod proposals;
 mod queue;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    domain::{Case, ControlId, Disposition, ExceptionState, Finding, Invalid, Timestamp},
+    domain::{Case, ControlId, Disposition, ExceptionState, Finding, Timestamp},
     registry::{core::Registry, view::View},
     wire::{Fault, sync::stamp, v1},
 };
@@ -11,13 +11,11 @@ use crate::{
 use super::{
     exceptions::open_seats,
     findings::{disposed, pending},
-    page,
+    paging::{Key, paged},
 };
 
 /// What is due first comes first; what has no end comes last.
-type Key = (Timestamp, Box<str>);
-
-fn ordered(view: &View, now: Timestamp) -> Vec<(Key, v1::QueueItem)> {
+fn waiting(view: &View, now: Timestamp) -> Vec<(Key, v1::QueueItem)> {
     let mut items = Vec::new();
     let mut add = |kind: v1::QueueKind, key: &str, due: Option<Timestamp>, of: v1::QueueItem| {
         let item = v1::QueueItem {
@@ -27,7 +25,7 @@ fn ordered(view: &View, now: Timestamp) -> Vec<(Key, v1::QueueItem)> {
             ..of
         };
         let key = format!("{}/{key}", kind.as_str_name()).into();
-        items.push(((due.unwrap_or(Timestamp::MAX), key), item));
+        items.push(((false, due.unwrap_or(Timestamp::MAX), key), item));
     };
     for case in view.cases.values() {
         let of = |what: String| v1::QueueItem {
@@ -88,46 +86,21 @@ fn ordered(view: &View, now: Timestamp) -> Vec<(Key, v1::QueueItem)> {
         let key = Finding::key(&finding.control, &finding.subject);
         add(v1::QueueKind::Finding, &key, Some(finding.due), of);
     }
-    items.sort_by(|(a, _), (b, _)| a.cmp(b));
     items
 }
 
-/// Where a page ended.
-fn token((due, key): &Key) -> String {
-    format!("{} {key}", due.micros())
-}
-
-fn read_token(text: &str) -> Result<Option<Key>, Fault> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let read = text.split_once(' ').and_then(|(due, key)| {
-        let due = due.parse().ok().map(Timestamp::from_micros)?;
-        Some((due, key.into()))
-    });
-    let fix = "give the next_page_token of the page before";
-    let wrong = || Fault::Invalid(Invalid::new("page_token", "is none", fix));
-    read.map(Some).ok_or_else(wrong)
-}
-
-/// A page of it; it goes on after where the one before ended, whatever became of that item.
+/// A page of it.
 pub(super) fn queue(
     registry: &Registry,
     asks: &v1::ListQueueRequest,
 ) -> Result<v1::ListQueueResponse, Fault> {
     let (view, now) = (registry.view(), registry.clock.now().latest);
-    let last = read_token(&asks.page_token)?;
-    let all = ordered(&view, now);
-    let after = last.map_or(0, |last| all.partition_point(|(key, _)| *key <= last));
-    let shown: Vec<_> = all.iter().skip(after).take(page(asks.page_size)).collect();
-    let more = all.len() > after.saturating_add(shown.len());
+    let all = waiting(&view, now);
+    let total = u32::try_from(all.len()).unwrap_or(u32::MAX);
+    let page = paged(all, Ord::cmp, (asks.page_size, &asks.page_token))?;
     Ok(v1::ListQueueResponse {
-        next_page_token: shown
-            .last()
-            .filter(|_| more)
-            .map(|(key, _)| token(key))
-            .unwrap_or_default(),
-        items: shown.into_iter().map(|(_, item)| item.clone()).collect(),
-        total: u32::try_from(all.len()).unwrap_or(u32::MAX),
+        next_page_token: page.next,
+        items: page.items,
+        total,
     })
 }
