@@ -17,7 +17,7 @@ use super::{
     ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, PersonManifest, Places,
     Problem, SubjectManifest, TierPolicyManifest, document,
     fingerprint::{digest_of, written},
-    json, options,
+    json,
     secret::refuse_secrets,
 };
 
@@ -526,10 +526,7 @@ fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {
     };
     macro_rules! read {
         ($manifest:ty, $id:ident) => {{
-            let manifest: $manifest = serde_saphyr::from_str_with_options(text, options())
-                .map_err(|error| {
-                    document::unreadable(&file.name, &file.content, spot.first, text, &error)
-                })?;
+            let manifest: $manifest = document::read(&file.name, &file.content, spot.first, text)?;
             let source = source(&manifest.$id);
             (
                 source.clone(),
@@ -579,10 +576,8 @@ fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {
             return Err(locate(file, spot, "kind", message.into()));
         }
         Kind::TierPolicy => {
-            let manifest: TierPolicyManifest = serde_saphyr::from_str_with_options(text, options())
-                .map_err(|error| {
-                    document::unreadable(&file.name, &file.content, spot.first, text, &error)
-                })?;
+            let manifest: TierPolicyManifest =
+                document::read(&file.name, &file.content, spot.first, text)?;
             let (tier, rules): (Tier, _) = manifest
                 .parse()
                 .map_err(|error| invalid(&source(""), &error))?;

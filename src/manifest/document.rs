@@ -1,11 +1,11 @@
 //! Documents of a file and their kinds.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::domain::Kind;
 
-use super::{Problem, options};
+use super::{Problem, options, schema_of};
 
 /// The version every manifest names.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -101,8 +101,44 @@ pub(super) fn kind(
     }
 }
 
+/// A document as what it is meant to be.
+pub(super) fn read<T: DeserializeOwned + JsonSchema>(
+    file: &str,
+    content: &str,
+    first: usize,
+    document: &str,
+) -> Result<T, Problem> {
+    serde_saphyr::from_str_with_options(document, options()).map_err(|error| {
+        let problem = unreadable(file, content, first, document, &error);
+        // The library stops at the first: whoever writes one by hand wants to hear of all.
+        let lacks = missing::<T>(document);
+        let told = lacks
+            .iter()
+            .any(|name| problem.message == format!("missing field {name}"));
+        match lacks.len() {
+            2.. if told => Problem {
+                message: format!("missing fields {}", lacks.join(", ")),
+                ..problem
+            },
+            _ => problem,
+        }
+    })
+}
+
+/// What a document has to say and does not.
+fn missing<T: JsonSchema>(document: &str) -> Vec<String> {
+    let schema = schema_of::<T>();
+    let required = schema.get("required").and_then(|names| names.as_array());
+    let names = required.into_iter().flatten().filter_map(|it| it.as_str());
+    let places = super::Places::of(document);
+    names
+        .filter(|name| !places.says(name))
+        .map(|name| format!("`{name}`"))
+        .collect()
+}
+
 /// A document that is not YAML, or not of its kind.
-pub(super) fn unreadable(
+fn unreadable(
     file: &str,
     content: &str,
     first: usize,

@@ -24,6 +24,12 @@ impl Places {
         Self(serde_saphyr::from_str_with_options(document, options()).ok())
     }
 
+    /// Whether the document itself says something under `name`.
+    pub(super) fn says(&self, name: &str) -> bool {
+        let value = self.0.as_ref().map(|spanned| &spanned.value);
+        matches!(value, Some(Node::Map(entries)) if entries.iter().any(|(key, _)| key == name))
+    }
+
     /// Line and column of the value at `path`, or of the nearest value around it.
     pub fn find(&self, path: &str) -> (usize, usize) {
         let Some(mut here) = self.0.as_ref() else {

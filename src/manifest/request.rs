@@ -16,7 +16,7 @@ use super::{
         DeviationName, EvidenceManifest, JustificationManifest, LimitsManifest, ScopeManifest,
     },
     fingerprint::canonical,
-    json, options,
+    json,
     secret::refuse_secrets,
 };
 
@@ -213,8 +213,7 @@ pub fn read_request(
             format!("holds {} documents; send one request", documents.len()),
         ));
     };
-    let mut manifest: RequestManifest = serde_saphyr::from_str_with_options(text, options())
-        .map_err(|error| document::unreadable(file, content, *first, text, &error))?;
+    let mut manifest: RequestManifest = document::read(file, content, *first, text)?;
     let place = |error: &Invalid| {
         let (line, column) = Places::of(text).find(error.path());
         let line = line.saturating_add(*first);

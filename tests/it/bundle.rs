@@ -53,6 +53,11 @@ fn what_is_wrong_is_named_with_its_place() {
             "missing field `failure_condition`",
         ),
         (
+            "apiVersion: exeat/v1\nkind: Control\nid: CT-1\n".to_owned(),
+            "a.yaml:1:1:",
+            "missing fields `title`, `failure_condition`, `owner`, `evidence_requirements`, `severity`, `enforcement`",
+        ),
+        (
             HEAD.replace("user:o", "agent:o") + "failure_condition: 'true'\n",
             "a.yaml:5:8:",
             "is not a person",
