@@ -513,7 +513,7 @@ async fn a_renewal_tells_how_what_it_goes_on_from_was_used_and_what_differs() {
     };
     says(&format!("renewal 1: it goes on from {}", case.id));
     says(&format!(
-        "what went before was used {} times, at last 2026-11-22T12:00:05",
+        "what went before was used {} times, at last 2026-11-22T12:00:",
         used.uses
     ));
     says(&format!(
