@@ -118,16 +118,17 @@ fn unused(view: &View, uses: &Uses, case: &Case) -> Option<Timestamp> {
     unused_from(case, &rules, &figures)
 }
 
-/// The cases that move by themselves, `most` at once, and what is taken back with them, after the
+/// The cases `among` them that move by themselves, `most` at once, and what is taken back with them, after the
 /// `first` that a transaction takes back already.
 fn moves(
     view: &View,
     uses: &Uses,
     draft: Draft,
     (first, most): (usize, usize),
+    among: impl Fn(&Case) -> bool,
 ) -> (Vec<Case>, Vec<Removal>) {
     let (mut next, mut removals) = (Vec::new(), Vec::new());
-    for case in view.cases.values() {
+    for case in view.cases.values().filter(|case| among(case)) {
         if next.len() >= most {
             break;
         }
@@ -172,7 +173,10 @@ pub(super) fn along(
         after.cases.put(case.id.clone(), Arc::clone(case));
     }
     let first = planned.transaction.removals.len();
-    let (next, removals) = moves(&after, uses, draft, (first, usize::MAX));
+    // A revocation is not held up by looking at what it has nothing to do with.
+    let revokes = first > 0;
+    let among = |case: &Case| !revokes || after.snapshot.takes_back(case.id.as_str());
+    let (next, removals) = moves(&after, uses, draft, (first, usize::MAX), among);
     if next.is_empty() {
         return Ok(());
     }
@@ -215,7 +219,7 @@ impl Registry {
             }
             let moved = self
                 .write(|view, draft| {
-                    let (next, removals) = moves(view, &self.uses, draft, (0, MOST));
+                    let (next, removals) = moves(view, &self.uses, draft, (0, MOST), |_| true);
                     let ended: Vec<_> = view
                         .cases
                         .values()

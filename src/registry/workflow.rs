@@ -232,10 +232,13 @@ impl Registry {
                 };
                 let mut drafted =
                     removing(view, draft, &caller.identity, action, vec![removal.clone()])?;
-                if let (Act::Revoke, Target::Exception(id)) = (takes.act, &takes.target) {
-                    with_case(view, draft, id, &takes, &mut drafted)?;
+                match (takes.act, &takes.target) {
+                    (Act::Revoke, Target::Exception(id)) => {
+                        with_case(view, draft, id, &takes, &mut drafted)?;
+                    }
+                    (Act::Revoke, _) => along(view, &self.uses, draft, &mut drafted)?,
+                    (Act::Freeze | Act::Thaw, _) => {}
                 }
-                along(view, &self.uses, draft, &mut drafted)?;
                 drafted.heard.clone_from(&takes.heard);
                 Ok((Some(drafted), removal))
             })
