@@ -106,12 +106,28 @@ pub(super) fn consents(asked: Asked<'_>, snapshot: &Snapshot) -> bool {
     if requester.kind() == PrincipalKind::Human {
         return directory.person(requester) == owner;
     }
-    let id = requester.as_str();
-    let named = id.split_once(':').map(|(_, name)| name);
-    let mut known = [Some(id), named].into_iter().flatten();
-    let agent = known.find_map(|id| snapshot.subject(id));
+    // One that is out of use speaks for nobody.
+    let agent = agent_called(requester, snapshot).filter(|agent| {
+        let removed = snapshot.removed();
+        agent.lock.is_none()
+            && agent.lifecycle == Lifecycle::Active
+            && !removed.locks(agent)
+            && !removed.retires(agent)
+    });
     let answers = agent.and_then(|agent| owner_of(agent));
     answers.is_some_and(|who| directory.person_called(who) == owner)
+}
+
+/// The governed agent that is called as `agent:NAME`, or by its SPIFFE id; one way only, so that
+/// nobody puts another in its place.
+fn agent_called<'a>(who: &Principal, snapshot: &'a Snapshot) -> Option<&'a Arc<Subject>> {
+    let id = who.as_str();
+    let id = if id.starts_with("spiffe://") {
+        id
+    } else {
+        id.strip_prefix("agent:")?
+    };
+    snapshot.subject(id)
 }
 
 /// The controls that are deviated from, each one that may be.

@@ -248,6 +248,10 @@ impl TierPolicyManifest {
     pub(super) fn kept(&self) -> Result<(Tier, TierRules), Invalid> {
         let (tier, mut rules) = self.rules()?;
         rules.max_duration = rules.max_duration.min(TierRules::longest(tier));
+        let any = TierRules::standard(tier).any_allowed;
+        rules
+            .any_allowed
+            .retain(|dimension| any.contains(dimension));
         Ok((tier, rules.checked(tier)?))
     }
 

@@ -94,11 +94,16 @@ mod tests {
 
     /// What was accepted before less was permitted is read, and holds for that.
     #[test]
-    fn an_override_that_was_permitted_longer_is_cut_short() {
+    fn what_was_permitted_holds_for_what_is_permitted_now() {
         let text = r#"{"apiVersion": "exeat/v1", "kind": "TierPolicy", "tier": "INCIDENT", "max_duration": "8h"}"#;
         let policy: TierPolicyManifest = serde_json::from_str(text).unwrap();
         assert!(policy.parse().is_err());
         let (_, rules) = policy.kept().unwrap();
         assert_eq!(rules.max_duration, Span::from_hours(4));
+        let text = r#"{"apiVersion": "exeat/v1", "kind": "TierPolicy", "tier": "HIGH", "any_allowed": ["RESOURCES"]}"#;
+        let policy: TierPolicyManifest = serde_json::from_str(text).unwrap();
+        assert!(policy.parse().is_err());
+        let (_, rules) = policy.kept().unwrap();
+        assert!(rules.any_allowed.is_empty());
     }
 }

@@ -529,6 +529,25 @@ async fn a_second_identity_does_not_ask_for_the_first() {
         assert_eq!(case.state, state, "{who}: {}", case.record);
         give_up(&mut asking, &case).await;
     }
+    // One that is out of use speaks for nobody, and nobody stands in for one under its whole name.
+    let shadow = spare("agent:dev").replace("principal: \"user:o\"", "principal: \"user:alice\"");
+    world.admin.apply(&shadow).await.unwrap();
+    let freeze = v1::FreezeRequest {
+        subject: "hers".into(),
+        note: String::new(),
+    };
+    world.admin.revocations.freeze(freeze).await.unwrap();
+    for who in ["agent:hers", "agent:dev"] {
+        let mut asking = world.as_who(who).await;
+        let wanted = Ask {
+            agent: "idle",
+            more: &more,
+            ..low
+        };
+        let case = ask(&mut asking, &wanted).await.unwrap();
+        assert_eq!(case.state, "PENDING", "{who}: {}", case.record);
+        give_up(&mut asking, &case).await;
+    }
 }
 
 /// A6: whoever may decide may say no, also when nobody could say yes.
