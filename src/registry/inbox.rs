@@ -418,26 +418,29 @@ fn of_message(message: &Json) -> Result<Does, Fault> {
 }
 
 /// Whom an event is about: `sub_id` of the token, or `subject` within the event as CAEP's drafts
-/// had it (RFC 9493). Of a complex one its user, and else who else it names; of one that says by
-/// whom it was issued, only if that is who tells.
-fn about<'a>(claims: &'a Claims, event: &'a Json) -> Option<&'a str> {
+/// had it (RFC 9493). Of one that says by whom it was issued, only if that is who tells; of one made
+/// of several, all of them.
+fn about<'a>(claims: &'a Claims, event: &'a Json) -> Vec<&'a str> {
     let issuer = claims.get("iss").and_then(Json::as_str);
     let of = |id: &'a Json| {
         let theirs = id.get("iss").and_then(Json::as_str);
-        let named = ["uri", "id", "sub", "email"];
-        let mut named = named
-            .iter()
-            .filter(|_| theirs.is_none() || theirs == issuer);
-        named.find_map(|name| id.get(name)?.as_str())
+        let named = ["uri", "url", "id", "sub", "email", "phone_number"];
+        let named = named
+            .into_iter()
+            .filter(move |_| theirs.is_none() || theirs == issuer);
+        named.filter_map(move |name| id.get(name)?.as_str())
     };
-    let any = |id: &'a Json| {
-        let parts = ["user", "application", "device"];
-        of(id).or_else(|| parts.iter().find_map(|part| of(id.get(part)?)))
+    let whole = claims.get("sub_id").or_else(|| event.get("subject"));
+    let parts = |id: &'a Json| {
+        let members = ["user", "application", "device"];
+        let members = members.into_iter().filter_map(move |name| id.get(name));
+        let aliases = id.get("identifiers").and_then(Json::as_array);
+        members.chain(aliases.into_iter().flatten())
     };
-    claims
-        .get("sub_id")
-        .and_then(any)
-        .or_else(|| event.get("subject").and_then(any))
+    let all = whole
+        .into_iter()
+        .flat_map(|id| [id].into_iter().chain(parts(id)));
+    all.flat_map(of).collect()
 }
 
 /// What a security event does. One that takes a session or a credential from an agent without
@@ -452,8 +455,14 @@ fn of_event(kind: &str, event: &Json, claims: &Claims, snapshot: &Snapshot) -> R
     let ours = |kind: &str| Does::Nothing(format!("`{kind}` of nobody who is governed here"));
     match kind.strip_prefix(CAEP) {
         Some("session-revoked") => {
-            let who = about(claims, event).ok_or_else(|| wrong("`sub_id` is missing"))?;
-            Ok(frozen(who).unwrap_or_else(|| ours("session-revoked")))
+            let who = about(claims, event);
+            if who.is_empty() {
+                return Err(wrong(
+                    "`sub_id` is missing, or names nobody of this issuer's",
+                ));
+            }
+            let mut governed = who.into_iter().filter_map(frozen);
+            Ok(governed.next().unwrap_or_else(|| ours("session-revoked")))
         }
         Some("credential-change") => {
             let change = event.get("change_type").and_then(Json::as_str);
@@ -464,16 +473,24 @@ fn of_event(kind: &str, event: &Json, claims: &Claims, snapshot: &Snapshot) -> R
             let named = event.get("credential_id").and_then(Json::as_str);
             let who = about(claims, event);
             if named.is_none()
-                && let Some(does) = who.and_then(frozen)
+                && let Some(does) = who.iter().copied().find_map(frozen)
             {
                 return Ok(does);
             }
-            let id = named.or(who).ok_or_else(|| wrong("`sub_id` is missing"))?;
-            // Who is meant may be anybody: only what somebody here has is taken back.
-            let mut subjects = snapshot.subjects();
-            if !subjects.any(|subject| has_credential(subject, |known| known == id)) {
-                return Ok(ours("credential-change"));
+            let ids: Vec<&str> = named.map_or(who, |named| vec![named]);
+            if ids.is_empty() {
+                return Err(wrong(
+                    "`sub_id` is missing, or names nobody of this issuer's",
+                ));
             }
+            // Who is meant may be anybody: only what somebody here has is taken back.
+            let held = |id: &&str| {
+                let mut subjects = snapshot.subjects();
+                subjects.any(|subject| has_credential(subject, |known| known == *id))
+            };
+            let Some(id) = ids.into_iter().find(held) else {
+                return Ok(ours("credential-change"));
+            };
             let target = Target::parse("credential", id);
             Ok(Does::Take(
                 Act::Revoke,

@@ -1,5 +1,7 @@
 //! What a transaction gives to tell elsewhere: written with it, or not at all.
 
+use std::collections::BTreeSet;
+
 use crate::{
     domain::{DomainId, ExceptionId, Finding, Notice, Target},
     engine::{Change, Snapshot, notices, reaches_into},
@@ -18,7 +20,11 @@ fn domains_of(view: &View, planned: &Planned, notice: &Notice) -> Vec<DomainId> 
         let mut cases = planned.cases.iter();
         let case = cases.find(|case| case.id.as_str() == id);
         if let Some(case) = case.or_else(|| view.cases.get(id)) {
-            return reaches_into(&case.request, &planned.snapshot);
+            // Also who had a say in what is gone by now.
+            let both = [&view.snapshot, &planned.snapshot];
+            let both = both.map(|of| reaches_into(&case.request, of));
+            let both: BTreeSet<DomainId> = both.into_iter().flatten().collect();
+            return both.into_iter().collect();
         }
         let known = view.snapshot.exception(id);
         let domain = known.and_then(|known| known.domain.clone());

@@ -1,11 +1,17 @@
 //! Findings that were covered until an exception ended: whoever answers for the control is told with
-//! the end, and not when the control runs next (F4, R5).
+//! the end, and not when the control runs next (F4, R5). What ended it may have remedied the finding,
+//! or taken away what it is about; then there is nothing to tell.
 
 use std::sync::Arc;
 
 use crate::{
-    domain::{Case, ControlId, Edit, ExceptionState, Finding, Kind, Name, Timestamp},
-    engine::rounds::covering,
+    domain::{
+        Case, ControlId, Edit, ExceptionState, Finding, Kind, Lifecycle, Name, Timestamp, Verdict,
+    },
+    engine::{
+        Snapshot,
+        rounds::{covering, said_of},
+    },
     manifest::write_finding,
 };
 
@@ -29,10 +35,18 @@ pub(super) fn uncover(view: &View, planned: &mut Planned, now: Timestamp) {
         let Finding {
             control, subject, ..
         } = &***finding;
-        finding.covered
-            && finding.satisfied.is_none()
+        let covered = |of: &Snapshot| covering(control, subject, of, now).is_some();
+        let fails = |of: &Snapshot| {
+            let known = of.subject(subject.as_str());
+            let known = known.filter(|known| known.lifecycle != Lifecycle::Retired);
+            let verdict = known.and_then(|known| said_of(control, known, of, now));
+            verdict.is_some_and(|verdict| verdict != Verdict::Pass)
+        };
+        finding.satisfied.is_none()
             && controls.contains(control)
-            && covering(control, subject, &planned.snapshot, now).is_none()
+            && (finding.covered || covered(&view.snapshot))
+            && !covered(&planned.snapshot)
+            && fails(&planned.snapshot)
     };
     let known = |finding: &&Arc<Finding>| {
         let key = Finding::key(&finding.control, &finding.subject);

@@ -296,19 +296,33 @@ async fn a_provider_that_revokes_is_heard() {
     let foreign = pushed(&world, &event_token(&issuer, "a", &claims)).await;
     assert_eq!(foreign.0, 400, "{foreign:?}");
     assert_eq!(sidecar.outcome("agent", "plain").await, "ALLOW OK");
-    claims["jti"] = "j8".into();
-    claims["sub_id"] = user(&issuer.name());
-    assert_eq!(
-        pushed(&world, &event_token(&issuer, "a", &claims)).await.0,
-        202
-    );
-    sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
-    let thaw = v1::ThawRequest {
-        subject: "agent".into(),
-        ..v1::ThawRequest::default()
-    };
-    world.admin.revocations.thaw(thaw).await.unwrap();
-    sidecar.until_exactly("agent", "plain", "ALLOW OK").await;
+    let alice = json!({"format": "email", "email": "alice@example.com"});
+    let us = json!({"format": "opaque", "id": "agent"});
+    for (id, about) in [
+        ("j8", user(&issuer.name())),
+        (
+            "j9",
+            json!({"format": "complex", "user": alice, "application": us}),
+        ),
+        (
+            "j10",
+            json!({"format": "aliases", "identifiers": [alice, us]}),
+        ),
+    ] {
+        claims["jti"] = id.into();
+        claims["sub_id"] = about;
+        assert_eq!(
+            pushed(&world, &event_token(&issuer, "a", &claims)).await.0,
+            202
+        );
+        sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
+        let thaw = v1::ThawRequest {
+            subject: "agent".into(),
+            ..v1::ThawRequest::default()
+        };
+        world.admin.revocations.thaw(thaw).await.unwrap();
+        sidecar.until_exactly("agent", "plain", "ALLOW OK").await;
+    }
 
     // The provider signs with another key from now on.
     issuer.publish("b");
@@ -373,7 +387,7 @@ async fn a_provider_that_revokes_is_heard() {
         .into_iter()
         .map(|removal| (removal.initiator, removal.target.unwrap().target.unwrap()))
         .collect();
-    assert_eq!(targets.len(), 5, "{targets:?}");
+    assert_eq!(targets.len(), 9, "{targets:?}");
     let wanted = v1::target::Target::Credential("cred-7".into());
     assert_eq!(targets[0], ("service:idp".into(), wanted));
 }

@@ -170,6 +170,44 @@ async fn an_edit_while_a_run_is_due_does_not_lose_it() {
     assert_eq!((both.len(), both[0].missed), (2, 0));
 }
 
+/// F4: what an exception covered between two runs is told of once it ends; what is gone with it is not.
+#[tokio::test]
+async fn what_was_covered_between_two_runs_is_told_of_when_it_ends() {
+    let mut world = World::start().await;
+    let everybody = of_risk("bad", "MODERATE") + &of_risk("worse", "MODERATE");
+    let control = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'");
+    world.admin.apply(&(control + &everybody)).await.unwrap();
+    world.clock.advance(seconds(HOUR));
+    ran(&mut world.admin, "CT-HOUR", 1).await;
+    let (mut alice, mut bob) = (
+        world.as_who("user:alice").await,
+        world.as_who("user:bob").await,
+    );
+    let mut granted = Vec::new();
+    for agent in ["bad", "worse"] {
+        let wanted = Ask {
+            control: "CT-HOUR",
+            agent,
+            ..PLAIN
+        };
+        let case = ask(&mut alice, &wanted).await.unwrap();
+        granted.push(approve(&mut bob, &case).await.unwrap());
+    }
+    let before = listed(&mut bob, false).await;
+    world.clock.advance(seconds(60));
+    world.admin.revoke(&granted[0].id).await.unwrap();
+    let retired =
+        of_risk("worse", "MODERATE").replace("lifecycle_state: ACTIVE", "lifecycle_state: RETIRED");
+    world.admin.apply(&retired).await.unwrap();
+    let after = listed(&mut bob, true).await;
+    let told = |of: &[v1::Finding], subject: &str| {
+        let mut of = of.iter();
+        at(of.find(|finding| finding.subject == subject).unwrap().told)
+    };
+    assert!(told(&after, "bad") > told(&before, "bad"));
+    assert_eq!(told(&after, "worse"), told(&before, "worse"));
+}
+
 #[tokio::test]
 async fn an_exception_changes_the_disposition_and_never_the_finding_nor_its_time() {
     let mut world = World::start().await;

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{Span, Timestamp},
-    engine::notices::reminders,
+    engine::{notices::reminders, reaches_into},
     registry::{
         beat::Beat,
         core::Registry,
@@ -54,9 +54,10 @@ impl Calendar {
                 } else if self.told.contains(&reminder.key) {
                     known.insert(reminder.key);
                 } else if reminder.is_news(now) {
+                    let domains = reaches_into(&case.request, &view.snapshot);
                     told.push(Told {
                         id: id(&log, &reminder.key),
-                        notice: reminder.notice(case, now),
+                        notice: reminder.notice(case, now).of(domains),
                     });
                     keys.push(reminder.key);
                 }
