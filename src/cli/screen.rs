@@ -8,6 +8,8 @@ use serde_json::{Value as Json, json};
 
 use crate::wire::{signed::hex, v1};
 
+use super::review::plain;
+
 /// Standard output and standard error.
 #[derive(Debug)]
 pub(super) struct Screen {
@@ -142,20 +144,25 @@ impl Screen {
         if !came.is_empty() {
             self.say(&format!(" came       {}", came.join("  ")))?;
         }
-        let place = [&*explained.environment, &*explained.model];
-        let place: Vec<_> = place.into_iter().filter(|it| !it.is_empty()).collect();
-        self.say(format!(" subject    {}  {}", explained.subject, place.join("  ")).trim_end())?;
-        self.say(&format!(
-            " asked      {}  {} {}{}",
-            explained.action,
-            resource.r#type,
-            resource.id,
-            if explained.purpose.is_empty() {
-                String::new()
-            } else {
-                format!("  for {}", explained.purpose)
-            }
-        ))?;
+        // Callers choose these words.
+        let words = |parts: &[&str]| {
+            let parts = parts.iter().filter(|it| !it.is_empty());
+            parts.map(|it| plain(it)).collect::<Vec<_>>().join("  ")
+        };
+        let subject = [
+            &*explained.subject,
+            &explained.environment,
+            &explained.model,
+        ];
+        self.say(&format!(" subject    {}", words(&subject)))?;
+        let thing = format!("{} {}", resource.r#type, resource.id);
+        let purpose = if explained.purpose.is_empty() {
+            String::new()
+        } else {
+            format!("for {}", explained.purpose)
+        };
+        let asked = words(&[&explained.action, &thing, &purpose]);
+        self.say(&format!(" asked      {asked}"))?;
         self.say(&format!(
             " snapshot   revision {}  {}",
             snapshot.revision, snapshot.digest

@@ -350,6 +350,7 @@ async fn look(
             () = stop.cancelled() => return Ok(()),
             () = sleep(LOOK) => {}
         }
+        let _turn = guests.changing.lock().await;
         let read = registry.store.access().await;
         if let Err(error) = read.and_then(|access| guests.read(&access)) {
             tracing::error!(%error, "who is let in cannot be read; what was known goes on");

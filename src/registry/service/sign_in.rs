@@ -201,6 +201,7 @@ impl SessionCalls {
         if !known && !granted {
             return Err(Fault::NotFound(format!("there is no account `{identity}`")));
         }
+        let _turn = self.0.guests.changing.lock().await;
         let action = format!("account {identity} removed");
         self.0.registry.note(&caller.identity, &action).await?;
         self.0.remove(&identity).await?;
