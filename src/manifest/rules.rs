@@ -100,7 +100,7 @@ mod tests {
         assert!(policy.parse().is_err());
         let (_, rules) = policy.kept().unwrap();
         assert_eq!(rules.max_duration, Span::from_hours(4));
-        let text = r#"{"apiVersion": "exeat/v1", "kind": "TierPolicy", "tier": "HIGH", "any_allowed": ["RESOURCES"]}"#;
+        let text = r#"{"apiVersion": "exeat/v1", "kind": "TierPolicy", "tier": "HIGH", "any_allowed": ["resources"]}"#;
         let policy: TierPolicyManifest = serde_json::from_str(text).unwrap();
         assert!(policy.parse().is_err());
         let (_, rules) = policy.kept().unwrap();
