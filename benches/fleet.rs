@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench fleet`; both processes are the release binary, the streams are real gRPC. A
 //! sidecar is three of them, each on a connection of its own: it attends, watches and may report.
-//! `EXEAT_FLEET=1000` says how many sidecars at the most; with `EXEAT_SCOPES=own` no two of them may
+//! `EXEAT_FLEET=1000` says how many sidecars at the most; with `FLEET_SCOPES=own` no two of them may
 //! hold the same.
 
 #[path = "../tests/support/governed.rs"]
@@ -306,7 +306,7 @@ struct Drained {
 
 /// What a sidecar may hold.
 fn scope(of: usize) -> Vec<String> {
-    if std::env::vars().any(|of| of == ("EXEAT_SCOPES".into(), "own".into())) {
+    if std::env::vars().any(|of| of == ("FLEET_SCOPES".into(), "own".into())) {
         return vec!["subject:agent".to_owned(), format!("demand:subject:f{of}")];
     }
     vec!["*".to_owned()]
