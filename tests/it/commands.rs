@@ -12,7 +12,8 @@ use std::{
 
 use crate::support::{
     governed::{Client, Sidecar, control, subject},
-    processes::{Fleet, Running, free_port, used},
+    ports::free_address,
+    processes::{Fleet, Running, used},
 };
 use exeat::{runtime::clock::Clock, wire::v1};
 
@@ -221,7 +222,7 @@ async fn whoever_lacks_a_role_is_told_which() {
 
 /// `exeat dev` over a folder; what it says, line by line.
 fn dev(folder: &Path, listen: &str, operations: &str) -> (Running, mpsc::Receiver<String>) {
-    let (registry, unix) = (free_port(), folder.join(".exeat.sock"));
+    let (registry, unix) = (free_address(), folder.join(".exeat.sock"));
     let mut child = binary(&[])
         .args(["dev", "--color", "never", "--registry-listen", &registry])
         .args(["--listen", listen, "--operations", operations, "--unix"])
@@ -254,7 +255,7 @@ async fn dev_applies_a_folder_whenever_it_changes_and_says_what_is_wrong() {
     let now = Clock::system().now().latest;
     let write = |text: &str| fs::write(folder.path().join("world.yaml"), text).unwrap();
     write(&used(now));
-    let (listen, operations) = (free_port(), free_port());
+    let (listen, operations) = (free_address(), free_address());
     let (_running, said) = dev(folder.path(), &listen, &operations);
     let hears = |part: &str| {
         let mut all = Vec::new();

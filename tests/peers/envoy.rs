@@ -14,7 +14,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::support::governed::{Registry, Sidecar, control, noon, world};
+use crate::support::{
+    governed::{Registry, Sidecar, control, noon, world},
+    ports::free_port,
+};
 
 /// Envoy, ended with the test.
 struct Envoy {
@@ -45,15 +48,10 @@ fn binary() -> PathBuf {
     Path::new(folder.trim()).join("_bin/envoy")
 }
 
-async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 impl Envoy {
     /// The example's configuration, at other addresses.
     async fn start(folder: &Path, socket: &Path, upstream: u16) -> Self {
-        let port = free_port().await;
+        let port = free_port();
         let log = folder.join("access.log");
         let example = include_str!("../../examples/envoy/envoy.yaml")
             .replace("10000", &port.to_string())

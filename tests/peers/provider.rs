@@ -8,6 +8,8 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use crate::support::ports::free_address;
+
 /// A process that ends with the test.
 struct Running(Child);
 
@@ -169,12 +171,10 @@ fn settings(folder: &Path, issuer: &str) {
 #[test]
 fn people_sign_in_with_a_real_provider() {
     let (_provider, issuer) = provider();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let outside = Outside {
         scratch: tempfile::tempdir().unwrap(),
-        address: listener.local_addr().unwrap().to_string(),
+        address: free_address(),
     };
-    drop(listener);
     settings(outside.scratch.path(), &issuer);
     let data = outside.path("data").display().to_string();
     let init = ["registry", "init", "--data", &data, "--user", "dana"];

@@ -17,6 +17,7 @@ pub mod governed;
 pub mod issuer;
 pub mod liar;
 pub mod memory;
+pub mod ports;
 pub mod processes;
 pub mod receiver;
 pub mod reports;

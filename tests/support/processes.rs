@@ -16,7 +16,13 @@ use exeat::{domain::Timestamp, runtime::clock::Clock, wire::v1};
 use tokio::{task::JoinHandle, time::sleep};
 use tonic::transport::Endpoint;
 
-use super::governed::{self, Client, Sidecar, control, exception_until, subject};
+use super::{
+    governed::{self, Client, Sidecar, control, exception_until, subject},
+    ports::free_address,
+};
+
+/// How often a process that was started is asked whether it is there.
+const PATIENCE: u32 = 12_000;
 
 /// A process that is killed when it is dropped.
 pub struct Running(pub Child);
@@ -27,11 +33,6 @@ impl Drop for Running {
         drop(self.0.kill());
         drop(self.0.wait());
     }
-}
-
-pub fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
 }
 
 fn run(args: &[&str], log: &Path, set: &[(String, String)]) -> Running {
@@ -81,9 +82,9 @@ impl Fleet {
         Self {
             token: scratch.path().join("token"),
             scratch,
-            registry_at: free_port(),
-            listen: free_port(),
-            operations: free_port(),
+            registry_at: free_address(),
+            listen: free_address(),
+            operations: free_address(),
             key: String::new(),
             set: Vec::new(),
             exceptions: "applied",
@@ -149,8 +150,13 @@ impl Fleet {
         run(&args, Path::new(&self.path("log")), &self.set)
     }
 
+    /// What was said so far, for whoever waits in vain.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
     pub async fn client(&self) -> Client {
-        loop {
+        for _ in 0..PATIENCE {
             let token = std::fs::read_to_string(self.scratch.path().join("r/admin.token"));
             let endpoint = Endpoint::from_shared(format!("http://{}", self.registry_at)).unwrap();
             if let (Ok(token), Ok(channel)) = (token, endpoint.connect().await) {
@@ -158,14 +164,18 @@ impl Fleet {
             }
             sleep(Duration::from_millis(5)).await;
         }
+        panic!("the registry does not answer: {}", self.log());
     }
 
     pub async fn answers(&self) -> Sidecar {
         let sidecar = Sidecar::at(&self.listen, &self.operations);
-        while sidecar.try_ask("agent", "plain").await.is_err() {
+        for _ in 0..PATIENCE {
+            if sidecar.try_ask("agent", "plain").await.is_ok() {
+                return sidecar;
+            }
             sleep(Duration::from_millis(5)).await;
         }
-        sidecar
+        panic!("the sidecar does not answer: {}", self.log());
     }
 }
 
