@@ -406,13 +406,12 @@ impl Registry {
         Ok(beginning)
     }
 
-    /// How often who is let in, or which of their starts counts, has changed: as long as this is the
-    /// same, so is that.
-    pub(super) fn turnover(&self) -> u64 {
-        let shut_out = self.view().shut_out;
+    /// How often who is let in, or which of their starts counts, has changed, as of `view`: as long
+    /// as this is the same, so is that.
+    pub(super) fn turnover(&self, view: &View) -> u64 {
         self.turnover
             .load(Ordering::SeqCst)
-            .saturating_add(shut_out)
+            .saturating_add(view.shut_out)
     }
 
     /// Has every stream look again whether it is let in, and forgets what was for scopes that nobody

@@ -116,7 +116,8 @@ impl Attending {
                     (*signed).clone(),
                 ))));
             }
-            self.sync.still_since(&self.caller, &mut self.looked)?;
+            self.sync
+                .still_since(&self.caller, &view, &mut self.looked)?;
             if let Some(message) = self.waiting.pop_front() {
                 return Ok(Some(message));
             }
@@ -264,10 +265,11 @@ impl Sync {
     pub(super) fn still_since(
         &self,
         caller: &Caller,
+        view: &View,
         looked: &mut Option<u64>,
     ) -> Result<(), Fault> {
         // What changes while it is looked up is looked up again.
-        let now = self.registry.turnover();
+        let now = self.registry.turnover(view);
         if *looked != Some(now) {
             self.still(caller)?;
             *looked = Some(now);

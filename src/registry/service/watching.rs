@@ -51,7 +51,8 @@ impl Watcher {
             if view.beginning.era != self.era {
                 return Err(Fault::Conflict("a new epoch has begun".into()));
             }
-            self.sync.still_since(&self.caller, &mut self.looked)?;
+            self.sync
+                .still_since(&self.caller, &view, &mut self.looked)?;
             let scope = &self.caller.scope;
             match &self.at {
                 At::Nothing(from) => {
