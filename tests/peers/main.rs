@@ -3,7 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-// Many more of them, in a release build.
+// Many more of them.
 #[path = "../it/conditions.rs"]
 mod conditions;
 
