@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench fleet`; both processes are the release binary, the streams are real gRPC. A
 //! sidecar is three of them, each on a connection of its own: it attends, watches and may report.
-//! `EXEAT_FLEET=1000` says how many sidecars at the most; with `FLEET_SCOPES=own` no two of them may
+//! `FLEET_SIDECARS=1000` says how many sidecars at the most; with `FLEET_SCOPES=own` no two of them may
 //! hold the same.
 
 #[path = "../tests/support/governed.rs"]
@@ -494,6 +494,8 @@ async fn bench() {
                 data.to_str().unwrap(),
                 "--listen",
                 &address,
+                "--operations",
+                "127.0.0.1:0",
                 "--log",
                 "warn,exeat::registry::core=debug",
             ],
@@ -526,7 +528,7 @@ async fn bench() {
         .let_in("service:fleet", v1::Role::Sidecar, &["*"])
         .await;
     let most: usize = std::env::vars()
-        .find(|(name, _)| name == "EXEAT_FLEET")
+        .find(|(name, _)| name == "FLEET_SIDECARS")
         .and_then(|(_, value)| value.parse().ok())
         .unwrap_or(1_000);
 
@@ -603,6 +605,23 @@ async fn bench() {
         }
         streams = wanted;
         lives.wait_for(|known| known.len() == wanted).await.unwrap();
+        if wanted == 1_000 {
+            // Whoever came first stands first in line. Now all come in any order, the real one too.
+            live.forget();
+            drop(registry);
+            registry = serve();
+            lives.wait_for(|known| known.len() == wanted).await.unwrap();
+            client = connect(&address, &data).await;
+            let connected = |status: v1::GetStatusResponse| status.sidecars_connected;
+            let everybody = u32::try_from(wanted).unwrap() + 1;
+            loop {
+                let status = client.fleet.get_status(v1::GetStatusRequest {}).await;
+                if connected(status.unwrap().into_inner()) == everybody {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
         let rounds = if wanted < 100 { 100 } else { 40 };
         let (mut seen, mut refused) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
