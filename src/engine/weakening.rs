@@ -5,14 +5,19 @@ use std::collections::BTreeSet;
 
 use crate::domain::{
     ApproverRole, Control, ControlId, Domain, DomainId, EvidenceNeed, OnError, Principal,
-    PrincipalKind, Reach, Set, Target,
+    PrincipalKind, Reach, Set, Stage, Target, Tier, TierRules,
 };
 
 use super::{
-    Snapshot,
+    Directory, Snapshot,
     condition::{on_deep_stack, only_adds},
+    emergency::with,
+    quorum::satisfiable,
     rounds::runs_by_itself,
 };
+
+/// Who has to decide at least, whatever a tier's policy says: two persons in two roles.
+const AT_LEAST: [ApproverRole; 2] = [ApproverRole::ControlOwner, ApproverRole::RiskOfficer];
 
 /// How a control that was in force in `before` denies less in `after`, in words; nothing if it
 /// denies what it did, or was not in force.
@@ -99,92 +104,94 @@ fn demands_less(old: &Control, new: &Control) -> bool {
     })
 }
 
-/// Who decides about a control itself, distinct persons for each role: its owner or whom a domain
-/// at the top names as control owner, and whom one names as risk officer. Nobody, where no domain
-/// at the top names a risk officer: then there is nobody but its administrators yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+fn names_officers(domain: &Domain) -> bool {
+    let mut roles = domain.approvers.iter().map(|(role, _)| *role);
+    roles.any(|role| role == ApproverRole::RiskOfficer)
+}
+
+/// Who decides about a control itself: whom what tier HIGH demands at the top asks for, and at least
+/// a control owner and a risk officer. In each role they are whom a domain at the top names; the
+/// control's owner is a control owner too, and who owns a domain at the top that names risk officers
+/// is a domain owner. Nobody, where none names a risk officer: then there is nobody but its
+/// administrators yet.
+#[derive(Clone, Debug)]
 pub struct Deciders<'a> {
-    owners: BTreeSet<&'a Principal>,
-    officers: BTreeSet<&'a Principal>,
+    directory: &'a Directory,
+    stages: Vec<(Stage, BTreeSet<&'a Principal>)>,
 }
 
 impl<'a> Deciders<'a> {
     /// Whether there is anybody to decide: a domain at the top names risk officers.
     pub fn named(snapshot: &Snapshot) -> bool {
-        !Self::domains(snapshot).is_empty()
+        Self::tops(snapshot).any(names_officers)
     }
 
-    /// The domains whose people decide: those at the top that name risk officers.
-    pub(super) fn domains(snapshot: &Snapshot) -> Vec<&DomainId> {
-        let officers = |domain: &&Domain| {
-            let mut roles = domain.approvers.iter().map(|(role, _)| *role);
-            domain.parent.is_none() && roles.any(|role| role == ApproverRole::RiskOfficer)
-        };
-        let tops = snapshot.domains.values().filter(officers);
-        tops.map(|domain| &domain.id).collect()
+    fn tops(snapshot: &Snapshot) -> impl Iterator<Item = &Domain> {
+        let domains = snapshot.domains.values();
+        domains.filter(|domain| domain.parent.is_none())
+    }
+
+    /// What tier HIGH demands at the top, of every domain there.
+    pub(super) fn rules(snapshot: &Snapshot) -> TierRules {
+        let tops: Vec<&DomainId> = Self::tops(snapshot).map(|domain| &domain.id).collect();
+        snapshot.rules(Tier::High, &tops)
     }
 
     /// Who decides about `control` in a snapshot; nothing where there is nobody yet.
     pub fn of(snapshot: &'a Snapshot, control: &ControlId) -> Option<Self> {
-        let named = |role: ApproverRole| -> Vec<_> {
-            let tops = snapshot
-                .domains
-                .values()
-                .filter(|domain| domain.parent.is_none());
-            let groups = tops.flat_map(|domain| &domain.approvers);
-            groups
-                .filter(|(known, _)| *known == role)
-                .map(|(_, group)| group)
-                .collect()
-        };
-        let people = |groups: Vec<_>| -> BTreeSet<_> {
-            let directory = snapshot.directory();
-            let members = groups
-                .into_iter()
-                .flat_map(|group| directory.members(group));
-            members
-                .filter(|who| {
-                    who.kind() == PrincipalKind::Human
-                        && directory.is_active(who)
-                        && !snapshot
-                            .removed()
-                            .revokes(&Target::Principal((*who).clone()))
-                })
-                .collect()
-        };
-        let officers = named(ApproverRole::RiskOfficer);
-        if officers.is_empty() {
+        if !Self::named(snapshot) {
             return None;
         }
-        let mut owners = people(named(ApproverRole::ControlOwner));
-        let owner = snapshot.control(control).map(|control| &control.owner);
-        owners.extend(owner.filter(|owner| {
-            let revoked = Target::Principal((*owner).clone());
-            snapshot.directory().is_active(owner) && !snapshot.removed().revokes(&revoked)
-        }));
+        let directory = snapshot.directory();
+        let may = |who: &&Principal| {
+            let revoked = Target::Principal((*who).clone());
+            who.kind() == PrincipalKind::Human
+                && directory.is_active(who)
+                && !snapshot.removed().revokes(&revoked)
+        };
+        let tops: Vec<_> = Self::tops(snapshot).collect();
+        let people = |stage: Stage| {
+            let named = tops.iter().flat_map(|domain| &domain.approvers);
+            let groups = named.filter(|(role, _)| *role == stage.role);
+            let members = groups.flat_map(|(_, group)| directory.members(group));
+            let owns = snapshot.control(control).map(|control| &control.owner);
+            let owns = owns.filter(|_| stage.role == ApproverRole::ControlOwner);
+            let heads = tops.iter().filter(|domain| names_officers(domain));
+            let heads = heads.map(|domain| &domain.owner);
+            let heads = heads.filter(|_| stage.role == ApproverRole::DomainOwner);
+            let all = members.chain(owns).chain(heads).filter(may);
+            (stage, all.collect())
+        };
+        let demanded = Self::rules(snapshot).approval.stages;
         Some(Self {
-            owners,
-            officers: people(officers),
+            directory,
+            stages: with(&demanded, &AT_LEAST).into_iter().map(people).collect(),
         })
     }
 
-    /// Who may decide in a role.
-    pub(super) fn of_role(&self, role: ApproverRole) -> impl Iterator<Item = &'a Principal> {
-        let people = if role == ApproverRole::RiskOfficer {
-            &self.officers
-        } else {
-            &self.owners
-        };
-        people.iter().copied()
+    /// The role of each person who has to agree.
+    pub fn places(&self) -> Vec<ApproverRole> {
+        let each = self.stages.iter().flat_map(|(stage, _)| {
+            std::iter::repeat_n(stage.role, usize::from(stage.quorum.get()))
+        });
+        each.collect()
     }
 
     /// Which roles `who` may decide in.
     pub fn roles(&self, who: &Principal) -> Vec<ApproverRole> {
-        let all = [
-            (ApproverRole::ControlOwner, &self.owners),
-            (ApproverRole::RiskOfficer, &self.officers),
-        ];
-        let fits = all.into_iter().filter(|(_, people)| people.contains(who));
-        fits.map(|(role, _)| role).collect()
+        let fits = self.stages.iter();
+        let fits = fits.filter(|(_, people)| people.contains(who));
+        fits.map(|(stage, _)| stage.role).collect()
+    }
+
+    /// Whether distinct persons can take all of `places`, none of them of `out`.
+    pub(super) fn fill(&self, places: &[ApproverRole], out: &BTreeSet<&str>) -> bool {
+        let persons = |role: &ApproverRole| {
+            let of = self.stages.iter().find(|(stage, _)| stage.role == *role);
+            let people = of.into_iter().flat_map(|(_, people)| people);
+            let persons = people.map(|who| self.directory.person(who));
+            (1, persons.filter(|person| !out.contains(person)).collect())
+        };
+        satisfiable(&places.iter().map(persons).collect::<Vec<_>>())
     }
 }

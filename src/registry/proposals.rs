@@ -1,4 +1,4 @@
-//! Controls that are to deny less: proposed by one person, decided by two others (R42).
+//! Controls that are to deny less: proposed by one person, decided by others (R42).
 
 use crate::{
     domain::{
@@ -7,7 +7,7 @@ use crate::{
     },
     engine::{
         Change, Deciders,
-        proposals::{Stands, decided, settled},
+        proposals::{Stands, decidable, decided, settled},
         weakened,
     },
     manifest::{Bundle, proposal_digest, write_proposal},
@@ -88,7 +88,7 @@ pub(super) fn may_weaken(
         return Ok(());
     }
     Err(Refused::Precondition(format!(
-        "a control would deny less, and two persons decide about that: propose it with `exeat control propose`; {}",
+        "a control would deny less, and people decide about that: propose it with `exeat control propose`; {}",
         weaker.join("; ")
     )))
 }
@@ -224,11 +224,14 @@ impl Registry {
             };
             let after = made(view, draft, &proposal)?;
             let how = weakened(&view.snapshot, &after.snapshot, &control);
-            let Some(how) = how.filter(|_| Deciders::of(&view.snapshot, &control).is_some()) else {
+            let deciders = Deciders::of(&view.snapshot, &control);
+            let Some((how, deciders)) = how.zip(deciders) else {
                 return Err(Refused::Precondition(format!(
                     "{control} would deny no less, or nobody is named to decide about it: apply it with `exeat apply`"
                 )));
             };
+            decidable(&proposal.proposer, &deciders, &view.snapshot)
+                .map_err(Refused::Precondition)?;
             proposal.weakens = how.into();
             proposal.digest = proposal_digest(&proposal).map_err(Refused::Invalid)?;
             let by = (&*caller.identity, "control propose");

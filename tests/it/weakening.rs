@@ -235,9 +235,9 @@ async fn two_persons_in_two_roles_decide_and_whoever_proposed_is_neither() {
     // Nothing is so yet; not by who is neither, nor by whoever proposed it.
     let denied = decide(&mut alice, &proposal, true).await.unwrap_err();
     assert!(
-        denied
-            .message()
-            .contains("neither control owner nor risk officer"),
+        denied.message().contains(
+            "has none of the roles that decide about CT-FULL: control_owner, risk_officer"
+        ),
         "{}",
         denied.message()
     );
@@ -291,6 +291,83 @@ async fn two_persons_in_two_roles_decide_and_whoever_proposed_is_neither() {
     assert!(late.message().contains("is APPLIED"), "{}", late.message());
 }
 
+/// The people and the control, where the domain at the top also says this.
+fn with(asks: &str) -> exeat::engine::Snapshot {
+    let people = cases::people().replace(
+        "approver_groups: {control_owner: owners, risk_officer: risk}\n",
+        &format!("approver_groups: {{control_owner: owners, risk_officer: risk}}\n{asks}"),
+    );
+    let text = people + &full();
+    let bundle = exeat::manifest::Bundle::read_files([("a.yaml".to_owned(), text)]).unwrap();
+    bundle.snapshot(1).unwrap()
+}
+
+fn who(name: &str) -> exeat::domain::Principal {
+    exeat::domain::Principal::parse(name).unwrap()
+}
+
+/// That the control is to be removed.
+fn proposal(proposer: &str) -> exeat::domain::Proposal {
+    let at = governed::noon();
+    exeat::domain::Proposal {
+        id: "CP-1".into(),
+        control: exeat::domain::ControlId::parse("CT-FULL").unwrap(),
+        base: 1,
+        manifest: None,
+        weakens: "removed".into(),
+        reason: "something else denies it".into(),
+        proposer: who(proposer),
+        created: at,
+        digest: exeat::domain::Digest::parse("sha256:0").unwrap(),
+        voices: vec![],
+        state: exeat::domain::ProposalState::Pending,
+        since: at,
+    }
+}
+
+/// R42: what weakens a control needs what a HIGH exception needs: as many persons, in every role that
+/// the domain at the top asks for, and nobody can propose what nobody could decide.
+#[test]
+fn r42_as_many_decide_as_high_asks_for_in_each_of_its_roles() {
+    use exeat::{
+        domain::{ApproverRole, ProposalState},
+        engine::{
+            Deciders,
+            proposals::{decidable, decided, wanted},
+        },
+    };
+    let more = "tier_policy_overrides: {HIGH: {approval_stages: [{role: control_owner, quorum: 1}, {role: risk_officer, quorum: 2}, {role: domain_owner, quorum: 1}]}}\n";
+    let (strict, lax) = (with(more), with(""));
+    let at = governed::noon();
+    let mut asked = proposal("user:dave");
+    let open = |proposal: &_| wanted(proposal, &strict).unwrap();
+    assert_eq!(
+        (open(&asked).len(), wanted(&asked, &lax).unwrap().len()),
+        (4, 2)
+    );
+    // Who owns both the control and the domain takes the place that nobody else could.
+    for (name, role) in [
+        ("user:o", ApproverRole::DomainOwner),
+        ("user:alice2", ApproverRole::ControlOwner),
+        ("user:carol", ApproverRole::RiskOfficer),
+    ] {
+        let said = ("compared both of them", None);
+        asked = decided(&asked, &who(name), true, said, &strict, at).unwrap();
+        assert_eq!(asked.voices.last().unwrap().role, role);
+        assert_eq!(asked.state, ProposalState::Pending, "{name}");
+    }
+    assert_eq!(open(&asked), [ApproverRole::RiskOfficer]);
+    let said = ("compared both of them", None);
+    let done = decided(&asked, &who("user:bob2"), true, said, &strict, at).unwrap();
+    assert_eq!(done.state, ProposalState::Applied);
+
+    let deciders = |snapshot| Deciders::of(snapshot, &asked.control).unwrap();
+    decidable(&who("user:dave"), &deciders(&strict), &strict).unwrap();
+    decidable(&who("user:carol"), &deciders(&lax), &lax).unwrap();
+    let nobody = decidable(&who("user:carol"), &deciders(&strict), &strict).unwrap_err();
+    assert!(nobody.contains("not enough people"), "{nobody}");
+}
+
 /// R42: what weakens a control needs what a HIGH exception needs, a step-up too where it asks for one;
 /// and who agreed without one counts no more once it does.
 #[test]
@@ -299,35 +376,10 @@ fn r42_a_step_up_is_needed_where_high_asks_for_one() {
         domain::Assurance,
         engine::proposals::{decided, wanted},
     };
-    let world = |asks: &str| {
-        let people = cases::people().replace(
-            "approver_groups: {control_owner: owners, risk_officer: risk}\n",
-            &format!("approver_groups: {{control_owner: owners, risk_officer: risk}}\n{asks}"),
-        );
-        let text = people + &full();
-        let bundle = exeat::manifest::Bundle::read_files([("a.yaml".to_owned(), text)]).unwrap();
-        bundle.snapshot(1).unwrap()
-    };
-    let strict = world("tier_policy_overrides: {HIGH: {step_up: true}}\n");
-    let lax = world("");
+    let strict = with("tier_policy_overrides: {HIGH: {step_up: true}}\n");
+    let lax = with("");
     let at = governed::noon();
-    let who = |name: &str| exeat::domain::Principal::parse(name).unwrap();
-    let id = exeat::domain::ControlId::parse("CT-FULL").unwrap();
-    let base = lax.control(&id).unwrap().revision;
-    let proposal = exeat::domain::Proposal {
-        id: "CP-1".into(),
-        control: id,
-        base,
-        manifest: None,
-        weakens: "removed".into(),
-        reason: "something else denies it".into(),
-        proposer: who("user:alice"),
-        created: at,
-        digest: exeat::domain::Digest::parse("sha256:0").unwrap(),
-        voices: vec![],
-        state: exeat::domain::ProposalState::Pending,
-        since: at,
-    };
+    let proposal = proposal("user:alice");
     let assured = |stepped_up| Assurance {
         said: "corp: acr gold".into(),
         stepped_up,
@@ -345,10 +397,13 @@ fn r42_a_step_up_is_needed_where_high_asks_for_one() {
         assert!(decided(&proposal, &bob, false, (comment, said), &strict, at).is_ok());
     }
     let one = decided(&proposal, &bob, true, (comment, Some(&strong)), &strict, at).unwrap();
-    assert_eq!(wanted(&one, &strict).len(), 1);
+    assert_eq!(wanted(&one, &strict).unwrap().len(), 1);
     let before = decided(&proposal, &bob, true, (comment, None), &lax, at).unwrap();
     assert_eq!(
-        (wanted(&before, &lax).len(), wanted(&before, &strict).len()),
+        (
+            wanted(&before, &lax).unwrap().len(),
+            wanted(&before, &strict).unwrap().len()
+        ),
         (1, 2)
     );
 }

@@ -25,7 +25,7 @@ impl ControlCalls {
     fn message(&self, proposal: &Proposal) -> v1::Proposal {
         let (view, now) = (self.0.view(), self.0.clock.now().latest);
         let open = if settled(proposal, &view.snapshot, now).is_none() {
-            wanted(proposal, &view.snapshot)
+            wanted(proposal, &view.snapshot).unwrap_or_default()
         } else {
             Vec::new()
         };
