@@ -25,6 +25,8 @@ pub(super) fn case_json(case: &v1::Case) -> Json {
         "openSeats": case.open_seats,
         "digest": case.digest,
         "notes": case.notes,
+        "yourRole": case.your_role,
+        "notYours": case.not_yours,
         "case": record(case),
     })
 }
@@ -110,7 +112,7 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         ))?;
     }
     for note in &case.notes {
-        screen.say(&format!("  {:<13}{note}", "note"))?;
+        screen.say(&format!("  {:<13}{}", "note", plain(note)))?;
     }
     for vote in list_of(&record, "/votes") {
         let verdict = if vote.get("approves") == Some(&Json::Bool(true)) {
@@ -141,6 +143,9 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         let until = until.map_or(String::new(), |at| format!(" until {}", shown(Some(at))));
         let waits = case.open_seats.join(", ");
         screen.say(&format!("  waits for    {waits}{until}"))?;
+        if let Some(line) = you(&case) {
+            screen.say(&line)?;
+        }
         screen.say(&format!("  digest       {}", case.digest))?;
         // Nothing that a requester wrote goes into a command.
         let seen = if list_of(&decided, "/evidence").next().is_some() {
@@ -159,6 +164,16 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         })?;
     }
     Ok(Exit::Done)
+}
+
+/// Whether whoever asks may approve.
+fn you(case: &v1::Case) -> Option<String> {
+    let (mark, said) = match (&*case.your_role, &*case.not_yours) {
+        ("", "") => return None,
+        ("", why) => (styled(BAD, "✗"), format!("may not approve: {}", plain(why))),
+        (role, _) => (styled(GOOD, "✓"), format!("may approve, as {role}")),
+    };
+    Some(format!("  {:<13}{mark} {said}", "you"))
 }
 
 /// What somebody wrote, on one line and without what a terminal acts upon.

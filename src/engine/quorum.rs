@@ -80,6 +80,16 @@ impl<'a> Electorate<'a> {
     ///
     /// Why not.
     pub fn admit(&self, who: &Principal, seat: &Seat) -> Result<(), String> {
+        self.may(who)?;
+        if self.holds(who, seat) {
+            return Ok(());
+        }
+        let domain = seat.domain.as_ref().map_or("no domain", DomainId::as_str);
+        Err(format!("`{who}` is not {} for {domain}", seat.stage.role))
+    }
+
+    /// Whether `who` may fill a seat whose role they have.
+    fn may(&self, who: &Principal) -> Result<(), String> {
         if who.kind() != PrincipalKind::Human {
             return Err(format!("`{who}` is no person, and only people decide"));
         }
@@ -97,11 +107,7 @@ impl<'a> Electorate<'a> {
                 "`{who}` asked for it, answers for it or owns what it is for, and does not decide about it"
             ));
         }
-        if self.holds(who, seat) {
-            return Ok(());
-        }
-        let domain = seat.domain.as_ref().map_or("no domain", DomainId::as_str);
-        Err(format!("`{who}` is not {} for {domain}", seat.stage.role))
+        Ok(())
     }
 
     /// Whether `who` is an active person who has a seat's role, of whatever there may be to decide.
@@ -169,7 +175,7 @@ impl<'a> Electorate<'a> {
     pub fn persons(&self, seat: &Seat) -> BTreeSet<&'a str> {
         let holders = self.holders(seat).into_iter();
         holders
-            .filter(|who| self.admit(who, seat).is_ok())
+            .filter(|who| self.may(who).is_ok())
             .map(|who| self.directory().person(who))
             .collect()
     }

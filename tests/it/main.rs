@@ -10,6 +10,7 @@ mod cli;
 mod commands;
 mod conditions;
 mod crash;
+mod deciding;
 mod decision_log;
 mod demand;
 mod evasion;

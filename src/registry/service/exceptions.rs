@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     domain::{
         Ballot, Case, Digest, DomainId, ExceptionId, ExceptionState, Invalid, Principal, Seat,
-        Span, Tier, Timestamp, Trace,
+        Span, Tier, Timestamp, Trace, Vote,
     },
     engine::{Electorate, lifecycle},
     manifest::{write_case, write_rules},
@@ -19,6 +19,7 @@ use crate::{
         authn::Caller,
         cases::{standing, terms_of},
         core::Registry,
+        role::Role,
         view::View,
     },
     wire::{Fault, Received, sync::stamp, v1},
@@ -48,10 +49,17 @@ fn id(text: &str) -> Result<ExceptionId, Fault> {
     ExceptionId::parse(text).map_err(|error| Fault::Invalid(error.under("id")))
 }
 
-fn seat_text(seat: &Seat) -> String {
+/// A role that somebody may approve in, or why they may not.
+type Part = Result<String, String>;
+
+fn role_text(seat: &Seat) -> String {
     let domain = seat.domain.as_ref();
     let of = domain.map_or(String::new(), |domain| format!(" for {domain}"));
-    format!("{} {}{of}", seat.stage.quorum, seat.stage.role)
+    format!("{}{of}", seat.stage.role)
+}
+
+fn seat_text(seat: &Seat) -> String {
+    format!("{} {}", seat.stage.quorum, role_text(seat))
 }
 
 /// The case as it would be decided now: of one that was granted, on its terms as they are now.
@@ -128,30 +136,36 @@ pub(super) fn message(view: &View, case: &Case, now: Timestamp) -> v1::Case {
             .map(stamp),
         record: write_case(case),
         notes: Vec::new(),
+        your_role: String::new(),
+        not_yours: String::new(),
     }
 }
 
-/// Whether a case waits for `who` to decide.
-fn waits_for(view: &View, case: &Case, who: &Principal, now: Timestamp) -> bool {
+/// As what `who` may approve a case now, or why they may not; nothing where nobody is to decide.
+fn part(view: &View, case: &Case, who: &Principal, now: Timestamp) -> Option<Part> {
     let case = &current(view, case, now);
-    let Some(terms) = case.open_terms() else {
-        return false;
-    };
+    let terms = case.open_terms()?;
     let still = standing(view, case);
-    let owed = lifecycle::owed(case, &still);
-    if !owed.is_empty() {
-        let electorate =
-            Electorate::new(&view.snapshot, &case.requester, &case.request, Tier::High);
-        // Whoever let it happen is not who looks at it afterwards.
-        let decided = case.votes.iter().any(|vote| vote.approver == *who);
-        if !decided && owed.iter().any(|seat| electorate.admit(who, seat).is_ok()) {
-            return true;
+    let admitted = |seats: Vec<&Seat>, tier: Tier, decided: bool| -> Option<Part> {
+        if seats.is_empty() {
+            return None;
         }
+        if decided {
+            return Some(Err(format!("`{who}` has decided already")));
+        }
+        let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, tier);
+        let seat = electorate.seat(who, &seats).map(role_text);
+        Some(seat.map_err(Option::unwrap_or_default))
+    };
+    let directory = view.snapshot.directory();
+    let person = directory.person(who);
+    let theirs = |vote: &&Vote| directory.person(&vote.approver) == person;
+    // Whoever let it happen is not who looks at it afterwards.
+    let decided = case.votes.iter().any(|vote| theirs(&vote));
+    let afterwards = admitted(lifecycle::owed(case, &still), Tier::High, decided);
+    if !is_due(case, now) || matches!(afterwards, Some(Ok(_))) {
+        return afterwards;
     }
-    if !is_due(case, now) {
-        return false;
-    }
-    let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, terms.tier);
     let ballot = if case.state == ExceptionState::Pending {
         Ballot::Initial
     } else {
@@ -159,13 +173,9 @@ fn waits_for(view: &View, case: &Case, who: &Principal, now: Timestamp) -> bool 
     };
     let decided = case.votes.iter().any(|vote| {
         let counts = vote.ballot == ballot && vote.time >= terms.submitted;
-        counts && vote.digest == terms.digest && vote.approver == *who
+        counts && vote.digest == terms.digest && theirs(&vote)
     });
-    let open = lifecycle::open(case, &still);
-    !decided
-        && open
-            .into_iter()
-            .any(|seat| electorate.admit(who, seat).is_ok())
+    admitted(lifecycle::open(case, &still), terms.tier, decided).or(afterwards)
 }
 
 impl Exceptions {
@@ -176,10 +186,27 @@ impl Exceptions {
         }
     }
 
-    fn told(&self, case: &Case) -> v1::Case {
+    fn told(&self, caller: &Caller, case: &Case) -> v1::Case {
         let (view, now) = (self.registry.view(), self.registry.clock.now().latest);
+        let who = Principal::parse(&caller.identity).ok();
+        let part = who.and_then(|who| part(&view, case, &who, now));
+        let decides = matches!(caller.role, Role::Admin | Role::Approver);
+        let (your_role, not_yours) = match part {
+            None => (String::new(), String::new()),
+            Some(Ok(_)) if !decides => {
+                let why = format!(
+                    "whoever decides has role approver, and this is {}",
+                    caller.role.name()
+                );
+                (String::new(), why)
+            }
+            Some(Ok(role)) => (role, String::new()),
+            Some(Err(why)) => (String::new(), why),
+        };
         v1::Case {
             notes: notes(&view, &self.registry.uses, case, now),
+            your_role,
+            not_yours,
             ..message(&view, case, now)
         }
     }
@@ -204,7 +231,7 @@ impl Exceptions {
         let file = file.map(|v1::ManifestFile { name, content }| (name, content));
         let case = self.registry.ask(&caller, file, again, dry_run).await?;
         Ok(v1::RequestExceptionResponse {
-            case: Some(self.told(&case)),
+            case: Some(self.told(&caller, &case)),
         })
     }
 
@@ -242,7 +269,7 @@ impl Exceptions {
             .get(id.as_str())
             .ok_or_else(|| Fault::NotFound(format!("there is no exception `{id}` on its way")))?;
         let now = self.registry.clock.now().latest;
-        let told = self.told(case);
+        let told = self.told(&caller, case);
         self.looked(&caller, &told.digest, now);
         Ok(v1::GetCaseResponse { case: Some(told) })
     }
@@ -291,7 +318,8 @@ impl Exceptions {
             .filter(|case| state.is_none_or(|state| case.state == state))
             .filter(|case| {
                 let mut who = who.iter();
-                !waiting_for_me || who.any(|who| waits_for(&view, case, who, now))
+                let mine = |who| matches!(part(&view, case, who, now), Some(Ok(_)));
+                !waiting_for_me || who.any(mine)
             })
             .map(|case| ((false, case.created, case.id.as_str().into()), case));
         // The latest first.
@@ -359,7 +387,7 @@ impl Exceptions {
         };
         let case = self.registry.decide(&caller, decides).await?;
         Ok(v1::DecideResponse {
-            case: Some(self.told(&case)),
+            case: Some(self.told(&caller, &case)),
         })
     }
 
@@ -392,7 +420,7 @@ impl Exceptions {
             .close_override(&caller, &id(&text)?, record)
             .await?;
         Ok(v1::CloseOverrideResponse {
-            case: Some(self.told(&case)),
+            case: Some(self.told(&caller, &case)),
         })
     }
 
@@ -411,7 +439,7 @@ impl Exceptions {
             .give_up(&caller, &id(&text)?, short("reason", why)?)
             .await?;
         Ok(v1::GiveUpResponse {
-            case: Some(self.told(&case)),
+            case: Some(self.told(&caller, &case)),
         })
     }
 
@@ -427,7 +455,7 @@ impl Exceptions {
         let why = short("reason", reason)?;
         let case = self.registry.suspend(&caller, &id(&text)?, &why).await?;
         Ok(v1::SuspendResponse {
-            case: Some(self.told(&case)),
+            case: Some(self.told(&caller, &case)),
         })
     }
 }

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Map, Value as Json};
 
 use crate::{
-    domain::{Case, Timestamp},
+    domain::{Case, ExceptionState, Timestamp},
+    engine::{Electorate, lifecycle, satisfiable},
     manifest::write_case,
-    registry::{uses::Uses, view::View},
+    registry::{cases::standing, uses::Uses, view::View},
 };
 
 /// How many others that say the same make a request recurring.
@@ -18,6 +19,8 @@ const NAMED: usize = 3;
 /// Others that say the same, and what it goes on from: how that was used, and what differs.
 pub(super) fn notes(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Vec<String> {
     let mut notes = said_before(view, case);
+    notes.extend(nobody_left(view, case));
+    notes.extend(history(view, uses, case, now));
     let Some(terms) = case.terms.as_ref().filter(|terms| terms.renewal_count > 0) else {
         return notes;
     };
@@ -63,6 +66,76 @@ fn used(before: &[&Arc<Case>], uses: &Uses, now: Timestamp) -> Option<String> {
     } else {
         said
     })
+}
+
+/// That nobody can decide it any more, as people and groups are now.
+fn nobody_left(view: &View, case: &Case) -> Option<String> {
+    let terms = case.terms.as_ref();
+    let terms = terms.filter(|_| case.state == ExceptionState::Pending)?;
+    let electorate = Electorate::new(&view.snapshot, &case.requester, &case.request, terms.tier);
+    let still = standing(view, case);
+    let votes = case.votes.iter();
+    let votes = votes.filter(|vote| vote.approves && vote.digest == terms.digest);
+    let spent: Vec<_> = votes
+        .filter_map(|vote| Some((still(vote)?, vote.role, &vote.domain)))
+        .collect();
+    let places = lifecycle::open(case, &still).into_iter().map(|seat| {
+        let taken = spent
+            .iter()
+            .filter(|(_, role, domain)| (*role, *domain) == (seat.stage.role, &seat.domain));
+        let taken = u8::try_from(taken.count()).unwrap_or(u8::MAX);
+        let mut persons = electorate.persons(seat);
+        persons.retain(|person| spent.iter().all(|(known, ..)| **known != **person));
+        (seat.stage.quorum.get().saturating_sub(taken), persons)
+    });
+    let lapses = terms
+        .deadline
+        .map_or(String::new(), |at| format!(" at {at}"));
+    (!satisfiable(&places.collect::<Vec<_>>())).then(|| {
+        format!("there are no longer enough people to decide it: name some in the domain's `approver_groups`, or it lapses{lapses}")
+    })
+}
+
+/// How others from the same controls ended, under whatever ids.
+fn history(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Option<String> {
+    let controls = &case.request.controls;
+    let others = view.cases.values().filter(|other| {
+        let granted = other.granted.is_some() && other.id != case.id;
+        granted && other.created <= case.created
+    });
+    let same = |other: &&Arc<Case>| {
+        other
+            .request
+            .controls
+            .iter()
+            .any(|id| controls.contains(id))
+    };
+    let earlier: Vec<_> = others.filter(same).collect();
+    if earlier.is_empty() {
+        return None;
+    }
+    let mut by_state: BTreeMap<&str, usize> = BTreeMap::new();
+    for other in &earlier {
+        let count = by_state.entry(other.state.name()).or_default();
+        *count = count.saturating_add(1);
+    }
+    let states = by_state.iter();
+    let states: Vec<_> = states
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    let unused = |other: &&&Arc<Case>| {
+        let figures = uses.of(other.id.as_str(), now, None);
+        let none = figures.is_some_and(|figures| figures.uses == 0 && figures.gaps == 0);
+        none && other.state.is_final()
+    };
+    let unused = match earlier.iter().filter(unused).count() {
+        0 => String::new(),
+        count => format!("; no use recorded of {count}"),
+    };
+    Some(format!(
+        "granted before from the same controls: {}{unused}",
+        states.join(", ")
+    ))
 }
 
 /// Others that are justified in the same words.
