@@ -27,6 +27,8 @@ const PAGE: u32 = 1_000;
 pub(super) struct Attention {
     /// Exceptions in force that were requested, and whether there are more.
     held: (usize, bool),
+    /// How many of them are of tier HIGH.
+    high: usize,
     ending: Vec<v1::Case>,
     waiting: u32,
     overdue: bool,
@@ -50,6 +52,7 @@ pub(super) async fn attention(
         };
         if start <= now && now < end {
             found.held.0 = found.held.0.saturating_add(1);
+            found.high = found.high.saturating_add(usize::from(case.tier == "HIGH"));
             if end <= now + SOON {
                 found.ending.push(case);
             }
@@ -100,7 +103,7 @@ fn count((n, more): (usize, bool), one: &str, many: &str) -> String {
 impl Attention {
     pub(super) fn json(&self) -> Json {
         let ending: Vec<_> = self.ending.iter().map(|case| &case.id).collect();
-        json!({"requestedInForce": self.held.0, "endingWithinDay": ending, "waitingForYou": self.mine.0, "more": self.held.1 || self.mine.1, "waiting": self.waiting, "overdue": self.overdue})
+        json!({"requestedInForce": self.held.0, "high": self.high, "endingWithinDay": ending, "waitingForYou": self.mine.0, "more": self.held.1 || self.mine.1, "waiting": self.waiting, "overdue": self.overdue})
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
@@ -109,7 +112,11 @@ impl Attention {
             "exception that was requested holds",
             "exceptions that were requested hold",
         );
-        let mut lines = vec![format!("  {held}")];
+        let high = match self.high {
+            0 => String::new(),
+            high => format!(", {high} of tier HIGH"),
+        };
+        let mut lines = vec![format!("  {held}{high}")];
         let mut says = |text: String, command: &str| {
             let mark = styled(BAD, "!");
             let line = format!("  {mark} {text}  {}", styled(DIM, command));

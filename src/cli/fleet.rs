@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::wire::v1;
+use crate::wire::{signed::hex, v1};
 
 use super::{
     args::Output,
@@ -96,7 +96,7 @@ pub(super) async fn status(args: Fleet, screen: &mut Screen) -> Result<Exit, Exi
     // Whether all is safe is said whatever becomes of this.
     let attention = attention(&mut registry, status.time).await;
     if args.output == Output::Json {
-        let told = json!({"apiVersion": "exeat/v1", "attention": attention.as_ref().ok().map(Attention::json), "safe": safe, "revision": head.revision, "removals": head.sequence, "epoch": status.era.as_ref().map(|era| era.epoch), "key": status.key_pin, "sidecarsConnected": status.sidecars_connected, "sidecarsGone": gone, "sidecarsOutstanding": status.sidecars_outstanding, "nacks": nacks, "frozenSubjects": status.frozen_subjects, "readOnly": status.read_only, "objects": status.objects, "time": shown(status.time), "version": status.version});
+        let told = json!({"apiVersion": "exeat/v1", "attention": attention.as_ref().ok().map(Attention::json), "safe": safe, "revision": head.revision, "removals": head.sequence, "epoch": status.era.as_ref().map(|era| era.epoch), "key": status.key_pin, "sidecarsConnected": status.sidecars_connected, "sidecarsGone": gone, "sidecarsOutstanding": status.sidecars_outstanding, "nacks": nacks, "failing": failing_json(&status.failing), "ledger": {"size": status.ledger_size, "root": hex(&status.ledger_root)}, "frozenSubjects": status.frozen_subjects, "readOnly": status.read_only, "objects": status.objects, "time": shown(status.time), "version": status.version});
         screen.say(&told.to_string())?;
         return Ok(if safe { Exit::Done } else { Exit::No });
     }
@@ -142,6 +142,9 @@ pub(super) async fn status(args: Fleet, screen: &mut Screen) -> Result<Exit, Exi
         nacks == 0,
         format!("{nacks} objects that a sidecar could not take in"),
     ))?;
+    for text in failing(&status.failing) {
+        screen.say(&text)?;
+    }
     match attention {
         Ok(attention) => {
             for line in attention.lines() {
@@ -172,9 +175,51 @@ pub(super) async fn status(args: Fleet, screen: &mut Screen) -> Result<Exit, Exi
     ))?;
     screen.say(&format!(
         "  {}",
-        styled(DIM, &format!("key {}", status.key_pin))
+        styled(
+            DIM,
+            &format!(
+                "key {} · ledger of {} changes, root {}",
+                status.key_pin,
+                status.ledger_size,
+                hex(&status.ledger_root)
+            )
+        )
     ))?;
     Ok(if safe { Exit::Done } else { Exit::No })
+}
+
+/// Most controls that are named.
+const NAMED: usize = 5;
+
+fn failing_json(controls: &[v1::FailingControl]) -> Json {
+    let each = controls.iter();
+    each.map(
+        |one| json!({"control": one.control_id, "count": one.count, "since": shown(one.since)}),
+    )
+    .collect()
+}
+
+/// The controls that fail for what no exception covers.
+fn failing(controls: &[v1::FailingControl]) -> Vec<String> {
+    let says = |text: String| {
+        let command = styled(DIM, "exeat findings --uncovered");
+        format!("  {} {text}  {command}", styled(BAD, "!"))
+    };
+    let mut lines: Vec<_> = controls
+        .iter()
+        .take(NAMED)
+        .map(|one| {
+            let since = shown(one.since);
+            says(format!(
+                "{} fails for {} that nothing covers, since {since}",
+                one.control_id, one.count
+            ))
+        })
+        .collect();
+    if let Some(more) = controls.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        lines.push(says(format!("{more} more controls fail so")));
+    }
+    lines
 }
 
 fn role_of(text: &str) -> Result<v1::Role, Exit> {

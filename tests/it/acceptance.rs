@@ -241,8 +241,9 @@ async fn a_denial_leads_to_its_exception() {
     let told = stage.says("bob", "status");
     let id = text(&case, "/case/id");
     for part in [
-        "1 exception that was requested holds",
+        "1 exception that was requested holds\n",
         &format!("{id} ends"),
+        "ledger of ",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }

@@ -117,6 +117,15 @@ async fn a_control_runs_when_it_is_due_and_what_was_missed_is_caught_up_once() {
     );
     let found = listed(&mut world.admin, false).await;
     assert_eq!(told(&found), [("CT-HOUR", "bad", "NOT_SATISFIED", "NONE")]);
+    let status = world.admin.fleet.get_status(v1::GetStatusRequest {}).await;
+    let failing = status.unwrap().into_inner().failing;
+    let [failing] = failing.as_slice() else {
+        panic!("{failing:?}")
+    };
+    assert_eq!(
+        (&*failing.control_id, failing.count, at(failing.since)),
+        ("CT-HOUR", 1, at(found[0].first_seen))
+    );
     assert!(
         found[0]
             .message

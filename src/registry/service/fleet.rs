@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    domain::{Act, Invalid, Span},
-    engine::bound,
+    domain::{Act, Invalid, Span, Timestamp},
+    engine::{
+        bound,
+        rounds::{covering, is_about_a_control},
+    },
     registry::{
         attendants::Attendants,
         authn::Guests,
@@ -14,6 +17,7 @@ use crate::{
         role::{EXPELLED, Role},
         scope::Scope,
         store::Access,
+        view::View,
     },
     wire::{
         Fault, Received,
@@ -24,6 +28,30 @@ use crate::{
 };
 
 use super::opened;
+
+/// The controls that fail for somebody uncovered, those for most first.
+fn failing(view: &View, now: Timestamp) -> Vec<v1::FailingControl> {
+    let mut controls: BTreeMap<&str, (u64, Timestamp)> = BTreeMap::new();
+    let open = view.findings.values().filter(|finding| {
+        let fails = finding.satisfied.is_none() && !is_about_a_control(&finding.control);
+        fails && covering(&finding.control, &finding.subject, &view.snapshot, now).is_none()
+    });
+    for finding in open {
+        let first = (0, finding.first_seen);
+        let known = controls.entry(finding.control.as_str()).or_insert(first);
+        known.0 = known.0.saturating_add(1);
+        known.1 = known.1.min(finding.first_seen);
+    }
+    let mut controls: Vec<_> = controls.into_iter().collect();
+    controls.sort_by_key(|(control, (count, _))| (std::cmp::Reverse(*count), *control));
+    let each = controls.into_iter();
+    each.map(|(control, (count, since))| v1::FailingControl {
+        control_id: control.to_owned(),
+        count,
+        since: Some(stamp(since)),
+    })
+    .collect()
+}
 
 /// Answers for the fleet.
 #[derive(Clone, Debug)]
@@ -137,6 +165,9 @@ impl Fleet {
             frozen_subjects: u64::from(count(frozen.len())),
             time: Some(stamp(self.registry.clock.now().latest)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            failing: failing(&view, self.registry.clock.now().latest),
+            ledger_size: view.ledger.size(),
+            ledger_root: view.ledger.root().to_vec(),
         }
     }
 
