@@ -421,6 +421,74 @@ async fn low_is_automatic_within_a_budget_and_never_in_production() {
     assert_eq!(refused.unwrap(), "MODERATE");
 }
 
+/// The budget of an owner holds for the person, under any identity; that of a control for what was
+/// granted, also where it was taken back.
+#[tokio::test]
+async fn the_budgets_of_an_owner_and_of_a_control_hold() {
+    for (budget, by, taken_back) in [
+        (
+            "{per_owner: 1, per_subject: 2, per_control: 20}",
+            "user:alice2",
+            false,
+        ),
+        (
+            "{per_owner: 10, per_subject: 2, per_control: 1}",
+            "user:alice",
+            true,
+        ),
+    ] {
+        let mut world = World::start().await;
+        let groups = "approver_groups: {control_owner: owners, risk_officer: risk}\n";
+        let tighter =
+            format!("{groups}tier_policy_overrides: {{LOW: {{auto_budget: {budget}}}}}\n");
+        let text = people().replace(groups, &tighter)
+            + &spare("dev")
+            + &spare("dev2")
+            + &lax("CT-A", "a")
+            + &lax("CT-B", "b");
+        world.admin.apply(&text).await.unwrap();
+        let mut alice = world.as_who("user:alice").await;
+        let low = |control, action, agent| Ask {
+            control,
+            action,
+            agent,
+            environment: "dev",
+            ..PLAIN
+        };
+        let first = ask(&mut alice, &low("CT-A", "a", "dev")).await.unwrap();
+        assert_eq!(first.state, "APPROVED", "{budget}");
+        if taken_back {
+            world.admin.revoke(&first.id).await.unwrap();
+        }
+        // Under the same name a new token takes the place of the one before.
+        let mut other = world.as_who(by).await;
+        // Of another subject; from the same control only where that is what counts.
+        let (control, action) = if taken_back {
+            ("CT-A", "a")
+        } else {
+            ("CT-B", "b")
+        };
+        let asked = low(control, action, "dev2").text();
+        let request = v1::RequestExceptionRequest {
+            file: files(&asked.replace("owner: user:alice", &format!("owner: {by}"))).pop(),
+            ..v1::RequestExceptionRequest::default()
+        };
+        let second = other.exceptions.request_exception(request).await.unwrap();
+        let second = second.into_inner().case.unwrap();
+        assert_eq!(
+            (second.state.as_str(), second.tier.as_str()),
+            ("PENDING", "MODERATE"),
+            "{budget}"
+        );
+        assert!(second.record.contains("auto_budget"), "{budget}");
+        // Another control is another budget.
+        if taken_back {
+            let free = ask(&mut other, &low("CT-B", "b", "dev")).await.unwrap();
+            assert_eq!(free.state, "APPROVED");
+        }
+    }
+}
+
 /// R35: asking anew does not begin anew.
 #[tokio::test]
 async fn coverage_is_counted_over_all_exceptions_of_a_year() {
