@@ -39,11 +39,14 @@ class Exeat:
         request.resource.type, request.resource.id = "tool", tool
         request.context.update(context)
         decision = self.check(request, timeout=1).decision
-        outcome = type(decision).DESCRIPTOR.fields_by_name["outcome"].enum_type
-        name = outcome.values_by_number[decision.outcome].name
-        if name not in ("OUTCOME_ALLOW", "OUTCOME_ALLOW_BY_EXCEPTION"):
-            controls = ", ".join(control.control_id for control in decision.controls)
-            raise Denied(f"{decision.id}: {controls or 'no control permits it'} {decision.remedy}")
+        def name(field, number):
+            return decision.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number[number].name
+
+        outcome = name("outcome", decision.outcome)
+        if outcome not in ("OUTCOME_ALLOW", "OUTCOME_ALLOW_BY_EXCEPTION"):
+            why = [control.control_id for control in decision.controls]
+            why = why or [name("reasons", reason) for reason in decision.reasons]
+            raise Denied(f"{decision.id}: {', '.join(why)} {decision.remedy}")
         return decision
 
 

@@ -58,6 +58,16 @@ async fn agents_ask_before_they_act() {
             assert_eq!(done.status.code(), Some(code), "{out}");
         }
     }
+    // Where no control says no, the reason does.
+    let file = format!("{examples}/grpc_agent.py");
+    let args = vec![
+        file,
+        sidecar.address.clone(),
+        "nobody".into(),
+        "mcp://crm/refund".into(),
+    ];
+    let out = text(&run(python(), args).await.stdout);
+    assert!(out.contains("SUBJECT_UNKNOWN"), "{out}");
     for (tool, decision) in [("refund", true), ("wipe", false)] {
         let url = format!("http://{}", sidecar.address);
         let tool = format!("mcp://crm/{tool}");
