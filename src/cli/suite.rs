@@ -16,7 +16,7 @@ use crate::{
     wire::{question, v1},
 };
 
-use crate::wire::json::fields;
+use super::asked::CheckSpec;
 
 /// A suite of tests. Documents after the first are manifests that belong to it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -62,45 +62,6 @@ struct Drift {
     subject: String,
     /// What changes, as a JSON merge patch of its manifest.
     set: BTreeMap<String, serde_json::Value>,
-}
-
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct CheckSpec {
-    /// Who asks.
-    subject: String,
-    /// For which action.
-    #[serde(default = "tool_call")]
-    action: String,
-    /// On what.
-    resource: ResourceSpec,
-    /// What else is known.
-    #[serde(default)]
-    context: BTreeMap<String, serde_json::Value>,
-    /// Digests of facets as the caller sees them.
-    #[serde(default)]
-    observed: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ResourceSpec {
-    /// Its type.
-    #[serde(default = "tool")]
-    r#type: String,
-    /// Its id.
-    id: String,
-    /// What else is known of it.
-    #[serde(default)]
-    properties: BTreeMap<String, serde_json::Value>,
-}
-
-fn tool_call() -> String {
-    "tools/call".into()
-}
-
-fn tool() -> String {
-    "tool".into()
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -316,23 +277,8 @@ impl World {
                 "say what must be answered, in expect or timeline",
             ));
         }
-        let spec = &case.check;
-        let map = |entries: &BTreeMap<String, Json>| fields(entries.clone().into_iter().collect());
-        let request = v1::CheckRequest {
-            subject: spec.subject.clone(),
-            action: spec.action.clone(),
-            resource: Some(v1::Resource {
-                r#type: spec.resource.r#type.clone(),
-                id: spec.resource.id.clone(),
-                properties: Some(map(&spec.resource.properties)),
-            }),
-            context: Some(map(&spec.context)),
-            observed: spec.observed.clone().into_iter().collect(),
-            explain: false,
-            ..v1::CheckRequest::default()
-        };
         Ok(Asked {
-            request,
+            request: case.check.clone().into(),
             snapshot,
             steps,
         })
