@@ -55,26 +55,28 @@ async fn nothing_acknowledged_is_lost_and_nothing_revoked_comes_back() {
     let (mut promised, mut complete) = (BTreeSet::new(), BTreeSet::new());
     let mut next = 0;
     for kill in 0..kills {
+        // One that the sidecar has acknowledged before anything dies.
+        let id = format!("EX-{next}");
+        next += 1;
+        let receipt = client.revoke(&id).await.unwrap();
+        let request = v1::GetRevocationRequest {
+            sequence: receipt.removal.unwrap().sequence,
+            wait: true,
+        };
+        let answer = client.revocations.get_revocation(request).await.unwrap();
+        let receipt = answer.into_inner().receipt.unwrap();
+        assert_eq!(receipt.completion(), Completion::Complete, "kill {kill}");
+        promised.insert(id.clone());
+        complete.insert(id);
         let the_registry = dice.often(50);
         let moment = Duration::from_micros(u64::try_from(dice.roll(12_000)).unwrap());
         // Revocations under way while the process dies.
         let load = async {
-            for _ in 0..each {
+            for _ in 1..each {
                 let id = format!("EX-{next}");
                 next += 1;
-                if let Ok(receipt) = client.revoke(&id).await {
-                    promised.insert(id.clone());
-                    let sequence = receipt.removal.unwrap().sequence;
-                    let request = v1::GetRevocationRequest {
-                        sequence,
-                        wait: true,
-                    };
-                    let waiting = client.revocations.get_revocation(request);
-                    if let Ok(Ok(answer)) = timeout(Duration::from_millis(100), waiting).await
-                        && answer.into_inner().receipt.unwrap().completion() == Completion::Complete
-                    {
-                        complete.insert(id);
-                    }
+                if client.revoke(&id).await.is_ok() {
+                    promised.insert(id);
                 }
             }
         };
@@ -146,7 +148,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_revoked_comes_back() {
         sidecar.until("agent", &action, "EXC_REVOKED").await;
     }
     println!(
-        "{} revocations promised, {} seen complete at once",
+        "{} revocations promised, {} of them seen complete",
         promised.len(),
         complete.len()
     );
@@ -175,6 +177,8 @@ async fn e1_every_use_that_was_answered_is_at_the_registry_once() {
 
     let askers = Askers::start(&fleet, 8);
     for _ in 0..kills {
+        // It is under load that they die, however slow the machine is.
+        askers.more(&fleet).await;
         sleep(Duration::from_micros(
             u64::try_from(dice.roll(60_000)).unwrap(),
         ))
@@ -190,7 +194,7 @@ async fn e1_every_use_that_was_answered_is_at_the_registry_once() {
         }
     }
     let answered = askers.stop().await;
-    assert!(answered.len() > kills, "{}", answered.len());
+    assert!(answered.len() >= kills, "{}", answered.len());
     let recorded = each_once(&mut client, &answered).await;
     println!("{} answered, {recorded} recorded", answered.len());
     drop(running);

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -195,6 +195,7 @@ pub fn used(now: Timestamp) -> String {
 /// Several who ask without a pause.
 pub struct Askers {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<Vec<String>>>,
 }
 
@@ -202,14 +203,29 @@ impl Askers {
     #[expect(clippy::disallowed_methods, reason = "a test owns its tasks")]
     pub fn start(fleet: &Fleet, count: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
         let ask = |_| {
             let (listen, operations) = (fleet.listen.clone(), fleet.operations.clone());
-            tokio::spawn(asks(listen, operations, Arc::clone(&stop)))
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            tokio::spawn(asks(listen, operations, stop, answered))
         };
         Self {
             tasks: (0..count).map(ask).collect(),
+            answered,
             stop,
         }
+    }
+
+    /// Waits until one more use is answered.
+    pub async fn more(&self, fleet: &Fleet) {
+        let before = self.answered.load(Ordering::SeqCst);
+        for _ in 0..PATIENCE {
+            if self.answered.load(Ordering::SeqCst) > before {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!("no use is answered: {}", fleet.log());
     }
 
     /// The decisions that were answered and rest on an exception.
@@ -225,13 +241,19 @@ impl Askers {
 
 /// Asks until it is told to stop, whoever answers or not; the decisions that were answered and rest
 /// on an exception.
-async fn asks(sidecar: String, operations: String, stop: Arc<AtomicBool>) -> Vec<String> {
+async fn asks(
+    sidecar: String,
+    operations: String,
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+) -> Vec<String> {
     let sidecar = Sidecar::at(&sidecar, &operations);
     let mut answered = Vec::new();
     while !stop.load(Ordering::SeqCst) {
         match sidecar.try_ask("agent", "risky").await {
             Ok(decision) if decision.outcome() == v1::Outcome::AllowByException => {
                 answered.push(decision.id);
+                count.fetch_add(1, Ordering::SeqCst);
             }
             Ok(_) => sleep(Duration::from_millis(1)).await,
             Err(_) => sleep(Duration::from_millis(5)).await,
