@@ -9,6 +9,7 @@ use crate::wire::{json::fields, signed::hex, v1};
 
 use super::{
     args::{Check, Explain, Output},
+    asked::SeenToolSpec,
     client::{connect, refused},
     run::Exit,
     screen::{Screen, json},
@@ -26,6 +27,8 @@ struct Asked {
     context: serde_json::Map<String, Json>,
     #[serde(default)]
     observed: BTreeMap<String, String>,
+    #[serde(default)]
+    seen_tools: Vec<SeenToolSpec>,
     #[serde(default)]
     explain: bool,
 }
@@ -47,6 +50,7 @@ impl From<Asked> for v1::CheckRequest {
             resource,
             context,
             observed,
+            seen_tools,
             explain,
         } = asked;
         let AskedResource {
@@ -63,9 +67,10 @@ impl From<Asked> for v1::CheckRequest {
                 properties: Some(fields(properties)),
             }),
             context: Some(fields(context)),
-            observed: observed.into_iter().collect(),
+            observed,
             explain,
-            request_id: String::new(),
+            seen_tools: seen_tools.into_iter().map(Into::into).collect(),
+            ..Self::default()
         }
     }
 }

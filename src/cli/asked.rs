@@ -25,6 +25,31 @@ pub(super) struct CheckSpec {
     /// Digests of facets as the caller sees them.
     #[serde(default)]
     observed: BTreeMap<String, String>,
+    /// Definitions of tools as the caller sees them.
+    #[serde(default)]
+    seen_tools: Vec<SeenToolSpec>,
+}
+
+/// The definition of a tool.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SeenToolSpec {
+    /// The server that offers it.
+    server: String,
+    /// Its name there.
+    name: String,
+    /// The digest of its definition.
+    definition_digest: String,
+}
+
+impl From<SeenToolSpec> for v1::SeenTool {
+    fn from(spec: SeenToolSpec) -> Self {
+        Self {
+            server: spec.server,
+            name: spec.name,
+            definition_digest: spec.definition_digest,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -56,6 +81,7 @@ impl From<CheckSpec> for v1::CheckRequest {
             resource,
             context,
             observed,
+            seen_tools,
         } = spec;
         let map = |entries: BTreeMap<String, Json>| fields(entries.into_iter().collect());
         Self {
@@ -68,6 +94,7 @@ impl From<CheckSpec> for v1::CheckRequest {
             }),
             context: Some(map(context)),
             observed,
+            seen_tools: seen_tools.into_iter().map(Into::into).collect(),
             ..Self::default()
         }
     }

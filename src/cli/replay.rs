@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{
     domain::{Decision, Now, Question, Reason, Span, SubjectId, Timestamp},
-    engine::{Snapshot, decide},
+    engine::{Snapshot, as_seen, decide},
     manifest::Bundle,
     runtime::clock::Clock,
     sidecar::earlier_log,
@@ -177,6 +177,7 @@ pub(super) fn replay(args: &Replay, clock: &Clock, screen: &mut Screen) -> Resul
                 continue;
             }
             let asked = asked(&made).map_err(|why| Exit::Invalid(format!("{}: {why}", place())))?;
+            let asked = as_seen(asked, &against.snapshot);
             replayed.add(&made, time, against.change(&made, &asked));
         }
     }

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use crate::{
     domain::{Decision, Dimension, Effect, Invalid, Kind, Now, Question, SubjectId, Timestamp},
-    engine::{Change, Snapshot, decide},
+    engine::{Change, Snapshot, as_seen, decide},
     manifest::{Bundle, Places, Problem, SubjectManifest, Tree, options, split},
     wire::{question, v1},
 };
@@ -347,7 +347,8 @@ impl Asked {
     pub fn question(&self) -> Result<Question, Invalid> {
         let subject =
             SubjectId::parse(&self.request.subject).map_err(|e| e.under("check.subject"))?;
-        question(self.request.clone(), subject).map_err(|e| e.under("check"))
+        let question = question(self.request.clone(), subject).map_err(|e| e.under("check"))?;
+        Ok(as_seen(question, &self.snapshot))
     }
 }
 

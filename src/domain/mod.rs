@@ -58,7 +58,7 @@ pub use person::{Group, Member, Person};
 pub use place::{Domain, WhenUngoverned};
 pub use position::{Era, Head, LogId};
 pub use proposal::{DECIDE_WITHIN, Proposal, ProposalState, Voice};
-pub use question::{Question, Resource, Tool};
+pub use question::{Question, Resource, SeenTool, Tool};
 pub use removal::{Act, Cause, Removal, Target};
 pub use scope::{Dimension, Pattern, Scope, Selector, Set};
 pub use subject::{INSTANCE_LEASE, Instances, Lifecycle, Sensitivity, Subject, SubjectKind};

@@ -22,6 +22,19 @@ pub struct Question {
     pub context: Value,
     /// Digests of facets that the caller, hook or proxy has seen itself.
     pub observed: Fingerprint,
+    /// Definitions of tools that it has seen; nothing once they are among what was observed.
+    pub tools: Vec<SeenTool>,
+}
+
+/// A tool as its server has just offered it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenTool {
+    /// The server that offers it.
+    pub server: Box<str>,
+    /// Its name there.
+    pub name: Box<str>,
+    /// The digest of its definition.
+    pub definition_digest: Box<str>,
 }
 
 /// What is acted upon.

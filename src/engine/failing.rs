@@ -61,6 +61,7 @@ pub(super) fn fails(
                         actor_kind: None,
                         context: Value::Map(Box::default()),
                         observed: Fingerprint::default(),
+                        tools: Vec::new(),
                     })
                 })
             })

@@ -31,6 +31,7 @@ pub mod reserving;
 pub mod rounds;
 pub mod schedule;
 pub mod search;
+mod seeing;
 mod shelf;
 mod snapshot;
 pub mod sprawl;
@@ -56,6 +57,7 @@ pub use explain::{Clause, ControlClauses, Explanation, NearMiss, Read, explain, 
 pub use parties::{model_of, owner_of};
 pub use quorum::{Electorate, satisfiable};
 pub use removed::{Removed, has_credential};
+pub use seeing::as_seen;
 pub use shelf::Shelf;
 pub use snapshot::Snapshot;
 pub use sum::{Part, Sum, part};

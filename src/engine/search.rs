@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::domain::{Now, Question, Set, SubjectId, Value};
+use crate::domain::{Decision, NextAction, Now, Question, Set, SubjectId, Value};
 
-use super::{Snapshot, catalogue, decide};
+use super::{Snapshot, catalogue, decide, seeing::seen};
 
 /// Names of subjects' types that say nothing of their kind.
 const ANYBODY: [&str; 2] = ["identity", "subject"];
@@ -20,9 +20,43 @@ fn is_of(snapshot: &Snapshot, id: &str, wanted: &str) -> bool {
         || kind(snapshot, id).is_some_and(|kind| kind.eq_ignore_ascii_case(wanted))
 }
 
+/// How somebody stands to something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It would be allowed.
+    Permitted,
+    /// It would be denied, and an exception can be requested.
+    Requestable,
+    /// It would be denied.
+    Denied,
+}
+
+fn decided(question: &Question, snapshot: &Snapshot, now: Now) -> Decision {
+    match seen(question, snapshot) {
+        None => decide(question, snapshot, now),
+        Some(observed) => {
+            let question = Question {
+                observed,
+                ..question.clone()
+            };
+            decide(&question, snapshot, now)
+        }
+    }
+}
+
+/// How the one who asks stands to what they ask.
+pub fn standing(question: &Question, snapshot: &Snapshot, now: Now) -> Standing {
+    let decision = decided(question, snapshot, now);
+    match decision.next_action {
+        _ if decision.allows() => Standing::Permitted,
+        NextAction::Request => Standing::Requestable,
+        NextAction::Retry | NextAction::None => Standing::Denied,
+    }
+}
+
 /// Whether a question would be allowed.
-pub fn permits(question: &Question, snapshot: &Snapshot, now: Now) -> bool {
-    decide(question, snapshot, now).allows()
+fn permits(question: &Question, snapshot: &Snapshot, now: Now) -> bool {
+    decided(question, snapshot, now).allows()
 }
 
 /// The subjects of a type, of those that are asked `about`, that a question would be allowed for.

@@ -105,7 +105,10 @@ fn part(tool: &Value, seen: Option<&str>) -> String {
     };
     permissions.sort_unstable();
     let names = [
-        ("definition_digest", seen.or_else(|| said("definition_digest"))),
+        (
+            "definition_digest",
+            seen.or_else(|| said("definition_digest")),
+        ),
         ("name", said("name")),
         ("server", said("server")),
     ];

@@ -144,6 +144,7 @@ fn request(value: &Value) -> Result<Question, Invalid> {
             .cloned()
             .unwrap_or_else(|| Value::map([])),
         observed: Fingerprint::default(),
+        tools: Vec::new(),
     })
 }
 

@@ -7,14 +7,19 @@ use tonic::{Status, metadata::MetadataMap};
 
 use crate::{
     config::Identity,
-    domain::{Decision, Digest, Invalid, Now, Outcome, Question, Span, Trace},
-    engine::{Snapshot, catalogue::at, explain, may_speak, reasons},
-    runtime::clock::Instant,
+    domain::{Decision, Digest, Invalid, Now, Outcome, Question, Resource, Span, Trace},
+    engine::{
+        Snapshot, as_seen,
+        catalogue::at,
+        explain, may_speak, reasons,
+        search::{Standing, standing},
+    },
+    runtime::{clock::Instant, simulated::aside},
     telemetry::{
         Surface,
         otlp::{Answered, Exporter, Failed},
     },
-    wire::{Detail, Fault, Stamp, answer, keep, question, signed::sha256, v1},
+    wire::{Detail, Fault, Stamp, about, answer, keep, question, signed::sha256, v1},
 };
 
 use super::{
@@ -55,7 +60,7 @@ impl Answering {
         let request_id = Some(&request.request_id)
             .filter(|id| !id.is_empty())
             .cloned();
-        let question = question(request, subject)?;
+        let question = as_seen(question(request, subject)?, &loaded.snapshot);
         let mut at = loaded.at(arrived);
         at.now.evidence = self.decider.spool.evidenced();
         let free = match &request_id {
@@ -96,6 +101,39 @@ impl Answering {
         }
         let why = format!("`{}` is not known, frozen or out of use", who.subject);
         Err(Fault::Forbidden(why))
+    }
+
+    /// How whoever asks stands to each of some resources now; nothing stands to what is no question.
+    /// Nothing is recorded of it, and nothing used up.
+    pub(super) async fn sift(
+        &self,
+        check: v1::CheckRequest,
+        resources: Vec<Option<Resource>>,
+        who: Caller,
+        (arrived, patience): (Instant, Span),
+    ) -> Result<Vec<Standing>, Fault> {
+        self.may_speak(&who)?;
+        let loaded = self.decider.snapshot.get().ok_or(Fault::NotReady)?;
+        let mut at = loaded.at(self.decider.clock.look());
+        at.now.evidence = self.decider.spool.evidenced();
+        let Some(first) = resources.iter().flatten().next().cloned() else {
+            return Ok(vec![Standing::Denied; resources.len()]);
+        };
+        // Read once for all.
+        let mut asked = about(check, who.subject, first)?;
+        let clock = self.decider.clock.clone();
+        let standings = aside(move || {
+            let mut standings = Vec::with_capacity(resources.len());
+            for item in resources {
+                in_time(arrived, clock.elapsed(), patience)?;
+                standings.push(item.map_or(Standing::Denied, |item| {
+                    asked.resource = item;
+                    standing(&asked, &loaded.snapshot, at.now)
+                }));
+            }
+            Ok(standings)
+        });
+        standings.await.map_err(Fault::Unavailable)?
     }
 
     /// Decides a question of a surface that is not ours, and answers it.

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     domain::Invalid,
-    engine::model_of,
-    wire::{Fault, Received, Stamp, batch_item, keep, v1},
+    engine::{model_of, search::Standing},
+    wire::{Fault, Received, Stamp, batch_item, keep, resource, v1},
 };
 
 use super::{
@@ -20,6 +20,16 @@ use super::{
 
 /// Most questions in a batch.
 const BATCH: usize = 100;
+/// Most resources that are sifted at once.
+const RESOURCES: usize = 1_000;
+
+fn stands(standing: Standing) -> v1::Standing {
+    match standing {
+        Standing::Permitted => v1::Standing::Permitted,
+        Standing::Requestable => v1::Standing::Requestable,
+        Standing::Denied => v1::Standing::Denied,
+    }
+}
 
 /// Answers checks.
 #[derive(Clone, Debug)]
@@ -110,6 +120,49 @@ impl v1::check_service_server::CheckService for CheckService {
         match decided {
             Ok(items) => Ok(Response::new(v1::BatchCheckResponse { items })),
             Err(fault) => Err(self.0.failed(fault, arrived, called)),
+        }
+    }
+
+    async fn filter_resources(
+        &self,
+        request: Request<Received<v1::FilterResourcesRequest>>,
+    ) -> Result<Response<v1::FilterResourcesResponse>, Status> {
+        let arrived = self.0.decider.clock.look();
+        let (metadata, connection, received) = request.into_parts();
+        let sifted = async {
+            let patience = patience(&metadata)?;
+            let v1::FilterResourcesRequest { check, resources } = received.message?;
+            let check = check.unwrap_or_default();
+            let wrong = |path: &str, what: String, fix: String| {
+                Err(Fault::Invalid(Invalid::new(path, what, fix)))
+            };
+            if check.resource.is_some() {
+                let fix = "name what it is about in `resources`";
+                return wrong("check.resource", "is there".into(), fix.into());
+            }
+            if resources.len() > RESOURCES {
+                let what = format!("has {} items", resources.len());
+                return wrong("resources", what, format!("send at most {RESOURCES}"));
+            }
+            let read = |(at, item)| {
+                let read = resource(item).map(Some);
+                read.map_err(|e| Fault::Invalid(e.under(&format!("resources[{at}]"))))
+            };
+            let resources: Result<_, Fault> = resources.into_iter().enumerate().map(read).collect();
+            let resources = resources?;
+            let who = caller(&self.0.identity, &connection, &check.subject)?;
+            self.0
+                .sift(check, resources, who, (arrived, patience))
+                .await
+        };
+        match sifted.await {
+            Ok(standings) => Ok(Response::new(v1::FilterResourcesResponse {
+                standings: standings.into_iter().map(|of| stands(of).into()).collect(),
+            })),
+            Err(fault) => {
+                let called = Called::of("exeat.v1.CheckService/FilterResources", &metadata);
+                Err(self.0.failed(fault, arrived, called))
+            }
         }
     }
 

@@ -8,8 +8,8 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
     config::{Identity, Proxy},
-    engine::search,
-    runtime::{clock::Instant, simulated::aside},
+    engine::search::Standing,
+    runtime::clock::Instant,
     telemetry::Surface,
     wire::{
         Fault, Received,
@@ -20,12 +20,12 @@ use crate::{
         authzen::permits,
         envoy::Principal,
         ext_mcp::{Listing, answered, asked, forbidden, kept, listed, malformed, passed},
-        question, v1,
+        resource, v1,
     },
 };
 
 use super::{
-    answering::{Answering, Called, in_time, patience},
+    answering::{Answering, Called, patience},
     identity::{Caller, admitted, behind},
 };
 
@@ -118,40 +118,16 @@ impl ExtMcp {
     ) -> Result<McpResponseResult, Fault> {
         let patience = patience(call.metadata)?;
         let who = self.who(call.connection, listing.principal.clone())?;
-        self.answering.may_speak(&who)?;
-        let decider = &self.answering.decider;
-        let loaded = decider.snapshot.get().ok_or(Fault::NotReady)?;
-        let mut at = loaded.at(decider.clock.look());
-        at.now.evidence = decider.spool.evidenced();
-        let (questions, context) = listing.asks();
-        // Read once for all items.
-        let Some(mut asked) = questions.iter().flatten().next().and_then(|first| {
-            let context = Some(context);
-            let first = v1::CheckRequest {
-                context,
-                ..first.clone()
-            };
-            question(first, who.subject.clone()).ok()
-        }) else {
-            return Ok(listing.of_those(&vec![false; questions.len()]));
-        };
-        let clock = decider.clock.clone();
-        let arrived = call.arrived;
-        let may = aside(move || {
-            let mut may = Vec::with_capacity(questions.len());
-            for item in questions {
-                in_time(arrived, clock.elapsed(), patience)?;
-                // What is no question is nothing that may be used.
-                let item = item.and_then(|item| question(item, who.subject.clone()).ok());
-                may.push(item.is_some_and(|item| {
-                    asked.resource = item.resource;
-                    search::permits(&asked, &loaded.snapshot, at.now)
-                }));
-            }
-            Ok(may)
-        });
-        let may: Result<Vec<bool>, Fault> = may.await.map_err(Fault::Unavailable)?;
-        Ok(listing.of_those(&may?))
+        let (check, items) = listing.asks();
+        // What is no question is nothing that may be used.
+        let items = items.into_iter().map(|item| resource(item?).ok()).collect();
+        let when = (call.arrived, patience);
+        let standings = self.answering.sift(check, items, who, when).await?;
+        let may: Vec<bool> = standings
+            .iter()
+            .map(|of| *of == Standing::Permitted)
+            .collect();
+        Ok(listing.of_those(&may))
     }
 
     /// What went wrong, as the gateway has it: what is somebody else's fault is an answer, and what is

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Decision, ExceptionId, Now, Question, Ref, Span, SubjectId, Trace, Value},
-    engine::{Snapshot, decide},
+    engine::{Snapshot, as_seen, decide},
     telemetry::Surface,
     wire::kept,
 };
@@ -106,10 +106,12 @@ impl Kept {
 
     /// The inputs, ready to be decided again.
     pub(super) fn recall(&self) -> Option<Record> {
+        let snapshot = spending(&self.snapshot.upgrade()?, &self.spent).into_owned();
+        let question = kept(&self.request, self.subject.clone()?)?;
         Some(Record {
             id: self.id,
-            question: kept(&self.request, self.subject.clone()?)?,
-            snapshot: spending(&self.snapshot.upgrade()?, &self.spent).into_owned(),
+            question: as_seen(question, &snapshot),
+            snapshot,
             now: self.now?,
             took: self.took,
             surface: self.surface,

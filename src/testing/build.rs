@@ -170,6 +170,7 @@ pub fn question(subject: &str) -> Question {
         actor_kind: None,
         context: Value::map([]),
         observed: Fingerprint::default(),
+        tools: Vec::new(),
     }
 }
 

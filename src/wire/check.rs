@@ -1,13 +1,15 @@
 //! `CheckRequest` → question, decision → `Decision`.
 
+use std::collections::BTreeSet;
+
 use prost::Message as _;
 use prost_types::{Struct, value::Kind};
 
 use crate::{
     domain::{
         Control, ControlResult, Decision, Digest, Effect, ExceptionResult, Facet, Fingerprint,
-        Invalid, NextAction, Outcome, Question, Reason, Resource, SubjectId, Timestamp, Value,
-        Verdict,
+        Invalid, NextAction, Outcome, Question, Reason, Resource, SeenTool, SubjectId, Timestamp,
+        Value, Verdict,
     },
     engine::{Clause, Explanation, NearMiss},
 };
@@ -17,6 +19,7 @@ use super::{status::Fault, v1};
 // reliability §9.3.
 const MAX_TEXT: usize = 8 << 10;
 const MAX_LIST: usize = 1_000;
+const MAX_TOOLS: usize = 1_000;
 const MAX_REQUEST_ID: usize = 128;
 const MAX_DEPTH: usize = 16;
 const MAX_ATTRIBUTES: usize = 256;
@@ -26,15 +29,43 @@ const MAX_ATTRIBUTES: usize = 256;
 /// # Errors
 ///
 /// What is missing, malformed or too large, with its field path.
-pub fn question(request: v1::CheckRequest, subject: SubjectId) -> Result<Question, Invalid> {
+pub fn question(mut request: v1::CheckRequest, subject: SubjectId) -> Result<Question, Invalid> {
+    let mut attributes = 0;
+    let resource = request.resource.take();
+    let resource =
+        resource.ok_or_else(|| Invalid::new("resource", "is missing", "say what is acted upon"))?;
+    let resource = described(resource, &mut attributes).map_err(|e| e.under("resource"))?;
+    read(request, subject, resource, attributes)
+}
+
+/// The question a request without a resource asks about `resource`.
+///
+/// # Errors
+///
+/// What is missing, malformed or too large, with its field path.
+pub fn about(
+    request: v1::CheckRequest,
+    subject: SubjectId,
+    resource: Resource,
+) -> Result<Question, Invalid> {
+    read(request, subject, resource, 0)
+}
+
+fn read(
+    request: v1::CheckRequest,
+    subject: SubjectId,
+    resource: Resource,
+    mut attributes: usize,
+) -> Result<Question, Invalid> {
     let v1::CheckRequest {
         subject: _,
         action,
-        resource,
+        resource: _,
         context,
         observed,
         explain: _,
         request_id,
+        seen_tools,
     } = request;
     if request_id.len() > MAX_REQUEST_ID {
         return Err(Invalid::new(
@@ -44,32 +75,6 @@ pub fn question(request: v1::CheckRequest, subject: SubjectId) -> Result<Questio
         ));
     }
     text(&action, true).map_err(|e| e.under("action"))?;
-    let v1::Resource {
-        r#type,
-        id,
-        properties,
-    } = resource.ok_or_else(|| Invalid::new("resource", "is missing", "say what is acted upon"))?;
-    text(&r#type, true).map_err(|e| e.under("resource.type"))?;
-    text(&id, true).map_err(|e| e.under("resource.id"))?;
-    let mut attributes = 0;
-    let properties =
-        entries(properties, &mut attributes, 1).map_err(|e| e.under("resource.properties"))?;
-    if r#type == "tool"
-        && let Some((server, name)) = id.rsplit_once('/')
-    {
-        for (field, told) in [("server", server), ("name", name)] {
-            if properties
-                .get(field)
-                .is_some_and(|said| said.as_str() != Some(told))
-            {
-                return Err(Invalid::new(
-                    format!("resource.properties.{field}"),
-                    "is not what resource.id says",
-                    "name one tool, in resource.id",
-                ));
-            }
-        }
-    }
     let mut context = context.unwrap_or_default();
     let mut taken = |name: &str| match context.fields.remove(name).and_then(|value| value.kind) {
         None => Ok(None),
@@ -95,16 +100,82 @@ pub fn question(request: v1::CheckRequest, subject: SubjectId) -> Result<Questio
     Ok(Question {
         subject,
         action,
-        resource: Resource {
-            kind: r#type,
-            id,
-            properties,
-        },
+        resource,
         purpose,
         actor_kind,
         context,
         observed: Fingerprint::new(digests),
+        tools: tools(seen_tools)?,
     })
+}
+
+/// What is acted upon.
+///
+/// # Errors
+///
+/// What is missing, malformed or too large, with its field path.
+pub fn resource(resource: v1::Resource) -> Result<Resource, Invalid> {
+    described(resource, &mut 0)
+}
+
+fn described(resource: v1::Resource, attributes: &mut usize) -> Result<Resource, Invalid> {
+    let v1::Resource {
+        r#type,
+        id,
+        properties,
+    } = resource;
+    text(&r#type, true).map_err(|e| e.under("type"))?;
+    text(&id, true).map_err(|e| e.under("id"))?;
+    let properties = entries(properties, attributes, 1).map_err(|e| e.under("properties"))?;
+    if r#type == "tool"
+        && let Some((server, name)) = id.rsplit_once('/')
+    {
+        for (field, told) in [("server", server), ("name", name)] {
+            if properties
+                .get(field)
+                .is_some_and(|said| said.as_str() != Some(told))
+            {
+                return Err(Invalid::new(
+                    format!("properties.{field}"),
+                    "is not what resource.id says",
+                    "name one tool, in resource.id",
+                ));
+            }
+        }
+    }
+    Ok(Resource {
+        kind: r#type,
+        id,
+        properties,
+    })
+}
+
+/// What was seen of tools, each once.
+fn tools(seen: Vec<v1::SeenTool>) -> Result<Vec<SeenTool>, Invalid> {
+    if seen.len() > MAX_TOOLS {
+        return Err(Invalid::new(
+            "seen_tools",
+            format!("has {} items", seen.len()),
+            format!("send at most {MAX_TOOLS}"),
+        ));
+    }
+    let mut known = BTreeSet::new();
+    for (at, tool) in seen.iter().enumerate() {
+        let under = |error: Invalid| error.under(&format!("seen_tools[{at}]"));
+        text(&tool.server, true).map_err(|e| under(e.under("server")))?;
+        text(&tool.name, true).map_err(|e| under(e.under("name")))?;
+        Digest::parse(&tool.definition_digest).map_err(|e| under(e.under("definition_digest")))?;
+        if !known.insert((&tool.server, &tool.name)) {
+            let fix = "say of each tool what it is, once";
+            return Err(under(Invalid::new("name", "is there twice", fix)));
+        }
+    }
+    let seen = seen.into_iter().map(|tool| SeenTool {
+        server: tool.server.into(),
+        name: tool.name.into(),
+        definition_digest: tool.definition_digest.into(),
+    });
+    Ok(seen.collect())
 }
 
 /// An item of a batch in the form that is kept of it; a single request is kept as it was sent.

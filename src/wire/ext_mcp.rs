@@ -13,7 +13,7 @@ use super::{
     },
     authzen::{decision as body_of, permits},
     json::strict,
-    mcp::{Asks, call},
+    mcp::{Asks, LISTS, call},
     v1,
 };
 
@@ -22,13 +22,6 @@ const SUBJECT: &str = "subject";
 /// Most servers of one message, and most items of one list.
 const SERVERS: usize = 64;
 const ITEMS: usize = 1_000;
-
-/// Lists, the names of their items in a result, what names one, and what is asked to use it.
-const LISTS: [(&str, &str, &str, &str); 3] = [
-    ("tools/list", "tools", "name", "tools/call"),
-    ("resources/list", "resources", "uri", "resources/read"),
-    ("prompts/list", "prompts", "name", "prompts/get"),
-];
 
 /// What the gateway asks.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +40,12 @@ pub struct Asking {
 impl Asking {
     /// One of its questions as it is asked.
     pub fn request(&self, (action, resource): &(String, v1::Resource)) -> v1::CheckRequest {
-        request(action.clone(), resource.clone(), Some(self.context.clone()))
+        v1::CheckRequest {
+            action: action.clone(),
+            resource: Some(resource.clone()),
+            context: Some(self.context.clone()),
+            ..v1::CheckRequest::default()
+        }
     }
 }
 
@@ -108,19 +106,6 @@ fn trace(headers: &[McpHeader]) -> Option<Trace> {
     Trace::parse(std::str::from_utf8(&only.value).ok()?)
 }
 
-fn request(
-    action: String,
-    resource: v1::Resource,
-    context: Option<prost_types::Struct>,
-) -> v1::CheckRequest {
-    v1::CheckRequest {
-        action,
-        resource: Some(resource),
-        context,
-        ..v1::CheckRequest::default()
-    }
-}
-
 /// What the gateway asks about a request.
 ///
 /// # Errors
@@ -170,19 +155,24 @@ pub struct Listing {
     pub principal: Option<String>,
     /// What all questions are asked with.
     context: prost_types::Struct,
-    /// For each item what is asked to use it, but for the context; nothing where nobody can tell what
-    /// it is.
-    questions: Vec<Option<v1::CheckRequest>>,
+    /// What is asked to use an item.
+    action: &'static str,
+    /// What each item is; nothing where nobody can tell.
+    resources: Vec<Option<v1::Resource>>,
     result: Map<String, Json>,
     items: Vec<Json>,
     of: &'static str,
 }
 
 impl Listing {
-    /// What is asked of each item, and what it is all asked with.
-    pub fn asks(&mut self) -> (Vec<Option<v1::CheckRequest>>, prost_types::Struct) {
-        let questions = std::mem::take(&mut self.questions);
-        (questions, std::mem::take(&mut self.context))
+    /// What is asked of all items, and what they are.
+    pub fn asks(&mut self) -> (v1::CheckRequest, Vec<Option<v1::Resource>>) {
+        let check = v1::CheckRequest {
+            action: self.action.to_owned(),
+            context: Some(std::mem::take(&mut self.context)),
+            ..v1::CheckRequest::default()
+        };
+        (check, std::mem::take(&mut self.resources))
     }
 
     /// The answer with those items alone that `may` be used.
@@ -223,33 +213,29 @@ fn owned<'a>(servers: &'a [String], name: &'a str, mark: char) -> Option<(&'a st
 ///
 /// What cannot be read, by its name.
 pub fn listed(response: McpResponse) -> Result<Option<Listing>, Invalid> {
-    let listing = LISTS.iter().find(|(method, ..)| *method == response.method);
-    let Some((_, of, naming, action)) = listing else {
+    let Some(list) = LISTS.iter().find(|list| list.method == response.method) else {
         return Ok(None);
     };
+    let (of, naming) = (list.of, list.naming);
     let (principal, context) = said(response.metadata_context)?;
     let servers = named(response.service_names)?;
     let mut result = object("mcp_response", &response.mcp_response)?;
     let path = format!("mcp_response.{of}");
-    let Some(Json::Array(items)) = result.remove(*of) else {
+    let Some(Json::Array(items)) = result.remove(of) else {
         let fix = "send what the protocol has";
         return Err(Invalid::new(path, "is no list", fix));
     };
     few(&path, items.len(), ITEMS)?;
     let ask = |item: &Json| {
         let text = item.get(naming)?.as_str()?;
-        let (server, name) = owned(&servers, text, if *naming == "uri" { '+' } else { '_' })?;
-        let mut params = Map::new();
-        params.insert((*naming).to_owned(), name.into());
-        match call(action, params, server).ok()? {
-            Asks::Question { action, resource } => Some(request(action, resource, None)),
-            Asks::Nothing => None,
-        }
+        let (server, name) = owned(&servers, text, if naming == "uri" { '+' } else { '_' })?;
+        list.resource(name, server).ok()
     };
     Ok(Some(Listing {
         principal,
         context,
-        questions: items.iter().map(ask).collect(),
+        action: list.action,
+        resources: items.iter().map(ask).collect(),
         result,
         items,
         of,

@@ -10,6 +10,7 @@ use crate::domain::Invalid;
 use super::{
     authzen::{permits, relied_on},
     json::fields,
+    trimmed::trimmed,
     v1,
 };
 
@@ -71,65 +72,6 @@ const TELLS: [&str; 16] = [
     "SubagentStop",
     "UserPromptSubmit",
 ];
-
-/// Longest text of an argument that is sent.
-const LONGEST: usize = 8 << 10;
-/// Most items of a list that is sent.
-const ITEMS: usize = 1_000;
-/// Deepest that arguments are sent.
-const DEEPEST: usize = 12;
-/// Most names among them.
-const NAMES: usize = 200;
-
-/// Arguments as far as a question holds them. What is too large is left out, and named.
-struct Trimmed {
-    names: usize,
-    omitted: Vec<Json>,
-}
-
-impl Trimmed {
-    fn take(&mut self, json: Json, path: &str, depth: usize) -> Option<Json> {
-        let fits = match &json {
-            Json::String(text) => text.len() <= LONGEST,
-            Json::Array(items) => items.len() <= ITEMS && depth < DEEPEST,
-            Json::Object(_) => depth < DEEPEST,
-            Json::Null | Json::Bool(_) | Json::Number(_) => true,
-        };
-        if !fits {
-            self.omitted.push(path.into());
-            return None;
-        }
-        match json {
-            Json::Object(entries) => {
-                let mut kept = Map::new();
-                for (name, value) in entries {
-                    self.names = self.names.saturating_add(1);
-                    let path = format!("{path}.{name}");
-                    let path = path.trim_start_matches('.').to_owned();
-                    if name.len() > LONGEST || self.names > NAMES {
-                        self.omitted.push("more".into());
-                        continue;
-                    }
-                    if let Some(value) = self.take(value, &path, depth.saturating_add(1)) {
-                        kept.insert(name, value);
-                    }
-                }
-                Some(Json::Object(kept))
-            }
-            // A list with a hole would be another list.
-            Json::Array(items) => {
-                let before = self.omitted.len();
-                let mut kept = Vec::with_capacity(items.len());
-                for item in items {
-                    kept.extend(self.take(item, path, depth.saturating_add(1)));
-                }
-                let whole = self.omitted.len() == before;
-                whole.then(|| kept.into())
-            }
-            other => Some(other),
-        }
-    }
-}
 
 fn missing(name: &str) -> Invalid {
     Invalid::new(
@@ -215,32 +157,16 @@ pub fn event(
         name if name == harness.before_tool() => {
             let tool = tool(harness, &json)?;
             let arguments = json.get_mut("tool_input").map(Json::take);
-            let mut trimmed = Trimmed {
-                names: 0,
-                omitted: Vec::new(),
-            };
             match arguments {
                 None | Some(Json::Null) => {}
-                Some(arguments @ Json::Object(_)) => {
-                    let kept = trimmed.take(arguments, "", 0);
-                    properties.insert("arguments".into(), kept.unwrap_or_default());
+                Some(Json::Object(arguments)) => {
+                    let fix = "do it in smaller parts, or install the hook with --omit-large";
+                    properties = trimmed(arguments, omit_large, ("tool_input", fix))?;
                 }
                 Some(_) => {
                     let fix = "send the arguments by name";
                     return Err(Invalid::new("tool_input", "is no object", fix));
                 }
-            }
-            trimmed.omitted.truncate(20);
-            if let Some(first) = trimmed.omitted.first() {
-                if !omit_large {
-                    let name = first.as_str().unwrap_or_default();
-                    return Err(Invalid::new(
-                        format!("tool_input.{name}"),
-                        "is too large to be looked at",
-                        "do it in smaller parts, or install the hook with --omit-large",
-                    ));
-                }
-                properties.insert("arguments_omitted".into(), trimmed.omitted.into());
             }
             ("tools/call", "tool", tool)
         }
@@ -290,7 +216,7 @@ pub fn event(
 }
 
 /// Why not, for a model to read: what it says is not to be worked around.
-fn why(decision: &v1::Decision) -> String {
+pub(super) fn why(decision: &v1::Decision) -> String {
     let reasons: Vec<_> = decision
         .reasons()
         .map(|reason| {

@@ -26,11 +26,9 @@ pub enum Asks {
 }
 
 /// What may be asked of a server; of anything else nobody knows what it would do.
-const METHODS: [&str; 18] = [
+const METHODS: [&str; 15] = [
     "completion/complete",
-    "initialize",
     "logging/setLevel",
-    "ping",
     "prompts/get",
     "prompts/list",
     "resources/list",
@@ -38,7 +36,6 @@ const METHODS: [&str; 18] = [
     "resources/subscribe",
     "resources/templates/list",
     "resources/unsubscribe",
-    "server/discover",
     "tasks/cancel",
     "tasks/get",
     "tasks/list",
@@ -46,6 +43,56 @@ const METHODS: [&str; 18] = [
     "tools/call",
     "tools/list",
 ];
+
+/// A list that a server answers with, of what may be asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct List {
+    /// How it is asked for.
+    pub method: &'static str,
+    /// What its items are called in a result.
+    pub of: &'static str,
+    /// What names an item.
+    pub naming: &'static str,
+    /// What is asked to use one.
+    pub action: &'static str,
+}
+
+/// Every one.
+pub const LISTS: [List; 3] = [
+    List {
+        method: "tools/list",
+        of: "tools",
+        naming: "name",
+        action: "tools/call",
+    },
+    List {
+        method: "resources/list",
+        of: "resources",
+        naming: "uri",
+        action: "resources/read",
+    },
+    List {
+        method: "prompts/list",
+        of: "prompts",
+        naming: "name",
+        action: "prompts/get",
+    },
+];
+
+impl List {
+    /// What the item of `server` is that is called `name`.
+    ///
+    /// # Errors
+    ///
+    /// A name that nobody can ask for.
+    pub fn resource(&self, name: &str, server: &str) -> Result<v1::Resource, Invalid> {
+        let params = Map::from_iter([(self.naming.to_owned(), name.into())]);
+        match call(self.action, params, server)? {
+            Asks::Question { resource, .. } => Ok(resource),
+            Asks::Nothing => Err(Invalid::new("", "is nothing that is asked for", "")),
+        }
+    }
+}
 
 /// Refuses names that others may read as known ones.
 fn plain(entries: &Map<String, Json>, known: &[&str]) -> Result<(), Invalid> {
@@ -149,7 +196,8 @@ pub fn escapes(text: &str) -> Result<(), &'static str> {
 ///
 /// Parameters that do not name what is acted upon.
 pub fn call(method: &str, mut params: Map<String, Json>, server: &str) -> Result<Asks, Invalid> {
-    if method == "ping" || method == "initialize" || method.starts_with("notifications/") {
+    let begins = ["ping", "initialize", "server/discover"].contains(&method);
+    if begins || method.starts_with("notifications/") {
         return Ok(Asks::Nothing);
     }
     if !METHODS.contains(&method) {

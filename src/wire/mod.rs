@@ -18,11 +18,12 @@ pub mod oauth;
 pub mod signed;
 mod status;
 pub mod sync;
+mod trimmed;
 pub mod usage;
 pub mod v1;
 pub mod webhook;
 
-pub use check::{Detail, Stamp, answer, batch_item, keep, kept, question};
+pub use check::{Detail, Stamp, about, answer, batch_item, keep, kept, question, resource};
 pub use codec::{Codec, Received};
 pub use prost::Message;
 pub use status::{Fault, is_fenced};

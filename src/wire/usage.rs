@@ -198,6 +198,7 @@ pub fn is_whole(usage: &Usage) -> bool {
             observed: std::collections::BTreeMap::default(),
             explain,
             request_id: usage.request.as_deref().unwrap_or_default().to_owned(),
+            ..v1::CheckRequest::default()
         };
         let sum: [u8; 32] = Sha256::digest(request.encode_to_vec()).into();
         Digest::of_sha256(&sum) == usage.question

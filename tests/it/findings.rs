@@ -476,6 +476,7 @@ fn r4_a_run_says_of_each_subject_what_a_question_is_told() {
                 actor_kind: None,
                 context: Value::Map(Box::default()),
                 observed: Fingerprint::default(),
+                tools: Vec::new(),
             };
             let decision = decide(&question, &snapshot, Now::exactly(noon()));
             let denied = decision

@@ -41,6 +41,7 @@ mod simulation;
 mod starter;
 mod store;
 mod telemetry;
+mod tools;
 mod turmoil;
 mod usage;
 mod walks;

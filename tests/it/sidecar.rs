@@ -157,9 +157,7 @@ fn ask(subject: &str, purpose: &str) -> v1::CheckRequest {
         context: Some(prost_types::Struct {
             fields: [("purpose".to_owned(), text(purpose))].into(),
         }),
-        observed: [].into(),
-        explain: false,
-        request_id: String::new(),
+        ..v1::CheckRequest::default()
     }
 }
 

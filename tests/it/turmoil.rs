@@ -114,6 +114,7 @@ fn question(subject: &str, action: &str) -> Question {
         actor_kind: None,
         context: Value::map([]),
         observed: Fingerprint::default(),
+        tools: Vec::new(),
     }
 }
 

@@ -68,6 +68,7 @@ fn question(usage: &Usage) -> Question {
         actor_kind: None,
         context: Value::map([]),
         observed: crate::domain::Fingerprint::default(),
+        tools: Vec::new(),
     }
 }
 
