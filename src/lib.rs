@@ -2,12 +2,13 @@
 //!
 //! A control says no; someone with authority says yes, for this agent, this tool, until Friday.
 //! The sidecar answers every Check with what is in force; the registry holds what is governed and
-//! takes it back. The two never name each other: they meet on [`wire`].
+//! takes it back. A proxy stands between an MCP client and a
+//! server, and asks the sidecar. None of them names another: they meet on [`wire`].
 //!
 //! ```text
 //!   cli ─┬─ sidecar ──┬─ wire ───────┐
-//!        └─ registry ─┼─ manifest ───┤
-//!                     ├─ telemetry ──┼─ engine ── domain
+//!        ├─ registry ─┼─ manifest ───┤
+//!        └─ proxy ────┼─ telemetry ──┼─ engine ── domain
 //!                     ├─ config ─────┘
 //!                     └─ runtime
 //! ```
@@ -27,6 +28,8 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod manifest;
+#[cfg(feature = "server")]
+pub mod proxy;
 #[cfg(feature = "server")]
 pub mod registry;
 #[cfg(feature = "server")]

@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // A hook is one short question, and blocks where it cannot even begin.
     let hook = cli.is_hook();
-    let mut builder = if hook {
+    let wrap = cli.is_wrap();
+    let mut builder = if hook || wrap {
         tokio::runtime::Builder::new_current_thread()
     } else {
         tokio::runtime::Builder::new_multi_thread()
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
         return ExitCode::from(if hook { 2 } else { 1 });
     };
     let code = runtime.block_on(run(cli)).code();
-    if hook {
+    if hook || wrap {
         // Nobody waits longer for what still waits.
         runtime.shutdown_background();
         return ExitCode::from(code);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use super::evidence::Evidence;
+pub(super) use super::mcp_args::Mcp;
 pub(super) use super::registry_args::{
     Access as AccessCommand, Agent as AgentCommand, Apply, Dev, Exception as ExceptionCommand,
     Fleet, Get, One, Registry, Revoke, Told,
@@ -46,6 +47,12 @@ pub enum Colour {
 }
 
 impl Cli {
+    /// Whether standard input is read for as long as there is somebody who writes to it: nobody waits
+    /// for that once the command is over.
+    pub fn is_wrap(&self) -> bool {
+        matches!(self.command, Command::Mcp(Mcp::Wrap(_)))
+    }
+
     /// Whether a coding agent asks: then every failure is a no.
     pub fn is_hook(&self) -> bool {
         matches!(
@@ -142,6 +149,9 @@ pub enum Command {
     /// Answer a coding agent before it acts; put that into its settings, and take it out.
     #[command(subcommand)]
     Hook(Hook),
+    /// Stand between an MCP client and a server: calls are decided, and lists show what may be used.
+    #[command(subcommand)]
+    Mcp(Mcp),
     /// Say what in a proxy's configuration would let calls through unasked; exit code 3 if anything.
     #[command(subcommand)]
     Doctor(Doctor),

@@ -10,13 +10,13 @@ use tokio::{sync::oneshot, time::sleep};
 use crate::{
     audit::{Key, verify},
     domain::{Facet, Timestamp},
-    runtime::clock::Clock,
+    runtime::{channel, clock::Clock},
     wire::v1,
 };
 
 use super::{
     audit::whole,
-    client::{over_unix, refused},
+    client::refused,
     dev::Pair,
     init::{files, request},
     reach::Registry,
@@ -120,7 +120,7 @@ impl Story<'_> {
             " {} · a real registry and sidecar on real sockets · nothing is left behind\n",
             styled(BOLD, "exeat demo")
         ))?;
-        let channel = over_unix(socket).await.map_err(Exit::Unexpected)?;
+        let channel = channel::over_unix(socket).await.map_err(Exit::Unexpected)?;
         let mut client = Client::new(channel);
         let mut first = files(self.now, false).map_err(|e| unexpected(&e))?;
         first.push(("policy.yaml", LEASE.to_owned()));

@@ -25,6 +25,8 @@ mod init;
 mod justify;
 mod lint;
 mod loopback;
+mod mcp;
+mod mcp_args;
 mod notifications;
 mod proposals;
 mod queue;

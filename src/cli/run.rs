@@ -7,7 +7,7 @@ use crate::runtime::clock::Clock;
 use super::{
     args::{Cli, Colour, Command},
     ask, audit, decisions, demo, dev, doctor, evidence, exceptions, findings, fleet, govern, hook,
-    incidents, init, justify, lint, notifications, proposals, queue, replay, report, rules,
+    incidents, init, justify, lint, mcp, notifications, proposals, queue, replay, report, rules,
     screen::Screen,
     serve, sign_in, takeback, test,
 };
@@ -121,6 +121,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Replay(args) => replay::replay(&args, &clock, &mut screen),
         Command::Test(args) => test::test(&args, &mut screen),
         Command::Hook(args) => hook::hook(args, &mut screen).await,
+        Command::Mcp(args) => Box::pin(mcp::mcp(args, &mut screen)).await,
         Command::Doctor(args) => doctor::doctor(&args, &mut screen),
         Command::Lint(args) => lint::lint(&args, &clock, &mut screen),
         Command::Init(args) => init::init(&args, &clock, &mut screen),

@@ -29,7 +29,28 @@ pub(super) fn written(hash: &[u8]) -> Result<Digest, Invalid> {
     Digest::parse(&hex)
 }
 
-/// RFC 8785 for what stands in facets: sorted names, no blanks; numbers are whole.
+/// The digest of a tool's definition, as its server offers it: over all it says of the tool that a
+/// model may read, and over the server's name (U2). Anybody gets the same: it is the SHA-256 of the
+/// entry in `tools/list`, without `_meta` and `icons` and with `server`, in the form of RFC 8785.
+///
+/// # Errors
+///
+/// None for an entry that has a name.
+pub fn definition(server: &str, entry: &Json) -> Result<Digest, Invalid> {
+    let Some(said) = entry.as_object() else {
+        return Err(Invalid::new(
+            "",
+            "is no object",
+            "send what the protocol has",
+        ));
+    };
+    let mut said = said.clone();
+    said.retain(|name, _| !["_meta", "icons"].contains(&name.as_str()));
+    said.insert("server".into(), server.into());
+    digest(&Json::Object(said))
+}
+
+/// RFC 8785: sorted names, no blanks, numbers as ECMAScript writes them.
 pub(super) fn canonical(value: &Json, out: &mut String) {
     match value {
         Json::Object(entries) => {
@@ -56,9 +77,11 @@ pub(super) fn canonical(value: &Json, out: &mut String) {
             }
             out.push(']');
         }
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {
-            out.push_str(&value.to_string());
-        }
+        Json::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(number) => out.push_str(ryu_js::Buffer::new().format(number)),
+            None => out.push_str(&number.to_string()),
+        },
+        Json::Null | Json::Bool(_) | Json::String(_) => out.push_str(&value.to_string()),
     }
 }
 
@@ -146,6 +169,22 @@ pub(super) fn fingerprint(attributes: &Json) -> Result<(Fingerprint, Digest), In
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_definition_is_digested_as_anybody_else_would() {
+        let entry = json!({"name": "a", "description": "d", "_meta": {"x": 1}, "icons": [],
+            "inputSchema": {"properties": {"\u{20ac}": {"multipleOf": 0.01, "maximum": 1e21, "minimum": 1.0}}}});
+        // Written out by hand, and hashed by another program.
+        let said = "{\"description\":\"d\",\"inputSchema\":{\"properties\":{\"\u{20ac}\":{\"maximum\":1e+21,\"minimum\":1,\"multipleOf\":0.01}}},\"name\":\"a\",\"server\":\"mcp://crm\"}";
+        let digest = definition("mcp://crm", &entry).unwrap();
+        assert_eq!(digest, digest_of(said.as_bytes()).unwrap());
+        assert_eq!(
+            digest.as_str(),
+            "sha256:9c9ddf82372797838e7fe83e5c02a2085ab42cb9cdcdd7fc7aa6a456388e17e4"
+        );
+        assert_ne!(definition("mcp://other", &entry).unwrap(), digest);
+        assert!(definition("mcp://crm", &json!(3)).is_err());
+    }
 
     #[test]
     fn r36_a_changed_description_changes_the_tools_facet_alone() {

@@ -33,6 +33,7 @@ pub use control::{ControlManifest, read_schedule};
 pub use document::split;
 pub use exception::ExceptionManifest;
 pub use finding::{read_finding, write_finding};
+pub use fingerprint::definition;
 pub use frameworks::{FRAMEWORKS, framework_ids};
 pub use granted::exception_of;
 pub use incident::{IncidentManifest, write_incident};

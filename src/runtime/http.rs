@@ -14,7 +14,8 @@ use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, ConfigBuilder, RootCertStore,
+    client::WantsClientCert,
     crypto::aws_lc_rs as provider_of,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
@@ -36,6 +37,38 @@ const WITHIN: Duration = Duration::from_secs(15);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Largest answer, in bytes.
 const ANSWER: usize = 1 << 20;
+
+/// Believes certificates as the system does, and those of `ca`.
+fn believing(ca: Option<&Path>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let mut roots = RootCertStore::empty();
+    // A system without any still has what the setting names.
+    let (_, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca {
+        let at = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
+        let before = roots.len();
+        for root in CertificateDer::pem_file_iter(path).map_err(|error| at(&error))? {
+            roots
+                .add(root.map_err(|error| at(&error))?)
+                .map_err(|error| at(&error))?;
+        }
+        if roots.len() == before {
+            return Err(at(&"holds no certificate"));
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(provider_of::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(config.with_root_certificates(roots))
+}
+
+/// The TLS of a client that believes certificates as the system does, and those of `ca`.
+///
+/// # Errors
+///
+/// A file without certificates.
+pub fn trusting(ca: Option<&Path>) -> Result<ClientConfig, String> {
+    believing(ca).map(|config| config.with_no_client_auth())
+}
 
 /// Who may be called, and whose certificates are believed.
 #[derive(Clone)]
@@ -65,26 +98,7 @@ impl Caller {
         ca: Option<&Path>,
         identity: Option<(&Path, &Path)>,
     ) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        // A system without any still has what the setting names.
-        let (_, _) =
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if let Some(path) = ca {
-            let at = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
-            let before = roots.len();
-            for root in CertificateDer::pem_file_iter(path).map_err(|error| at(&error))? {
-                roots
-                    .add(root.map_err(|error| at(&error))?)
-                    .map_err(|error| at(&error))?;
-            }
-            if roots.len() == before {
-                return Err(at(&"holds no certificate"));
-            }
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(provider_of::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots);
+        let config = believing(ca)?;
         let mut config = match identity {
             Some((certificate, key)) => {
                 let (chain, key) = tls::identity(certificate, key)?;

@@ -1,5 +1,6 @@
 //! What the process is made of: time, tasks, listeners, published state and the end.
 
+pub mod channel;
 pub mod clock;
 pub mod collector;
 pub mod http;

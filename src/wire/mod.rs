@@ -3,6 +3,7 @@
 
 pub mod agentgateway;
 pub mod authzen;
+pub mod carried;
 mod check;
 mod codec;
 pub mod envoy;
@@ -15,7 +16,9 @@ pub mod mcp;
 pub mod message;
 pub mod note;
 pub mod oauth;
+pub mod relay;
 pub mod signed;
+pub mod sse;
 mod status;
 pub mod sync;
 mod trimmed;

@@ -12,6 +12,7 @@ mod envoy;
 mod examples;
 mod failing_disk;
 mod full_disk;
+mod mcp;
 mod oscal;
 mod provider;
 mod telemetry;
