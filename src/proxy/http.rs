@@ -42,7 +42,7 @@ use super::{
 const LARGEST: usize = 16 << 20;
 /// Most sessions that are known, and how long one is that nobody uses.
 const SESSIONS: u64 = 10_000;
-const IDLE: Duration = Duration::from_secs(3_600);
+const IDLE: Duration = Duration::from_hours(1);
 
 const SESSION: &str = "mcp-session-id";
 
@@ -190,7 +190,7 @@ impl Before {
                 self.forward(&parts, body, None).await
             }
             Said::Asks(asking) => self.asks(*asking, &parts, body).await,
-            Said::Refused(answer) if answer["id"].is_null() => {
+            Said::Refused(answer) if answer.get("id").is_none_or(Json::is_null) => {
                 Err(Refusal(StatusCode::BAD_REQUEST, answer))
             }
             Said::Refused(answer) => Ok(said(StatusCode::OK, &answer)),

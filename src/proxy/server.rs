@@ -65,16 +65,14 @@ impl Server {
     async fn ask(&mut self, method: &str, params: Json) -> Result<Json, String> {
         let asked = json!({"jsonrpc": "2.0", "id": method, "method": method, "params": params});
         let answer = self.say(&asked).await?.unwrap_or_default();
-        match answer.get("result") {
-            Some(result) => Ok(result.clone()),
-            None => {
-                let why = answer.pointer("/error/message").and_then(Json::as_str);
-                Err(format!(
-                    "to {method}: {}",
-                    why.unwrap_or("no reason is given")
-                ))
-            }
+        if let Some(result) = answer.get("result") {
+            return Ok(result.clone());
         }
+        let why = answer.pointer("/error/message").and_then(Json::as_str);
+        Err(format!(
+            "to {method}: {}",
+            why.unwrap_or("no reason is given")
+        ))
     }
 
     /// All of its tools, asked for with `meta`.

@@ -75,7 +75,7 @@ impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Between<'_, C, 
     }
 
     /// What the client says, until it says nothing more.
-    async fn from_client(&self, mut client: impl AsyncBufRead + Unpin) -> io::Result<()> {
+    async fn client_says(&self, mut client: impl AsyncBufRead + Unpin) -> io::Result<()> {
         while let Some(message) = line(&mut client).await? {
             if !message.is_empty() {
                 self.said(&message).await?;
@@ -134,7 +134,7 @@ impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Between<'_, C, 
     }
 
     /// What the server says, until it says nothing more.
-    async fn from_server(&self, mut server: impl AsyncBufRead + Unpin) -> io::Result<()> {
+    async fn server_says(&self, mut server: impl AsyncBufRead + Unpin) -> io::Result<()> {
         while let Some(message) = line(&mut server).await? {
             if !message.is_empty() {
                 self.heard(&message).await?;
@@ -233,7 +233,7 @@ pub(super) fn started(command: &[OsString]) -> Result<(Child, ChildStdin, ChildS
 pub async fn wrap(
     settings: Settings,
     command: &[OsString],
-    asked: impl Future<Output = ()>,
+    stopping: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let asker = Asker::new(settings)?;
     let (mut child, to, from) = started(command)?;
@@ -243,8 +243,8 @@ pub async fn wrap(
         client: Mutex::new(stdout()),
         server: Mutex::new(Some(to)),
     };
-    let mut client = Box::pin(between.from_client(BufReader::new(stdin())));
-    let mut server = Box::pin(between.from_server(BufReader::new(from)));
+    let mut client = Box::pin(between.client_says(BufReader::new(stdin())));
+    let mut server = Box::pin(between.server_says(BufReader::new(from)));
     let ended = tokio::select! {
         ended = &mut server => ended,
         ended = &mut client => {
@@ -252,7 +252,7 @@ pub async fn wrap(
             // What it still has to say is heard.
             timeout(ENDING, &mut server).await.unwrap_or(Ok(()))
         }
-        () = asked => return Ok(()),
+        () = stopping => return Ok(()),
     };
     ended?;
     match timeout(ENDING, child.wait()).await {

@@ -67,7 +67,8 @@ fn believing(ca: Option<&Path>) -> Result<ConfigBuilder<ClientConfig, WantsClien
 ///
 /// A file without certificates.
 pub fn trusting(ca: Option<&Path>) -> Result<ClientConfig, String> {
-    believing(ca).map(|config| config.with_no_client_auth())
+    let config = believing(ca)?;
+    Ok(config.with_no_client_auth())
 }
 
 /// Who may be called, and whose certificates are believed.
