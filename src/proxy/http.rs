@@ -214,7 +214,6 @@ impl Before {
                 self.forward(parts, body, note).await
             }
             Verdict::Answered(answer) => Ok(said(StatusCode::OK, &answer)),
-            Verdict::Dropped(why) => Err(Refusal::new(StatusCode::FORBIDDEN, &why)),
         }
     }
 

@@ -123,13 +123,9 @@ impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Between<'_, C, 
             Verdict::On(instead, told) => {
                 let what = told.map_or(Waits::Plain, |(_, note)| Waits::Note(note));
                 let message = instead.as_deref().unwrap_or(message);
-                self.goes_on(message, key, what).await
+                self.goes_on(message, Some(key), what).await
             }
             Verdict::Answered(answer) => self.to_client(answer.to_string().as_bytes()).await,
-            Verdict::Dropped(why) => {
-                tracing::warn!(why, "a message goes no further");
-                Ok(())
-            }
         }
     }
 

@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Value as Json, json, value::RawValue};
+use serde_json::{Map, Value as Json, json, value::RawValue};
 
-use super::{json::strict, mcp::List};
+use super::{
+    json::strict,
+    mcp::{LISTS, List, plain},
+};
 
 /// JSON-RPC's codes, and those that servers may give a meaning.
 pub(super) const PARSE: i32 = -32_700;
@@ -149,19 +152,36 @@ pub enum Heard {
 /// What a server says in `bytes`.
 pub fn heard(bytes: &[u8]) -> Heard {
     match strict(bytes) {
-        Ok(json @ Json::Object(_)) => match json.get("id") {
-            Some(id) if json.get("method").is_none() => Heard::Answer(key(id), json),
-            _ => Heard::On,
-        },
+        Ok(Json::Object(said)) => answer(said),
         Ok(_) => Heard::Dropped("is no JSON-RPC message".to_owned()),
         Err(error) => Heard::Dropped(format!("is no JSON: {error}")),
+    }
+}
+
+/// Some clients take no heed of case, and some take what has a method and a result for an answer.
+fn answer(said: Map<String, Json>) -> Heard {
+    let lists = LISTS.map(|list| list.of);
+    let result = said.get("result").and_then(Json::as_object);
+    let named = plain(
+        &said,
+        &["jsonrpc", "id", "method", "params", "result", "error"],
+    );
+    let named = named.and_then(|()| result.map_or(Ok(()), |result| plain(result, &lists)));
+    let answers = said.contains_key("result") || said.contains_key("error");
+    match (said.get("id").cloned(), said.contains_key("method")) {
+        _ if named.is_err() => {
+            Heard::Dropped("has a name that some read as one of the protocol".to_owned())
+        }
+        (_, true) if answers => Heard::Dropped("asks and answers".to_owned()),
+        (Some(id), false) => Heard::Answer(key(&id), said.into()),
+        _ if answers => Heard::Dropped("answers nobody".to_owned()),
+        _ => Heard::On,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::mcp::LISTS;
 
     #[test]
     fn what_is_not_ours_stays_to_the_byte() {

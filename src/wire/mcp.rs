@@ -95,7 +95,7 @@ impl List {
 }
 
 /// Refuses names that others may read as known ones.
-fn plain(entries: &Map<String, Json>, known: &[&str]) -> Result<(), Invalid> {
+pub(super) fn plain(entries: &Map<String, Json>, known: &[&str]) -> Result<(), Invalid> {
     let alike = |name: &&String| {
         !name.is_ascii()
             || known

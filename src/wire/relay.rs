@@ -67,8 +67,8 @@ pub enum Said {
 /// Something that is decided before it goes on.
 #[derive(Debug)]
 pub struct Asking {
-    /// The message's id; nothing where no answer is waited for.
-    id: Option<Json>,
+    /// The message's id.
+    id: Json,
     /// The tool that is called, by its name at the server.
     pub tool: Option<String>,
     /// The question, but for what was seen of tools.
@@ -94,8 +94,6 @@ pub enum Verdict {
     On(Option<Vec<u8>>, Option<(String, Json)>),
     /// It does not; this is its answer.
     Answered(Json),
-    /// It does not, and nobody waits for an answer.
-    Dropped(String),
 }
 
 /// Of `_meta` what is not about one request alone.
@@ -143,33 +141,28 @@ impl Relay {
             return Said::Cancels(key(of));
         }
         let list = LISTS.iter().find(|list| Some(list.method) == method);
-        if let (Some(list), Some(id)) = (list, &id) {
-            let begins = at(&json, &["params", "cursor"]).is_none_or(Json::is_null);
-            return Said::Lists(key(id), list, begins);
-        }
-        match self.read(json, id.clone(), bytes) {
-            Ok(None) => Said::On(id.filter(|_| asks).map(|id| key(&id))),
-            Ok(Some(asking)) => Said::Asks(Box::new(asking)),
-            Err(invalid) => {
-                let Some(id) = id else {
-                    return Said::Dropped(invalid.to_string());
-                };
-                let code = match invalid.path() {
-                    "body.method" => NO_METHOD,
-                    path if path.starts_with("body.params") => NO_PARAMETERS,
-                    _ => NO_REQUEST,
-                };
-                Said::Refused(failed(&id, code, &invalid.to_string(), None))
-            }
-        }
+        let begins = at(&json, &["params", "cursor"]).is_none_or(Json::is_null);
+        let invalid = match self.read(json, bytes) {
+            Ok(None) => return Said::On(id.filter(|_| asks).map(|id| key(&id))),
+            Ok(Some(asked)) => match (id, list) {
+                (Some(id), Some(list)) => return Said::Lists(key(&id), list, begins),
+                (Some(id), None) => return Said::Asks(Box::new(Asking { id, ..asked })),
+                (None, _) => return Said::Dropped("asks for something and has no `id`".to_owned()),
+            },
+            Err(invalid) => invalid,
+        };
+        let Some(id) = id else {
+            return Said::Dropped(invalid.to_string());
+        };
+        let code = match invalid.path() {
+            "body.method" => NO_METHOD,
+            path if path.starts_with("body.params") => NO_PARAMETERS,
+            _ => NO_REQUEST,
+        };
+        Said::Refused(failed(&id, code, &invalid.to_string(), None))
     }
 
-    fn read(
-        &self,
-        mut json: Json,
-        id: Option<Json>,
-        bytes: &[u8],
-    ) -> Result<Option<Asking>, Invalid> {
+    fn read(&self, mut json: Json, bytes: &[u8]) -> Result<Option<Asking>, Invalid> {
         let meta = at(&json, &["params", "_meta"]).cloned().unwrap_or_default();
         let state = at(&json, &["params", "requestState"]).and_then(Json::as_str);
         let again = state.is_some_and(|state| state.starts_with(STATE));
@@ -217,7 +210,7 @@ impl Relay {
             })
         });
         Ok(Some(Asking {
-            id,
+            id: Json::Null,
             tool,
             request: v1::CheckRequest {
                 subject: self.agent.clone(),
@@ -286,19 +279,17 @@ impl Relay {
     /// What becomes of a message that was decided.
     pub fn verdict(&self, asking: Asking, decision: &v1::Decision) -> Verdict {
         if permits(decision) {
-            let note = relied_on(decision).zip(asking.id).map(|(relied, id)| {
+            let note = relied_on(decision).map(|relied| {
                 let told = json!({
                     "id": decision.id,
                     "outcome": "allow_by_exception",
                     "exception": relied.exception_id,
                 });
-                (key(&id), told)
+                (key(&asking.id), told)
             });
             return Verdict::On(asking.onward, note);
         }
-        let Some(id) = &asking.id else {
-            return Verdict::Dropped(why(decision));
-        };
+        let id = &asking.id;
         let requestable = !decision.requestable_control_ids.is_empty();
         let page = self.approval.as_ref().filter(|_| requestable);
         let page = page.map(|page| page.replace("{decision}", &decision.id));
@@ -344,9 +335,9 @@ impl Relay {
 }
 
 impl Asking {
-    /// Under which its answer comes, if one does.
-    pub fn key(&self) -> Option<String> {
-        self.id.as_ref().map(key)
+    /// Under which its answer comes.
+    pub fn key(&self) -> String {
+        key(&self.id)
     }
 
     /// The question, with what was seen of the server's tools: their digests by name.
@@ -376,10 +367,7 @@ impl Asking {
     pub fn undecided(&self, why: &str, asker: bool) -> Verdict {
         let code = if asker { NO_PARAMETERS } else { BROKEN };
         let told = format!("exeat could not say whether this may be done, so it may not: {why}");
-        match &self.id {
-            Some(id) => Verdict::Answered(failed(id, code, &told, None)),
-            None => Verdict::Dropped(told),
-        }
+        Verdict::Answered(failed(&self.id, code, &told, None))
     }
 }
 
@@ -469,7 +457,16 @@ mod tests {
         // What nobody waits for is not answered.
         let told = br#"{"jsonrpc":"2.0","method":"tools/call","params":{}}"#;
         assert!(matches!(relay().said(told), Said::Dropped(_)));
-        for told in ["", "log line", "[]", "{\"id\":1,\"id\":2}"] {
+        for told in [
+            "",
+            "log line",
+            "[]",
+            "{\"id\":1,\"id\":2}",
+            "{\"ID\":1,\"result\":{\"tools\":[]}}",
+            "{\"result\":{\"tools\":[]}}",
+            "{\"id\":1,\"method\":\"x\",\"result\":{}}",
+            "{\"id\":1,\"result\":{\"Tools\":[]}}",
+        ] {
             assert!(
                 matches!(heard(told.as_bytes()), Heard::Dropped(_)),
                 "{told}"

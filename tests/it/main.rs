@@ -26,6 +26,7 @@ mod justify;
 mod layering;
 mod ledger;
 mod lifecycle;
+mod mcp;
 mod model;
 mod months;
 mod notifications;
