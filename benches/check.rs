@@ -474,8 +474,8 @@ fn request() -> v1::CheckRequest {
             ("tools".to_owned(), "sha256:tools".to_owned()),
         ]
         .into(),
-        explain: false,
         request_id: String::new(),
+        ..v1::CheckRequest::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tools as whoever asks has seen them: a tool that is no longer what was governed changes the
 //! subject's `tools` (R9, R36).
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use sha2::{Digest as _, Sha256};
 
@@ -40,11 +40,11 @@ pub(super) fn seen(question: &Question, snapshot: &Snapshot) -> Option<Fingerpri
         return None;
     }
     // What is said of the one that is asked about counts before a list.
-    let of = |server: &str, name: &str| {
-        let is = |tool: &&SeenTool| *tool.name == *name && *tool.server == *server;
-        let found = own.iter().chain(&question.tools).find(is)?;
-        Some(&*found.definition_digest)
-    };
+    let all = question.tools.iter().rev().chain(&own);
+    let all: HashMap<(&str, &str), &str> = all
+        .map(|tool| ((&*tool.server, &*tool.name), &*tool.definition_digest))
+        .collect();
+    let of = |server: &str, name: &str| all.get(&(server, name)).copied();
     let digest = observed(subject, governed, of)?;
     let before = question.observed.iter();
     let before = before.map(|(facet, digest)| (facet, digest.clone()));

@@ -30,12 +30,13 @@ pub(super) fn written(hash: &[u8]) -> Result<Digest, Invalid> {
 }
 
 /// The digest of a tool's definition, as its server offers it: over all it says of the tool that a
-/// model may read, and over the server's name (U2). Anybody gets the same: it is the SHA-256 of the
-/// entry in `tools/list`, without `_meta` and `icons` and with `server`, in the form of RFC 8785.
+/// model may read, and over the server's name (U2). Anybody gets the same: it is the SHA-256 of
+/// `{"server": …, "tool": …}` in the form of RFC 8785, where the tool is its entry in `tools/list`
+/// without `_meta` and `icons`.
 ///
 /// # Errors
 ///
-/// None for an entry that has a name.
+/// What is no object.
 pub fn definition(server: &str, entry: &Json) -> Result<Digest, Invalid> {
     let Some(said) = entry.as_object() else {
         return Err(Invalid::new(
@@ -46,8 +47,15 @@ pub fn definition(server: &str, entry: &Json) -> Result<Digest, Invalid> {
     };
     let mut said = said.clone();
     said.retain(|name, _| !["_meta", "icons"].contains(&name.as_str()));
-    said.insert("server".into(), server.into());
-    digest(&Json::Object(said))
+    digest(&json!({"server": server, "tool": said}))
+}
+
+/// Whether a double holds it, as the whole number that it is.
+fn is_whole(number: &serde_json::Number) -> bool {
+    const SAFE: u64 = 1 << 53;
+    number
+        .as_i64()
+        .is_some_and(|whole| whole.unsigned_abs() <= SAFE)
 }
 
 /// RFC 8785: sorted names, no blanks, numbers as ECMAScript writes them.
@@ -77,7 +85,8 @@ pub(super) fn canonical(value: &Json, out: &mut String) {
             }
             out.push(']');
         }
-        Json::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+        // What no double holds is the nearest that one does.
+        Json::Number(number) => match number.as_f64().filter(|_| !is_whole(number)) {
             Some(number) => out.push_str(ryu_js::Buffer::new().format(number)),
             None => out.push_str(&number.to_string()),
         },
@@ -172,15 +181,15 @@ mod tests {
 
     #[test]
     fn a_definition_is_digested_as_anybody_else_would() {
-        let entry = json!({"name": "a", "description": "d", "_meta": {"x": 1}, "icons": [],
-            "inputSchema": {"properties": {"\u{20ac}": {"multipleOf": 0.01, "maximum": 1e21, "minimum": 1.0}}}});
+        let entry = json!({"name": "a", "description": "d", "_meta": {"x": 1}, "icons": [], "server": "mine",
+            "inputSchema": {"properties": {"\u{20ac}": {"multipleOf": 0.01, "maximum": 1e21, "minimum": 1.0, "big": u64::MAX}}}});
         // Written out by hand, and hashed by another program.
-        let said = "{\"description\":\"d\",\"inputSchema\":{\"properties\":{\"\u{20ac}\":{\"maximum\":1e+21,\"minimum\":1,\"multipleOf\":0.01}}},\"name\":\"a\",\"server\":\"mcp://crm\"}";
+        let said = "{\"server\":\"mcp://crm\",\"tool\":{\"description\":\"d\",\"inputSchema\":{\"properties\":{\"\u{20ac}\":{\"big\":18446744073709552000,\"maximum\":1e+21,\"minimum\":1,\"multipleOf\":0.01}}},\"name\":\"a\",\"server\":\"mine\"}}";
         let digest = definition("mcp://crm", &entry).unwrap();
         assert_eq!(digest, digest_of(said.as_bytes()).unwrap());
         assert_eq!(
             digest.as_str(),
-            "sha256:9c9ddf82372797838e7fe83e5c02a2085ab42cb9cdcdd7fc7aa6a456388e17e4"
+            "sha256:4b3f2d57727a0ebb91a901415675d0b2064dab34111a7efe052897ee7afde51e"
         );
         assert_ne!(definition("mcp://other", &entry).unwrap(), digest);
         assert!(definition("mcp://crm", &json!(3)).is_err());

@@ -238,7 +238,7 @@ struct ToolManifest {
     server: String,
     /// Its name there.
     name: String,
-    /// The digest over server, name, description and input schema.
+    /// The digest of its definition there, as `exeat mcp pin` prints it.
     definition_digest: String,
     #[serde(default)]
     permissions: Vec<String>,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use tokio::{sync::Mutex, time::timeout};
 use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
 use uuid::Uuid;
@@ -17,7 +17,10 @@ use crate::{
     },
 };
 
-use super::{Error, sides::Sides};
+use super::{
+    Error,
+    sides::{Sides, TOOLS},
+};
 
 /// What a proxy is told.
 #[derive(Clone, Debug)]
@@ -127,7 +130,8 @@ impl Asker {
         if let Some(client) = &*known {
             return Ok(client.clone());
         }
-        let channel = channel::connect(&self.socket).await;
+        let channel = timeout(PATIENCE, channel::connect(&self.socket)).await;
+        let channel = channel.unwrap_or_else(|_| Err("does not answer".into()));
         let channel = channel
             .map_err(|why| Undecided::ours(format!("no sidecar at {} ({why})", self.socket)))?;
         let client = CheckServiceClient::new(channel);
@@ -156,29 +160,32 @@ impl Asker {
         list: &List,
         result: &Json,
     ) -> Result<Vec<bool>, Undecided> {
-        let Some(asked) = self.relay.sifts(list, result, &sides.seen()) else {
+        let Some((check, items)) = self.relay.sifts(list, result, &seen(sides)?) else {
             let why = format!("the server's `{}` is no list", list.of);
             return Err(Undecided::ours(why));
         };
-        let mut may = Vec::with_capacity(asked.resources.len());
+        let mut may = Vec::with_capacity(items.len());
         // Whoever may not speak at all is told so of an empty list too.
-        let mut rest = asked.resources.as_slice();
+        let mut rest = items.as_slice();
         loop {
             let (these, later) = rest.split_at(rest.len().min(ITEMS));
             let mut request = Request::new(v1::FilterResourcesRequest {
-                check: asked.check.clone(),
-                resources: these.to_vec(),
+                check: Some(check.clone()),
+                resources: these.iter().flatten().cloned().collect(),
             });
             request.set_timeout(PATIENCE);
             let told = self.client().await?.filter_resources(request).await?;
             let told = told.into_inner();
-            if told.standings.len() != these.len() {
+            if told.standings.len() != these.iter().flatten().count() {
                 return Err(Undecided::ours("the answer is of another list".into()));
             }
-            may.extend(
-                told.standings()
-                    .map(|standing| self.shows.includes(standing)),
-            );
+            let mut standings = told.standings();
+            // What nobody can name nobody may use.
+            may.extend(these.iter().map(|item| {
+                let standing = item.as_ref().and_then(|_| standings.next());
+                self.shows
+                    .includes(standing.unwrap_or(v1::Standing::Denied))
+            }));
             rest = later;
             if rest.is_empty() {
                 return Ok(may);
@@ -205,7 +212,7 @@ impl Asker {
                 Undecided::ours(format!("the server does not list its tools: {why}"))
             })?;
         }
-        let question = asking.question(&self.relay, &sides.seen());
+        let question = asking.question(&self.relay, &seen(sides)?);
         self.check(question, asking.trace.as_deref()).await
     }
 
@@ -217,7 +224,7 @@ impl Asker {
     ) -> Result<(), String> {
         let mut cursor: Option<String> = None;
         for _ in 0..PAGES {
-            let id = format!("exeat-{}", Uuid::new_v4());
+            let id = Uuid::new_v4().to_string();
             let asks = asking.lists(&id, cursor.as_deref());
             let answer = server.listed(&id, asks).await?;
             let Some(result) = answer.get("result") else {
@@ -240,12 +247,30 @@ impl Asker {
     }
 }
 
-/// The digests of the tools of `server`, by name.
+/// What was seen of tools, as far as a question holds it.
+fn seen(sides: &Sides) -> Result<BTreeMap<String, String>, Undecided> {
+    let seen = sides.seen();
+    if seen.len() > TOOLS {
+        let why = format!("the server offers more than {TOOLS} tools");
+        return Err(Undecided::ours(why));
+    }
+    Ok(seen)
+}
+
+/// The digests of the tools of `server`, by name; one that is there twice is neither.
 pub(super) fn tools_of(server: &str, tools: &[Json]) -> BTreeMap<String, String> {
-    let seen = tools.iter().filter_map(|tool| {
-        let name = tool.get("name")?.as_str()?;
-        let digest = definition(server, tool).ok()?;
-        Some((name.to_owned(), digest.to_string()))
+    let mut seen: BTreeMap<String, Vec<&Json>> = BTreeMap::new();
+    for tool in tools {
+        if let Some(name) = tool.get("name").and_then(Json::as_str) {
+            seen.entry(name.to_owned()).or_default().push(tool);
+        }
+    }
+    let digested = seen.into_iter().filter_map(|(name, tools)| {
+        let digest = match tools.as_slice() {
+            [only] => definition(server, only).ok()?,
+            several => definition(server, &json!({ "several": several })).ok()?,
+        };
+        Some((name, digest.to_string()))
     });
-    seen.collect()
+    digested.collect()
 }

@@ -1,6 +1,11 @@
 //! A server that is spoken to over HTTP (streamable HTTP, with a handshake and without).
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -26,7 +31,7 @@ use crate::{
     runtime::http::{callable, trusting},
     wire::{
         carried::{Heard, as_named, heard, noted, refused, sifted, withheld},
-        mcp::LISTS,
+        mcp::{LISTS, List},
         relay::{Asking, Said, Verdict},
         sse::{Event, Events},
     },
@@ -88,8 +93,13 @@ struct Before {
     sessions: Cache<String, Arc<Sides>>,
 }
 
-/// What a message's answer gets: whose it is, and a note.
-type Note = Option<(String, Json)>;
+/// What is known of the answer to a request: under which key it comes, and what it is or gets.
+#[derive(Debug, Default)]
+struct Awaited {
+    key: String,
+    list: Option<&'static List>,
+    note: Option<Json>,
+}
 
 /// What is said in place of an answer.
 struct Refusal(StatusCode, Json);
@@ -127,30 +137,37 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refus
         .map_err(|_| wrong("is no plain text"))
 }
 
-/// Whether a page of another site may have sent it: such a page speaks to whoever listens here.
+/// Whether a page of another site may have sent it: such a page speaks to whoever listens here, also
+/// under a name of its own.
 fn from_elsewhere(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ORIGIN).iter().any(|origin| {
-        let origin = origin
-            .to_str()
-            .ok()
-            .and_then(|origin| origin.parse::<Uri>().ok());
-        let host = origin
-            .as_ref()
-            .and_then(Uri::host)
-            .map(|host| host.trim_matches(['[', ']']));
-        !host.is_some_and(|host| {
-            host == "localhost"
-                || host
-                    .parse()
-                    .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-        })
+    let said = |name| {
+        headers
+            .get_all(name)
+            .iter()
+            .map(|said| said.to_str().unwrap_or_default())
+    };
+    let hosts = said(header::HOST).map(|host| format!("http://{host}"));
+    let mut all = said(header::ORIGIN).map(ToOwned::to_owned).chain(hosts);
+    !all.all(|origin| {
+        let origin = origin.parse::<Uri>().ok();
+        let host = origin.as_ref().and_then(Uri::host);
+        host.map(|host| host.trim_matches(['[', ']']))
+            .is_some_and(|host| {
+                host == "localhost"
+                    || host
+                        .parse()
+                        .is_ok_and(|address: IpAddr| address.is_loopback())
+            })
     })
 }
 
 impl Before {
     fn sides(&self, headers: &HeaderMap) -> Result<Arc<Sides>, Refusal> {
         let session = only(headers, SESSION)?.unwrap_or_default().to_owned();
-        Ok(self.sessions.get_with(session, Arc::default))
+        let one = !session.is_empty();
+        Ok(self
+            .sessions
+            .get_with(session, || Arc::new(Sides::new(one))))
     }
 
     async fn carry(&self, request: Request<Body>) -> Result<Response, Refusal> {
@@ -164,7 +181,11 @@ impl Before {
                 let why = "the protocol has POST, GET and DELETE";
                 return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why));
             }
-            return self.forward(&parts, Bytes::new(), None).await;
+            return self.forward(&parts, Bytes::new(), Awaited::default()).await;
+        }
+        if parts.headers.contains_key(header::CONTENT_ENCODING) || !is_plain_json(&parts.headers) {
+            let why = "send `Content-Type: application/json`, once, in UTF-8 and not packed";
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
         }
         let body = Limited::new(body, LARGEST).collect().await;
         let body = body.map_err(|error| {
@@ -182,13 +203,7 @@ impl Before {
             return Err(Refusal(StatusCode::BAD_REQUEST, answer));
         }
         match self.asker.relay.said(&body) {
-            Said::On(_) | Said::Cancels(_) => self.forward(&parts, body, None).await,
-            Said::Lists(_, list, begins) => {
-                if begins && list.of == "tools" {
-                    self.sides(&parts.headers)?.saw([].into(), true);
-                }
-                self.forward(&parts, body, None).await
-            }
+            Said::On(_) | Said::Cancels(_) => self.forward(&parts, body, Awaited::default()).await,
             Said::Asks(asking) => self.asks(*asking, &parts, body).await,
             Said::Refused(answer) if answer.get("id").is_none_or(Json::is_null) => {
                 Err(Refusal(StatusCode::BAD_REQUEST, answer))
@@ -200,6 +215,12 @@ impl Before {
 
     async fn asks(&self, asking: Asking, parts: &Parts, body: Bytes) -> Result<Response, Refusal> {
         let sides = self.sides(&parts.headers)?;
+        let (key, list) = (asking.key(), asking.list);
+        if let Some((list, true)) = list
+            && list.of == "tools"
+        {
+            sides.looks();
+        }
         let before = Asked {
             before: self,
             parts,
@@ -211,7 +232,8 @@ impl Before {
         match verdict {
             Verdict::On(instead, note) => {
                 let body = instead.map_or(body, Bytes::from);
-                self.forward(parts, body, note).await
+                let list = list.map(|(list, _)| list);
+                self.forward(parts, body, Awaited { key, list, note }).await
             }
             Verdict::Answered(answer) => Ok(said(StatusCode::OK, &answer)),
         }
@@ -226,6 +248,10 @@ impl Before {
             .filter(|(name, _)| !OWN.contains(*name));
         for (name, value) in goes_on {
             request.headers_mut().append(name, value.clone());
+        }
+        if parts.method == Method::POST {
+            let json = http::HeaderValue::from_static("application/json");
+            request.headers_mut().insert(header::CONTENT_TYPE, json);
         }
         request
     }
@@ -243,37 +269,55 @@ impl Before {
     }
 
     /// Sends on what was said, and gives back what may be seen of the answer.
-    async fn forward(&self, parts: &Parts, body: Bytes, note: Note) -> Result<Response, Refusal> {
+    async fn forward(
+        &self,
+        parts: &Parts,
+        body: Bytes,
+        awaited: Awaited,
+    ) -> Result<Response, Refusal> {
         let sides = self.sides(&parts.headers)?;
+        let wrong = |why: &str| Refusal::new(StatusCode::BAD_GATEWAY, why);
         let answer = self.send(self.request(parts, body)).await;
-        let answer = answer.map_err(|why| Refusal::new(StatusCode::BAD_GATEWAY, &why))?;
-        let (head, body) = answer.into_parts();
-        if head.headers.contains_key(header::CONTENT_ENCODING) {
-            let why = "the server packs its answer, which nobody asked for";
-            return Err(Refusal::new(StatusCode::BAD_GATEWAY, why));
+        let (head, body) = answer.map_err(|why| wrong(&why))?.into_parts();
+        if head.status.is_redirection() {
+            // Whoever followed it would go around us.
+            return Err(wrong(
+                "the server sends elsewhere: name that address as --upstream",
+            ));
         }
-        let body = if is_events(&head.headers) {
-            self.events(body, sides, note)
+        if head.headers.contains_key(header::CONTENT_ENCODING) {
+            return Err(wrong("the server packs its answer, which nobody asked for"));
+        }
+        let events = is_events(&head.headers);
+        let (body, media) = if events && head.status.is_success() {
+            (self.events(body, sides, awaited), Some("text/event-stream"))
         } else {
             let whole = Limited::new(body, LARGEST).collect().await;
-            let whole = whole.map_err(|error| {
-                Refusal::new(
-                    StatusCode::BAD_GATEWAY,
-                    &format!("the server's answer: {error}"),
-                )
-            })?;
+            let whole = whole.map_err(|error| wrong(&format!("the server's answer: {error}")))?;
             let whole = whole.to_bytes();
-            if whole.is_empty() || !is_json(&head.headers) {
-                Body::from(whole)
+            if whole.is_empty() {
+                (Body::empty(), None)
+            } else if is_plain_json(&head.headers) {
+                let shown = self.shown(&sides, &awaited, &whole).await;
+                let shown = shown.map_err(|why| wrong(&why))?;
+                (Body::from(shown), Some("application/json"))
+            } else if head.status.is_success() {
+                return Err(wrong("the server answers with neither JSON nor events"));
             } else {
-                let shown = self.shown(&sides, note.as_ref(), &whole).await;
-                Body::from(shown.map_err(|why| Refusal::new(StatusCode::BAD_GATEWAY, &why))?)
+                let said: String = String::from_utf8_lossy(&whole).chars().take(500).collect();
+                let told = refused(&Json::Null, true, &format!("the server says: {said}"));
+                (Body::from(told.to_string()), Some("application/json"))
             }
         };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
-        for (name, value) in head.headers.iter().filter(|(name, _)| !OWN.contains(*name)) {
+        let ours = |name: &HeaderName| OWN.contains(name) || name == header::CONTENT_TYPE;
+        for (name, value) in head.headers.iter().filter(|(name, _)| !ours(name)) {
             response.headers_mut().append(name, value.clone());
+        }
+        if let Some(media) = media {
+            let media = http::HeaderValue::from_static(media);
+            response.headers_mut().insert(header::CONTENT_TYPE, media);
         }
         Ok(response)
     }
@@ -282,7 +326,7 @@ impl Before {
     async fn shown(
         &self,
         sides: &Sides,
-        note: Option<&(String, Json)>,
+        awaited: &Awaited,
         message: &[u8],
     ) -> Result<Vec<u8>, String> {
         let (key, said) = match heard(message) {
@@ -293,64 +337,70 @@ impl Before {
         let Some(result) = said.get("result") else {
             return Ok(message.to_vec());
         };
+        let ours = key == awaited.key;
+        let id = said.get("id").unwrap_or(&Json::Null);
+        let hold = |why: &str| Ok(withheld(id, why).to_string().into_bytes());
+        let asked = awaited.list.filter(|_| ours);
         let mut shown = message.to_vec();
-        // A stream that is taken up again answers what was asked on another: a list is known by what
-        // it is.
-        for list in LISTS.iter().filter(|list| result.get(list.of).is_some()) {
-            if list.of == "tools" {
-                sides.saw(self.asker.definitions(result), false);
+        for list in &LISTS {
+            let wanted = asked == Some(list);
+            if !wanted && result.get(list.of).is_none() {
+                continue;
             }
-            let why = match self.asker.sift(sides, list, result).await {
+            if !wanted {
+                // A stream that is taken up again may answer what was asked on another; what nobody
+                // asks for here is not looked at here.
+                return hold("it is a list that was not asked for: ask for it again");
+            }
+            if list.of == "tools" {
+                sides.saw(self.asker.definitions(result));
+            }
+            let sifted_ = match self.asker.sift(sides, list, result).await {
                 Ok(may) => sifted(&shown, list, &may).ok_or_else(|| "it cannot be read".to_owned()),
                 Err(undecided) => Err(undecided.why),
             };
-            match why {
+            match sifted_ {
                 Ok(bytes) => shown = bytes,
-                Err(why) => {
-                    let id = said.get("id").unwrap_or(&Json::Null);
-                    return Ok(withheld(id, &why).to_string().into_bytes());
-                }
+                Err(why) => return hold(&why),
             }
         }
-        let note = note.filter(|(of, _)| *of == key);
-        Ok(note
-            .and_then(|(_, note)| noted(&shown, note))
-            .unwrap_or(shown))
+        let note = awaited.note.as_ref().filter(|_| ours);
+        Ok(note.and_then(|note| noted(&shown, note)).unwrap_or(shown))
     }
 
     /// A stream of what may be seen of the server's.
-    fn events(&self, body: Incoming, sides: Arc<Sides>, note: Note) -> Body {
-        let begin = (self.clone(), body, Events::default(), sides, note);
-        let parts = stream::try_unfold(begin, |(before, mut body, mut read, sides, note)| async {
-            loop {
-                let Some(frame) = body.frame().await else {
-                    return Ok(None);
-                };
-                let frame = frame.map_err(|error| error.to_string())?;
-                let Some(bytes) = frame.data_ref() else {
-                    continue;
-                };
-                let mut out = Vec::new();
-                for event in read.push(bytes)? {
-                    out.extend(before.event(&event, &sides, note.as_ref()).await);
+    fn events(&self, body: Incoming, sides: Arc<Sides>, awaited: Awaited) -> Body {
+        let begin = (self.clone(), body, Events::default(), sides, awaited);
+        let parts = stream::try_unfold(
+            begin,
+            |(before, mut body, mut read, sides, awaited)| async {
+                loop {
+                    let Some(frame) = body.frame().await else {
+                        return Ok(None);
+                    };
+                    let frame = frame.map_err(|error| error.to_string())?;
+                    let Some(bytes) = frame.data_ref() else {
+                        continue;
+                    };
+                    let mut out = Vec::new();
+                    for event in read.push(bytes)? {
+                        out.extend(before.event(&event, &sides, &awaited).await);
+                    }
+                    if !out.is_empty() {
+                        let rest = (before, body, read, sides, awaited);
+                        return Ok::<_, String>(Some((Bytes::from(out), rest)));
+                    }
                 }
-                if !out.is_empty() {
-                    return Ok::<_, String>(Some((
-                        Bytes::from(out),
-                        (before, body, read, sides, note),
-                    )));
-                }
-            }
-        });
+            },
+        );
         Body::from_stream(parts)
     }
 
-    async fn event(&self, event: &Event, sides: &Sides, note: Option<&(String, Json)>) -> Vec<u8> {
+    async fn event(&self, event: &Event, sides: &Sides, awaited: &Awaited) -> Vec<u8> {
         let Some(data) = event.data() else {
-            return event.whole();
+            return event.with(None);
         };
-        match self.shown(sides, note, &data).await {
-            Ok(shown) if shown == data => event.whole(),
+        match self.shown(sides, awaited, &data).await {
             Ok(shown) => event.with(Some(&shown)),
             Err(why) => {
                 tracing::warn!(why, "an event of the server's goes no further");
@@ -412,23 +462,27 @@ impl Lists for Asked<'_> {
     }
 }
 
-fn media(headers: &HeaderMap) -> &str {
-    let said = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|said| said.to_str().ok());
-    said.and_then(|said| said.split(';').next())
-        .unwrap_or_default()
-        .trim()
+/// The one media type that is named, and what is said of it.
+fn media(headers: &HeaderMap) -> Option<(String, String)> {
+    let mut said = headers.get_all(header::CONTENT_TYPE).iter();
+    let only = said.next().filter(|_| said.next().is_none())?;
+    let said = only.to_str().ok()?.to_ascii_lowercase();
+    let (media, more) = said.split_once(';').unwrap_or((&said, ""));
+    Some((media.trim().to_owned(), more.replace([' ', '"'], "")))
+}
+
+fn is(headers: &HeaderMap, wanted: &str) -> bool {
+    media(headers).is_some_and(|(media, more)| {
+        media == wanted && (more.is_empty() || more == "charset=utf-8")
+    })
 }
 
 pub(super) fn is_events(headers: &HeaderMap) -> bool {
-    media(headers).eq_ignore_ascii_case("text/event-stream")
+    is(headers, "text/event-stream")
 }
 
-/// Whether clients read it as a message: of what says nothing of itself they might.
-fn is_json(headers: &HeaderMap) -> bool {
-    let media = media(headers);
-    media.is_empty() || media.to_ascii_lowercase().contains("json")
+fn is_plain_json(headers: &HeaderMap) -> bool {
+    is(headers, "application/json")
 }
 
 /// A proxy that listens.

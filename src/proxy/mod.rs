@@ -3,6 +3,7 @@
 
 mod asker;
 mod http;
+mod lines;
 mod server;
 mod sides;
 mod stdio;

@@ -11,6 +11,7 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout},
     time::timeout,
 };
+use uuid::Uuid;
 
 use crate::wire::{
     carried::{Heard, heard},
@@ -21,7 +22,8 @@ use super::{
     Error,
     asker::tools_of,
     http::{Client, client, is_events, upstream},
-    stdio::{line, started},
+    lines::{Line, Lines},
+    stdio::started,
 };
 
 /// How long a server may take for each answer.
@@ -36,7 +38,7 @@ const HANDSHAKE: &str = "2025-11-25";
 
 /// A server that is asked one thing after the other.
 enum Server {
-    Child(ChildStdin, BufReader<ChildStdout>),
+    Child(ChildStdin, Lines<BufReader<ChildStdout>>),
     Http(Box<Http>),
 }
 
@@ -63,7 +65,8 @@ impl Server {
 
     /// The result of a request.
     async fn ask(&mut self, method: &str, params: Json) -> Result<Json, String> {
-        let asked = json!({"jsonrpc": "2.0", "id": method, "method": method, "params": params});
+        let id = Uuid::new_v4().to_string();
+        let asked = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let answer = self.say(&asked).await?.unwrap_or_default();
         if let Some(result) = answer.get("result") {
             return Ok(result.clone());
@@ -122,7 +125,7 @@ impl Server {
 /// Over standard input and output.
 async fn exchange(
     to: &mut ChildStdin,
-    from: &mut BufReader<ChildStdout>,
+    from: &mut Lines<BufReader<ChildStdout>>,
     message: &Json,
     key: Option<&str>,
 ) -> Result<Option<Json>, String> {
@@ -131,8 +134,10 @@ async fn exchange(
     to.flush().await.map_err(|error| error.to_string())?;
     let Some(key) = key else { return Ok(None) };
     loop {
-        let said = line(from).await.map_err(|error| error.to_string())?;
-        let said = said.ok_or("it has ended")?;
+        let said = from.next().await.map_err(|error| error.to_string())?;
+        let Line::Message(said) = said.ok_or("it has ended")? else {
+            continue;
+        };
         if let Heard::Answer(of, said) = heard(&said)
             && of == key
         {
@@ -230,7 +235,7 @@ pub async fn tools(server: &str, at: At<'_>) -> Result<BTreeMap<String, String>,
         At::Command(command) => {
             let (started, to, from) = started(command)?;
             child = Some(started);
-            Server::Child(to, BufReader::new(from))
+            Server::Child(to, Lines::of(BufReader::new(from)))
         }
     };
     let listed = asked.listed().await;

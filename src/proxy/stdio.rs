@@ -2,19 +2,17 @@
 
 use std::{ffi::OsString, io, process::Stdio, time::Duration};
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::Value as Json;
 use tokio::{
-    io::{
-        AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
-        BufReader, stdin, stdout,
-    },
+    io::{AsyncBufRead, AsyncWrite, AsyncWriteExt as _, BufReader, stdin, stdout},
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::{Mutex, oneshot},
     time::timeout,
 };
 
 use crate::wire::{
-    carried::{Heard, heard, noted, sifted, withheld},
+    carried::{Heard, heard, noted, one_line, refused, sifted, withheld},
     mcp::List,
     relay::{Asking, Said, Verdict},
 };
@@ -22,13 +20,14 @@ use crate::wire::{
 use super::{
     Error,
     asker::{Asker, Lists, Settings},
-    sides::{Sides, Waits},
+    lines::{Line, Lines},
+    sides::{Sides, Waiting, Waits},
 };
 
-/// Largest message.
-const LARGEST: u64 = 16 << 20;
 /// How long the server may take to end once nobody speaks to it any more.
 const ENDING: Duration = Duration::from_secs(5);
+/// Most requests that are decided at a time.
+const DECIDING: usize = 64;
 
 /// A client, a server, and what goes between.
 struct Between<'a, C, S> {
@@ -40,24 +39,8 @@ struct Between<'a, C, S> {
     server: Mutex<Option<S>>,
 }
 
-/// A line that is one message; nothing at the end.
-pub(super) async fn line(from: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
-    let mut text = Vec::new();
-    from.take(LARGEST).read_until(b'\n', &mut text).await?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if text.last() != Some(&b'\n') && text.len() as u64 >= LARGEST {
-        return Err(io::Error::other("a message is larger than 16 MiB"));
-    }
-    while text.last().is_some_and(u8::is_ascii_whitespace) {
-        text.pop();
-    }
-    Ok(Some(text))
-}
-
 async fn put(to: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
-    to.write_all(message).await?;
+    to.write_all(&one_line(message)).await?;
     to.write_all(b"\n").await?;
     to.flush().await
 }
@@ -67,6 +50,10 @@ impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Between<'_, C, 
         put(&mut *self.client.lock().await, message).await
     }
 
+    async fn tell(&self, answer: &Json) -> io::Result<()> {
+        self.to_client(answer.to_string().as_bytes()).await
+    }
+
     async fn to_server(&self, message: &[u8]) -> io::Result<()> {
         match &mut *self.server.lock().await {
             Some(server) => put(server, message).await,
@@ -74,66 +61,107 @@ impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Between<'_, C, 
         }
     }
 
-    /// What the client says, until it says nothing more.
-    async fn client_says(&self, mut client: impl AsyncBufRead + Unpin) -> io::Result<()> {
-        while let Some(message) = line(&mut client).await? {
-            if !message.is_empty() {
-                self.said(&message).await?;
+    /// What the client says, until it says nothing more. While something is decided, all that needs
+    /// no decision goes on: the server may wait for it.
+    async fn client_says(&self, from: impl AsyncBufRead + Unpin) -> io::Result<()> {
+        let mut lines = Lines::of(from);
+        let mut deciding = FuturesUnordered::new();
+        loop {
+            let line = tokio::select! {
+                Some(decided) = deciding.next(), if !deciding.is_empty() => {
+                    let () = decided?;
+                    continue;
+                }
+                line = lines.next(), if deciding.len() < DECIDING => line?,
+            };
+            match line {
+                Some(Line::Message(message)) if message.is_empty() => {}
+                Some(Line::Message(message)) => {
+                    if let Some((asking, message)) = self.said(message).await? {
+                        deciding.push(self.asks(asking, message));
+                    }
+                }
+                Some(Line::TooLarge) => {
+                    let why = "the message is larger than 16 MiB";
+                    self.tell(&refused(&Json::Null, false, why)).await?;
+                }
+                None => break,
             }
+        }
+        while let Some(decided) = deciding.next().await {
+            let () = decided?;
         }
         // The server is told that nobody speaks to it any more.
         *self.server.lock().await = None;
         Ok(())
     }
 
-    async fn said(&self, message: &[u8]) -> io::Result<()> {
-        match self.asker.relay.said(message) {
-            Said::On(key) => self.goes_on(message, key, Waits::Plain).await,
-            Said::Lists(key, list, begins) => {
-                self.goes_on(message, Some(key), Waits::List(list, begins))
-                    .await
-            }
+    /// What has to be decided before it goes on.
+    async fn said(&self, message: Vec<u8>) -> io::Result<Option<(Asking, Vec<u8>)>> {
+        match self.asker.relay.said(&message) {
+            Said::On(None) => self.to_server(&message).await?,
+            Said::On(Some(id)) => match self.sides.waits(&id.to_string(), Waits::Plain) {
+                Ok(()) => self.to_server(&message).await?,
+                Err(why) => self.tell(&refused(&id, false, why)).await?,
+            },
             Said::Cancels(key) => {
                 self.sides.waited(&key);
-                self.to_server(message).await
+                self.to_server(&message).await?;
             }
-            Said::Asks(asking) => self.asks(*asking, message).await,
-            Said::Refused(answer) => self.to_client(answer.to_string().as_bytes()).await,
-            Said::Dropped(why) => {
-                tracing::warn!(why, "a message goes no further");
-                Ok(())
-            }
+            // From now on it may be cancelled.
+            Said::Asks(asking) => match self.sides.waits(&asking.key(), Waits::Decision) {
+                Ok(()) => return Ok(Some((*asking, message))),
+                Err(why) => self.tell(&refused(asking.id(), false, why)).await?,
+            },
+            Said::Refused(answer) => self.tell(&answer).await?,
+            Said::Dropped(why) => tracing::warn!(why, "a message goes no further"),
         }
+        Ok(None)
     }
 
-    async fn goes_on(&self, message: &[u8], key: Option<String>, what: Waits) -> io::Result<()> {
-        if key.is_some_and(|key| !self.sides.waits(key, what)) {
-            return Err(io::Error::other("the server owes too many answers"));
+    async fn asks(&self, asking: Asking, message: Vec<u8>) -> io::Result<()> {
+        let (key, list) = (asking.key(), asking.list);
+        if let Some((list, true)) = list
+            && list.of == "tools"
+        {
+            self.sides.looks();
         }
-        self.to_server(message).await
-    }
-
-    async fn asks(&self, asking: Asking, message: &[u8]) -> io::Result<()> {
-        let key = asking.key();
         let verdict = match self.asker.decided(&self.sides, &asking, self).await {
             Ok(decision) => self.asker.relay.verdict(asking, &decision),
             Err(undecided) => asking.undecided(&undecided.why, undecided.asker),
         };
         match verdict {
-            Verdict::On(instead, told) => {
-                let what = told.map_or(Waits::Plain, |(_, note)| Waits::Note(note));
-                let message = instead.as_deref().unwrap_or(message);
-                self.goes_on(message, Some(key), what).await
+            Verdict::On(instead, note) => {
+                let what = match (list, note) {
+                    (Some((list, _)), _) => Waits::List(list),
+                    (None, Some(note)) => Waits::Note(note),
+                    (None, None) => Waits::Plain,
+                };
+                if !self.sides.goes_on(&key, what) {
+                    // It was cancelled meanwhile, and the server has heard so.
+                    return Ok(());
+                }
+                self.to_server(instead.as_deref().unwrap_or(&message)).await
             }
-            Verdict::Answered(answer) => self.to_client(answer.to_string().as_bytes()).await,
+            Verdict::Answered(answer) => match self.sides.waited(&key) {
+                Some(_) => self.tell(&answer).await,
+                None => Ok(()),
+            },
         }
     }
 
     /// What the server says, until it says nothing more.
-    async fn server_says(&self, mut server: impl AsyncBufRead + Unpin) -> io::Result<()> {
-        while let Some(message) = line(&mut server).await? {
-            if !message.is_empty() {
-                self.heard(&message).await?;
+    async fn server_says(&self, from: impl AsyncBufRead + Unpin) -> io::Result<()> {
+        let mut lines = Lines::of(from);
+        while let Some(line) = lines.next().await? {
+            match line {
+                Line::Message(message) if message.is_empty() => {}
+                Line::Message(message) => self.heard(&message).await?,
+                Line::TooLarge => {
+                    tracing::warn!(
+                        "a line of the server goes no further: it is larger than 16 MiB"
+                    );
+                }
             }
         }
         Ok(())
@@ -149,7 +177,8 @@ impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Between<'_, C, 
             }
         };
         match self.sides.waited(&key) {
-            None => {
+            // Nor does the server know yet of what is being decided.
+            None | Some(Waits::Decision) => {
                 tracing::warn!("the server answers what nobody waits for; that goes no further");
                 Ok(())
             }
@@ -163,19 +192,19 @@ impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Between<'_, C, 
                 let noted = noted(message, &told);
                 self.to_client(noted.as_deref().unwrap_or(message)).await
             }
-            Some(Waits::List(list, begins)) => {
-                let answer = self.list(list, begins, message, &said).await;
+            Some(Waits::List(list)) => {
+                let answer = self.list(list, message, &said).await;
                 self.to_client(&answer).await
             }
         }
     }
 
-    async fn list(&self, list: &List, begins: bool, message: &[u8], said: &Json) -> Vec<u8> {
+    async fn list(&self, list: &List, message: &[u8], said: &Json) -> Vec<u8> {
         let Some(result) = said.get("result") else {
             return message.to_vec();
         };
         if list.of == "tools" {
-            self.sides.saw(self.asker.definitions(result), begins);
+            self.sides.saw(self.asker.definitions(result));
         }
         let id = said.get("id").unwrap_or(&Json::Null);
         let why = match self.asker.sift(&self.sides, list, result).await {
@@ -192,9 +221,11 @@ impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Between<'_, C, 
 impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Lists for Between<'_, C, S> {
     async fn listed(&self, id: &str, asks: Json) -> Result<Json, String> {
         let (tell, told) = oneshot::channel();
-        let (key, asks) = (Json::from(id).to_string(), asks.to_string());
-        let goes = self.goes_on(asks.as_bytes(), Some(key), Waits::Us(tell));
-        goes.await.map_err(|error| error.to_string())?;
+        let key = Json::from(id).to_string();
+        self.sides.waits(&key, Waits::Us(tell))?;
+        let _waiting = Waiting(&self.sides, key);
+        let goes = self.to_server(asks.to_string().as_bytes()).await;
+        goes.map_err(|error| error.to_string())?;
         told.await.map_err(|_| "it has ended".to_owned())
     }
 }
@@ -235,7 +266,7 @@ pub async fn wrap(
     let (mut child, to, from) = started(command)?;
     let between = Between {
         asker: &asker,
-        sides: Sides::default(),
+        sides: Sides::new(true),
         client: Mutex::new(stdout()),
         server: Mutex::new(Some(to)),
     };

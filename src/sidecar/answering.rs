@@ -119,8 +119,12 @@ impl Answering {
         let Some(first) = resources.iter().flatten().next().cloned() else {
             return Ok(vec![Standing::Denied; resources.len()]);
         };
-        // Read once for all.
-        let mut asked = about(check, who.subject, first)?;
+        // Read once for all, and what was seen of tools looked at once: as a question about none.
+        let nothing = Resource {
+            kind: String::new(),
+            ..first
+        };
+        let mut asked = as_seen(about(check, who.subject, nothing)?, &loaded.snapshot);
         let clock = self.decider.clock.clone();
         let standings = aside(move || {
             let mut standings = Vec::with_capacity(resources.len());

@@ -1,7 +1,7 @@
 //! Messages of the Model Context Protocol as they are carried: what is read of them, what is written
 //! anew in them, and what is told in their place. All else in them stays to the byte.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value as Json, json, value::RawValue};
@@ -111,25 +111,58 @@ pub fn as_named(bytes: &[u8], [method, about]: [Option<&str>; 2]) -> Result<(), 
     }
     let json = strict(bytes).unwrap_or_default();
     let text = |path| json.pointer(path).and_then(Json::as_str);
-    let named = text("/params/name").or_else(|| text("/params/uri"));
+    let asks = text("/method").unwrap_or_default();
+    let named = match asks.split_once('/') {
+        Some(("resources", _)) => text("/params/uri"),
+        Some(("tasks", _)) => text("/params/taskId"),
+        _ => text("/params/name"),
+    };
     let plain = |said: &str| match said
         .strip_prefix("=?base64?")
         .and_then(|rest| rest.strip_suffix("?="))
     {
-        Some(packed) => STANDARD
-            .decode(packed)
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok()),
+        Some(packed) => {
+            let bytes = STANDARD.decode(packed).ok()?;
+            String::from_utf8(bytes).ok()
+        }
         None => Some(said.to_owned()),
     };
     let same =
         |said: Option<&str>, of: Option<&str>| said.is_none_or(|said| plain(said).as_deref() == of);
-    if same(method, text("/method")) && same(about, named) {
+    if same(method, Some(asks)) && same(about, named) {
         return Ok(());
     }
     let id = json.get("id").unwrap_or(&Json::Null);
     let why = "the headers `Mcp-Method` and `Mcp-Name` name something else than the message";
     Err(failed(id, OTHERWISE, why, None))
+}
+
+/// The message as one line for every reader: some take more than a line feed for the end of one.
+pub fn one_line(message: &[u8]) -> Cow<'_, [u8]> {
+    // Beyond texts these are white space or nothing at all, and within them escapes are the same.
+    let ends = |bytes: &[u8]| match bytes {
+        [b'\r' | b'\n', ..] => Some((1, " ")),
+        [0xC2, 0x85, ..] => Some((2, "\\u0085")),
+        [0xE2, 0x80, 0xA8, ..] => Some((3, "\\u2028")),
+        [0xE2, 0x80, 0xA9, ..] => Some((3, "\\u2029")),
+        _ => None,
+    };
+    let suspect = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0xC2 | 0xE2);
+    if !message.iter().any(suspect) {
+        return message.into();
+    }
+    let mut out = Vec::with_capacity(message.len());
+    let mut rest = message;
+    while let [first, later @ ..] = rest {
+        if let Some((length, instead)) = ends(rest) {
+            out.extend_from_slice(instead.as_bytes());
+            rest = rest.get(length..).unwrap_or_default();
+        } else {
+            out.push(*first);
+            rest = later;
+        }
+    }
+    out.into()
 }
 
 /// An answer in place of a list that cannot be shown.
@@ -168,7 +201,11 @@ fn answer(said: Map<String, Json>) -> Heard {
     );
     let named = named.and_then(|()| result.map_or(Ok(()), |result| plain(result, &lists)));
     let answers = said.contains_key("result") || said.contains_key("error");
-    match (said.get("id").cloned(), said.contains_key("method")) {
+    let method = said.get("method");
+    match (said.get("id").cloned(), method.is_some()) {
+        _ if method.is_some_and(|method| !method.is_string()) => {
+            Heard::Dropped("has a `method` that is no text".to_owned())
+        }
         _ if named.is_err() => {
             Heard::Dropped("has a name that some read as one of the protocol".to_owned())
         }
@@ -204,6 +241,20 @@ mod tests {
             shown.contains(r#""tools":[{"name":"a","x":1.0}]"#) && shown.contains("nextCursor"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn a_message_is_one_line_for_everybody() {
+        let said = "{\"a\":\r1,\"b\":\"x\u{2028}y\u{2029}\u{85}\u{e9}\"}";
+        let line = one_line(said.as_bytes());
+        let json: Json = serde_json::from_slice(&line).unwrap();
+        assert_eq!(json, serde_json::from_str::<Json>(said).unwrap());
+        let text = std::str::from_utf8(&line).unwrap();
+        assert!(
+            !text.contains(['\r', '\n', '\u{2028}', '\u{2029}', '\u{85}']),
+            "{text}"
+        );
+        assert!(matches!(one_line(b"{\"a\":1}"), Cow::Borrowed(_)));
     }
 
     #[test]

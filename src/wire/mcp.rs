@@ -196,8 +196,13 @@ pub fn escapes(text: &str) -> Result<(), &'static str> {
 ///
 /// Parameters that do not name what is acted upon.
 pub fn call(method: &str, mut params: Map<String, Json>, server: &str) -> Result<Asks, Invalid> {
-    let begins = ["ping", "initialize", "server/discover"].contains(&method);
-    if begins || method.starts_with("notifications/") {
+    let lives = [
+        "ping",
+        "initialize",
+        "server/discover",
+        "subscriptions/listen",
+    ];
+    if lives.contains(&method) || method.starts_with("notifications/") {
         return Ok(Asks::Nothing);
     }
     if !METHODS.contains(&method) {

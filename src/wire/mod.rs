@@ -17,6 +17,7 @@ pub mod message;
 pub mod note;
 pub mod oauth;
 pub mod relay;
+mod seen;
 pub mod signed;
 pub mod sse;
 mod status;

@@ -17,6 +17,7 @@ use super::{
     harness::why,
     json::{fields, strict},
     mcp::{Asks, LISTS, List, message},
+    seen::describe,
     trimmed::trimmed,
     v1,
 };
@@ -30,7 +31,19 @@ const APPROVAL: &str = "exeat-approval";
 const STATE: &str = "exeat:";
 
 /// The type of tools.
-const TOOL: &str = "tool";
+pub(super) const TOOL: &str = "tool";
+/// Longest id of a message.
+const LONGEST_ID: usize = 256;
+
+/// Whether every reader takes it for the same id.
+fn is_id(id: &Json) -> bool {
+    const SAFE: u64 = 1 << 53;
+    match id {
+        Json::String(text) => text.len() <= LONGEST_ID,
+        Json::Number(number) => number.as_i64().is_some_and(|id| id.unsigned_abs() < SAFE),
+        _ => false,
+    }
+}
 
 /// For whom a proxy asks, and about whose tools.
 #[derive(Clone, Debug)]
@@ -50,14 +63,12 @@ pub struct Relay {
 /// What a client says.
 #[derive(Debug)]
 pub enum Said {
-    /// It goes on; under the key its answer comes, if one does.
-    On(Option<String>),
+    /// It goes on; under the id its answer comes, if one does.
+    On(Option<Json>),
     /// It goes on: the answer under the key is not waited for any more.
     Cancels(String),
     /// Something that is decided first.
     Asks(Box<Asking>),
-    /// A list, under a key, and whether from its beginning: it goes on, and its answer is sifted.
-    Lists(String, &'static List, bool),
     /// It goes no further; whoever asked is told so.
     Refused(Json),
     /// It goes no further, and nobody waits for an answer.
@@ -85,13 +96,15 @@ pub struct Asking {
     again: bool,
     /// What goes on in its place.
     onward: Option<Vec<u8>>,
+    /// The list that is asked for, and whether from its beginning: its answer is sifted.
+    pub list: Option<(&'static List, bool)>,
 }
 
 /// What becomes of a message that was decided.
 #[derive(Debug)]
 pub enum Verdict {
     /// It goes on, as these bytes if there are any, and its answer gets the note if there is one.
-    On(Option<Vec<u8>>, Option<(String, Json)>),
+    On(Option<Vec<u8>>, Option<Json>),
     /// It does not; this is its answer.
     Answered(Json),
 }
@@ -107,14 +120,6 @@ fn at<'a>(json: &'a Json, path: &[&str]) -> Option<&'a Json> {
     path.iter().try_fold(json, |json, name| json.get(name))
 }
 
-/// Says of a tool how it was seen.
-fn describe(tool: &mut v1::Resource, seen: Option<&String>) {
-    let Some(digest) = seen else { return };
-    let said = Map::from_iter([("definition_digest".to_owned(), digest.as_str().into())]);
-    let properties = tool.properties.get_or_insert_default();
-    properties.fields.extend(fields(said).fields);
-}
-
 impl Relay {
     /// What a client says in `bytes`.
     pub fn said(&self, bytes: &[u8]) -> Said {
@@ -128,9 +133,10 @@ impl Relay {
         }
         let id = match json.get("id") {
             None => None,
-            Some(id @ (Json::String(_) | Json::Number(_))) => Some(id.clone()),
+            Some(id) if is_id(id) => Some(id.clone()),
             Some(_) => {
-                let what = "`id` is no text and no number: send one that can be answered";
+                let what =
+                    "`id` is no short text and no whole number that every reader reads alike";
                 return Said::Refused(failed(&Json::Null, NO_REQUEST, what, None));
             }
         };
@@ -142,16 +148,17 @@ impl Relay {
         }
         let list = LISTS.iter().find(|list| Some(list.method) == method);
         let begins = at(&json, &["params", "cursor"]).is_none_or(Json::is_null);
+        let list = list.map(|list| (list, begins));
         let invalid = match self.read(json, bytes) {
-            Ok(None) => return Said::On(id.filter(|_| asks).map(|id| key(&id))),
-            Ok(Some(asked)) => match (id, list) {
-                (Some(id), Some(list)) => return Said::Lists(key(&id), list, begins),
-                (Some(id), None) => return Said::Asks(Box::new(Asking { id, ..asked })),
-                (None, _) => return Said::Dropped("asks for something and has no `id`".to_owned()),
+            Ok(None) => return Said::On(id.filter(|_| asks)),
+            Ok(Some(asked)) => match id {
+                Some(id) => return Said::Asks(Box::new(Asking { id, list, ..asked })),
+                None => return Said::Dropped("asks for something and has no `id`".to_owned()),
             },
             Err(invalid) => invalid,
         };
-        let Some(id) = id else {
+        // What asks for nothing is somebody's answer, and has the id of their question.
+        let Some(id) = id.filter(|_| asks) else {
             return Said::Dropped(invalid.to_string());
         };
         let code = match invalid.path() {
@@ -227,65 +234,26 @@ impl Relay {
             meta: again_said(&meta),
             again,
             onward: onward.flatten(),
+            list: None,
         }))
-    }
-
-    /// What is asked about the items of a list: of each whether it may be used. Of tools it is said
-    /// what was `seen`: their digests by name.
-    pub fn sifts(
-        &self,
-        list: &List,
-        result: &Json,
-        seen: &BTreeMap<String, String>,
-    ) -> Option<v1::FilterResourcesRequest> {
-        let items = result.get(list.of)?.as_array()?;
-        let named = |item: &Json| {
-            let name = item.get(list.naming)?.as_str()?;
-            let mut resource = list.resource(name, &self.server).ok()?;
-            if resource.r#type == TOOL {
-                describe(&mut resource, seen.get(name));
-            }
-            Some(resource)
-        };
-        let context = self
-            .purpose
-            .iter()
-            .map(|purpose| ("purpose".to_owned(), purpose.as_str().into()));
-        Some(v1::FilterResourcesRequest {
-            check: Some(v1::CheckRequest {
-                subject: self.agent.clone(),
-                action: list.action.to_owned(),
-                context: Some(fields(context.collect())),
-                seen_tools: self.seen_tools(seen),
-                ..v1::CheckRequest::default()
-            }),
-            // What nobody can name nobody may use.
-            resources: items
-                .iter()
-                .map(|item| named(item).unwrap_or_default())
-                .collect(),
-        })
-    }
-
-    fn seen_tools(&self, seen: &BTreeMap<String, String>) -> Vec<v1::SeenTool> {
-        let tools = seen.iter().map(|(name, digest)| v1::SeenTool {
-            server: self.server.clone(),
-            name: name.clone(),
-            definition_digest: digest.clone(),
-        });
-        tools.collect()
     }
 
     /// What becomes of a message that was decided.
     pub fn verdict(&self, asking: Asking, decision: &v1::Decision) -> Verdict {
-        if permits(decision) {
+        // What of a list may be shown is decided of each; where no control speaks of lists nothing more
+        // is.
+        let unspoken = || {
+            decision
+                .reasons()
+                .all(|reason| reason == v1::Reason::NoControl)
+        };
+        if permits(decision) || asking.list.is_some() && unspoken() {
             let note = relied_on(decision).map(|relied| {
-                let told = json!({
+                json!({
                     "id": decision.id,
                     "outcome": "allow_by_exception",
                     "exception": relied.exception_id,
-                });
-                (key(&asking.id), told)
+                })
             });
             return Verdict::On(asking.onward, note);
         }
@@ -335,6 +303,11 @@ impl Relay {
 }
 
 impl Asking {
+    /// The message's id.
+    pub fn id(&self) -> &Json {
+        &self.id
+    }
+
     /// Under which its answer comes.
     pub fn key(&self) -> String {
         key(&self.id)
@@ -490,13 +463,24 @@ mod tests {
             let Said::On(waits) = relay().said(told.as_bytes()) else {
                 panic!("{told}");
             };
-            assert_eq!(waits.as_deref(), key, "{told}");
+            assert_eq!(waits.map(|id| id.to_string()).as_deref(), key, "{told}");
         }
         let told =
             br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#;
         assert!(matches!(relay().said(told), Said::Cancels(key) if key == "3"));
         let told = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"cursor":"x"}}"#;
-        assert!(matches!(relay().said(told), Said::Lists(_, list, false) if list.of == "tools"));
+        let Said::Asks(asking) = relay().said(told) else {
+            panic!("asked");
+        };
+        assert!(matches!(asking.list, Some((list, false)) if list.of == "tools"));
+        let unspoken = v1::Decision {
+            reasons: vec![v1::Reason::NoControl.into()],
+            ..denied()
+        };
+        assert!(matches!(
+            relay().verdict(*asking, &unspoken),
+            Verdict::On(None, None)
+        ));
     }
 
     #[test]

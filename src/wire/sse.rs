@@ -1,7 +1,13 @@
 //! Server-sent events, as they come in pieces.
 
+use super::carried::one_line;
+
 /// Largest event, in bytes.
 const LARGEST: usize = 16 << 20;
+/// What each of its lines costs beside.
+const EACH: usize = 64;
+/// A mark of the encoding, which is none of the first line.
+const BOM: &[u8] = "\u{feff}".as_bytes();
 
 /// Puts events together.
 #[derive(Debug, Default)]
@@ -11,6 +17,8 @@ pub struct Events {
     size: usize,
     /// The last byte was a carriage return: a line feed after it ends the same line.
     returned: bool,
+    /// Whether the stream has begun: a mark of its encoding may come before.
+    begun: bool,
 }
 
 /// One event: its lines, without what ends them.
@@ -30,12 +38,22 @@ impl Events {
             match byte {
                 b'\n' if after_return => {}
                 b'\n' | b'\r' => {
-                    let line = std::mem::take(&mut self.line);
-                    if !line.is_empty() {
-                        self.lines.push(line);
-                    } else if !self.lines.is_empty() {
-                        ended.push(Event(std::mem::take(&mut self.lines)));
+                    let mut line = std::mem::take(&mut self.line);
+                    if !std::mem::replace(&mut self.begun, true) && line.starts_with(BOM) {
+                        line.drain(..BOM.len());
+                    }
+                    // A line is more than what stands in it.
+                    self.size = self.size.saturating_add(EACH);
+                    if self.size > LARGEST {
+                        return Err("an event has too many lines".into());
+                    }
+                    if line.is_empty() {
+                        if !self.lines.is_empty() {
+                            ended.push(Event(std::mem::take(&mut self.lines)));
+                        }
                         self.size = 0;
+                    } else {
+                        self.lines.push(line);
                     }
                 }
                 byte => {
@@ -67,30 +85,29 @@ impl Event {
         Some(lines.join(&b'\n')).filter(|data| !data.is_empty())
     }
 
-    /// The event as it is sent, with `data` in place of what it carries, or nothing of it.
-    pub fn with(&self, data_: Option<&[u8]>) -> Vec<u8> {
+    /// The event as it is sent, with `data` as what it carries, if anything: of all else only what the
+    /// format knows, and no comment, which some might read otherwise.
+    pub fn with(&self, data: Option<&[u8]>) -> Vec<u8> {
         let mut out = Vec::new();
-        for line in self.0.iter().filter(|line| data(line).is_none()) {
+        let known = |line: &&Vec<u8>| {
+            let plain = line.iter().all(|byte| (b' '..=b'~').contains(byte));
+            let names = [b"event:".as_slice(), b"id:", b"retry:"];
+            plain && names.iter().any(|name| line.starts_with(name))
+        };
+        for line in self.0.iter().filter(known) {
             out.extend_from_slice(line);
             out.push(b'\n');
         }
-        // A line break within would end the line; JSON needs none.
-        for line in data_
-            .into_iter()
-            .flat_map(|data| data.split(|byte| b"\r\n".contains(byte)))
-        {
+        if let Some(data) = data {
             out.extend_from_slice(b"data: ");
-            out.extend_from_slice(line);
+            out.extend_from_slice(&one_line(data));
             out.push(b'\n');
+        }
+        if out.is_empty() {
+            // Whoever listens hears that somebody is there.
+            out.extend_from_slice(b":\n");
         }
         out.push(b'\n');
-        out
-    }
-
-    /// The event as it came.
-    pub fn whole(&self) -> Vec<u8> {
-        let mut out = self.0.join(&b'\n');
-        out.extend_from_slice(b"\n\n");
         out
     }
 }
@@ -118,6 +135,13 @@ mod tests {
         let first = &whole[0];
         assert_eq!(first.with(Some(b"{}")), b"id: 1\ndata: {}\n\n");
         assert_eq!(first.with(None), b"id: 1\n\n");
-        assert_eq!(whole[1].whole(), b": still here\n\n");
+        assert_eq!(whole[1].with(None), b":\n\n");
+        // What some would read as another line is none.
+        let marked = "\u{feff}data: a\n\nid: \u{2028}data: b\ndata: \"\u{2028}\"\n\n".as_bytes();
+        let told = Events::default().push(marked).unwrap();
+        assert_eq!(told[0].data().as_deref(), Some(b"a".as_slice()));
+        let data = told[1].data().unwrap();
+        assert_eq!(told[1].with(Some(&data)), b"data: \"\\u2028\"\n\n");
+        assert!(Events::default().push(&b"a\n".repeat(300_000)).is_err());
     }
 }

@@ -53,11 +53,10 @@ async fn nothing_acknowledged_is_lost_and_nothing_revoked_comes_back() {
         .await;
 
     let (mut promised, mut complete) = (BTreeSet::new(), BTreeSet::new());
-    let mut next = 0;
+    let mut ids = (0..).map(|n| format!("EX-{n}"));
     for kill in 0..kills {
         // One that the sidecar has acknowledged before anything dies.
-        let id = format!("EX-{next}");
-        next += 1;
+        let id = ids.next().unwrap();
         let receipt = client.revoke(&id).await.unwrap();
         let request = v1::GetRevocationRequest {
             sequence: receipt.removal.unwrap().sequence,
@@ -73,8 +72,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_revoked_comes_back() {
         // Revocations under way while the process dies.
         let load = async {
             for _ in 1..each {
-                let id = format!("EX-{next}");
-                next += 1;
+                let id = ids.next().unwrap();
                 if client.revoke(&id).await.is_ok() {
                     promised.insert(id);
                 }

@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -109,14 +109,30 @@ fn what_is_not_decided_is_not_called() {
         ],
         "{heard}{told}"
     );
-    let at_the_server = std::fs::read_to_string(scratch.path().join("heard")).unwrap();
-    // The list it was asked for, and nothing that looks for more than that.
     assert!(
-        at_the_server
-            .lines()
-            .all(|line| line.contains("tools/list")),
+        !scratch.path().join("heard").try_exists().unwrap(),
+        "the server heard of it"
+    );
+}
+
+/// Two readers of one message: what some take for the end of a line stands in none.
+#[test]
+fn a_line_is_a_line_for_every_reader() {
+    let scratch = tempfile::tempdir().unwrap();
+    let said = r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"R"}}"#;
+    let hidden = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"wipe"}}"#;
+    let twice = said.replace("\"R\"", &format!("\r{hidden}\r"));
+    let within = said.replace('R', "a\u{2028}b").replace(":1,", ":3,");
+    let command = wrapped(scratch.path(), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    hears(command, &[&twice, &within, said]);
+    let at_the_server = std::fs::read_to_string(scratch.path().join("heard")).unwrap();
+    assert!(
+        !at_the_server.contains(['\r', '\u{2028}']),
         "{at_the_server}"
     );
+    assert!(at_the_server.contains("a\\u2028b"), "{at_the_server}");
+    // An id that waits for its answer is nobody else's.
+    assert_eq!(at_the_server.lines().count(), 2, "{at_the_server}");
 }
 
 #[test]
@@ -205,10 +221,18 @@ fn asked(port: u16, head: &str, body: &str) -> (u16, String) {
         TcpStream::connect(("127.0.0.1", port)).ok()
     });
     let mut stream = tries.find_map(|stream| stream).expect("somebody listens");
-    let length = body.len();
-    let request =
-        format!("{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = format!(
+        "{head}\r\nConnection: close\r\nContent-Length: {}",
+        body.len()
+    );
+    for (name, usual) in [("Host", "localhost"), ("Content-Type", "application/json")] {
+        if !head.contains(&format!("\r\n{name}:")) {
+            head += &format!("\r\n{name}: {usual}");
+        }
+    }
+    stream
+        .write_all(format!("{head}\r\n\r\n{body}").as_bytes())
+        .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let status = text
@@ -218,18 +242,94 @@ fn asked(port: u16, head: &str, body: &str) -> (u16, String) {
     (status.unwrap(), text)
 }
 
-#[test]
-fn over_http_it_is_said_whose_fault_it_is() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (port, nobody) = (free_port(), free_port());
+fn proxied(scratch: &Path, upstream: u16) -> (u16, Running) {
+    let port = free_port();
     let child = Command::new(EXE)
         .args(["mcp", "proxy", "--server", "mcp://crm", "--socket"])
-        .arg(scratch.path().join("nobody.sock"))
-        .args(["--upstream", &format!("http://127.0.0.1:{nobody}/mcp")])
+        .arg(scratch.join("nobody.sock"))
+        .args(["--upstream", &format!("http://127.0.0.1:{upstream}/mcp")])
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .stderr(Stdio::null())
         .spawn();
-    let _running = Running(child.unwrap());
+    (port, Running(child.unwrap()))
+}
+
+/// Answers the request with the id N as the Nth of `answers`, for ever.
+fn canned(answers: &'static [&'static str]) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut said = String::new();
+            while !said.contains("\"id\":") || !said.ends_with('}') {
+                let mut bytes = [0; 4_096];
+                let read = stream.read(&mut bytes).unwrap();
+                said += std::str::from_utf8(&bytes[..read]).unwrap();
+            }
+            let id = said.rsplit("\"id\":").next().unwrap();
+            let id: usize = id.split(',').next().unwrap().parse().unwrap();
+            let (head, body) = answers[id].split_once("\n\n").unwrap();
+            let head = head.replace('\n', "\r\n");
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    port
+}
+
+/// Whatever a server calls what it says, nothing of a list comes through that was not looked at.
+#[test]
+fn what_a_server_answers_over_http_is_looked_at() {
+    const ANSWERS: &[&str] = &[
+        "200 OK\nContent-Type: application/json\n\n{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{\"n\":1.50}}",
+        "200 OK\nContent-Type: text/html\n\n{\"id\":1,\"result\":{\"tools\":[{\"name\":\"x\"}]}}",
+        "200 OK\nContent-Type: text/event-streamx\n\ndata: {\"id\":2,\"result\":{\"tools\":[{\"name\":\"x\"}]}}\n\n",
+        "200 OK\nContent-Type: text/html\nContent-Type: application/json\n\n{\"id\":3,\"result\":{\"tools\":[]}}",
+        "307 Temporary Redirect\nLocation: http://127.0.0.1:1/mcp\n\n",
+        "200 OK\nContent-Type: application/json\nContent-Encoding: gzip\n\nx",
+        "200 OK\nContent-Type: application/json\n\n{\"id\":6,\"result\":{\"tools\":[{\"name\":\"x\"}]}}",
+        "200 OK\nContent-Type: application/json\n\n{\"id\":7,\"method\":null,\"result\":{\"tools\":[{\"name\":\"x\"}]}}",
+        "200 OK\nContent-Type: application/json\n\n{\"id\":8,\"result\":{\"Tools\":[{\"name\":\"x\"}]}}",
+        "200 OK\nContent-Type: text/event-stream\n\n\u{feff}data: {\"id\":9,\"result\":{\"tools\":[{\"name\":\"x\"}]}}\n\n: \u{2028}data: {\"id\":9,\"result\":{\"tools\":[{\"name\":\"x\"}]}}\n\nid: 4\ndata: {\"jsonrpc\":\"2.0\",\"id\":9,\"result\":{}}\n\n",
+        "404 Not Found\nContent-Type: text/plain\n\nno such session",
+        "202 Accepted\n\n",
+    ];
+    let scratch = tempfile::tempdir().unwrap();
+    let (port, _running) = proxied(scratch.path(), canned(ANSWERS));
+    for (id, status, said) in [
+        (0, 200, "\"n\":1.50"),
+        (1, 502, "neither JSON nor events"),
+        (2, 502, "neither JSON nor events"),
+        (3, 502, "neither JSON nor events"),
+        (4, 502, "--upstream"),
+        (5, 502, "packs its answer"),
+        (6, 200, "was not asked for"),
+        (7, 502, "no text"),
+        (8, 502, "read as one of the protocol"),
+        (
+            9,
+            200,
+            "id: 4\ndata: {\"jsonrpc\":\"2.0\",\"id\":9,\"result\":{}}\n\n",
+        ),
+        (10, 404, "the server says: no such session"),
+        (11, 202, ""),
+    ] {
+        let ping = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+        let (got, text) = asked(port, "POST /mcp HTTP/1.1", &ping);
+        assert_eq!(got, status, "{id}: {text}");
+        assert!(text.contains(said), "{id}: {text}");
+        assert!(!text.contains(r#"{"name":"x"}"#), "{id}: {text}");
+    }
+}
+
+#[test]
+fn over_http_it_is_said_whose_fault_it_is() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (port, _running) = proxied(scratch.path(), free_port());
     let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"wipe"}}"#;
     for (head, body, status, said) in [
@@ -238,6 +338,30 @@ fn over_http_it_is_said_whose_fault_it_is() {
             ping,
             403,
             "another site",
+        ),
+        (
+            "POST /mcp HTTP/1.1\r\nHost: evil.example",
+            ping,
+            403,
+            "another site",
+        ),
+        (
+            "POST /mcp HTTP/1.1\r\nContent-Type: text/plain",
+            ping,
+            415,
+            "application/json",
+        ),
+        (
+            "POST /mcp HTTP/1.1\r\nContent-Type: application/json; charset=utf-7",
+            ping,
+            415,
+            "UTF-8",
+        ),
+        (
+            "POST /mcp HTTP/1.1\r\nContent-Encoding: gzip",
+            ping,
+            415,
+            "not packed",
         ),
         (
             "POST /mcp HTTP/1.1\r\nOrigin: null",
