@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use tokio::{
     io::{AsyncBufRead, AsyncWrite, AsyncWriteExt as _, BufReader, stdin, stdout},
     process::{Child, ChildStdin, ChildStdout, Command},
-    sync::{Mutex, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     time::timeout,
 };
 
@@ -64,36 +64,50 @@ impl<C: AsyncWrite + Unpin + Send, S: AsyncWrite + Unpin + Send> Between<'_, C, 
     /// What the client says, until it says nothing more. While something is decided, all that needs
     /// no decision goes on: the server may wait for it.
     async fn client_says(&self, from: impl AsyncBufRead + Unpin) -> io::Result<()> {
-        let mut lines = Lines::of(from);
-        let mut deciding = FuturesUnordered::new();
-        loop {
-            let line = tokio::select! {
-                Some(decided) = deciding.next(), if !deciding.is_empty() => {
-                    let () = decided?;
-                    continue;
-                }
-                line = lines.next(), if deciding.len() < DECIDING => line?,
-            };
-            match line {
-                Some(Line::Message(message)) if message.is_empty() => {}
-                Some(Line::Message(message)) => {
-                    if let Some((asking, message)) = self.said(message).await? {
-                        deciding.push(self.asks(asking, message));
-                    }
-                }
-                Some(Line::TooLarge) => {
-                    let why = "the message is larger than 16 MiB";
-                    self.tell(&refused(&Json::Null, false, why)).await?;
-                }
-                None => break,
-            }
-        }
-        while let Some(decided) = deciding.next().await {
-            let () = decided?;
-        }
+        let (tell, told) = mpsc::channel(DECIDING);
+        // Both are always under way: neither holds what the other waits for while nobody goes on
+        // with it.
+        tokio::try_join!(self.reads(from, tell), self.decides(told))?;
         // The server is told that nobody speaks to it any more.
         *self.server.lock().await = None;
         Ok(())
+    }
+
+    async fn reads(
+        &self,
+        from: impl AsyncBufRead + Unpin,
+        tell: mpsc::Sender<(Asking, Vec<u8>)>,
+    ) -> io::Result<()> {
+        let mut lines = Lines::of(from);
+        while let Some(line) = lines.next().await? {
+            match line {
+                Line::Message(message) if message.is_empty() => {}
+                Line::Message(message) => {
+                    if let Some(asked) = self.said(message).await? {
+                        // Whoever decides ends only with an error, which ends us as well.
+                        drop(tell.send(asked).await);
+                    }
+                }
+                Line::TooLarge => {
+                    let why = "the message is larger than 16 MiB";
+                    self.tell(&refused(&Json::Null, false, why)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn decides(&self, mut told: mpsc::Receiver<(Asking, Vec<u8>)>) -> io::Result<()> {
+        let mut deciding = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(decided) = deciding.next(), if !deciding.is_empty() => decided?,
+                Some((asking, message)) = told.recv(), if deciding.len() < DECIDING => {
+                    deciding.push(self.asks(asking, message));
+                }
+                else => return Ok(()),
+            }
+        }
     }
 
     /// What has to be decided before it goes on.
@@ -289,5 +303,64 @@ pub async fn wrap(
         },
         // It is killed as it is dropped.
         Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, duplex};
+
+    use crate::wire::relay::Relay;
+
+    use super::{super::asker::Shows, *};
+
+    /// What is refused at once and what is decided first are told through one pipe that is full most
+    /// of the time: each is told, and none waits for another that nobody goes on with.
+    #[tokio::test]
+    async fn nobody_waits_for_what_nobody_goes_on_with() {
+        let settings = Settings {
+            relay: Relay {
+                server: "mcp://crm".into(),
+                agent: String::new(),
+                purpose: None,
+                omit_large: false,
+                approval: None,
+            },
+            shows: Shows::Permitted,
+            socket: "/nonexistent/exeat.sock".into(),
+        };
+        let asker = Asker::new(settings).unwrap();
+        let (to_client, mut client) = duplex(8);
+        let (to_server, mut server) = duplex(8);
+        let between = Between {
+            asker: &asker,
+            sides: Sides::new(true),
+            client: Mutex::new(to_client),
+            server: Mutex::new(Some(to_server)),
+        };
+        let count = 20;
+        let said: String = (0..count)
+            .map(|id| {
+                let asks = r#""method":"resources/read","params":{"uri":"file:///a"}"#;
+                format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},{asks}}}\n{{\n[]\n")
+            })
+            .collect();
+        let says = async {
+            between.client_says(said.as_bytes()).await.unwrap();
+            // Whoever listens hears that it is over.
+            drop(between);
+        };
+        let (mut heard, mut at_the_server) = (String::new(), String::new());
+        let all = async {
+            tokio::join!(
+                says,
+                client.read_to_string(&mut heard),
+                server.read_to_string(&mut at_the_server)
+            )
+        };
+        let ((), told, passed) = timeout(Duration::from_mins(1), all).await.unwrap();
+        assert!(told.is_ok() && passed.is_ok());
+        assert_eq!(heard.lines().count(), 3 * count, "{heard}");
+        assert_eq!(at_the_server, "");
     }
 }
