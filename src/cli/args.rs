@@ -333,7 +333,10 @@ pub enum Hook {
     /// Take it out again.
     Uninstall(Installs),
     /// Say whether it is there; exit code 3 if not.
-    Status(Installs),
+    Status(Place),
+    /// Say what the hook that is installed would tell an agent before it uses a tool; exit code 3 if
+    /// no, 6 if it blocks because nobody can say.
+    Test(Tries),
 }
 
 /// Who asks, and where.
@@ -353,9 +356,21 @@ pub struct Asks {
     pub target: Target,
 }
 
+/// What is tried, and by whose hook.
+#[derive(Debug, Args)]
+pub struct Tries {
+    #[command(flatten)]
+    pub place: Place,
+    /// The tool, as the agent calls it, such as `Bash` or `mcp__crm__refund`.
+    pub tool: String,
+    /// An argument of it.
+    #[arg(short, long = "argument", value_name = "NAME=VALUE")]
+    pub arguments: Vec<String>,
+}
+
 /// Which agent, and where its settings are.
 #[derive(Debug, Args)]
-pub struct Installs {
+pub struct Place {
     /// Which.
     #[arg(value_enum)]
     pub of: Agent,
@@ -365,6 +380,13 @@ pub struct Installs {
     /// Those of the project in this folder.
     #[arg(long)]
     pub project: bool,
+}
+
+/// What is put into which settings.
+#[derive(Debug, Args)]
+pub struct Installs {
+    #[command(flatten)]
+    pub place: Place,
     /// Show what would change, and change nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -76,7 +76,7 @@ impl From<Asked> for v1::CheckRequest {
 }
 
 /// `NAME=VALUE`; a value that reads as JSON is JSON, anything else is text.
-fn pairs(texts: &[String]) -> Result<serde_json::Map<String, Json>, Exit> {
+pub(super) fn pairs(texts: &[String]) -> Result<serde_json::Map<String, Json>, Exit> {
     texts
         .iter()
         .map(|text| {

@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 use crate::manifest::{Places, options};
 
 use super::{
-    args::{Agent, Doctor, Installs},
-    hook_settings::proved,
+    args::{Agent, Doctor, Place},
+    hook_try::proved,
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},
 };
@@ -289,7 +289,12 @@ pub(super) fn doctor(args: &Doctor, screen: &mut Screen) -> Result<Exit, Exit> {
     let file = match args {
         Doctor::Envoy { file } => file,
         Doctor::Claude { settings } => {
-            return proved(&Installs::of(Agent::Claude, settings.clone()), screen);
+            let place = Place {
+                of: Agent::Claude,
+                settings: settings.clone(),
+                project: false,
+            };
+            return proved(&place, screen);
         }
     };
     let (text, config) = read(file)?;

@@ -1,17 +1,14 @@
 //! The hook in a coding agent's settings: put in beside what is there, and taken out again without
 //! a trace.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
 use crate::{config::environment, wire::json::strict};
 
 use super::{
-    args::{Agent, Installs, Target},
+    args::{Agent, Installs, Place},
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},
 };
@@ -20,7 +17,7 @@ use super::{
 const WAITS: u64 = 3;
 
 impl Agent {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Claude => "claude",
             Self::Codex => "codex",
@@ -29,7 +26,7 @@ impl Agent {
     }
 
     /// What is asked about, and for which tools.
-    fn events(self) -> &'static [(&'static str, Option<&'static str>)] {
+    pub(super) fn events(self) -> &'static [(&'static str, Option<&'static str>)] {
         match self {
             Self::Claude => &[("PreToolUse", Some("*")), ("PreModelSwitch", None)],
             Self::Codex => &[("PreToolUse", Some("*"))],
@@ -98,7 +95,7 @@ impl Agent {
     }
 
     /// Our entry at its first event, as it stands in the settings.
-    fn entry_of(self, settings: &Json) -> Option<&Json> {
+    pub(super) fn entry_of(self, settings: &Json) -> Option<&Json> {
         let (event, _) = self.events().first()?;
         let groups = settings.pointer(&format!("/hooks/{event}"))?.as_array()?;
         let mut entries = groups
@@ -162,7 +159,7 @@ impl Agent {
     }
 
     /// Which of its events ask us, about everything.
-    fn asked(self, settings: &Json) -> Vec<&'static str> {
+    pub(super) fn asked(self, settings: &Json) -> Vec<&'static str> {
         if settings.get("disableAllHooks") == Some(&Json::Bool(true)) {
             return Vec::new();
         }
@@ -193,23 +190,8 @@ fn quoted(word: &str) -> String {
     }
 }
 
-impl Installs {
-    /// The settings of an agent, and nothing else.
-    pub(super) fn of(of: Agent, settings: Option<PathBuf>) -> Self {
-        Self {
-            of,
-            settings,
-            project: false,
-            dry_run: false,
-            agent: None,
-            purpose: None,
-            omit_large: false,
-            target: Target { socket: None },
-        }
-    }
-}
-
-fn path_of(args: &Installs) -> Result<PathBuf, Exit> {
+/// Where an agent's settings are.
+pub(super) fn path_of(args: &Place) -> Result<PathBuf, Exit> {
     if let Some(path) = &args.settings {
         return Ok(path.clone());
     }
@@ -227,7 +209,7 @@ fn path_of(args: &Installs) -> Result<PathBuf, Exit> {
 }
 
 /// The settings as they are; nothing is there where there is no file.
-fn read(path: &Path) -> Result<(Option<String>, Map<String, Json>), Exit> {
+pub(super) fn read(path: &Path) -> Result<(Option<String>, Map<String, Json>), Exit> {
     let shown = path.display();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -315,7 +297,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 /// Puts the hook into an agent's settings, or takes it out; shows what changes.
 pub(super) fn settings(args: &Installs, put: bool, screen: &mut Screen) -> Result<Exit, Exit> {
     // A link is followed, so that what it leads to stays where it is.
-    let path = path_of(args)?;
+    let path = path_of(&args.place)?;
     let path = match std::fs::canonicalize(&path) {
         Ok(path) => path,
         Err(_) if std::fs::symlink_metadata(&path).is_ok() => {
@@ -342,13 +324,13 @@ pub(super) fn settings(args: &Installs, put: bool, screen: &mut Screen) -> Resul
         if args.omit_large {
             more.push("--omit-large".to_owned());
         }
-        let entry = args.of.entry(&program.display().to_string(), &more);
-        let put = args.of.put(&mut settings, &entry);
+        let entry = args.place.of.entry(&program.display().to_string(), &more);
+        let put = args.place.of.put(&mut settings, &entry);
         put.map_err(|why| {
             Exit::Invalid(format!("{}: {why}; nothing was changed", path.display()))
         })?;
     } else {
-        args.of.out(&mut settings);
+        args.place.of.out(&mut settings);
     }
     if settings == known {
         screen.say(&format!("{}  nothing to change", path.display()))?;
@@ -370,100 +352,8 @@ pub(super) fn settings(args: &Installs, put: bool, screen: &mut Screen) -> Resul
     Ok(Exit::Done)
 }
 
-/// What Claude Code says before it uses a tool that nobody has.
-const SAID: &str = r#"{"hook_event_name":"PreToolUse","tool_name":"exeat-doctor","tool_input":{}}"#;
-
-/// Runs a hook as it is installed, with the sidecar at `socket` in place of its own.
-fn ran(entry: &Json, socket: Option<&str>) -> Result<(Option<i32>, String), Exit> {
-    let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
-    let args = entry
-        .get("args")
-        .and_then(Json::as_array)
-        .into_iter()
-        .flatten();
-    let mut args: Vec<String> = args.map(text).collect();
-    if let Some(socket) = socket {
-        if let Some(at) = args.iter().position(|arg| arg == "--socket") {
-            args.drain(at..args.len().min(at.saturating_add(2)));
-        }
-        args.extend(["--socket".to_owned(), socket.to_owned()]);
-    }
-    let failed =
-        |error: std::io::Error| Exit::Unexpected(format!("the hook does not run: {error}"));
-    let mut process = Command::new(text(entry.get("command").unwrap_or(&Json::Null)))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut to) = process.stdin.take() {
-        // Whoever does not read says so with its exit code.
-        drop(std::io::Write::write_all(&mut to, SAID.as_bytes()));
-    }
-    let done = process.wait_with_output().map_err(failed)?;
-    let said = if done.stdout.is_empty() {
-        done.stderr
-    } else {
-        done.stdout
-    };
-    let said = String::from_utf8_lossy(&said).trim().to_owned();
-    Ok((done.status.code(), said))
-}
-
-/// Proves that the hook of Claude Code blocks where it fails, by having it fail.
-pub(super) fn proved(args: &Installs, screen: &mut Screen) -> Result<Exit, Exit> {
-    let path = path_of(args)?;
-    let (_, settings) = read(&path)?;
-    let settings = Json::Object(settings);
-    let Some(entry) = args.of.entry_of(&settings) else {
-        let what = format!(
-            "{}: there is no hook; `exeat hook install claude`",
-            path.display()
-        );
-        screen.say(&styled(BAD, &format!("✗ {what}")))?;
-        return Ok(Exit::No);
-    };
-    let mut well = true;
-    let mut say = |fine: bool, what: &str| {
-        well &= fine;
-        let (mark, style) = if fine { ("✓", GOOD) } else { ("✗", BAD) };
-        screen.say(&format!("{} {what}", styled(style, mark)))
-    };
-    let events = args.of.asked(&settings);
-    let all = events.len() == args.of.events().len();
-    say(
-        all,
-        "every tool and every change of the model is asked about",
-    )?;
-    let blocks = entry.get("onFailure").and_then(Json::as_str) == Some("block");
-    say(blocks, "a hook that does not run blocks (onFailure: block)")?;
-    let waits = entry
-        .get("timeout")
-        .and_then(Json::as_u64)
-        .is_some_and(|waits| waits <= 30);
-    say(
-        waits,
-        "nobody waits for it longer than half a minute (timeout)",
-    )?;
-    let (code, said) = ran(entry, Some("/nonexistent/exeat.sock"))?;
-    say(
-        code == Some(2),
-        "without a sidecar it ends with 2, which blocks",
-    )?;
-    if code != Some(2) {
-        say(false, &format!("it ended with {code:?}: {said}"))?;
-    }
-    let (code, said) = ran(entry, None)?;
-    say(
-        code == Some(0),
-        &format!("with its sidecar it answers: {said}"),
-    )?;
-    Ok(if well { Exit::Done } else { Exit::No })
-}
-
 /// Says whether an agent asks; says no where it does not ask about all it could.
-pub(super) fn installed(args: &Installs, screen: &mut Screen) -> Result<Exit, Exit> {
+pub(super) fn installed(args: &Place, screen: &mut Screen) -> Result<Exit, Exit> {
     let path = path_of(args)?;
     let (_, settings) = read(&path)?;
     let asked = args.of.asked(&Json::Object(settings));
