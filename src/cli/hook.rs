@@ -5,11 +5,13 @@ use std::{io::Read as _, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
+use tonic::{Request, metadata::MetadataValue};
 
 use crate::{
     config::{default_socket, environment},
     runtime::simulated::aside,
     wire::{
+        ON_BEHALF,
         harness::{Event, Harness, answer, event, nothing},
         json::strict,
     },
@@ -19,6 +21,7 @@ use super::{
     args::{Asks, Hook},
     client::connect,
     hook_settings::{installed, settings},
+    hook_try::tried,
     run::Exit,
     screen::Screen,
 };
@@ -50,7 +53,10 @@ async fn asked(harness: Harness, args: &Asks) -> Result<serde_json::Value, Strin
     let socket = args.target.socket.clone().unwrap_or_else(default);
     let client = connect(Some(&socket)).await;
     let mut client = client.map_err(|exit| exit.to_string())?;
-    let told = client.check(*request).await;
+    let mut request = Request::new(*request);
+    let hook = MetadataValue::from_static("hook");
+    request.metadata_mut().insert(ON_BEHALF, hook);
+    let told = client.check(request).await;
     let told = told.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;
     let decision = told.into_inner().decision.ok_or("the answer is empty")?;
     Ok(answer(harness, &name, &decision))
@@ -87,5 +93,6 @@ pub(super) async fn hook(hook: Hook, screen: &mut Screen) -> Result<Exit, Exit> 
         Hook::Install(args) => settings(&args, true, screen)?,
         Hook::Uninstall(args) => settings(&args, false, screen)?,
         Hook::Status(args) => installed(&args, screen)?,
+        Hook::Test(args) => tried(&args, screen)?,
     })
 }

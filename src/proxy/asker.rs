@@ -11,6 +11,7 @@ use crate::{
     manifest::definition,
     runtime::channel,
     wire::{
+        ON_BEHALF,
         mcp::List,
         relay::{Asking, Relay},
         v1::{self, check_service_client::CheckServiceClient},
@@ -143,8 +144,7 @@ impl Asker {
         request: v1::CheckRequest,
         trace: Option<&str>,
     ) -> Result<v1::Decision, Undecided> {
-        let mut request = Request::new(request);
-        request.set_timeout(PATIENCE);
+        let mut request = ours(request);
         if let Some(trace) = trace.and_then(|trace| MetadataValue::try_from(trace).ok()) {
             request.metadata_mut().insert("traceparent", trace);
         }
@@ -169,11 +169,10 @@ impl Asker {
         let mut rest = items.as_slice();
         loop {
             let (these, later) = rest.split_at(rest.len().min(ITEMS));
-            let mut request = Request::new(v1::FilterResourcesRequest {
+            let request = ours(v1::FilterResourcesRequest {
                 check: Some(check.clone()),
                 resources: these.iter().flatten().cloned().collect(),
             });
-            request.set_timeout(PATIENCE);
             let told = self.client().await?.filter_resources(request).await?;
             let told = told.into_inner();
             if told.standings.len() != these.iter().flatten().count() {
@@ -245,6 +244,15 @@ impl Asker {
         let tools = result.get("tools").and_then(Json::as_array);
         tools_of(&self.relay.server, tools.map_or(&[], Vec::as_slice))
     }
+}
+
+/// A call that says for whom it is made, and how long we wait.
+fn ours<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(PATIENCE);
+    let mcp = MetadataValue::from_static("mcp");
+    request.metadata_mut().insert(ON_BEHALF, mcp);
+    request
 }
 
 /// What was seen of tools, as far as a question holds it.

@@ -19,7 +19,7 @@ use crate::{
         Surface,
         otlp::{Answered, Exporter, Failed},
     },
-    wire::{Detail, Fault, Stamp, about, answer, keep, question, signed::sha256, v1},
+    wire::{Detail, Fault, ON_BEHALF, Stamp, about, answer, keep, question, signed::sha256, v1},
 };
 
 use super::{
@@ -303,10 +303,16 @@ pub(super) struct Called {
 }
 
 impl Called {
+    /// A call of our own contract. Our own commands say for whom they make it.
     pub(super) fn of(method: &'static str, metadata: &MetadataMap) -> Self {
+        let on_behalf = metadata.get(ON_BEHALF).map(AsRef::as_ref);
         Self {
             method,
-            surface: Surface::Grpc,
+            surface: match on_behalf {
+                Some(b"hook") => Surface::Hook,
+                Some(b"mcp") => Surface::Mcp,
+                _ => Surface::Grpc,
+            },
             trace: trace(metadata),
         }
     }

@@ -44,11 +44,22 @@ pub enum Surface {
     AuthZen,
     /// agentgateway's `ExtMcp`.
     ExtMcp,
+    /// A hook of a coding agent.
+    Hook,
+    /// A proxy between an MCP client and a server.
+    Mcp,
 }
 
 impl Surface {
     /// Every surface.
-    pub const ALL: [Self; 4] = [Self::Grpc, Self::ExtAuthz, Self::AuthZen, Self::ExtMcp];
+    pub const ALL: [Self; 6] = [
+        Self::Grpc,
+        Self::ExtAuthz,
+        Self::AuthZen,
+        Self::ExtMcp,
+        Self::Hook,
+        Self::Mcp,
+    ];
 
     /// The name as written in metrics, spans and logs.
     pub fn name(self) -> &'static str {
@@ -57,6 +68,8 @@ impl Surface {
             Self::ExtAuthz => "ext_authz",
             Self::AuthZen => "authzen",
             Self::ExtMcp => "ext_mcp",
+            Self::Hook => "hook",
+            Self::Mcp => "mcp",
         }
     }
 }
@@ -228,12 +241,21 @@ impl Metrics {
     /// Counts a decision that took `took`.
     pub fn decided(&self, decision: &Decision, surface: Surface, took: Span) {
         let inner = &*self.inner;
-        let [of_grpc, of_ext_authz, of_authzen, of_ext_mcp] = &inner.usual;
+        let [
+            of_grpc,
+            of_ext_authz,
+            of_authzen,
+            of_ext_mcp,
+            of_hook,
+            of_mcp,
+        ] = &inner.usual;
         let (allowed, duration) = match surface {
             Surface::Grpc => of_grpc,
             Surface::ExtAuthz => of_ext_authz,
             Surface::AuthZen => of_authzen,
             Surface::ExtMcp => of_ext_mcp,
+            Surface::Hook => of_hook,
+            Surface::Mcp => of_mcp,
         };
         duration.observe(took.as_secs_f64());
         if decision.outcome == Outcome::Allow

@@ -32,6 +32,9 @@ pub use codec::{Codec, Received};
 pub use prost::Message;
 pub use status::{Fault, is_fenced};
 
+/// Metadata in which a call says for whom it is made, for telemetry alone: `hook` or `mcp`.
+pub const ON_BEHALF: &str = "exeat-surface";
+
 /// A message's bytes.
 pub fn encoded(message: &impl Message) -> Vec<u8> {
     message.encode_to_vec()

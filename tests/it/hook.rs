@@ -107,6 +107,9 @@ async fn each_harness_is_answered_in_its_own_form() {
     let gemini = json!({"hook_event_name": "BeforeTool", "tool_name": "Write", "tool_input": {}});
     let no = ask("gemini", gemini).await;
     assert_eq!(no["decision"], "deny");
+    let page = sidecar.page("/metrics").await;
+    let by_hook = "surface=\"hook\",control=\"CT-TOOLS\"";
+    assert!(page.contains(by_hook), "{page}");
     let switch = |to: &str| json!({"hook_event_name": "PreModelSwitch", "to_model": to});
     assert_eq!(ask("claude", switch("m-1")).await, json!({}));
     let no = ask("claude", switch("m-2")).await;
@@ -268,6 +271,31 @@ async fn the_doctor_breaks_the_hook_and_tells_what_comes_of_it() {
     let (code, out) = run(doctor.clone()).await;
     assert_eq!(code, Some(0), "{out}");
     assert!(out.contains("ends with 2, which blocks"), "{out}");
+    // What the installed hook would say of a tool.
+    for agent in ["claude", "codex", "gemini"] {
+        let file = scratch.path().join(format!("{agent}.json"));
+        let path = file.to_str().unwrap();
+        let tries = |tool: &str| words(&format!("hook test {agent} {tool} --settings {path}"));
+        assert_eq!(run(tries("Bash")).await.0, Some(2), "nothing is installed");
+        let install = format!("hook install {agent} --settings {path} --agent agent --socket {at}");
+        run(words(&install)).await;
+        let (code, out) = run(tries("Bash")).await;
+        assert_eq!(
+            (code, &*out),
+            (Some(0), "✓ Bash: exeat has nothing against it\n")
+        );
+        let (code, out) = run(tries("Write -a rows=3")).await;
+        assert_eq!(code, Some(3), "{out}");
+        assert!(
+            out.starts_with("✗ Write: Denied by control CT-TOOLS"),
+            "{out}"
+        );
+        let broken = std::fs::read_to_string(&file)
+            .unwrap()
+            .replace(&at, "/nobody.sock");
+        std::fs::write(&file, broken).unwrap();
+        assert_eq!(run(tries("Bash")).await.0, Some(6), "it blocks");
+    }
     let open = std::fs::read_to_string(&file)
         .unwrap()
         .replace("\"block\"", "\"allow\"");

@@ -199,6 +199,7 @@ async fn r36_what_a_model_may_call_and_sees_is_decided() {
                 let id = decision["id"].as_str().unwrap();
                 let why = sidecar.explain(id).await.unwrap();
                 assert_eq!(why.resource.unwrap().id, "mcp://crm/dump");
+                assert_eq!(why.surface, "mcp");
             }
             for (call, requestable) in [("wipe", true), ("hidden", false)] {
                 let denied = &told[call];
