@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Number, Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::{Digest, Facet, Fingerprint, Invalid};
@@ -47,19 +47,30 @@ pub fn definition(server: &str, entry: &Json) -> Result<Digest, Invalid> {
     };
     let mut said = said.clone();
     said.retain(|name, _| !["_meta", "icons"].contains(&name.as_str()));
-    digest(&json!({"server": server, "tool": said}))
+    let mut text = String::new();
+    let whole = json!({"server": server, "tool": said});
+    write(&whole, &mut text, &of_ecmascript);
+    digest_of(text.as_bytes())
 }
 
-/// Whether a double holds it, as the whole number that it is.
-fn is_whole(number: &serde_json::Number) -> bool {
-    const SAFE: u64 = 1 << 53;
-    number
-        .as_i64()
-        .is_some_and(|whole| whole.unsigned_abs() <= SAFE)
-}
-
-/// RFC 8785: sorted names, no blanks, numbers as ECMAScript writes them.
+/// RFC 8785 for what stands in facets: sorted names, no blanks; numbers are whole.
 pub(super) fn canonical(value: &Json, out: &mut String) {
+    write(value, out, &|number| number.to_string());
+}
+
+/// A number as ECMAScript writes it: what no double holds is the nearest that one does.
+fn of_ecmascript(number: &Number) -> String {
+    const SAFE: u64 = 1 << 53;
+    let whole = number
+        .as_i64()
+        .is_some_and(|whole| whole.unsigned_abs() <= SAFE);
+    match number.as_f64().filter(|_| !whole) {
+        Some(number) => ryu_js::Buffer::new().format(number).to_owned(),
+        None => number.to_string(),
+    }
+}
+
+fn write(value: &Json, out: &mut String, number: &impl Fn(&Number) -> String) {
     match value {
         Json::Object(entries) => {
             let mut names: Vec<_> = entries.iter().collect();
@@ -71,7 +82,7 @@ pub(super) fn canonical(value: &Json, out: &mut String) {
                 }
                 out.push_str(&Json::from(name.as_str()).to_string());
                 out.push(':');
-                canonical(value, out);
+                write(value, out, number);
             }
             out.push('}');
         }
@@ -81,15 +92,11 @@ pub(super) fn canonical(value: &Json, out: &mut String) {
                 if at > 0 {
                     out.push(',');
                 }
-                canonical(item, out);
+                write(item, out, number);
             }
             out.push(']');
         }
-        // What no double holds is the nearest that one does.
-        Json::Number(number) => match number.as_f64().filter(|_| !is_whole(number)) {
-            Some(number) => out.push_str(ryu_js::Buffer::new().format(number)),
-            None => out.push_str(&number.to_string()),
-        },
+        Json::Number(of) => out.push_str(&number(of)),
         Json::Null | Json::Bool(_) | Json::String(_) => out.push_str(&value.to_string()),
     }
 }

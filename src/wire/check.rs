@@ -30,6 +30,8 @@ const MAX_ATTRIBUTES: usize = 256;
 ///
 /// What is missing, malformed or too large, with its field path.
 pub fn question(mut request: v1::CheckRequest, subject: SubjectId) -> Result<Question, Invalid> {
+    // Named in the order of the message.
+    text(&request.action, true).map_err(|e| e.under("action"))?;
     let mut attributes = 0;
     let resource = request.resource.take();
     let resource =
