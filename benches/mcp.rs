@@ -7,10 +7,10 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Instant,
 };
 
 use serde_json::{Value as Json, json};
+use tokio::time::Instant;
 
 const EXE: &str = env!("CARGO_BIN_EXE_exeat");
 /// Calls that are measured of each, and those before.
