@@ -1,8 +1,11 @@
 //! The only reader of system time.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -116,16 +119,22 @@ impl Clock {
     }
 }
 
+/// By the C library, as whoever moves a program's clock from outside expects.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "here is the only reader of system time"
+)]
 fn wall() -> i64 {
-    micros(clock_gettime(ClockId::Realtime))
+    let signed = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => signed(since),
+        Err(before) => -signed(before.duration()),
+    }
 }
 
 /// Counts through suspension, and is never set.
 fn elapsed() -> i64 {
-    micros(clock_gettime(ClockId::Boottime))
-}
-
-fn micros(time: rustix::time::Timespec) -> i64 {
+    let time = clock_gettime(ClockId::Boottime);
     time.tv_sec
         .saturating_mul(1_000_000)
         .saturating_add(time.tv_nsec / 1_000)

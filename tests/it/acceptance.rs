@@ -1,8 +1,6 @@
 //! The named edge cases (governance §5), each with the programs that people have: a registry, a
 //! sidecar and the command line, by the system's clock.
 
-use std::process::Command;
-
 use crate::support::{
     cases::{Ask, EXCEPTED, PLAIN, World, agent, approve, lax, spare},
     governed::{control, files, seconds},
@@ -182,12 +180,7 @@ async fn an_exposed_secret_stops_every_exception_of_its_subject() {
 async fn a_sidecar_that_does_not_hear_is_outstanding_until_it_does() {
     let mut stage = Stage::start().await;
     let id = stage.granted().await;
-    let pid = stage.process.0.id().to_string();
-    let signal = |name: &str| {
-        let done = Command::new("kill").args([name, &pid]).status().unwrap();
-        assert!(done.success());
-    };
-    signal("-STOP");
+    stage.process.signal("STOP");
     let said = stage.says("bob", &format!("exception revoke {id}"));
     for part in [
         "0 acknowledged, 1 outstanding",
@@ -196,7 +189,7 @@ async fn a_sidecar_that_does_not_hear_is_outstanding_until_it_does() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    signal("-CONT");
+    stage.process.signal("CONT");
     stage.sidecar.until("agent", "risky", "EXC_REVOKED").await;
     let receipt = stage.client.receipt(1, true).await;
     assert_eq!(

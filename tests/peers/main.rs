@@ -7,6 +7,7 @@ mod support;
 #[path = "../it/conditions.rs"]
 mod conditions;
 
+mod calendar;
 mod clients;
 mod envoy;
 mod examples;

@@ -603,7 +603,7 @@ impl Sidecar {
         Ok(answer.into_inner())
     }
 
-    async fn ask_over(
+    pub async fn ask_over(
         channel: Channel,
         subject: &str,
         action: &str,

@@ -27,6 +27,15 @@ const PATIENCE: u32 = 12_000;
 /// A process that is killed when it is dropped.
 pub struct Running(pub Child);
 
+impl Running {
+    /// Sends it a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // SIGKILL.
@@ -35,7 +44,8 @@ impl Drop for Running {
     }
 }
 
-fn run(args: &[&str], log: &Path, set: &[(String, String)]) -> Running {
+/// Starts the program, and writes what it says to `log`.
+pub fn run(args: &[&str], log: &Path, set: &[(String, String)]) -> Running {
     let log = File::options().create(true).append(true).open(log).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_exeat"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("EXEAT_")) {
@@ -65,8 +75,8 @@ pub struct Fleet {
     pub set: Vec<(String, String)>,
     /// How exceptions come into the registry.
     pub exceptions: &'static str,
-    /// More flags of the sidecar's.
-    pub flags: &'static [&'static str],
+    /// More flags of the sidecar's: who callers are among them.
+    pub flags: Vec<String>,
 }
 
 impl Fleet {
@@ -88,7 +98,7 @@ impl Fleet {
             key: String::new(),
             set: Vec::new(),
             exceptions: "applied",
-            flags: &[],
+            flags: vec!["--insecure-asserted-identity".into()],
         }
     }
 
@@ -144,9 +154,8 @@ impl Fleet {
             &self.operations,
             "--unix",
             "none",
-            "--insecure-asserted-identity",
         ];
-        args.extend(self.flags);
+        args.extend(self.flags.iter().map(String::as_str));
         run(&args, Path::new(&self.path("log")), &self.set)
     }
 

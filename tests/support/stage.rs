@@ -49,12 +49,15 @@ impl Stage {
     }
 
     /// One whose sidecar has more flags.
-    pub async fn start_with(flags: &'static [&'static str]) -> Self {
+    pub async fn start_with(flags: &[&str]) -> Self {
+        let mut fleet = Fleet::new();
+        fleet.flags.extend(flags.iter().map(ToString::to_string));
+        Self::start_in(fleet).await
+    }
+
+    /// One in a fleet of which nobody is started.
+    pub async fn start_in(fleet: Fleet) -> Self {
         let now = Clock::system().now().latest;
-        let fleet = Fleet {
-            flags,
-            ..Fleet::new()
-        };
         Self::over(fleet, Some(&world(now))).await
     }
 
@@ -114,6 +117,7 @@ impl Stage {
             command.env_remove(name);
         }
         let output = command
+            .envs(self.fleet.set.iter().cloned())
             .env("EXEAT_REGISTRY", &self.fleet.registry_at)
             .env("EXEAT_TOKEN", &self.tokens[who])
             .env("EXEAT_SOCKET", &self.fleet.listen)
