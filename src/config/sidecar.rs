@@ -222,7 +222,7 @@ const DEFAULTS: &[Setting] = &[
     },
     Setting {
         key: "max_connections",
-        default: "64",
+        default: "1024",
         about: "connections at once, for each listener",
     },
     Setting {

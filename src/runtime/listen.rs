@@ -5,7 +5,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -121,17 +124,37 @@ fn at(error: &io::Error, place: &str) -> io::Error {
 
 /// A bound on connections at once; each connection holds a permit to its end.
 #[derive(Clone, Debug)]
-pub struct Limit(Arc<Semaphore>);
+pub struct Limit {
+    places: Arc<Semaphore>,
+    most: usize,
+    /// Whether it was told that there is no place.
+    told: Arc<AtomicBool>,
+}
 
 impl Limit {
     /// At most `most` at once.
     pub fn new(most: usize) -> Self {
-        Self(Arc::new(Semaphore::new(most)))
+        Self {
+            places: Arc::new(Semaphore::new(most)),
+            most,
+            told: Arc::default(),
+        }
     }
 
-    /// Waits for a place.
+    /// Waits for a place. That others wait is told once, until half of them are free again.
     pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).acquire_owned().await.ok()
+        let places = Arc::clone(&self.places);
+        if places.available_permits() > self.most / 2 {
+            self.told.store(false, Ordering::Relaxed);
+        }
+        if places.available_permits() == 0 && !self.told.swap(true, Ordering::Relaxed) {
+            let most = self.most;
+            tracing::warn!(
+                most,
+                "every connection is taken; whoever comes waits until one ends, or raise max_connections"
+            );
+        }
+        places.acquire_owned().await.ok()
     }
 }
 
