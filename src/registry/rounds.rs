@@ -32,6 +32,8 @@ use super::{
 
 /// How often it is looked where exceptions are the rule.
 const HOUR: Span = Span::from_hours(1);
+/// For how long a run that is due may be tried again before that is a finding.
+const OVERDUE: Span = Span::from_secs(600);
 /// In whose name.
 const SYSTEM: &str = "service:registry";
 
@@ -116,33 +118,61 @@ fn with_findings(view: &View, draft: Draft, findings: Vec<Finding>, action: &str
     planned
 }
 
-/// The finding on a control's owner that its runs were missed: seen from when the second was, and
-/// over with this run.
-fn overdue(
-    view: &View,
-    control: &ControlId,
-    due: Timestamp,
-    missed: u64,
-    now: Timestamp,
-) -> Option<Finding> {
+/// The finding on a control's owner that its runs were missed, or that one is due and cannot be done:
+/// seen from when it was due.
+fn overdue(view: &View, control: &ControlId, due: Timestamp, why: &str) -> Option<Finding> {
     let known = view.snapshot.control(control)?;
     Some(Finding {
         control: ControlId::parse(MISSED).ok()?,
         control_revision: known.revision,
         subject: SubjectId::parse(control.as_str()).ok()?,
         fault: Fault::CannotTell,
-        message: format!(
-            "{missed} runs of {control} were missed before {due}; they are caught up by one"
-        )
-        .into(),
+        message: why.into(),
         severity: known.severity,
         owner: known.owner.clone(),
         first_seen: due,
         due: due + remedy_within(known.severity),
-        satisfied: Some(now),
+        satisfied: None,
         covered: false,
-        told: Some(now),
+        told: None,
     })
+}
+
+/// What a run that was done leaves of that finding: it is over, whether it was known or the run is the
+/// first to tell of what was missed.
+fn caught_up(
+    view: &View,
+    control: &ControlId,
+    (due, missed): (Timestamp, u64),
+    now: Timestamp,
+) -> Option<Finding> {
+    let found = if let Some(known) = known_overdue(view, control) {
+        (*known).clone()
+    } else if missed >= 2 {
+        let why = format!(
+            "{missed} runs of {control} were missed before {due}; they are caught up by one"
+        );
+        Finding {
+            told: Some(now),
+            ..overdue(view, control, due, &why)?
+        }
+    } else {
+        return None;
+    };
+    Some(Finding {
+        satisfied: Some(now),
+        ..found
+    })
+}
+
+/// That finding, while it is open.
+fn known_overdue(view: &View, control: &ControlId) -> Option<Arc<Finding>> {
+    let key = Finding::key(
+        &ControlId::parse(MISSED).ok()?,
+        &SubjectId::parse(control.as_str()).ok()?,
+    );
+    let known = view.findings.get(&key)?;
+    known.satisfied.is_none().then(|| Arc::clone(known))
 }
 
 /// The finding on a control's owner that exceptions from it are the rule.
@@ -259,9 +289,7 @@ impl Registry {
                     return Ok((None, (Vec::new(), now)));
                 };
                 let mut changed = compare(view, &said, now);
-                if let Some((due, missed)) = due.filter(|(_, missed)| *missed >= 2) {
-                    changed.extend(overdue(view, control, due, missed, now));
-                }
+                changed.extend(due.and_then(|due| caught_up(view, control, due, now)));
                 if changed.is_empty() {
                     return Ok((None, (changed, now)));
                 }
@@ -275,6 +303,35 @@ impl Registry {
         self.store.keep_run(&run).await.map_err(Error::Store)?;
         self.witness.ran(&run);
         Ok(Ran { run, changed, seen })
+    }
+
+    /// Finds, on a control's owner, that its run is due and cannot be done: once it is for so long that
+    /// trying again has not helped.
+    async fn not_run(
+        &self,
+        control: &ControlId,
+        (due, missed): (Timestamp, u64),
+    ) -> Result<(), Refused> {
+        self.write(|view, draft| {
+            let late = missed >= 2 || draft.time - due >= OVERDUE;
+            if !late || known_overdue(view, control).is_some() {
+                return Ok((None, ()));
+            }
+            let why = format!(
+                "a run of {control} was due at {due} and cannot be done; the registry's log says why"
+            );
+            let Some(found) = overdue(view, control, due, &why) else {
+                return Ok((None, ()));
+            };
+            let found = Finding {
+                told: Some(draft.time),
+                ..found
+            };
+            tracing::warn!(control = %found.control, subject = %found.subject, severity = ?found.severity, owner = %found.owner, due = %found.due, message = &*found.message, "a finding");
+            let planned = with_findings(view, draft, vec![found], "control run");
+            Ok((Some(planned), ()))
+        })
+        .await
     }
 
     /// Finds the controls from which exceptions are the rule, on their owners; and ends that where
@@ -400,7 +457,12 @@ impl Registry {
                     timetable.ran(&control, time);
                 }
                 // The others do not wait for it.
-                Err(refused) => failed = Err(refused),
+                Err(refused) => {
+                    failed = Err(refused);
+                    if let Err(refused) = self.not_run(&control, (time, missed)).await {
+                        tracing::error!(?refused, %control, "that it is overdue cannot be kept");
+                    }
+                }
             }
         }
         failed

@@ -161,6 +161,43 @@ async fn a_control_runs_when_it_is_due_and_what_was_missed_is_caught_up_once() {
     );
 }
 
+/// R2: a run that is due and cannot be done is a finding on the control's owner for as long as it cannot.
+#[tokio::test]
+async fn r2_a_run_that_cannot_be_done_is_a_finding_until_it_is() {
+    let mut world = World::start().await;
+    let control = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'");
+    world.admin.apply(&control).await.unwrap();
+    world.clock.advance(seconds(HOUR));
+    ran(&mut world.admin, "CT-HOUR", 1).await;
+    let path = world.scratch.path().join("r/registry.db");
+    let statement = async |text: &'static str| {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+        let file = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        sqlx::raw_sql(text).execute(&file).await.unwrap();
+        file.close().await;
+    };
+    statement("ALTER TABLE runs RENAME TO away").await;
+    world.clock.advance(seconds(HOUR + 600));
+    let found = world.admin.until_found("EXG-RUN").await;
+    assert_eq!(found.owner, "user:o");
+    let open = told(std::slice::from_ref(&found));
+    assert_eq!(open, [("EXG-RUN", "CT-HOUR", "NOT_SATISFIED", "NONE")]);
+    assert!(
+        found.message.contains("cannot be done"),
+        "{}",
+        found.message
+    );
+    world.registry.process.stop().await;
+    statement("ALTER TABLE away RENAME TO runs").await;
+    let data = world.scratch.path().join("r");
+    world.registry = Registry::start(&data, world.clock.clone()).await;
+    world.admin = world.registry.client().await;
+    ran(&mut world.admin, "CT-HOUR", 2).await;
+    let all = listed(&mut world.admin, true).await;
+    assert_eq!(told(&all), [("EXG-RUN", "CT-HOUR", "SATISFIED", "NONE")]);
+    assert_eq!(at(all[0].first_seen), at(found.first_seen));
+}
+
 /// R2: what else of a control is edited while its run is due moves no run.
 #[tokio::test]
 async fn an_edit_while_a_run_is_due_does_not_lose_it() {
