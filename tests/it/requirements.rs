@@ -17,7 +17,10 @@ const REQUIREMENTS: &[Row] = &[
     ),
     Row(
         "R2",
-        &["findings::a_control_runs_when_it_is_due_and_what_was_missed_is_caught_up_once"],
+        &[
+            "findings::a_control_runs_when_it_is_due_and_what_was_missed_is_caught_up_once",
+            "findings::r2_a_run_that_cannot_be_done_is_a_finding_until_it_is",
+        ],
         "",
     ),
     Row(
