@@ -52,6 +52,7 @@ use super::{
     store::{Access, Sqlite, Store, UsageFile},
     sweep::sweeps,
     usage::Usages,
+    way::make_way,
 };
 
 /// The file of usage records, beside the store.
@@ -300,6 +301,8 @@ impl Bound {
             "operations",
             serve_tcp(operated, operations, None, 64, CancellationToken::new()),
         );
+        let way = make_way(Arc::clone(&registry), Arc::clone(&guests), stop.clone());
+        tasks.essential("making way for revocations", way);
         let timing = completions(Arc::clone(&registry), stop.clone());
         tasks.essential("timing revocations", timing);
         tasks.essential("lifecycle", sweeps(Arc::clone(&registry), stop.clone()));

@@ -127,7 +127,7 @@ pub(super) async fn completions(
     registry: Arc<Registry>,
     stop: CancellationToken,
 ) -> Result<(), String> {
-    let mut changes = registry.changes_later();
+    let mut changes = registry.changes();
     let mut seen = registry.view().head.sequence;
     loop {
         let completions = &registry.completions;

@@ -202,6 +202,11 @@ impl Registry {
         self.view.changes_later()
     }
 
+    /// Lets them know.
+    pub(super) fn pass_on(&self) {
+        self.view.pass_on();
+    }
+
     /// The key that statements are signed with.
     pub(super) fn pin(&self) -> &Pin {
         self.signer.pin()

@@ -44,6 +44,7 @@ mod uncovered;
 mod usage;
 mod uses;
 mod view;
+mod way;
 mod witness;
 mod workflow;
 

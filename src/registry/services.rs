@@ -35,7 +35,7 @@ use super::{
     sign_in::Doors,
 };
 #[cfg(any(test, feature = "testing"))]
-use super::{core, store::Store};
+use super::{core, store::Store, way::make_way};
 
 /// Largest request: a bundle of manifests.
 const MAX_APPLY: usize = 64 << 20;
@@ -157,6 +157,7 @@ pub(super) fn services(
 ///
 /// A store that cannot be taken up.
 #[cfg(any(test, feature = "testing"))]
+#[expect(clippy::disallowed_methods, reason = "it ends with its simulation")]
 pub async fn simulated(
     store: Arc<dyn Store>,
     signer: Signer,
@@ -175,5 +176,7 @@ pub async fn simulated(
         usages: None,
     });
     let stop = CancellationToken::new();
+    let way = make_way(Arc::clone(&registry), Arc::clone(&guests), stop.clone());
+    tokio::spawn(way);
     Ok(services(&registry, &guests, &stop, &reporting, None))
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio::task::yield_now;
+
 use crate::{
     domain::{
         Act, Cause, ControlId, Deviation, Digest, DomainId, Edit, ExceptionId, Invalid, Kind, Name,
@@ -243,6 +245,8 @@ impl Registry {
                 Ok((Some(drafted), removal))
             })
             .await?;
+        // It names everybody: those who send the removal go first.
+        yield_now().await;
         let receipt = self.receipt(&removal);
         Ok((removal, receipt))
     }

@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 pub struct Published<T> {
     value: ArcSwapOption<T>,
     signal: Arc<Signal>,
+    /// To whoever lets others go first.
+    later: Arc<Signal>,
 }
 
 /// How many values were published; whoever waits is woken in the order of asking, so that a
@@ -24,8 +26,20 @@ pub struct Published<T> {
 struct Signal {
     count: AtomicU64,
     news: Notify,
-    /// Woken after all who wait for `news`.
-    later: Notify,
+}
+
+impl Signal {
+    fn give(&self) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.news.notify_waiters();
+    }
+
+    fn changes(self: &Arc<Self>) -> Changes {
+        Changes {
+            seen: self.count.load(Ordering::SeqCst),
+            signal: Arc::clone(self),
+        }
+    }
 }
 
 impl<T> Default for Published<T> {
@@ -33,6 +47,7 @@ impl<T> Default for Published<T> {
         Self {
             value: ArcSwapOption::empty(),
             signal: Arc::default(),
+            later: Arc::default(),
         }
     }
 }
@@ -41,9 +56,13 @@ impl<T> Published<T> {
     /// Replaces the value; readers that loaded the old one keep it to the end of their work.
     pub fn publish(&self, value: Arc<T>) {
         self.value.store(Some(value));
-        self.signal.count.fetch_add(1, Ordering::SeqCst);
-        self.signal.news.notify_waiters();
-        self.signal.later.notify_waiters();
+        self.signal.give();
+    }
+
+    /// Tells whoever lets others go first that something was published: that is for somebody to do
+    /// after each [`Self::publish`].
+    pub fn pass_on(&self) {
+        self.later.give();
     }
 
     /// The value now, cheaply; nothing before the first was published.
@@ -58,19 +77,12 @@ impl<T> Published<T> {
 
     /// Tells when a value is published from now on.
     pub fn changes(&self) -> Changes {
-        Changes {
-            seen: self.signal.count.load(Ordering::SeqCst),
-            signal: Arc::clone(&self.signal),
-            later: false,
-        }
+        self.signal.changes()
     }
 
-    /// The same, to whoever lets all others go first.
+    /// The same, once it is passed on.
     pub fn changes_later(&self) -> Changes {
-        Changes {
-            later: true,
-            ..self.changes()
-        }
+        self.later.changes()
     }
 }
 
@@ -79,7 +91,6 @@ impl<T> Published<T> {
 pub struct Changes {
     signal: Arc<Signal>,
     seen: u64,
-    later: bool,
 }
 
 impl Changes {
@@ -93,12 +104,7 @@ impl Changes {
     /// missed if the wait is given up.
     pub async fn changed(&mut self) {
         loop {
-            let signal = if self.later {
-                &self.signal.later
-            } else {
-                &self.signal.news
-            };
-            let mut news = pin!(signal.notified());
+            let mut news = pin!(self.signal.news.notified());
             // Woken also by what is published between the look and the wait.
             news.as_mut().enable();
             let count = self.signal.count.load(Ordering::SeqCst);

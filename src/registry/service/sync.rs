@@ -1,6 +1,6 @@
 //! `exeat.v1.SyncService`: what sidecars follow.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -16,6 +16,7 @@ use crate::{
         notifications::Deliveries,
         publication::Publication,
         view::View,
+        way::acknowledge_ms,
     },
     runtime::publish::Changes,
     wire::{
@@ -36,9 +37,6 @@ use super::{
 
 /// How often sidecars send a nonce, in milliseconds.
 const PING: u32 = 5_000;
-/// Acknowledgements of one removal in a millisecond; nobody acknowledges in the first half of the
-/// time that all take.
-const ACKNOWLEDGEMENTS: usize = 10;
 /// Sidecars let in again a second, after a restart.
 const ARRIVALS: usize = 500;
 
@@ -277,17 +275,6 @@ impl Sync {
         Ok(())
     }
 
-    /// How long all take to acknowledge one removal.
-    fn acknowledge_ms(&self) -> u32 {
-        u32::try_from(self.guests.sidecars() / ACKNOWLEDGEMENTS).unwrap_or(u32::MAX)
-    }
-
-    /// How long what is not a removal waits for one to go out to everybody: while nobody
-    /// acknowledges it. Nothing in a small fleet.
-    pub(super) fn make_way(&self) -> Duration {
-        Duration::from_millis(u64::from(self.acknowledge_ms().min(1_000) / 2))
-    }
-
     /// Takes in the start that a sidecar greets as.
     async fn enters(&self, identity: &str, boot: &[u8], over: &[Vec<u8>]) -> Result<Start, Fault> {
         let invalid = |error: Invalid| Fault::Invalid(error.under("hello"));
@@ -421,7 +408,7 @@ impl Sync {
                 .saturating_mul(1_000),
             keys: self.registry.key_statements().await?,
             scope: caller.scope.to_string(),
-            acknowledge_ms: self.acknowledge_ms(),
+            acknowledge_ms: acknowledge_ms(&self.guests),
             acknowledged: Some(head_message(known)),
         };
         Ok(Attending {
@@ -525,7 +512,6 @@ impl v1::sync_service_server::SyncService for Sync {
             sync: self.clone(),
             caller,
             era: ours,
-            sequence: view.head.sequence,
             at: if same && snapshot_digest.is_empty() {
                 At::Revision(revision)
             } else {

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
-
 use crate::{
     domain::Era,
     registry::{authn::Caller, cohort::Window, publication::Built},
@@ -21,8 +19,6 @@ pub(super) struct Watcher {
     pub(super) sync: Sync,
     pub(super) caller: Caller,
     pub(super) era: Era,
-    /// The last removal that it made way for.
-    pub(super) sequence: u64,
     pub(super) at: At,
     pub(super) at_least: u64,
     /// When it was last looked up whether it is still let in.
@@ -89,7 +85,6 @@ impl Watcher {
                         let publication = &self.sync.publication;
                         match publication.delta(registry, &view, scope, &interval) {
                             Some(delta) => {
-                                self.sequence = view.head.sequence;
                                 self.at = At::Revision(interval.through);
                                 return Ok(Some(event(Event::Delta((*delta).clone()))));
                             }
@@ -105,13 +100,6 @@ impl Watcher {
                         biased;
                         () = &mut self.stopping => return Ok(None),
                         () = self.changes.changed() => {}
-                    }
-                    let removed = self.sync.registry.view().head.sequence;
-                    if std::mem::replace(&mut self.sequence, removed) < removed {
-                        let wait = timeout(self.sync.make_way(), &mut self.stopping);
-                        if wait.await.is_ok() {
-                            return Ok(None);
-                        }
                     }
                 }
             }
