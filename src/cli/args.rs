@@ -229,6 +229,21 @@ pub struct Sidecar {
     /// SPIFFE trust domain of client certificates.
     #[arg(long, value_name = "DOMAIN")]
     pub trust_domain: Option<String>,
+    /// File of keys that sign callers' tokens, a JSON Web Key Set.
+    #[arg(long, value_name = "FILE")]
+    pub token_keys: Option<String>,
+    /// Who issues these tokens.
+    #[arg(long, value_name = "URL")]
+    pub token_issuer: Option<String>,
+    /// For whom they are issued.
+    #[arg(long, value_name = "NAME")]
+    pub token_audience: Option<String>,
+    /// What stands here before the subjects they name.
+    #[arg(long, value_name = "PREFIX")]
+    pub token_prefix: Option<String>,
+    /// File of agents' own tokens, as `exeat hook token` makes them.
+    #[arg(long, value_name = "FILE")]
+    pub agent_tokens: Option<String>,
     /// Who may speak for others, having verified them: `uid:UID` and SPIFFE ids.
     #[arg(long, value_name = "PROXY,…")]
     pub proxies: Option<String>,
@@ -250,7 +265,7 @@ pub struct Sidecar {
     /// Whose client certificates are trusted, PEM.
     #[arg(long, value_name = "FILE")]
     pub tls_client_ca: Option<String>,
-    /// Connections at once, for each listener [64].
+    /// Connections at once, for each listener [1024].
     #[arg(long, value_name = "N")]
     pub max_connections: Option<String>,
     /// How long calls may take after SIGTERM [10s].
@@ -270,6 +285,9 @@ pub struct Target {
     /// Its Unix socket, or its address [the default socket, else 127.0.0.1:7430].
     #[arg(long, value_name = "PATH|ADDRESS", env = "EXEAT_SOCKET")]
     pub socket: Option<String>,
+    /// File of the token that says who asks, where callers are known by theirs; read with each call.
+    #[arg(long, value_name = "FILE", env = "EXEAT_AGENT_TOKEN_FILE")]
+    pub agent_token_file: Option<PathBuf>,
 }
 
 /// How to print.
@@ -334,6 +352,9 @@ pub enum Hook {
     Uninstall(Installs),
     /// Say whether it is there; exit code 3 if not.
     Status(Place),
+    /// Make a token for an agent: printed once, while its digest is added to a sidecar's
+    /// `agent_tokens`.
+    Token(Tokens),
     /// Say what the hook that is installed would tell an agent before it uses a tool; exit code 3 if
     /// no, 6 if it blocks because nobody can say.
     Test(Tries),
@@ -354,6 +375,16 @@ pub struct Asks {
     pub omit_large: bool,
     #[command(flatten)]
     pub target: Target,
+}
+
+/// `exeat hook token`.
+#[derive(Debug, Args)]
+pub struct Tokens {
+    /// The agent that is governed.
+    pub agent: String,
+    /// The sidecar's file; made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub list: PathBuf,
 }
 
 /// What is tried, and by whose hook.

@@ -143,7 +143,7 @@ pub(super) async fn check(args: Check, screen: &mut Screen) -> Result<Exit, Exit
         }
     };
     request.explain |= args.why;
-    let mut client = connect(args.target.socket.as_deref()).await?;
+    let mut client = connect(&args.target).await?;
     let response = client
         .check(request)
         .await
@@ -179,7 +179,7 @@ fn exit_of(decision: &v1::Decision) -> Exit {
 }
 
 pub(super) async fn explain(args: Explain, screen: &mut Screen) -> Result<Exit, Exit> {
-    let mut client = connect(args.target.socket.as_deref()).await?;
+    let mut client = connect(&args.target).await?;
     let response = client
         .explain(v1::ExplainRequest {
             decision_id: args.decision,

@@ -1,25 +1,27 @@
 //! A connection to a sidecar.
 
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use crate::{
     config::{default_socket, environment},
-    runtime::channel,
+    runtime::channel::{self, Bearing, Connection},
     wire::v1::check_service_client::CheckServiceClient,
 };
 
-use super::run::Exit;
+use super::{args::Target, run::Exit};
 
-/// Connects to the sidecar at `target`, or at the default socket, or at the default port.
-pub(super) async fn connect(target: Option<&str>) -> Result<CheckServiceClient<Channel>, Exit> {
+/// Connects to the sidecar at `to`, or at the default socket, or at the default port.
+pub(super) async fn connect(to: &Target) -> Result<CheckServiceClient<Connection>, Exit> {
     let default = default_socket(&environment());
-    let target = match target {
-        Some(target) => target.to_owned(),
+    let target = match &to.socket {
+        Some(target) => target.clone(),
         None if default.try_exists().unwrap_or(false) => format!("unix:{}", default.display()),
         None => "127.0.0.1:7430".to_owned(),
     };
     let channel = channel::connect(&target).await;
-    channel.map(CheckServiceClient::new).map_err(|why| {
+    let bearing = Bearing::of(to.agent_token_file.as_deref());
+    let client = channel.map(|channel| CheckServiceClient::new(bearing.over(channel)));
+    client.map_err(|why| {
         let shown = target.strip_prefix("unix:").unwrap_or(&target);
         Exit::Unreachable(format!("no sidecar at {shown} ({why}); start one with `exeat sidecar --bundle DIR --subject ID`, or say where it is with --socket"))
     })

@@ -14,7 +14,7 @@ use super::{
 /// Prints a request for an exception from what denied a call, of its scope and no wider. What the
 /// decision does not tell is for a person to say.
 pub(super) async fn draft(args: Draft, screen: &mut Screen) -> Result<Exit, Exit> {
-    let mut client = connect(args.target.socket.as_deref()).await?;
+    let mut client = connect(&args.target).await?;
     let request = v1::ExplainRequest {
         decision_id: args.decision.clone(),
     };

@@ -18,9 +18,10 @@ use crate::{
 };
 
 use super::{
-    args::{Asks, Hook},
+    args::{Asks, Hook, Target},
     client::connect,
     hook_settings::{installed, settings},
+    hook_token::token,
     hook_try::tried,
     run::Exit,
     screen::Screen,
@@ -50,8 +51,11 @@ async fn asked(harness: Harness, args: &Asks) -> Result<serde_json::Value, Strin
     };
     // A port that nobody named may be anybody's.
     let default = || default_socket(&environment()).display().to_string();
-    let socket = args.target.socket.clone().unwrap_or_else(default);
-    let client = connect(Some(&socket)).await;
+    let target = Target {
+        socket: Some(args.target.socket.clone().unwrap_or_else(default)),
+        agent_token_file: args.target.agent_token_file.clone(),
+    };
+    let client = connect(&target).await;
     let mut client = client.map_err(|exit| exit.to_string())?;
     let mut request = Request::new(*request);
     let hook = MetadataValue::from_static("hook");
@@ -92,6 +96,7 @@ pub(super) async fn hook(hook: Hook, screen: &mut Screen) -> Result<Exit, Exit> 
         Hook::Gemini(args) => ask(Harness::Gemini, &args, screen).await,
         Hook::Install(args) => settings(&args, true, screen)?,
         Hook::Uninstall(args) => settings(&args, false, screen)?,
+        Hook::Token(args) => token(&args, screen)?,
         Hook::Status(args) => installed(&args, screen)?,
         Hook::Test(args) => tried(&args, screen)?,
     })

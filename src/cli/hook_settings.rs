@@ -321,6 +321,12 @@ pub(super) fn settings(args: &Installs, put: bool, screen: &mut Screen) -> Resul
                 more.extend([flag.to_owned(), value.clone()]);
             }
         }
+        if let Some(file) = &args.target.agent_token_file {
+            // An agent runs the hook wherever it is at work.
+            let file = std::path::absolute(file)
+                .map_err(|error| Exit::Usage(format!("{}: {error}", file.display())))?;
+            more.extend(["--agent-token-file".to_owned(), file.display().to_string()]);
+        }
         if args.omit_large {
             more.push("--omit-large".to_owned());
         }

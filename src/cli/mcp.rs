@@ -48,6 +48,7 @@ impl From<Through> for Settings {
             },
             shows: list.into(),
             socket: target.socket.unwrap_or_else(default),
+            token_file: target.agent_token_file,
         }
     }
 }

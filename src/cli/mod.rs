@@ -19,6 +19,7 @@ mod fleet;
 mod govern;
 mod hook;
 mod hook_settings;
+mod hook_token;
 mod hook_try;
 mod import;
 mod incidents;

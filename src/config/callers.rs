@@ -1,5 +1,7 @@
 //! Who callers are, and who may speak for others.
 
+use std::path::PathBuf;
+
 use crate::domain::SubjectId;
 
 use super::{
@@ -16,8 +18,32 @@ pub enum Identity {
     Peers(Vec<(u32, SubjectId)>),
     /// The SPIFFE id of the client's certificate, within this trust domain.
     Spiffe(String),
+    /// The token that comes with each call.
+    Tokens(Box<Tokens>),
     /// Whatever the caller says.
     Asserted,
+}
+
+/// Whose tokens count; one of the two is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// Those that an issuer has signed.
+    pub issued: Option<Issued>,
+    /// Those of a list: lines of `sha256:DIGEST SUBJECT`.
+    pub listed: Option<PathBuf>,
+}
+
+/// Tokens that an issuer has signed (RFC 7519).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The file of its keys: a JSON Web Key Set.
+    pub keys: PathBuf,
+    /// What they say as `iss`.
+    pub issuer: Box<str>,
+    /// What they say as `aud`.
+    pub audience: Box<str>,
+    /// What stands before their subjects here.
+    pub prefix: Box<str>,
 }
 
 /// The key under which a proxy leaves what a token says, and the prefix of its subjects here.
@@ -84,6 +110,7 @@ pub(super) fn identity(
             .collect::<Result<Vec<_>, String>>()
     });
     let trust_domain = settings.parse("trust_domain", wrong, |text| Ok(text.to_owned()));
+    let tokens = tokens(settings, wrong);
     let asserted = settings.parse("insecure_asserted_identity", wrong, |text| {
         text.parse::<bool>()
             .map_err(|_| format!("`{text}` is neither true nor false"))
@@ -97,6 +124,7 @@ pub(super) fn identity(
         subject.map(Identity::Bound),
         peers.map(Identity::Peers),
         trust_domain.map(Identity::Spiffe),
+        tokens.map(|tokens| Identity::Tokens(Box::new(tokens))),
         asserted
             .filter(|asserted| *asserted)
             .map(|_| Identity::Asserted),
@@ -110,8 +138,34 @@ pub(super) fn identity(
         } else {
             "more than one thing says who callers are"
         };
-        wrong.0.push(format!("{what}; set one of subject, peers, trust_domain or, to try things out, insecure_asserted_identity"));
+        wrong.0.push(format!("{what}; set one of subject, peers, trust_domain, token_keys, agent_tokens or, to try things out, insecure_asserted_identity"));
         return None;
     };
     Some(way.clone())
+}
+
+fn tokens(settings: &Settings, wrong: &mut Wrong) -> Option<Tokens> {
+    let keys = settings.parse("token_keys", wrong, |text| Ok(PathBuf::from(text)));
+    let listed = settings.parse("agent_tokens", wrong, |text| Ok(PathBuf::from(text)));
+    let mut text = |key| settings.parse(key, wrong, |text| Ok(Box::<str>::from(text)));
+    let (issuer, audience, prefix) = (
+        text("token_issuer"),
+        text("token_audience"),
+        text("token_prefix"),
+    );
+    let issued = match (keys, issuer, audience) {
+        (Some(keys), Some(issuer), Some(audience)) => Some(Issued {
+            keys,
+            issuer,
+            audience,
+            prefix: prefix.unwrap_or_default(),
+        }),
+        (None, None, None) if prefix.is_none() => None,
+        _ => {
+            let what = "`token_keys`, `token_issuer` and `token_audience` go together, and `token_prefix` needs them";
+            wrong.0.push(what.into());
+            None
+        }
+    };
+    (issued.is_some() || listed.is_some()).then_some(Tokens { issued, listed })
 }

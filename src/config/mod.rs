@@ -9,7 +9,7 @@ mod sign_in;
 mod source;
 mod webhooks;
 
-pub use callers::{Identity, Proxy, TokenSource};
+pub use callers::{Identity, Issued, Proxy, TokenSource, Tokens};
 pub use common::{LogFormat, Tls, is_local, state_folder};
 pub use load::{Setting, Settings, Wrong, environment};
 pub use registry::{RegistryProcess, default_data};

@@ -186,6 +186,31 @@ const DEFAULTS: &[Setting] = &[
         about: "SPIFFE trust domain of client certificates",
     },
     Setting {
+        key: "token_keys",
+        default: "",
+        about: "file of keys that sign callers' tokens: a JSON Web Key Set",
+    },
+    Setting {
+        key: "token_issuer",
+        default: "",
+        about: "who issues these tokens, as they say it (`iss`)",
+    },
+    Setting {
+        key: "token_audience",
+        default: "",
+        about: "for whom they are issued, as they say it (`aud`)",
+    },
+    Setting {
+        key: "token_prefix",
+        default: "",
+        about: "what stands here before the subjects they name (`sub`)",
+    },
+    Setting {
+        key: "agent_tokens",
+        default: "",
+        about: "file of agents' own tokens: lines of `sha256:DIGEST SUBJECT`, as `exeat hook token` makes them",
+    },
+    Setting {
         key: "proxies",
         default: "",
         about: "who may speak for others, having verified them: `uid:UID` on the Unix socket and SPIFFE ids, with commas between",

@@ -1,15 +1,15 @@
 //! Asks the sidecar what may be called, and what shown.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde_json::{Value as Json, json};
 use tokio::{sync::Mutex, time::timeout};
-use tonic::{Code, Request, Status, metadata::MetadataValue, transport::Channel};
+use tonic::{Code, Request, Status, metadata::MetadataValue};
 use uuid::Uuid;
 
 use crate::{
     manifest::definition,
-    runtime::channel,
+    runtime::channel::{self, Bearing, Connection},
     wire::{
         ON_BEHALF,
         mcp::List,
@@ -32,6 +32,8 @@ pub struct Settings {
     pub shows: Shows,
     /// Where the sidecar is: `unix:PATH`, a path, or a host and port.
     pub socket: String,
+    /// The file of the token that says who asks, if that is how the sidecar knows.
+    pub token_file: Option<PathBuf>,
 }
 
 /// What is shown of lists. Whatever is shown, a call is still decided.
@@ -77,7 +79,8 @@ pub(super) struct Asker {
     pub(super) relay: Relay,
     shows: Shows,
     socket: String,
-    client: Mutex<Option<CheckServiceClient<Channel>>>,
+    bearing: Bearing,
+    client: Mutex<Option<CheckServiceClient<Connection>>>,
 }
 
 /// Why there is no decision, and whether whoever asked is the reason.
@@ -107,6 +110,7 @@ impl Asker {
             relay,
             shows,
             socket,
+            token_file,
         } = settings;
         if relay.server.is_empty() || relay.server.ends_with('/') {
             let what = "--server: name the server as its tools are governed, such as `mcp://crm`";
@@ -121,12 +125,13 @@ impl Asker {
             relay,
             shows,
             socket,
+            bearing: Bearing::of(token_file.as_deref()),
             client: Mutex::new(None),
         })
     }
 
     /// A sidecar that is not there yet may come.
-    async fn client(&self) -> Result<CheckServiceClient<Channel>, Undecided> {
+    async fn client(&self) -> Result<CheckServiceClient<Connection>, Undecided> {
         let mut known = self.client.lock().await;
         if let Some(client) = &*known {
             return Ok(client.clone());
@@ -135,7 +140,7 @@ impl Asker {
         let channel = channel.unwrap_or_else(|_| Err("does not answer".into()));
         let channel = channel
             .map_err(|why| Undecided::ours(format!("no sidecar at {} ({why})", self.socket)))?;
-        let client = CheckServiceClient::new(channel);
+        let client = CheckServiceClient::new(self.bearing.clone().over(channel));
         Ok(known.insert(client).clone())
     }
 

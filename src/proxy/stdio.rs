@@ -328,6 +328,7 @@ mod tests {
             },
             shows: Shows::Permitted,
             socket: "/nonexistent/exeat.sock".into(),
+            token_file: None,
         };
         let asker = Asker::new(settings).unwrap();
         let (to_client, mut client) = duplex(8);

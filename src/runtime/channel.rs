@@ -1,10 +1,54 @@
 //! A connection to a sidecar, over TCP or a Unix socket.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+/// A connection on which each call brings a token, if there is one.
+pub type Connection = InterceptedService<Channel, Bearing>;
+
+/// Brings the token that a file holds, read with each call: such tokens may last for minutes.
+#[derive(Clone, Debug, Default)]
+pub struct Bearing(Option<Arc<Path>>);
+
+impl Bearing {
+    /// The token in `file`; none without a file.
+    pub fn of(file: Option<&Path>) -> Self {
+        Self(file.map(Into::into))
+    }
+
+    /// `channel` with the token.
+    pub fn over(self, channel: Channel) -> Connection {
+        InterceptedService::new(channel, self)
+    }
+}
+
+impl Interceptor for Bearing {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(path) = &self.0 {
+            let at = |why: &dyn std::fmt::Display| {
+                Status::unauthenticated(format!("{}: {why}", path.display()))
+            };
+            let token = std::fs::read_to_string(path).map_err(|error| at(&error))?;
+            let value = format!("Bearer {}", token.trim());
+            let mut value: MetadataValue<Ascii> =
+                value.parse().map_err(|_| at(&"holds no token"))?;
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}
 
 /// Connects to `target`: a Unix socket as `unix:PATH` or as a path with a slash, else a host and
 /// port.

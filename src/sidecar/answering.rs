@@ -49,7 +49,9 @@ impl Answering {
         &self,
         request: v1::CheckRequest,
         bytes: &[u8],
-        Caller { subject, verified }: Caller,
+        Caller {
+            subject, verified, ..
+        }: Caller,
         loaded: &Loaded,
         (arrived, patience, called): (Instant, Span, Called),
     ) -> Result<Begun, Fault> {
@@ -113,6 +115,7 @@ impl Answering {
         (arrived, patience): (Instant, Span),
     ) -> Result<Vec<Standing>, Fault> {
         self.may_speak(&who)?;
+        let check = who.says(check);
         let loaded = self.decider.snapshot.get().ok_or(Fault::NotReady)?;
         let mut at = loaded.at(self.decider.clock.look());
         at.now.evidence = self.decider.spool.evidenced();
@@ -147,6 +150,7 @@ impl Answering {
         who: Caller,
         when: (Instant, Span, Called),
     ) -> Result<v1::Decision, Fault> {
+        let request = who.says(request);
         let bytes = keep(&request);
         let begun = {
             let loaded = self.decider.snapshot.load();

@@ -45,6 +45,7 @@ use super::{
     follow::{Disk, Following, Keeper},
     journal,
     operations::{Operations, Source, page, routes},
+    tokens::Tokens,
 };
 
 // reliability §9.3.
@@ -63,6 +64,7 @@ pub struct Bound {
     operations: Tcp,
     clock: Clock,
     tls: Option<Arc<Keys>>,
+    tokens: Option<Arc<Tokens>>,
     otel: otlp::Settings,
 }
 
@@ -82,6 +84,13 @@ impl Bound {
             })
             .transpose()
             .map_err(Error::Tls)?;
+        let tokens = match &settings.identity {
+            Identity::Tokens(tokens) => {
+                let tokens = Tokens::read((**tokens).clone(), clock.clone());
+                Some(Arc::new(tokens.map_err(Error::Data)?))
+            }
+            _ => None,
+        };
         journal::check(&settings.decision_log).map_err(Error::Data)?;
         let operations = Tcp::bind(settings.operations).await.map_err(Error::Bind)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
@@ -96,6 +105,7 @@ impl Bound {
             operations,
             clock,
             tls,
+            tokens,
             otel,
         })
     }
@@ -150,6 +160,7 @@ impl Bound {
             operations,
             clock,
             tls,
+            tokens,
             otel,
         } = self;
         announce(
@@ -203,7 +214,11 @@ impl Bound {
         let checks = Served::new(CheckService(answering))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(4 << 20);
-        let services = services(checks, fronts, health.clone())?;
+        if let Some(tokens) = &tokens {
+            let following = Arc::clone(tokens).follow(stop.clone());
+            tasks.essential("following tokens", following);
+        }
+        let services = services(checks, fronts, health.clone(), tokens)?;
 
         let local = operations.address().ip().is_loopback();
         let pages = Operations {
@@ -386,6 +401,7 @@ fn services(
         authzen,
     }: Fronts,
     health: HealthServer<impl Health>,
+    tokens: Option<Arc<Tokens>>,
 ) -> Result<Direct<Served>, Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -406,6 +422,7 @@ fn services(
     Ok(Direct {
         often: checks,
         others,
+        tokens,
     })
 }
 

@@ -43,15 +43,19 @@ impl v1::check_service_server::CheckService for CheckService {
     ) -> Result<Response<v1::CheckResponse>, Status> {
         let arrived = self.0.decider.clock.look();
         let (metadata, connection, received) = request.into_parts();
-        let Received { message, bytes } = received;
+        let Received { message, mut bytes } = received;
         let called = Called::of("exeat.v1.CheckService/Check", &metadata);
         let begun = (|| {
             let patience = patience(&metadata)?;
             let loaded = self.0.decider.snapshot.load();
             let loaded = loaded.as_ref().ok_or(Fault::NotReady)?;
             let when = (arrived, patience, called);
-            let message = message?;
+            let mut message = message?;
             let who = caller(&self.0.identity, &connection, &message.subject)?;
+            if who.acts.is_some() {
+                message = who.says(message);
+                bytes = keep(&message).into();
+            }
             self.0.begin(message, &bytes, who, loaded, when)
         })();
         let decided = match begun {
@@ -92,8 +96,13 @@ impl v1::check_service_server::CheckService for CheckService {
             for item in asked {
                 let look = self.0.decider.clock.look();
                 in_time(arrived, look.elapsed, patience)?;
+                let who = caller(&self.0.identity, &connection, &item.subject);
+                let item = match &who {
+                    Ok(who) => who.says(item),
+                    Err(_) => item,
+                };
                 let bytes = keep(&item);
-                let begun = caller(&self.0.identity, &connection, &item.subject).and_then(|who| {
+                let begun = who.and_then(|who| {
                     self.0
                         .begin(item, &bytes, who, &loaded, (look, patience, called))
                 });

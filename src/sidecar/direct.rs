@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -10,11 +11,15 @@ use http::{Request, Response};
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService, service::Routes};
 use tower::Service;
 
+use super::tokens::Tokens;
+
 /// One service that is called often, and the router to all others.
 #[derive(Clone, Debug)]
 pub(super) struct Direct<S> {
     pub(super) often: S,
     pub(super) others: Routes,
+    /// Who tells whose the token of a call is, where callers are known by that.
+    pub(super) tokens: Option<Arc<Tokens>>,
 }
 
 impl<S: NamedService> Direct<S> {
@@ -47,7 +52,11 @@ where
         }
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some(tokens) = &self.tokens {
+            let borne = tokens.borne(request.headers());
+            request.extensions_mut().insert(borne);
+        }
         if Self::leads(request.uri().path()) {
             Either::Left(self.often.call(request))
         } else {

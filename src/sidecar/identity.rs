@@ -1,5 +1,7 @@
 //! Who is asking. A subject's id is believed only from where it cannot be made up.
 
+use std::sync::Arc;
+
 use tonic::{
     Extensions,
     transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo},
@@ -8,8 +10,10 @@ use tonic::{
 use crate::{
     config::{Identity, Proxy},
     domain::{Invalid, SubjectId},
-    wire::{Fault, envoy::Principal, identity::spiffe_id},
+    wire::{Fault, envoy::Principal, identity::spiffe_id, json::proto, v1},
 };
+
+use super::tokens::{Acts, Borne};
 
 /// A caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,33 @@ pub(super) struct Caller {
     pub(super) subject: SubjectId,
     /// Whether somebody other than the caller says so.
     pub(super) verified: bool,
+    /// Who acts with it, or for whom.
+    pub(super) acts: Option<Arc<Acts>>,
+}
+
+impl Caller {
+    /// What is asked, with what a token says of whoever acts: a caller's own word for it does not
+    /// stand beside it.
+    pub(super) fn says(&self, mut request: v1::CheckRequest) -> v1::CheckRequest {
+        let Some(acts) = &self.acts else {
+            return request;
+        };
+        let context = &mut request.context.get_or_insert_default().fields;
+        let mut say = |name: &str, said: &str| {
+            context.insert(name.to_owned(), proto(said.into()));
+        };
+        match &**acts {
+            Acts::For(whom) => {
+                say("actor_kind", "AI_AGENT");
+                say("on_behalf_of", whom);
+            }
+            Acts::Through(who, kind) => {
+                say("actor_kind", kind);
+                say("actor", who);
+            }
+        }
+        request
+    }
 }
 
 /// The caller of a request on a connection; `claimed` is who it says it is, or empty.
@@ -25,6 +56,7 @@ pub(super) fn caller(
     connection: &Extensions,
     claimed: &str,
 ) -> Result<Caller, Fault> {
+    let mut acts = None;
     let subject = match identity {
         Identity::Bound(subject) => subject.clone(),
         Identity::Peers(peers) => {
@@ -61,12 +93,22 @@ pub(super) fn caller(
             }
             SubjectId::parse(&id).map_err(|error| Fault::Unauthenticated(error.to_string()))?
         }
+        Identity::Tokens(_) => {
+            let bearer = match connection.get::<Borne>() {
+                Some(Borne(Ok(bearer))) => bearer,
+                Some(Borne(Err(why))) => return Err(Fault::Unauthenticated(why.to_string())),
+                None => return Err(Fault::Unauthenticated("bring a token".into())),
+            };
+            acts.clone_from(&bearer.acts);
+            bearer.subject.clone()
+        }
         Identity::Asserted => {
             let subject = SubjectId::parse(claimed)
                 .map_err(|error| Fault::Invalid(error.under("subject")))?;
             return Ok(Caller {
                 subject,
                 verified: false,
+                acts: None,
             });
         }
     };
@@ -74,6 +116,7 @@ pub(super) fn caller(
         return Ok(Caller {
             subject,
             verified: true,
+            acts,
         });
     }
     Err(Fault::Forbidden(format!(
@@ -108,8 +151,14 @@ pub(super) fn admitted(
 ) -> Result<(), Fault> {
     match identity {
         Identity::Bound(_) | Identity::Asserted => Ok(()),
-        Identity::Peers(_) | Identity::Spiffe(_) if is_proxy(proxies, connection) => Ok(()),
-        Identity::Peers(_) | Identity::Spiffe(_) => caller(identity, connection, "").map(drop),
+        Identity::Peers(_) | Identity::Spiffe(_) | Identity::Tokens(_)
+            if is_proxy(proxies, connection) =>
+        {
+            Ok(())
+        }
+        Identity::Peers(_) | Identity::Spiffe(_) | Identity::Tokens(_) => {
+            caller(identity, connection, "").map(drop)
+        }
     }
 }
 
@@ -131,7 +180,9 @@ pub(super) fn behind(
     let believed = match identity {
         Identity::Bound(_) => false,
         Identity::Asserted => true,
-        Identity::Peers(_) | Identity::Spiffe(_) => is_proxy(proxies, connection),
+        Identity::Peers(_) | Identity::Spiffe(_) | Identity::Tokens(_) => {
+            is_proxy(proxies, connection)
+        }
     };
     if !believed {
         return caller(
@@ -151,7 +202,7 @@ pub(super) fn behind(
             .strip_prefix("spiffe://")
             .and_then(|rest| rest.split_once('/'))
             .is_some_and(|(found, _)| found == domain),
-        Identity::Peers(_) => principal.starts_with("spiffe://"),
+        Identity::Peers(_) | Identity::Tokens(_) => principal.starts_with("spiffe://"),
         Identity::Bound(_) | Identity::Asserted => true,
     };
     if shown_by_certificate && !inside {
@@ -165,6 +216,7 @@ pub(super) fn behind(
     Ok(Caller {
         subject,
         verified: *identity != Identity::Asserted,
+        acts: None,
     })
 }
 
@@ -192,14 +244,16 @@ mod tests {
             caller(&bound, &none, ""),
             Ok(Caller {
                 subject: subject.clone(),
-                verified: true
+                verified: true,
+                acts: None
             })
         );
         assert_eq!(
             caller(&bound, &none, "agent-a"),
             Ok(Caller {
                 subject,
-                verified: true
+                verified: true,
+                acts: None
             })
         );
         assert!(matches!(

@@ -19,6 +19,7 @@ mod record;
 mod rely;
 #[cfg(any(test, feature = "testing"))]
 mod simulated;
+mod tokens;
 mod told;
 
 pub use app::Bound;

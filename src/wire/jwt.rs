@@ -37,6 +37,8 @@ pub struct Keys(Vec<Jwk>);
 pub enum Use {
     /// It says who signed in.
     Identity,
+    /// It says who calls (RFC 9068).
+    Access,
     /// It says what happened (RFC 8417).
     Event,
 }
@@ -101,6 +103,7 @@ impl Keys {
             .map(|typ| typ.trim_start_matches("application/"));
         let fits = match used {
             Use::Identity => matches!(said, None | Some("jwt")),
+            Use::Access => matches!(said, None | Some("jwt" | "at+jwt")),
             Use::Event => said == Some("secevent+jwt"),
         };
         if !fits {

@@ -36,10 +36,14 @@ impl Issuer {
     }
 
     pub fn publish(&self, id: &str) {
+        self.pages.page("/keys", &self.keys(id));
+    }
+
+    /// Its key as a set of keys.
+    pub fn keys(&self, id: &str) -> String {
         let x = URL_SAFE_NO_PAD.encode(self.key.der_bytes());
         let key = json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": x});
-        self.pages
-            .page("/keys", &json!({"keys": [key]}).to_string());
+        json!({"keys": [key]}).to_string()
     }
 
     pub fn token(&self, key: &str, typ: &str, claims: &Json) -> String {

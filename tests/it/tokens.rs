@@ -1,0 +1,264 @@
+//! Callers that are known by their tokens: of an issuer, and of a list.
+
+use std::{fs, time::Duration};
+
+use exeat::{runtime::clock::Clock, wire::v1};
+use serde_json::{Value as Json, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tonic::{
+    Request, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::support::{
+    governed::{control, seconds},
+    issuer::Issuer,
+    processes::{Fleet, Running, run, used},
+};
+
+/// A sidecar of a folder, which knows its callers by their tokens.
+struct Stage {
+    fleet: Fleet,
+    issuer: Issuer,
+    _process: Running,
+    channel: Channel,
+}
+
+const PEOPLE: &str = "request.actor_kind == 'HUMAN' && subject.kind != 'HUMAN'";
+
+impl Stage {
+    async fn start() -> Self {
+        let fleet = Fleet::new();
+        let issuer = Issuer::start().await;
+        let folder = fleet.path("policy");
+        fs::create_dir(&folder).unwrap();
+        let world = used(Clock::system().now().latest + seconds(-300))
+            + &control("CT-HUMAN", "plain", PEOPLE);
+        fs::write(fleet.scratch.path().join("policy/a.yaml"), world).unwrap();
+        let (keys, list) = (fleet.path("keys.json"), fleet.path("tokens"));
+        fs::write(&keys, issuer.keys("a")).unwrap();
+        fs::write(&list, "# nobody yet\n").unwrap();
+        let args = [
+            "sidecar",
+            "--bundle",
+            &folder,
+            "--listen",
+            &fleet.listen,
+            "--operations",
+            &fleet.operations,
+            "--unix",
+            "none",
+            "--token-keys",
+            &keys,
+            "--token-issuer",
+            "https://issuer.example",
+            "--token-audience",
+            "exeat",
+            "--agent-tokens",
+            &list,
+        ];
+        let process = run(&args, fleet.path("log").as_ref(), &[]);
+        let endpoint = Endpoint::from_shared(format!("http://{}", fleet.listen)).unwrap();
+        let channel = loop {
+            if let Ok(channel) = endpoint.connect().await {
+                break channel;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let stage = Self {
+            fleet,
+            issuer,
+            _process: process,
+            channel,
+        };
+        let ready = stage.token(&json!({}));
+        while let Err(status) = stage.asks(&ready, |_| {}).await {
+            assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stage
+    }
+
+    /// A token of `agent`, with more claims in place of its own.
+    fn token(&self, more: &Json) -> String {
+        let now = Clock::system().now().latest.micros() / 1_000_000;
+        let mut claims = json!({"iss": "https://issuer.example", "aud": "exeat", "sub": "agent", "exp": now + 600, "iat": now});
+        for (name, value) in more.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        self.issuer.token("a", "at+jwt", &claims)
+    }
+
+    async fn asks(
+        &self,
+        token: &str,
+        change: impl FnOnce(&mut v1::CheckRequest),
+    ) -> Result<v1::Decision, Status> {
+        let mut request = v1::CheckRequest {
+            action: "plain".into(),
+            resource: Some(v1::Resource {
+                r#type: "thing".into(),
+                id: "t".into(),
+                properties: None,
+            }),
+            ..v1::CheckRequest::default()
+        };
+        // As any caller would say; a token's word stands before it.
+        let said = exeat::wire::json::proto("AI_AGENT".into());
+        let context = request.context.get_or_insert_default();
+        context.fields.insert("actor_kind".into(), said);
+        change(&mut request);
+        let mut request = Request::new(request);
+        if !token.is_empty() {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.metadata_mut().insert("authorization", value);
+        }
+        let mut client = v1::check_service_client::CheckServiceClient::new(self.channel.clone());
+        let answer = client.check(request).await?;
+        Ok(answer.into_inner().decision.unwrap())
+    }
+
+    /// Who it is that asks; else why nobody does.
+    async fn says(&self, token: &str) -> String {
+        match self.asks(token, |_| {}).await {
+            Ok(decision) => format!("{:?} {}", decision.outcome(), decision.remedy),
+            Err(status) => format!("{:?} {}", status.code(), status.message()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_says_who_asks_and_for_whom() {
+    let stage = Stage::start().await;
+    let good = stage.token(&json!({}));
+    let allowed = stage.asks(&good, |_| {}).await.unwrap();
+    assert_eq!(allowed.outcome(), v1::Outcome::Allow);
+    // What comes again is known by heart, and is the same one.
+    let again = stage.asks(&good, |request| request.subject = "agent".into());
+    assert_eq!(again.await.unwrap().outcome(), v1::Outcome::Allow);
+    let other = stage.asks(&good, |request| request.subject = "other".into());
+    let refused = other.await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+
+    let stranger = Issuer::start().await;
+    let forged = stranger.token("a", "JWT", &json!({"iss": "https://issuer.example", "aud": "exeat", "sub": "agent", "exp": 4_000_000_000_u64}));
+    let cut = good.rsplit_once('.').unwrap().0.to_owned() + ".";
+    for (token, why) in [
+        (String::new(), "bring one token"),
+        ("x".into(), "is no signed token"),
+        (forged, "has a signature that does not fit"),
+        (cut, "the token"),
+        (stage.token(&json!({"exp": null})), "`exp` is no time"),
+        (stage.token(&json!({"exp": 1_000_000_000})), "is over"),
+        (stage.token(&json!({"aud": "other"})), "is not for `exeat`"),
+        (
+            stage.token(&json!({"iss": "https://other.example"})),
+            "was not issued by",
+        ),
+        (
+            stage.token(&json!({"nbf": 4_000_000_000_u64})),
+            "of the future",
+        ),
+        (stage.token(&json!({"sub": ""})), "the token's `sub`"),
+        (
+            stage.token(&json!({"act": {"iss": "x"}})),
+            "`act` names nobody",
+        ),
+    ] {
+        let said = stage.says(&token).await;
+        assert!(
+            said.starts_with("Unauthenticated") && said.contains(why),
+            "{why}: {said}"
+        );
+    }
+    // A delegation is kept: the agent that acts is who is governed, and for whom it acts is known.
+    let delegated = json!({"sub": "dana", "act": {"sub": "agent", "sub_profile": "ai_agent"}});
+    let delegated = stage.token(&delegated);
+    let allowed = stage.asks(&delegated, |_| {}).await.unwrap();
+    assert_eq!(allowed.outcome(), v1::Outcome::Allow);
+    // A person who acts through an agent's identity is seen, whatever the call says of it.
+    let person = stage.token(&json!({"act": {"sub": "dana"}}));
+    let denied = stage.asks(&person, |_| {}).await.unwrap();
+    assert_eq!(denied.outcome(), v1::Outcome::Deny, "EXG-HUM-01");
+    assert_eq!(denied.controls[0].control_id, "CT-HUMAN");
+    let body = json!({"subject": {"type": "agent", "id": "agent"}, "action": {"name": "plain"}, "resource": {"type": "thing", "id": "t"}, "context": {"actor_kind": "AI_AGENT"}}).to_string();
+    let answer = async |token: &str| {
+        let mut stream = TcpStream::connect(&stage.fleet.listen).await.unwrap();
+        let request = format!(
+            "POST /access/v1/evaluation HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    let over_http = answer(&person).await;
+    assert!(over_http.contains("\"decision\":false"), "{over_http}");
+    let over_http = answer(&good).await;
+    assert!(over_http.contains("\"decision\":true"), "{over_http}");
+}
+
+/// A token of a list counts while it is listed.
+#[tokio::test]
+async fn a_listed_token_counts_while_it_is_listed() {
+    let stage = Stage::start().await;
+    let exeat = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_exeat"))
+            .args(args)
+            .env("EXEAT_SOCKET", &stage.fleet.listen)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code().unwrap(), said)
+    };
+    let list = stage.fleet.path("tokens");
+    let (code, token) = exeat(&["hook", "token", "agent", "--list", &list]);
+    assert_eq!(code, 0);
+    let token = token.trim().to_owned();
+    assert!(!fs::read_to_string(&list).unwrap().contains(&token));
+    let until = async |wanted: &str| {
+        let mut said = String::new();
+        for _ in 0..1_000 {
+            said = stage.says(&token).await;
+            if said.starts_with(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never {wanted}: {said}");
+    };
+    until("Allow").await;
+    let file = stage.fleet.path("mine");
+    fs::write(&file, &token).unwrap();
+    let ask = [
+        "check",
+        "-",
+        "t",
+        "--type",
+        "thing",
+        "--action",
+        "plain",
+        "-c",
+        "actor_kind=AI_AGENT",
+    ];
+    let (code, said) = exeat(&[&ask[..], &["--agent-token-file", &file]].concat());
+    assert_eq!(code, 0, "{said}");
+    assert_ne!(exeat(&ask).0, 0, "nobody in particular is refused");
+    // What cannot be read changes nothing.
+    let listed = fs::read_to_string(&list).unwrap();
+    fs::write(&list, "agent\n").unwrap();
+    let log = stage.fleet.path("log");
+    while !fs::read_to_string(&log)
+        .unwrap()
+        .contains("tokens:1: is no `sha256:DIGEST SUBJECT`")
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(stage.says(&token).await.starts_with("Allow"));
+    fs::write(&list, listed.replace("sha256:", "# sha256:")).unwrap();
+    until("Unauthenticated").await;
+}
