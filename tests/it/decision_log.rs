@@ -13,7 +13,7 @@ use exeat::{
 use serde_json::Value as Json;
 
 use crate::support::governed::{Registry, Sidecar, noon, subject, world};
-use crate::support::processes::Running;
+use crate::support::processes::{Fleet, Running, run, used};
 
 fn exeat(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exeat"));
@@ -318,4 +318,45 @@ fn following_goes_on_over_rotations() {
     let told = read(4);
     assert!(told[0].contains("rotated_away"), "{told:?}");
     assert_eq!(told[1..], ids(12..15));
+}
+
+/// To standard output, for whoever gathers it there: each decision is a line of JSON, in order, beside
+/// what is said to people on standard error.
+#[tokio::test]
+async fn standard_output_has_each_decision_as_a_line() {
+    let fleet = Fleet::new();
+    let folder = fleet.path("policy");
+    fs::create_dir(&folder).unwrap();
+    let world = used(Clock::system().now().latest);
+    fs::write(Path::new(&folder).join("a.yaml"), world).unwrap();
+    let args = [
+        "sidecar",
+        "--bundle",
+        &folder,
+        "--listen",
+        &fleet.listen,
+        "--operations",
+        &fleet.operations,
+        "--unix",
+        "none",
+        "--insecure-asserted-identity",
+        "--decision-log",
+        "stdout",
+    ];
+    let mut process = run(&args, fleet.path("log").as_ref(), &[]);
+    let sidecar = fleet.answers().await;
+    sidecar.until("agent", "plain", "ALLOW OK").await;
+    let mut told = Vec::new();
+    for action in ["plain", "risky", "plain"] {
+        told.push(sidecar.ask("agent", action).await.unwrap().id);
+    }
+    process.signal("TERM");
+    assert!(process.0.wait().unwrap().success());
+    let log = fs::read_to_string(fleet.path("log")).unwrap();
+    let lines = log.lines().filter(|line| line.starts_with('{'));
+    let ids: Vec<String> = lines
+        .map(|line| serde_json::from_str::<Json>(line).unwrap()["id"].clone())
+        .map(|id| id.as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(ids[ids.len() - told.len()..], told, "{log}");
 }

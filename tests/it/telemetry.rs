@@ -628,6 +628,130 @@ async fn what_is_not_taken_is_tried_again_or_counted() {
     scene.sidecar.process.stop().await;
 }
 
+/// A receiver that takes its time costs no call any, and what does not fit meanwhile is counted: every
+/// denial is either told or lost, and none is both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_receiver_holds_nobody_up() {
+    const ASKED: usize = 12_000;
+    let collector = Collector::start().await;
+    let mut scene = Scene::start(&[
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &collector.address),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_TRACES_SAMPLER", "always_off"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "1"),
+    ])
+    .await;
+    scene.sidecar.until("agent", "plain", "ALLOW OK").await;
+    collector.holds(true);
+    let item = v1::CheckRequest {
+        subject: "agent".into(),
+        action: "refused".into(),
+        resource: Some(v1::Resource {
+            r#type: "tool".into(),
+            id: "mcp://pay/refund".into(),
+            properties: None,
+        }),
+        ..v1::CheckRequest::default()
+    };
+    let endpoint = Endpoint::from_shared(format!("http://{}", scene.sidecar.address)).unwrap();
+    let mut client = CheckServiceClient::new(endpoint.connect().await.unwrap());
+    let mut denied = BTreeSet::new();
+    for _ in 0..ASKED / 100 {
+        let batch = v1::BatchCheckRequest {
+            items: vec![item.clone(); 100],
+        };
+        let answer = client.batch_check(batch).await.unwrap().into_inner();
+        for item in answer.items {
+            let Some(v1::batch_check_item::Result::Decision(decision)) = item.result else {
+                panic!("{item:?}")
+            };
+            assert_eq!(decision.outcome(), Outcome::Deny);
+            denied.insert(decision.id);
+        }
+    }
+    assert_eq!(denied.len(), ASKED);
+    let full = "{signal=\"spans\",reason=\"full\"}";
+    let lost = scene.counted("exeat_telemetry_lost_total").await;
+    let lost = lost.get(full).copied().unwrap_or_default();
+    assert!(lost > 0, "more than waits was asked");
+    collector.holds(false);
+    let wanted = ASKED - usize::try_from(lost).unwrap();
+    let told = || {
+        let spans = by_decision(&collector.spans());
+        let ours = spans.into_iter().filter(|(id, _)| denied.contains(id));
+        ours.map(|(_, spans)| spans.len()).collect::<Vec<_>>()
+    };
+    while told().len() < wanted {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    scene.sidecar.process.stop().await;
+    let told = told();
+    assert_eq!((told.len(), told.iter().sum::<usize>()), (wanted, wanted));
+}
+
+/// Of plain allows a share is told, by their trace: all of it is kept or nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_plain_allows_a_share_is_told_by_their_traces() {
+    let collector = Collector::start().await;
+    let mut scene = Scene::start(&[
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &collector.address),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_TRACES_SAMPLER", "traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+    ])
+    .await;
+    scene.sidecar.until("agent", "plain", "ALLOW OK").await;
+    let mut told = Vec::new();
+    for n in 0..64_u64 {
+        // The last seven bytes are the chance (W3C Trace Context 2): n of 64 parts.
+        let trace = format!("00-{n:018x}{:014x}-00f067aa0ba902b7-00", n << 50);
+        for action in ["plain", "refused"] {
+            let decision = scene.ask(action, "work", Some(&trace)).await.unwrap();
+            told.push((decision.id, action == "refused" || n < 16));
+        }
+    }
+    scene.sidecar.process.stop().await;
+    let spans = by_decision(&collector.spans());
+    for (id, kept) in told {
+        assert_eq!(spans.contains_key(&id), kept, "{id}");
+    }
+}
+
+/// What a caller sees to differ is an event, with the facets by name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_caller_sees_to_differ_is_an_event() {
+    let collector = Collector::start().await;
+    let mut scene = Scene::start(&[
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", &collector.address),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ])
+    .await;
+    scene.sidecar.until("agent", "plain", "ALLOW OK").await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let sees = |request: &mut v1::CheckRequest| {
+        request.subject = "agent".into();
+        request.observed = ["prompts", "tools"]
+            .map(|facet| (facet.to_owned(), digest.clone()))
+            .into();
+    };
+    let decision = scene.sidecar.ask_with(sees).await.unwrap();
+    scene.sidecar.process.stop().await;
+    let events = collector.events();
+    let changed: Vec<_> = events
+        .iter()
+        .filter(|event| event.event_name == names::event::CONTEXT_CHANGED)
+        .map(|event| attributes(&event.attributes))
+        .collect();
+    let [changed] = changed.as_slice() else {
+        panic!("{changed:?}")
+    };
+    assert_eq!(changed["exeat.decision.id"], decision.id);
+    assert_eq!(changed["gen_ai.agent.id"], "agent");
+    let facets: BTreeSet<_> = changed["exeat.context.changed"].split(',').collect();
+    assert_eq!(facets, BTreeSet::from(["prompts", "tools"]));
+    assert!(changed["exeat.context.fingerprint"].starts_with("sha256:"));
+}
+
 /// Over TLS to a receiver that wants a certificate: with ours it is told, and without one, or under
 /// another authority, what is lost is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -70,6 +70,8 @@ struct Held {
 pub struct Collector {
     pub address: String,
     held: Arc<Mutex<Held>>,
+    /// Whether spans are taken in at all now, or wait.
+    open: tokio::sync::watch::Sender<bool>,
 }
 
 impl Collector {
@@ -85,6 +87,7 @@ impl Collector {
         let collector = Self {
             address: format!("{scheme}://{}", listener.local_addr().unwrap()),
             held: Arc::default(),
+            open: tokio::sync::watch::Sender::new(true),
         };
         let gzip = CompressionEncoding::Gzip;
         let routes =
@@ -121,6 +124,11 @@ impl Collector {
         self.held().headers.clone()
     }
 
+    /// Leaves whoever sends spans waiting, or no longer.
+    pub fn holds(&self, holds: bool) {
+        self.open.send_replace(!holds);
+    }
+
     /// Refuses the next spans so.
     pub fn refuse(&self, status: Status) {
         self.held().refusals.push_back(status);
@@ -138,6 +146,8 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let mut open = self.open.subscribe();
+        open.wait_for(|open| *open).await.unwrap();
         let mut held = self.held();
         if let Some(status) = held.refusals.pop_front() {
             return Err(status);
