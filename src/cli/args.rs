@@ -265,6 +265,9 @@ pub struct Sidecar {
     /// Whose client certificates are trusted, PEM.
     #[arg(long, value_name = "FILE")]
     pub tls_client_ca: Option<String>,
+    /// SPIFFE Workload API that gives certificate, key and whom to trust.
+    #[arg(long, value_name = "unix:///PATH")]
+    pub workload_api: Option<String>,
     /// Connections at once, for each listener [1024].
     #[arg(long, value_name = "N")]
     pub max_connections: Option<String>,

@@ -55,6 +55,7 @@ pub(super) async fn sidecar(args: Sidecar, clock: Clock) -> Result<Exit, Exit> {
         ("tls_certificate", args.tls_certificate),
         ("tls_key", args.tls_key),
         ("tls_client_ca", args.tls_client_ca),
+        ("workload_api", args.workload_api),
         ("max_connections", args.max_connections),
         ("drain_timeout", args.drain_timeout),
         ("log_format", args.log_format),

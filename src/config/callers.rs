@@ -4,10 +4,7 @@ use std::path::PathBuf;
 
 use crate::domain::SubjectId;
 
-use super::{
-    common::Tls,
-    load::{Settings, Wrong},
-};
+use super::load::{Settings, Wrong};
 
 /// Who a caller is, and how that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +83,7 @@ impl Proxy {
 
 pub(super) fn identity(
     settings: &Settings,
-    tls: Option<&Tls>,
+    certified: bool,
     wrong: &mut Wrong,
 ) -> Option<Identity> {
     let subject = settings.parse("subject", wrong, |text| {
@@ -115,10 +112,10 @@ pub(super) fn identity(
         text.parse::<bool>()
             .map_err(|_| format!("`{text}` is neither true nor false"))
     });
-    if trust_domain.is_some() && tls.is_none_or(|tls| tls.client_ca.is_none()) {
-        wrong
-            .0
-            .push("`trust_domain` needs tls_certificate, tls_key and tls_client_ca".into());
+    if trust_domain.is_some() && !certified {
+        let what =
+            "`trust_domain` needs tls_certificate, tls_key and tls_client_ca, or workload_api";
+        wrong.0.push(what.into());
     }
     let ways: Vec<Identity> = [
         subject.map(Identity::Bound),

@@ -102,10 +102,10 @@ pub(super) fn tls(settings: &Settings, wrong: &mut Wrong) -> Option<Tls> {
 }
 
 /// Beyond loopback everything is encrypted.
-pub(super) fn beyond_loopback(listen: Option<SocketAddr>, tls: Option<&Tls>, wrong: &mut Wrong) {
+pub(super) fn beyond_loopback(listen: Option<SocketAddr>, tls: bool, wrong: &mut Wrong) {
     if let Some(listen) = listen
         && !listen.ip().is_loopback()
-        && tls.is_none()
+        && !tls
     {
         wrong.0.push(format!("`listen` is {listen}: beyond loopback TLS is required; set tls_certificate and tls_key, or listen on 127.0.0.1"));
     }

@@ -182,7 +182,7 @@ impl RegistryProcess {
         let drain_timeout = settings.parse("drain_timeout", told, common::span);
         let log_format = settings.parse("log_format", told, common::log_format);
         let log = settings.parse("log", told, |text| Ok(text.to_owned()));
-        common::beyond_loopback(listen, tls.as_ref(), told);
+        common::beyond_loopback(listen, tls.is_some(), told);
         match (
             data,
             (listen, operations),

@@ -68,6 +68,8 @@ pub struct Sidecar {
     pub authzen_url: Option<Arc<str>>,
     /// TLS on `listen`.
     pub tls: Option<Tls>,
+    /// The SPIFFE Workload API that gives the keys for it, in place of files.
+    pub workload_api: Option<Box<str>>,
     /// Connections at once, for each listener.
     pub max_connections: usize,
     /// How long calls under way may take after the signal to stop.
@@ -246,6 +248,11 @@ const DEFAULTS: &[Setting] = &[
         about: "whose client certificates are trusted, PEM",
     },
     Setting {
+        key: "workload_api",
+        default: "",
+        about: "SPIFFE Workload API that gives the certificate, its key and whose client certificates are trusted, such as unix:///run/spire/sockets/agent.sock",
+    },
+    Setting {
         key: "max_connections",
         default: "1024",
         about: "connections at once, for each listener",
@@ -327,7 +334,13 @@ impl Sidecar {
             })
         });
         let tls = common::tls(&settings, wrong_);
-        let identity = identity(&settings, tls.as_ref(), wrong_);
+        let workload_api = settings.parse("workload_api", wrong_, |text| Ok(text.into()));
+        if workload_api.is_some() && tls.is_some() {
+            let what = "`workload_api` is in place of tls_certificate, tls_key and tls_client_ca: leave one of the two out";
+            wrong_.0.push(what.into());
+        }
+        let known = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let identity = identity(&settings, known || workload_api.is_some(), wrong_);
         let proxies = settings.parse("proxies", wrong_, |text| {
             text.split(',')
                 .map(Proxy::parse)
@@ -352,7 +365,7 @@ impl Sidecar {
         let decision_log = decision_log(&settings, wrong_);
         let log_format = settings.parse("log_format", wrong_, common::log_format);
         let log = settings.parse("log", wrong_, |text| Ok(text.to_owned()));
-        common::beyond_loopback(listen, tls.as_ref(), wrong_);
+        common::beyond_loopback(listen, tls.is_some() || workload_api.is_some(), wrong_);
         match (
             origin,
             listen,
@@ -386,6 +399,7 @@ impl Sidecar {
                 proxy_tokens: proxy_tokens.unwrap_or_default().into(),
                 authzen_url,
                 tls,
+                workload_api,
                 max_connections,
                 drain_timeout,
                 decision_log,

@@ -1,4 +1,5 @@
-//! TLS on listeners: keys from files, read anew when the files change.
+//! TLS on listeners: keys from files, read anew when the files change, or from a SPIFFE Workload API,
+//! which sends new ones before the old are over.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,10 +10,11 @@ use std::{
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::aws_lc_rs as provider_of,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
     version::{TLS12, TLS13},
 };
+use spiffe::X509Source;
 use tokio::{io, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -28,20 +30,95 @@ pub enum Clients {
     Some,
 }
 
+/// How long a Workload API may take to give the first keys.
+const FIRST: Duration = Duration::from_secs(30);
+
 /// A listener's keys.
 #[derive(Debug)]
 pub struct Keys {
-    certificate: PathBuf,
-    key: PathBuf,
-    client_ca: Option<PathBuf>,
-    clients: Clients,
+    source: Source,
     loaded: Mutex<Loaded>,
+}
+
+/// Where keys come from.
+#[derive(Debug)]
+enum Source {
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+        client_ca: Option<PathBuf>,
+        clients: Clients,
+    },
+    /// Clients are those of the same trust domain.
+    Workload(X509Source),
+}
+
+/// Which keys they are.
+#[derive(Debug, PartialEq, Eq)]
+enum Version {
+    Files(Vec<Option<SystemTime>>),
+    Workload(u64),
 }
 
 #[derive(Debug)]
 struct Loaded {
     config: Arc<ServerConfig>,
-    stamps: Vec<Option<SystemTime>>,
+    version: Version,
+}
+
+impl Source {
+    fn version(&self) -> Version {
+        match self {
+            Self::Files {
+                certificate,
+                key,
+                client_ca,
+                ..
+            } => {
+                let files = [Some(certificate), Some(key), client_ca.as_ref()];
+                let stamp = |path: &PathBuf| {
+                    std::fs::metadata(path)
+                        .and_then(|file| file.modified())
+                        .ok()
+                };
+                Version::Files(files.into_iter().flatten().map(stamp).collect())
+            }
+            Self::Workload(source) => Version::Workload(source.updated().last()),
+        }
+    }
+
+    fn config(&self) -> Result<Arc<ServerConfig>, String> {
+        match self {
+            Self::Files {
+                certificate,
+                key,
+                client_ca,
+                clients,
+            } => {
+                let at = |why: String| format!("{}: {why}", certificate.display());
+                let presented = identity(certificate, key)?;
+                let roots = client_ca.as_deref().map(roots).transpose()?;
+                config(presented, roots, *clients).map_err(at)
+            }
+            Self::Workload(source) => {
+                let svid = source.svid().map_err(|error| error.to_string())?;
+                let chain = svid.cert_chain().iter();
+                let chain = chain.map(|of| CertificateDer::from(of.as_bytes().to_vec()));
+                let key = svid.private_key().as_bytes().to_vec();
+                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
+                let domain = svid.spiffe_id().trust_domain();
+                let bundle = source
+                    .try_bundle_for_trust_domain(domain)
+                    .ok_or_else(|| format!("nobody is named whom to trust in `{domain}`"))?;
+                let mut roots = RootCertStore::empty();
+                for authority in bundle.authorities() {
+                    let authority = CertificateDer::from(authority.as_bytes().to_vec());
+                    roots.add(authority).map_err(|error| error.to_string())?;
+                }
+                config((chain.collect(), key), Some(roots), Clients::Certified)
+            }
+        }
+    }
 }
 
 impl Keys {
@@ -57,54 +134,50 @@ impl Keys {
         client_ca: Option<&Path>,
         clients: Clients,
     ) -> Result<Self, String> {
-        let config = config(certificate, key, client_ca, clients)?;
-        let keys = Self {
+        Self::of(Source::Files {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
             client_ca: client_ca.map(Path::to_owned),
             clients,
-            loaded: Mutex::new(Loaded {
-                config,
-                stamps: Vec::new(),
-            }),
-        };
-        let stamps = keys.stamps();
-        keys.loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .stamps = stamps;
-        Ok(keys)
+        })
     }
 
-    fn stamps(&self) -> Vec<Option<SystemTime>> {
-        let files = [
-            Some(&self.certificate),
-            Some(&self.key),
-            self.client_ca.as_ref(),
-        ];
-        let stamp = |path: &PathBuf| {
-            std::fs::metadata(path)
-                .and_then(|file| file.modified())
-                .ok()
-        };
-        files.into_iter().flatten().map(stamp).collect()
+    /// The keys that a Workload API gives whoever asks at `endpoint`, such as
+    /// `unix:///run/spire/sockets/agent.sock`: clients are those of the same trust domain.
+    ///
+    /// # Errors
+    ///
+    /// Nobody there within half a minute, or nobody who knows this workload.
+    pub async fn workload(endpoint: &str) -> Result<Self, String> {
+        let at = |why: &dyn std::fmt::Display| format!("workload_api {endpoint}: {why}");
+        let building = X509Source::builder()
+            .endpoint(endpoint)
+            .initial_sync_timeout(FIRST)
+            .build();
+        let source = building.await.map_err(|error| at(&error))?;
+        Self::of(Source::Workload(source)).map_err(|why| at(&why))
     }
 
-    /// The keys as the files are now; those from before where the files are no good.
+    fn of(source: Source) -> Result<Self, String> {
+        // Before they are read: what changes meanwhile is read again.
+        let version = source.version();
+        let config = source.config()?;
+        Ok(Self {
+            source,
+            loaded: Mutex::new(Loaded { config, version }),
+        })
+    }
+
+    /// The keys as they are now; those from before where they are no good.
     fn current(&self) -> Arc<ServerConfig> {
-        let stamps = self.stamps();
+        let version = self.source.version();
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if loaded.stamps != stamps {
-            loaded.stamps = stamps;
-            match config(
-                &self.certificate,
-                &self.key,
-                self.client_ca.as_deref(),
-                self.clients,
-            ) {
+        if loaded.version != version {
+            loaded.version = version;
+            match self.source.config() {
                 Ok(config) => {
                     loaded.config = config;
-                    tracing::info!(certificate = %self.certificate.display(), "new keys for TLS are in use");
+                    tracing::info!("new keys for TLS are in use");
                 }
                 Err(why) => {
                     tracing::error!(
@@ -133,14 +206,24 @@ impl Keys {
     }
 }
 
+/// What is presented: a certificate with those it rests on, and its key.
+type Presented = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// The authorities in a file.
+fn roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(path)? {
+        let added = roots.add(root);
+        added.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(roots)
+}
+
 fn config(
-    certificate: &Path,
-    key: &Path,
-    client_ca: Option<&Path>,
+    (chain, private): Presented,
+    roots: Option<RootCertStore>,
     clients: Clients,
 ) -> Result<Arc<ServerConfig>, String> {
-    let at = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let (chain, private) = identity(certificate, key)?;
     let provider = Arc::new(provider_of::default_provider());
     let versions: &[_] = match clients {
         Clients::Certified => &[&TLS13, &TLS12],
@@ -149,33 +232,27 @@ fn config(
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?;
-    let builder = match client_ca {
+    let builder = match roots {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for root in certificates(path)? {
-                roots.add(root).map_err(|error| at(path, &error))?;
-            }
+        Some(roots) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier = match clients {
                 Clients::Certified => verifier,
                 Clients::Some => verifier.allow_unauthenticated(),
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| at(path, &error))?)
+            let verifier = verifier.build().map_err(|error| error.to_string())?;
+            builder.with_client_cert_verifier(verifier)
         }
     };
     let mut config = builder
         .with_single_cert(chain, private)
-        .map_err(|error| at(certificate, &error))?;
+        .map_err(|error| error.to_string())?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
 /// A certificate with those it rests on, and its key.
-pub(super) fn identity(
-    certificate: &Path,
-    key: &Path,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+pub(super) fn identity(certificate: &Path, key: &Path) -> Result<Presented, String> {
     let chain = certificates(certificate)?;
     let private =
         PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;

@@ -11,7 +11,7 @@ use tonic_health::{
 };
 
 use crate::{
-    config::{Identity, Origin, Sidecar},
+    config::{Identity, Origin, Sidecar, Tls},
     engine::Snapshot,
     runtime::{
         clock::Clock,
@@ -77,13 +77,15 @@ impl Bound {
     pub async fn bind(settings: Sidecar, clock: Clock) -> Result<Self, Error> {
         let keys = settings.tls.as_ref();
         let otel = otlp::Settings::read(&settings.otel).map_err(Error::Data)?;
-        let tls = keys
-            .map(|keys| {
-                let ca = keys.client_ca.as_deref();
-                Keys::read(&keys.certificate, &keys.key, ca, Clients::Certified).map(Arc::new)
-            })
-            .transpose()
-            .map_err(Error::Tls)?;
+        let read = |keys: &Tls| {
+            let ca = keys.client_ca.as_deref();
+            Keys::read(&keys.certificate, &keys.key, ca, Clients::Certified)
+        };
+        let tls = match (&settings.workload_api, keys) {
+            (Some(endpoint), _) => Some(Keys::workload(endpoint).await),
+            (None, keys) => keys.map(read),
+        };
+        let tls = tls.transpose().map_err(Error::Tls)?.map(Arc::new);
         let tokens = match &settings.identity {
             Identity::Tokens(tokens) => {
                 let tokens = Tokens::read((**tokens).clone(), clock.clone());
@@ -364,7 +366,7 @@ fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations
             "INSECURE: callers are believed to be who they say they are; any process that reaches this port can ask for any subject"
         );
     }
-    tracing::info!(decisions = %tcp, unix = unix.map(|unix| unix.path().display().to_string()), %operations, tls = settings.tls.is_some(), version = env!("CARGO_PKG_VERSION"), "listening");
+    tracing::info!(decisions = %tcp, unix = unix.map(|unix| unix.path().display().to_string()), %operations, tls = settings.tls.is_some() || settings.workload_api.is_some(), version = env!("CARGO_PKG_VERSION"), "listening");
 }
 
 /// The ways in for those who do not speak our own protocol.

@@ -105,6 +105,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["runtime"]),
     ("jsonwebtoken", &["wire"]),
     // Two that keep files: the store, and the spool of usage records.
+    ("spiffe", &["runtime"]),
     ("sqlx", &["registry", "sidecar"]),
     ("rcgen", &["registry"]),
     ("rustls", &["runtime"]),

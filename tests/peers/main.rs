@@ -17,3 +17,4 @@ mod mcp;
 mod oscal;
 mod provider;
 mod telemetry;
+mod workload;
