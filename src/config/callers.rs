@@ -145,12 +145,12 @@ fn tokens(settings: &Settings, wrong: &mut Wrong) -> Option<Tokens> {
     let keys = settings.parse("token_keys", wrong, |text| Ok(PathBuf::from(text)));
     let listed = settings.parse("agent_tokens", wrong, |text| Ok(PathBuf::from(text)));
     let mut text = |key| settings.parse(key, wrong, |text| Ok(Box::<str>::from(text)));
-    let (issuer, audience, prefix) = (
+    let (by, audience, prefix) = (
         text("token_issuer"),
         text("token_audience"),
         text("token_prefix"),
     );
-    let issued = match (keys, issuer, audience) {
+    let issued = match (keys, by, audience) {
         (Some(keys), Some(issuer), Some(audience)) => Some(Issued {
             keys,
             issuer,

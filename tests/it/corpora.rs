@@ -5,9 +5,11 @@ use std::{fs, path::Path};
 #[path = "../../fuzz/parsers.rs"]
 mod parsers;
 
+type Parser = fn(&[u8]);
+
 #[test]
 fn every_kept_input_is_taken_without_a_panic() {
-    let parsers: [(&str, fn(&[u8])); 7] = [
+    let parsers: [(&str, Parser); 7] = [
         ("ext_authz", parsers::ext_authz),
         ("authzen", parsers::authzen),
         ("mcp", parsers::mcp),
