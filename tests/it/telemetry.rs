@@ -703,8 +703,9 @@ async fn of_plain_allows_a_share_is_told_by_their_traces() {
     scene.sidecar.until("agent", "plain", "ALLOW OK").await;
     let mut told = Vec::new();
     for n in 0..64_u64 {
-        // The last seven bytes are the chance (W3C Trace Context 2): n of 64 parts.
-        let trace = format!("00-{n:018x}{:014x}-00f067aa0ba902b7-00", n << 50);
+        // The last seven bytes are the chance (W3C Trace Context 2): n of 64 parts. A trace of noughts
+        // alone is none.
+        let trace = format!("00-{:018x}{:014x}-00f067aa0ba902b7-00", n + 1, n << 50);
         for action in ["plain", "refused"] {
             let decision = scene.ask(action, "work", Some(&trace)).await.unwrap();
             told.push((decision.id, action == "refused" || n < 16));
