@@ -1,6 +1,9 @@
 //! `exeat hook token`: tokens by which a sidecar knows agents.
 
-use std::{fs::OpenOptions, io::Write as _};
+use std::{
+    fs::OpenOptions,
+    io::{Read as _, Write as _},
+};
 
 use crate::{
     domain::SubjectId,
@@ -20,10 +23,19 @@ pub(super) fn token(args: &Tokens, screen: &mut Screen) -> Result<Exit, Exit> {
     let at = |error: std::io::Error| Exit::Usage(format!("{}: {error}", args.list.display()));
     let mut list = OpenOptions::new()
         .create(true)
+        .read(true)
         .append(true)
         .open(&args.list)
         .map_err(at)?;
-    let line = format!("sha256:{} {agent}\n", hex(&sha256(token.as_bytes())));
+    let mut known = String::new();
+    list.read_to_string(&mut known).map_err(at)?;
+    // A line that somebody left without its end is not ours to go on with.
+    let end = if known.is_empty() || known.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    let line = format!("{end}sha256:{} {agent}\n", hex(&sha256(token.as_bytes())));
     list.write_all(line.as_bytes()).map_err(at)?;
     list.sync_all().map_err(at)?;
     screen.say(&token)?;

@@ -279,18 +279,23 @@ impl AuthZen {
         };
         let about = match (wanted, &**identity) {
             // Whoever may not speak for others finds themselves.
-            (Wanted::Subject, Identity::Bound(only)) => Some(only.clone()),
+            (Wanted::Subject, Identity::Bound(_)) => {
+                Some(behind(identity, proxies, connection, None)?)
+            }
             (Wanted::Subject, _) => match asks("anybody") {
                 Ok(_) => None,
-                Err(Fault::Forbidden(_)) => {
-                    Some(behind(identity, proxies, connection, None)?.subject)
-                }
+                Err(Fault::Forbidden(_)) => Some(behind(identity, proxies, connection, None)?),
                 Err(fault) => return Err(fault),
             },
-            (Wanted::Resource | Wanted::Action, _) => Some(asks(&evaluation.subject)?.subject),
+            (Wanted::Resource | Wanted::Action, _) => Some(asks(&evaluation.subject)?),
         };
+        let request = match &about {
+            Some(who) => who.says(evaluation.request),
+            None => evaluation.request,
+        };
+        let about = about.map(|who| who.subject);
         let nobody = SubjectId::parse("anybody").map_err(Fault::Invalid)?;
-        let asked = question(evaluation.request, about.clone().unwrap_or(nobody))?;
+        let asked = question(request, about.clone().unwrap_or(nobody))?;
         let found = aside(move || {
             let snapshot = &loaded.snapshot;
             match wanted {

@@ -40,7 +40,7 @@ impl Stage {
         fs::write(fleet.scratch.path().join("policy/a.yaml"), world).unwrap();
         let (keys, list) = (fleet.path("keys.json"), fleet.path("tokens"));
         fs::write(&keys, issuer.keys("a")).unwrap();
-        fs::write(&list, "# nobody yet\n").unwrap();
+        fs::write(&list, "# nobody yet").unwrap();
         let args = [
             "sidecar",
             "--bundle",
@@ -184,11 +184,16 @@ async fn a_token_says_who_asks_and_for_whom() {
     let denied = stage.asks(&person, |_| {}).await.unwrap();
     assert_eq!(denied.outcome(), v1::Outcome::Deny, "EXG-HUM-01");
     assert_eq!(denied.controls[0].control_id, "CT-HUMAN");
-    let body = json!({"subject": {"type": "agent", "id": "agent"}, "action": {"name": "plain"}, "resource": {"type": "thing", "id": "t"}, "context": {"actor_kind": "AI_AGENT"}}).to_string();
-    let answer = async |token: &str| {
+    let body = json!({"subject": {"type": "agent", "id": "agent"}, "action": {"name": "plain"}, "resource": {"type": "thing", "id": "t"}, "context": {"actor_kind": "AI_AGENT"}});
+    let answer = async |token: &str, path: &str| {
+        let mut body = body.clone();
+        if path.starts_with("search") {
+            body.as_object_mut().unwrap().remove("action");
+        }
+        let body = body.to_string();
         let mut stream = TcpStream::connect(&stage.fleet.listen).await.unwrap();
         let request = format!(
-            "POST /access/v1/evaluation HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            "POST /access/v1/{path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -196,10 +201,16 @@ async fn a_token_says_who_asks_and_for_whom() {
         stream.read_to_string(&mut text).await.unwrap();
         text
     };
-    let over_http = answer(&person).await;
+    let over_http = answer(&person, "evaluation").await;
     assert!(over_http.contains("\"decision\":false"), "{over_http}");
-    let over_http = answer(&good).await;
+    let over_http = answer(&good, "evaluation").await;
     assert!(over_http.contains("\"decision\":true"), "{over_http}");
+    // What is found is what would be allowed.
+    let found = answer(&good, "search/action").await;
+    assert!(found.contains("{\"name\":\"plain\"}"), "{found}");
+    let found = answer(&person, "search/action").await;
+    assert!(found.contains("\"results\":["), "{found}");
+    assert!(!found.contains("plain"), "{found}");
 }
 
 /// A token of a list counts while it is listed.
