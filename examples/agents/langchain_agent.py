@@ -20,7 +20,7 @@ class Governed(AgentMiddleware):
 
     def decide(self, tool, arguments):
         """The answer of `POST /access/v1/evaluation`; an exception where there is none."""
-        resource = {"type": "tool", "id": f"{self.server}/{tool}", "properties": arguments}
+        resource = {"type": "tool", "id": f"{self.server}/{tool}", "properties": {"arguments": arguments}}
         question = {
             "subject": {"type": "agent", "id": self.subject},
             "action": {"name": "tools/call"},

@@ -33,6 +33,9 @@ impl Caller {
             return request;
         };
         let context = &mut request.context.get_or_insert_default().fields;
+        for name in ["actor", "on_behalf_of"] {
+            context.remove(name);
+        }
         let mut say = |name: &str, said: &str| {
             context.insert(name.to_owned(), proto(said.into()));
         };

@@ -231,15 +231,23 @@ fn of(claims: &Claims, prefix: &str) -> Result<Bearer, String> {
     let (subject, acts) = match claims.get("act") {
         None => (sub, None),
         Some(act) => {
+            // A name means something with its issuer alone (RFC 8693 §4.1).
+            if act
+                .get("iss")
+                .is_some_and(|by| by.as_str() != claims.text("iss"))
+            {
+                return Err("the token's `act` is of another issuer".into());
+            }
             let actor = text(act, "sub").ok_or("the token's `act` names nobody (`sub`)")?;
             let actor = named(&actor, "act.sub")?;
-            // Whoever does not say what it is is taken for a person.
+            // Whoever does not say in so many words that it is no person is taken for one.
             match text(act, "sub_profile").as_deref() {
                 Some("ai_agent") => (actor, Some(Acts::For(sub.as_str().into()))),
                 other => {
-                    let kind = match other {
-                        None | Some("user" | "human") => "HUMAN".to_owned(),
-                        Some(other) => other.to_ascii_uppercase(),
+                    let kind = if other == Some("service") {
+                        "SERVICE"
+                    } else {
+                        "HUMAN"
                     };
                     let acts = Acts::Through(actor.as_str().into(), kind.into());
                     (sub, Some(acts))

@@ -223,6 +223,10 @@ fn principal(attributes: &AttributeContext, tokens: &[(Box<str>, Box<str>)]) -> 
         let Some(Kind::StructValue(payload)) = &payload.kind else {
             return None;
         };
+        // Who acts for whom is not read here: whoever acts through another's identity is nobody.
+        if payload.fields.contains_key("act") {
+            return None;
+        }
         let subject = text(payload.fields.get("sub")?)?;
         Some(Principal::Named(format!("{prefix}{subject}")))
     })

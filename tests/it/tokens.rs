@@ -164,7 +164,7 @@ async fn a_token_says_who_asks_and_for_whom() {
         ),
         (stage.token(&json!({"sub": ""})), "the token's `sub`"),
         (
-            stage.token(&json!({"act": {"iss": "x"}})),
+            stage.token(&json!({"act": {"name": "x"}})),
             "`act` names nobody",
         ),
     ] {
@@ -174,6 +174,15 @@ async fn a_token_says_who_asks_and_for_whom() {
             "{why}: {said}"
         );
     }
+    let federated =
+        json!({"iss": "https://partner.example", "sub": "agent", "sub_profile": "ai_agent"});
+    let federated = stage.token(&json!({"sub": "dana", "act": federated}));
+    let said = stage.says(&federated).await;
+    assert!(said.contains("of another issuer"), "{said}");
+    // What nobody here knows is no word for not being a person.
+    let unknown = json!({"act": {"sub": "dana", "sub_profile": "employee"}});
+    let denied = stage.asks(&stage.token(&unknown), |_| {}).await.unwrap();
+    assert_eq!(denied.outcome(), v1::Outcome::Deny);
     // A delegation is kept: the agent that acts is who is governed, and for whom it acts is known.
     let delegated = json!({"sub": "dana", "act": {"sub": "agent", "sub_profile": "ai_agent"}});
     let delegated = stage.token(&delegated);

@@ -28,9 +28,9 @@ def refund(amount: int) -> str:
     return "done"
 
 
-def wipe(table: str) -> str:
+def wipe(name: str) -> str:
     """Empties a table."""
-    ran.append(f"wipe {table}")
+    ran.append(f"wipe {name}")
     return "done"
 
 
@@ -39,7 +39,7 @@ def call(name, args):
 
 
 script = iter([
-    AIMessage("", tool_calls=[call("refund", {"amount": 3}), call("wipe", {"table": "t"})]),
+    AIMessage("", tool_calls=[call("refund", {"amount": 3}), call("wipe", {"name": "refund"})]),
     AIMessage("so be it"),
 ])
 governed = Governed(url, subject, "mcp://crm", purpose="work")
