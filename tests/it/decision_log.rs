@@ -13,7 +13,7 @@ use exeat::{
 use serde_json::Value as Json;
 
 use crate::support::governed::{Registry, Sidecar, noon, subject, world};
-use crate::support::processes::{Fleet, Running, run, used};
+use crate::support::processes::{Fleet, Running, used};
 
 fn exeat(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exeat"));
@@ -324,26 +324,10 @@ fn following_goes_on_over_rotations() {
 /// what is said to people on standard error.
 #[tokio::test]
 async fn standard_output_has_each_decision_as_a_line() {
-    let fleet = Fleet::new();
-    let folder = fleet.path("policy");
-    fs::create_dir(&folder).unwrap();
-    let world = used(Clock::system().now().latest);
-    fs::write(Path::new(&folder).join("a.yaml"), world).unwrap();
-    let args = [
-        "sidecar",
-        "--bundle",
-        &folder,
-        "--listen",
-        &fleet.listen,
-        "--operations",
-        &fleet.operations,
-        "--unix",
-        "none",
-        "--insecure-asserted-identity",
-        "--decision-log",
-        "stdout",
-    ];
-    let mut process = run(&args, fleet.path("log").as_ref(), &[]);
+    let mut fleet = Fleet::new();
+    let log = ["--decision-log", "stdout"].map(str::to_owned);
+    fleet.flags.extend(log);
+    let mut process = fleet.alone(&used(Clock::system().now().latest));
     let sidecar = fleet.answers().await;
     sidecar.until("agent", "plain", "ALLOW OK").await;
     let mut told = Vec::new();

@@ -16,7 +16,7 @@ use tonic::{
 use crate::support::{
     governed::{control, seconds},
     issuer::Issuer,
-    processes::{Fleet, Running, run, used},
+    processes::{Fleet, Running, used},
 };
 
 /// A sidecar of a folder, which knows its callers by their tokens.
@@ -31,36 +31,22 @@ const PEOPLE: &str = "request.actor_kind == 'HUMAN' && subject.kind != 'HUMAN'";
 
 impl Stage {
     async fn start() -> Self {
-        let fleet = Fleet::new();
+        let mut fleet = Fleet::new();
         let issuer = Issuer::start().await;
-        let folder = fleet.path("policy");
-        fs::create_dir(&folder).unwrap();
         let world = used(Clock::system().now().latest + seconds(-300))
             + &control("CT-HUMAN", "plain", PEOPLE);
-        fs::write(fleet.scratch.path().join("policy/a.yaml"), world).unwrap();
         let (keys, list) = (fleet.path("keys.json"), fleet.path("tokens"));
         fs::write(&keys, issuer.keys("a")).unwrap();
         fs::write(&list, "# nobody yet").unwrap();
-        let args = [
-            "sidecar",
-            "--bundle",
-            &folder,
-            "--listen",
-            &fleet.listen,
-            "--operations",
-            &fleet.operations,
-            "--unix",
-            "none",
-            "--token-keys",
-            &keys,
-            "--token-issuer",
-            "https://issuer.example",
-            "--token-audience",
-            "exeat",
-            "--agent-tokens",
-            &list,
+        let flags = [
+            ("--token-keys", keys.as_str()),
+            ("--token-issuer", "https://issuer.example"),
+            ("--token-audience", "exeat"),
+            ("--agent-tokens", &list),
         ];
-        let process = run(&args, fleet.path("log").as_ref(), &[]);
+        let flags = flags.iter().flat_map(|(flag, value)| [*flag, value]);
+        fleet.flags = flags.map(str::to_owned).collect();
+        let process = fleet.alone(&world);
         let endpoint = Endpoint::from_shared(format!("http://{}", fleet.listen)).unwrap();
         let channel = loop {
             if let Ok(channel) = endpoint.connect().await {

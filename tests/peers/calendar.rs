@@ -4,12 +4,13 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use exeat::{runtime::clock::Clock, wire::v1};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Channel;
 
 use crate::support::{
+    authority::Authority,
     cases::{Ask, DAY, EXCEPTED, PLAIN, agent, lax, spare},
     governed::{Sidecar, control, exception_until, seconds, subject},
-    processes::{Fleet, run, used},
+    processes::{Fleet, used},
     stage::{Stage, at, state, text},
 };
 
@@ -80,23 +81,7 @@ impl Calendar {
 async fn t2_a_clock_a_minute_off_ends_exceptions_while_it_is() {
     let mut fleet = Fleet::new();
     let calendar = Calendar::of(&mut fleet);
-    let folder = fleet.path("policy");
-    fs::create_dir(&folder).unwrap();
-    let world = used(Clock::system().now().latest + seconds(-300));
-    fs::write(fleet.scratch.path().join("policy/a.yaml"), world).unwrap();
-    let args = [
-        "sidecar",
-        "--bundle",
-        &folder,
-        "--listen",
-        &fleet.listen,
-        "--operations",
-        &fleet.operations,
-        "--unix",
-        "none",
-        "--insecure-asserted-identity",
-    ];
-    let _process = run(&args, fleet.path("log").as_ref(), &fleet.set);
+    let _process = fleet.alone(&used(Clock::system().now().latest + seconds(-300)));
     let sidecar = fleet.answers().await;
     sidecar.until("agent", "risky", EXCEPTED).await;
     calendar.ahead("sidecar", -60);
@@ -256,46 +241,6 @@ async fn a_closure_that_is_owed_stands_in_the_way_of_the_next() {
     stage.refuses("alice", "exception request -f a.yaml", &owed);
 }
 
-/// An authority of its own, and certificates by it.
-struct Authority {
-    certificate: rcgen::Certificate,
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        let issuer = rcgen::Issuer::new(params, key);
-        Self {
-            certificate,
-            issuer,
-        }
-    }
-
-    /// A certificate and its key.
-    fn issue(&self, name: rcgen::SanType) -> (String, String) {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.subject_alt_names = vec![name];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    /// A connection of whoever has this SPIFFE id.
-    async fn connect(&self, address: &str, id: &str) -> Result<Channel, tonic::transport::Error> {
-        let (certificate, key) = self.issue(rcgen::SanType::URI(id.try_into().unwrap()));
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.certificate.pem()))
-            .domain_name("localhost")
-            .identity(Identity::from_pem(certificate, key));
-        let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
-        endpoint.tls_config(tls)?.connect().await
-    }
-}
-
 /// An instance, by a connection and a certificate of its own.
 struct Instance(Channel);
 
@@ -333,12 +278,11 @@ async fn r31_a_thousand_instances_that_nobody_registered_are_governed_by_their_c
     let name = |n: usize| format!("spiffe://acme.example/agent/a-{n}");
     let authority = Authority::new();
     let mut fleet = Fleet::new();
-    let localhost = rcgen::SanType::DnsName("localhost".try_into().unwrap());
-    let (certificate, key) = authority.issue(localhost);
+    let (certificate, key) = authority.issue("spiffe://acme.example/sidecar");
     let mut flags = vec!["--trust-domain".to_owned(), "acme.example".into()];
     for (flag, text) in [
-        ("tls-certificate", certificate),
-        ("tls-key", key),
+        ("tls-certificate", certificate.pem()),
+        ("tls-key", key.serialize_pem()),
         ("tls-client-ca", authority.certificate.pem()),
     ] {
         let path = fleet.path(flag);

@@ -17,6 +17,7 @@ use tokio::{
 use crate::support::{
     governed::{Registry, Sidecar, control, noon, world},
     ports::free_port,
+    processes::{Fleet, used},
 };
 
 /// Envoy, ended with the test.
@@ -310,7 +311,16 @@ async fn without_an_answer_envoy_says_503_and_never_403_nor_200() {
             .await;
     }
 
-    world.sidecar.process.kill().await;
+    // A sidecar within this process would end its connections in good order, and answer what is on them.
+    world.sidecar.process.stop().await;
+    let mut fleet = Fleet::new();
+    let socket = world.socket.display().to_string();
+    let flags = ["--unix", &socket, "--subject", "agent"];
+    fleet.flags = flags.map(str::to_owned).to_vec();
+    let killed = fleet.alone(&used(Clock::system().now().latest));
+    fleet.answers().await;
+    world.until("/records", 200).await;
+    drop(killed);
     for _ in 0..20 {
         assert_eq!(
             world.envoy.get("/records").await.status,

@@ -3,10 +3,9 @@
 use std::{fs, path::Path, process::Command};
 
 use exeat::runtime::clock::Clock;
-use rcgen::{CertificateParams, IsCa, Issuer, KeyPair, SanType};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::support::{
+    authority::Authority,
     governed::Sidecar,
     processes::{Fleet, Running, run, used},
 };
@@ -19,46 +18,16 @@ fn python() -> String {
     std::env::var("EXEAT_PYTHON").expect("EXEAT_PYTHON names a Python with peers")
 }
 
-/// An authority of a trust domain.
-struct Authority {
-    certificate: rcgen::Certificate,
-    issuer: Issuer<'static, KeyPair>,
-}
+/// The authority of a Workload API.
+struct Api(Authority);
 
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.subject_alt_names = vec![uri("spiffe://acme.example")];
-        params.key_usages = vec![
-            rcgen::KeyUsagePurpose::KeyCertSign,
-            rcgen::KeyUsagePurpose::CrlSign,
-        ];
-        let certificate = params.self_signed(&key).unwrap();
-        let issuer = Issuer::new(params, key);
-        Self {
-            certificate,
-            issuer,
-        }
-    }
-
-    fn issue(&self, id: &str) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
-        params.subject_alt_names.push(uri(id));
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (certificate, key)
-    }
-
+impl Api {
     /// Puts keys where the Workload API reads them: `svid.der` last, which is what it looks at.
     fn gives(&self, folder: &Path, id: &str) {
-        let (certificate, key) = self.issue(id);
+        let (certificate, key) = self.0.issue(id);
         for (name, content) in [
             ("id", id.as_bytes()),
-            ("bundle.der", self.certificate.der()),
+            ("bundle.der", self.0.certificate.der()),
             ("key.der", key.serialized_der()),
             ("svid.der", certificate.der()),
         ] {
@@ -67,26 +36,11 @@ impl Authority {
         }
     }
 
-    /// A connection of `id`, which trusts this authority.
-    async fn connect(&self, address: &str, id: &str) -> Result<Channel, String> {
-        let (certificate, key) = self.issue(id);
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.certificate.pem()))
-            .domain_name("localhost")
-            .identity(Identity::from_pem(certificate.pem(), key.serialize_pem()));
-        let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
-        let endpoint = endpoint.tls_config(tls).unwrap();
-        endpoint
-            .connect()
-            .await
-            .map_err(|error| format!("{error:?}"))
-    }
-
     /// What `id` is told.
     async fn says(&self, address: &str, id: &str) -> String {
-        let channel = match self.connect(address, id).await {
+        let channel = match self.0.connect(address, id).await {
             Ok(channel) => channel,
-            Err(why) => return why,
+            Err(why) => return format!("{why:?}"),
         };
         match Sidecar::ask_over(channel, "", "plain").await {
             Ok(decision) => decision.outcome().as_str_name().to_owned(),
@@ -108,25 +62,18 @@ impl Authority {
     }
 }
 
-fn uri(text: &str) -> SanType {
-    SanType::URI(text.try_into().unwrap())
-}
-
 const AGENT: &str = "spiffe://acme.example/agent/a";
 const SIDECAR: &str = "spiffe://acme.example/sidecar";
 
 /// Its certificate and whom it trusts are the Workload API's, and new ones are used as they come.
 #[tokio::test]
 async fn keys_come_from_a_workload_api_and_are_renewed() {
-    let fleet = Fleet::new();
+    let mut fleet = Fleet::new();
     let world = used(Clock::system().now().latest).replace("id: agent", &format!("id: {AGENT}"));
     let world = world.replace("[\"agent\"]", &format!("[\"{AGENT}\"]"));
-    let folder = fleet.path("policy");
-    fs::create_dir(&folder).unwrap();
-    fs::write(Path::new(&folder).join("a.yaml"), world).unwrap();
     let keys = fleet.scratch.path().join("keys");
     fs::create_dir(&keys).unwrap();
-    let first = Authority::new();
+    let first = Api(Authority::new());
     first.gives(&keys, SIDECAR);
     let socket = fleet.path("workload.sock");
     let api = Command::new(python())
@@ -136,28 +83,20 @@ async fn keys_come_from_a_workload_api_and_are_renewed() {
         .spawn();
     let _api = Running(api.unwrap());
     let endpoint = format!("unix://{socket}");
-    let args = [
-        "sidecar",
-        "--bundle",
-        &folder,
-        "--listen",
-        &fleet.listen,
-        "--operations",
-        &fleet.operations,
-        "--unix",
-        "none",
+    let flags = [
         "--workload-api",
         &endpoint,
         "--trust-domain",
         "acme.example",
     ];
-    let _process = run(&args, fleet.path("log").as_ref(), &[]);
+    fleet.flags = flags.map(str::to_owned).to_vec();
+    let _process = fleet.alone(&world);
     first.until(&fleet, AGENT, "OUTCOME_ALLOW").await;
     let elsewhere = "spiffe://other.example/agent/a";
     let said = first.says(&fleet.listen, elsewhere).await;
     assert!(said.starts_with("Unauthenticated"), "{said}");
     // Another authority: who was let in by the old one is not any more.
-    let second = Authority::new();
+    let second = Api(Authority::new());
     second.gives(&keys, SIDECAR);
     second.until(&fleet, AGENT, "OUTCOME_ALLOW").await;
     let said = first.says(&fleet.listen, AGENT).await;

@@ -156,7 +156,8 @@ impl Process {
         (&mut self.served).await.unwrap().unwrap();
     }
 
-    /// Ends as a killed process does: nothing more is done.
+    /// Ends without a word, as a killed process does; only what is on its connections may still be
+    /// answered.
     pub async fn kill(&mut self) {
         self.served.abort();
         drop((&mut self.served).await);

@@ -11,6 +11,7 @@
     reason = "test support"
 )]
 
+pub mod authority;
 pub mod cases;
 pub mod collector;
 pub mod governed;

@@ -138,8 +138,7 @@ impl Fleet {
 
     pub fn sidecar(&self) -> Running {
         let data = self.path("s");
-        let mut args = vec![
-            "sidecar",
+        self.starts(&[
             "--registry",
             &self.registry_at,
             "--registry-key",
@@ -148,13 +147,25 @@ impl Fleet {
             self.token.to_str().unwrap(),
             "--data",
             &data,
-            "--listen",
-            &self.listen,
-            "--operations",
-            &self.operations,
-            "--unix",
-            "none",
-        ];
+        ])
+    }
+
+    /// A sidecar of a folder that holds `world`, without a registry.
+    pub fn alone(&self, world: &str) -> Running {
+        let folder = self.scratch.path().join("policy");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("a.yaml"), world).unwrap();
+        let folder = folder.display().to_string();
+        self.starts(&["--bundle", &folder])
+    }
+
+    fn starts(&self, from: &[&str]) -> Running {
+        let at = ["--listen", &self.listen, "--operations", &self.operations];
+        let mut args = vec!["sidecar"];
+        args.extend(from.iter().copied().chain(at));
+        if !self.flags.iter().any(|flag| flag == "--unix") {
+            args.extend(["--unix", "none"]);
+        }
         args.extend(self.flags.iter().map(String::as_str));
         run(&args, Path::new(&self.path("log")), &self.set)
     }
