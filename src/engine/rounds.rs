@@ -144,7 +144,10 @@ pub fn is_about_a_control(control: &ControlId) -> bool {
 pub fn is_there(control: &ControlId, of: &SubjectId, snapshot: &Snapshot) -> bool {
     if is_about_a_control(control) {
         let known = ControlId::parse(of.as_str()).ok();
-        return known.is_some_and(|id| snapshot.control(&id).is_some());
+        return known.is_some_and(|id| match control.as_str() {
+            MISSED => runs_by_itself(&id, snapshot),
+            _ => snapshot.control(&id).is_some(),
+        });
     }
     let reads = |rule: &Arc<Rule>| rule.fails.reads_exception();
     if snapshot.rules.find(control).is_some_and(reads) {

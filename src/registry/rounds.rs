@@ -118,6 +118,13 @@ fn with_findings(view: &View, draft: Draft, findings: Vec<Finding>, action: &str
     planned
 }
 
+/// Says in the log what is found.
+fn tell<'a>(findings: impl Iterator<Item = &'a Finding>) {
+    for finding in findings {
+        tracing::warn!(control = %finding.control, subject = %finding.subject, severity = ?finding.severity, owner = %finding.owner, due = %finding.due, message = &*finding.message, "a finding");
+    }
+}
+
 /// The finding on a control's owner that its runs were missed, or that one is due and cannot be done:
 /// seen from when it was due.
 fn overdue(view: &View, control: &ControlId, due: Timestamp, why: &str) -> Option<Finding> {
@@ -138,17 +145,17 @@ fn overdue(view: &View, control: &ControlId, due: Timestamp, why: &str) -> Optio
     })
 }
 
-/// What a run that was done leaves of that finding: it is over, whether it was known or the run is the
+/// What a run that is kept leaves of that finding: it is over, whether it was known or the run is the
 /// first to tell of what was missed.
-fn caught_up(
-    view: &View,
-    control: &ControlId,
-    (due, missed): (Timestamp, u64),
-    now: Timestamp,
-) -> Option<Finding> {
-    let found = if let Some(known) = known_overdue(view, control) {
+fn caught_up(view: &View, run: &Run, now: Timestamp) -> Option<Finding> {
+    let found = if let Some(known) = known_overdue(view, &run.control) {
         (*known).clone()
-    } else if missed >= 2 {
+    } else {
+        let (due, missed) = run.due.map(|due| (due, run.missed))?;
+        if missed < 2 {
+            return None;
+        }
+        let control = &run.control;
         let why = format!(
             "{missed} runs of {control} were missed before {due}; they are caught up by one"
         );
@@ -156,8 +163,6 @@ fn caught_up(
             told: Some(now),
             ..overdue(view, control, due, &why)?
         }
-    } else {
-        return None;
     };
     Some(Finding {
         satisfied: Some(now),
@@ -273,7 +278,7 @@ impl Registry {
             let changed = compare(&view, &said, now);
             return Ok(Ran { run, changed, seen });
         }
-        let (changed, at) = self
+        let (mut changed, at) = self
             .write(|view, draft| {
                 // What it was worked out from may have changed: then it is worked out anew.
                 let same = view.head.revision == run.revision;
@@ -288,8 +293,7 @@ impl Registry {
                 let Some(said) = (if same { Some(said) } else { anew() }) else {
                     return Ok((None, (Vec::new(), now)));
                 };
-                let mut changed = compare(view, &said, now);
-                changed.extend(due.and_then(|due| caught_up(view, control, due, now)));
+                let changed = compare(view, &said, now);
                 if changed.is_empty() {
                     return Ok((None, (changed, now)));
                 }
@@ -297,10 +301,20 @@ impl Registry {
                 Ok((Some(planned), (changed, now)))
             })
             .await?;
-        for finding in changed.iter().filter(|finding| finding.told == Some(at)) {
-            tracing::warn!(control = %finding.control, subject = %finding.subject, severity = ?finding.severity, owner = %finding.owner, due = %finding.due, message = &*finding.message, "a finding");
-        }
+        tell(changed.iter().filter(|finding| finding.told == Some(at)));
         self.store.keep_run(&run).await.map_err(Error::Store)?;
+        // Not before: a run that is not kept is done again, and overdue until then.
+        let over = self
+            .write(|view, draft| {
+                let over = caught_up(view, &run, draft.time);
+                let planned = over
+                    .clone()
+                    .map(|over| with_findings(view, draft, vec![over], "control run"));
+                Ok((planned, over))
+            })
+            .await?;
+        tell(over.iter().filter(|over| over.told == over.satisfied));
+        changed.extend(over);
         self.witness.ran(&run);
         Ok(Ran { run, changed, seen })
     }
@@ -327,7 +341,7 @@ impl Registry {
                 told: Some(draft.time),
                 ..found
             };
-            tracing::warn!(control = %found.control, subject = %found.subject, severity = ?found.severity, owner = %found.owner, due = %found.due, message = &*found.message, "a finding");
+            tell(std::iter::once(&found));
             let planned = with_findings(view, draft, vec![found], "control run");
             Ok((Some(planned), ()))
         })

@@ -6,8 +6,11 @@ use crate::support::cases::{Ask, DAY, EXCEPTED, PLAIN, World, agent, approve, as
 use crate::support::governed;
 use crate::support::governed::{Client, Registry, noon, seconds};
 use exeat::{
-    domain::{Fingerprint, Now, Question, Resource, Value},
-    engine::{Cases, decide, rounds::round},
+    domain::{ControlId, Fingerprint, Now, Question, Resource, SubjectId, Value},
+    engine::{
+        Cases, decide,
+        rounds::{is_there, round},
+    },
     manifest::Bundle,
     wire::v1,
 };
@@ -76,6 +79,19 @@ async fn ran(client: &mut Client, control: &str, times: usize) -> Vec<v1::Contro
     panic!("{control} did not run {times} times: {found:?}");
 }
 
+/// Every finding, once a run that was overdue is not: what is kept of it comes first.
+async fn caught_up(client: &mut Client) -> Vec<v1::Finding> {
+    for _ in 0..2_000 {
+        let all = listed(client, true).await;
+        let over = |found: &v1::Finding| found.control_id == "EXG-RUN" && found.satisfied.is_some();
+        if all.iter().any(over) {
+            return all;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no run was caught up");
+}
+
 fn at(time: Option<prost_types::Timestamp>) -> i64 {
     time.unwrap().seconds
 }
@@ -142,7 +158,7 @@ async fn a_control_runs_when_it_is_due_and_what_was_missed_is_caught_up_once() {
     world.admin = world.registry.client().await;
     let both = ran(&mut world.admin, "CT-HOUR", 2).await;
     assert_eq!((both.len(), both[0].missed), (2, 4));
-    let all = listed(&mut world.admin, true).await;
+    let all = caught_up(&mut world.admin).await;
     assert_eq!(
         told(&all),
         [
@@ -159,6 +175,12 @@ async fn a_control_runs_when_it_is_due_and_what_was_missed_is_caught_up_once() {
         2,
         "a dry run keeps nothing"
     );
+}
+
+/// Where the registry's log ends.
+async fn head(client: &mut Client) -> u64 {
+    let status = client.fleet.get_status(v1::GetStatusRequest {}).await;
+    status.unwrap().into_inner().head.unwrap().revision
 }
 
 /// R2: a run that is due and cannot be done is a finding on the control's owner for as long as it cannot.
@@ -187,15 +209,45 @@ async fn r2_a_run_that_cannot_be_done_is_a_finding_until_it_is() {
         "{}",
         found.message
     );
+    // Trying it once more is not doing it, and tells nobody anew.
+    let before = head(&mut world.admin).await;
+    let request = v1::RunControlRequest {
+        control_id: "CT-HOUR".into(),
+        dry_run: false,
+    };
+    let refused = world.admin.findings.run_control(request).await;
+    assert_eq!(refused.unwrap_err().code(), tonic::Code::Unavailable);
+    assert_eq!(head(&mut world.admin).await, before);
     world.registry.process.stop().await;
     statement("ALTER TABLE away RENAME TO runs").await;
     let data = world.scratch.path().join("r");
     world.registry = Registry::start(&data, world.clock.clone()).await;
     world.admin = world.registry.client().await;
     ran(&mut world.admin, "CT-HOUR", 2).await;
-    let all = listed(&mut world.admin, true).await;
+    let all = caught_up(&mut world.admin).await;
     assert_eq!(told(&all), [("EXG-RUN", "CT-HOUR", "SATISFIED", "NONE")]);
     assert_eq!(at(all[0].first_seen), at(found.first_seen));
+}
+
+/// R2: what no longer runs by itself, or is no more, is not overdue; it may still be to redesign.
+#[test]
+fn r2_what_runs_no_more_by_itself_is_not_overdue() {
+    let found = |text: &str| {
+        let bundle = Bundle::read_files([("a.yaml".to_owned(), text.to_owned())]).unwrap();
+        let snapshot = bundle.snapshot(1).unwrap();
+        ["EXG-RUN", "EXG-REDESIGN"].map(|finding| {
+            let finding = ControlId::parse(finding).unwrap();
+            let of = SubjectId::parse("CT-HOUR").unwrap();
+            is_there(&finding, &of, &snapshot)
+        })
+    };
+    let control = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'");
+    let unscheduled = control
+        .replace("schedule: {cron: \"0 * * * *\", time_zone: UTC}\n", "")
+        .replace(", SCHEDULED", "");
+    assert_eq!(found(&control), [true, true]);
+    assert_eq!(found(&unscheduled), [false, true]);
+    assert_eq!(found(&hourly("CT-OTHER", "true")), [false, false]);
 }
 
 /// R2: what else of a control is edited while its run is due moves no run.
