@@ -4,7 +4,7 @@ use tonic::{Code, Status};
 
 use crate::{
     config::{default_socket, environment},
-    runtime::channel::{self, Bearing, Connection},
+    runtime::channel::{self, Connection, carries_tokens},
     wire::v1::check_service_client::CheckServiceClient,
 };
 
@@ -16,12 +16,21 @@ pub(super) async fn connect(to: &Target) -> Result<CheckServiceClient<Connection
     let target = match &to.socket {
         Some(target) => target.clone(),
         None if default.try_exists().unwrap_or(false) => format!("unix:{}", default.display()),
+        // It may be anybody's.
+        None if to.agent_token_file.is_some() => {
+            return Err(Exit::Usage(format!(
+                "nothing is at {}, and a token is not brought to a port that nobody named: say where the sidecar is with --socket",
+                default.display()
+            )));
+        }
         None => "127.0.0.1:7430".to_owned(),
     };
-    let channel = channel::connect(&target).await;
-    let bearing = Bearing::of(to.agent_token_file.as_deref());
-    let client = channel.map(|channel| CheckServiceClient::new(bearing.over(channel)));
-    client.map_err(|why| {
+    let token = to.agent_token_file.as_deref();
+    if token.is_some() {
+        carries_tokens(&target).map_err(|why| Exit::Usage(format!("--socket: {why}")))?;
+    }
+    let connection = channel::connect(&target, token).await;
+    connection.map(CheckServiceClient::new).map_err(|why| {
         let shown = target.strip_prefix("unix:").unwrap_or(&target);
         Exit::Unreachable(format!("no sidecar at {shown} ({why}); start one with `exeat sidecar --bundle DIR --subject ID`, or say where it is with --socket"))
     })

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     manifest::definition,
-    runtime::channel::{self, Bearing, Connection},
+    runtime::channel::{self, Connection, carries_tokens},
     wire::{
         ON_BEHALF,
         mcp::List,
@@ -79,7 +79,7 @@ pub(super) struct Asker {
     pub(super) relay: Relay,
     shows: Shows,
     socket: String,
-    bearing: Bearing,
+    token_file: Option<PathBuf>,
     client: Mutex<Option<CheckServiceClient<Connection>>>,
 }
 
@@ -121,11 +121,14 @@ impl Asker {
             let what = "--approval-url: say with `{decision}` where the decision's id goes";
             return Err(Error::Usage(what.into()));
         }
+        if token_file.is_some() {
+            carries_tokens(&socket).map_err(|why| Error::Usage(format!("--socket: {why}")))?;
+        }
         Ok(Self {
             relay,
             shows,
             socket,
-            bearing: Bearing::of(token_file.as_deref()),
+            token_file,
             client: Mutex::new(None),
         })
     }
@@ -136,11 +139,12 @@ impl Asker {
         if let Some(client) = &*known {
             return Ok(client.clone());
         }
-        let channel = timeout(PATIENCE, channel::connect(&self.socket)).await;
-        let channel = channel.unwrap_or_else(|_| Err("does not answer".into()));
-        let channel = channel
+        let token = self.token_file.as_deref();
+        let connection = timeout(PATIENCE, channel::connect(&self.socket, token)).await;
+        let connection = connection.unwrap_or_else(|_| Err("does not answer".into()));
+        let connection = connection
             .map_err(|why| Undecided::ours(format!("no sidecar at {} ({why})", self.socket)))?;
-        let client = CheckServiceClient::new(self.bearing.clone().over(channel));
+        let client = CheckServiceClient::new(connection);
         Ok(known.insert(client).clone())
     }
 

@@ -1,72 +1,133 @@
 //! A connection to a sidecar, over TCP or a Unix socket.
 
 use std::{
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
 };
 
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, Response, header};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
+    Status,
+    body::Body,
     transport::{Channel, Endpoint},
 };
+use tower::Service;
 
-/// A connection on which each call brings a token, if there is one.
-pub type Connection = InterceptedService<Channel, Bearing>;
+use super::{files::read_small, simulated::aside};
 
-/// Brings the token that a file holds, read with each call: such tokens may last for minutes.
-#[derive(Clone, Debug, Default)]
-pub struct Bearing(Option<Arc<Path>>);
+/// Longest file of a token, in bytes.
+const TOKEN: u64 = 16 << 10;
+/// How long reading it may take: it may be on a disk that hangs.
+const READ: Duration = Duration::from_secs(2);
 
-impl Bearing {
-    /// The token in `file`; none without a file.
-    pub fn of(file: Option<&Path>) -> Self {
-        Self(file.map(Into::into))
+/// A connection on which each call brings the token that a file holds, if one is named: read with each
+/// call, since such tokens may last for minutes.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    channel: Channel,
+    token: Option<Arc<Path>>,
+}
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+impl Service<Request<Body>> for Connection {
+    type Response = Response<Body>;
+    type Error = Failed;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Service::poll_ready(&mut self.channel, context).map_err(Into::into)
     }
 
-    /// `channel` with the token.
-    pub fn over(self, channel: Channel) -> Connection {
-        InterceptedService::new(channel, self)
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // What was found ready is what is called.
+        let fresh = self.channel.clone();
+        let mut channel = std::mem::replace(&mut self.channel, fresh);
+        let Some(path) = self.token.clone() else {
+            return Box::pin(async move { Ok(channel.call(request).await?) });
+        };
+        Box::pin(async move {
+            let shown = path.display().to_string();
+            let bearer = timeout(READ, aside(move || bearer(&path))).await;
+            let bearer = bearer.unwrap_or_else(|_| Err("cannot be read in time".into()));
+            let bearer = bearer
+                .and_then(|bearer| bearer)
+                .map_err(|why| Status::unauthenticated(format!("{shown}: {why}")))?;
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
+            Ok(channel.call(request).await?)
+        })
     }
 }
 
-impl Interceptor for Bearing {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(path) = &self.0 {
-            let at = |why: &dyn std::fmt::Display| {
-                Status::unauthenticated(format!("{}: {why}", path.display()))
-            };
-            let token = std::fs::read_to_string(path).map_err(|error| at(&error))?;
-            let value = format!("Bearer {}", token.trim());
-            let mut value: MetadataValue<Ascii> =
-                value.parse().map_err(|_| at(&"holds no token"))?;
-            value.set_sensitive(true);
-            request.metadata_mut().insert("authorization", value);
-        }
-        Ok(request)
+/// What says who asks.
+fn bearer(file: &Path) -> Result<HeaderValue, String> {
+    let none = || "holds no token".to_owned();
+    let text = String::from_utf8(read_small(file, TOKEN)?).map_err(|_| none())?;
+    let token = text.trim();
+    if token.is_empty() || token.contains(char::is_whitespace) {
+        return Err(none());
+    }
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| none())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Whether a token may be brought to `target`: what is sent to it does not leave this machine.
+///
+/// # Errors
+///
+/// A host that is not this machine, and what to do.
+pub fn carries_tokens(target: &str) -> Result<(), String> {
+    let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+    let address = target.parse().map(|at: SocketAddr| at.ip());
+    let address = address.or_else(|_| host.parse::<IpAddr>());
+    if unix(target).is_some() || host == "localhost" || address.is_ok_and(|at| at.is_loopback()) {
+        return Ok(());
+    }
+    Err(format!(
+        "a token would be sent in clear to `{target}`, which is not this machine; name a sidecar's Unix socket or a loopback address"
+    ))
+}
+
+/// The Unix socket that `target` names: as `unix:PATH`, or as a path with a slash.
+fn unix(target: &str) -> Option<PathBuf> {
+    match target.strip_prefix("unix:") {
+        Some(path) => Some(PathBuf::from(path)),
+        None => target.contains('/').then(|| PathBuf::from(target)),
     }
 }
 
 /// Connects to `target`: a Unix socket as `unix:PATH` or as a path with a slash, else a host and
-/// port.
+/// port. Calls bring the token in the file `token`.
 ///
 /// # Errors
 ///
-/// Nobody there, or no address.
-pub async fn connect(target: &str) -> Result<Channel, String> {
-    let path = match target.strip_prefix("unix:") {
-        Some(path) => Some(PathBuf::from(path)),
-        None => target.contains('/').then(|| PathBuf::from(target)),
-    };
-    if let Some(path) = path {
-        return over_unix(&path).await;
+/// Nobody there, no address, or a token that would leave this machine.
+pub async fn connect(target: &str, token: Option<&Path>) -> Result<Connection, String> {
+    if token.is_some() {
+        carries_tokens(target)?;
     }
-    let endpoint = Endpoint::from_shared(format!("http://{target}"));
-    let endpoint = endpoint.map_err(|error| error.to_string())?;
-    endpoint.connect().await.map_err(|error| error.to_string())
+    let channel = match unix(target) {
+        Some(path) => over_unix(&path).await?,
+        None => {
+            let endpoint = Endpoint::from_shared(format!("http://{target}"));
+            let endpoint = endpoint.map_err(|error| error.to_string())?;
+            endpoint
+                .connect()
+                .await
+                .map_err(|error| error.to_string())?
+        }
+    };
+    Ok(Connection {
+        channel,
+        token: token.map(Into::into),
+    })
 }
 
 /// A channel over the Unix socket at `path`.
@@ -84,4 +145,57 @@ pub async fn over_unix(path: &Path) -> Result<Channel, String> {
         }))
         .await
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_do_not_leave_the_machine() {
+        for here in [
+            "unix:a.sock",
+            "/run/exeat/exeat.sock",
+            "127.0.0.1:7430",
+            "127.9.9.9:7430",
+            "[::1]:7430",
+            "localhost:7430",
+        ] {
+            assert_eq!(carries_tokens(here), Ok(()), "{here}");
+        }
+        for there in [
+            "10.0.0.1:7430",
+            "exeat:7430",
+            "localhost.example:7430",
+            "127.0.0.1.example:7430",
+            "x@127.0.0.1:7430",
+            "[::]:7430",
+            "0.0.0.0:7430",
+            "",
+        ] {
+            let why = carries_tokens(there).unwrap_err();
+            assert!(why.contains("in clear"), "{there}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_file_holds_one_token_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        for (content, token) in [
+            ("abc\n", Ok("Bearer abc")),
+            ("", Err("no token")),
+            (" \n", Err("no token")),
+            ("a b", Err("no token")),
+            ("a\u{7}", Err("no token")),
+            (&*"x".repeat(20_000), Err("more than")),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            match (bearer(&path), token) {
+                (Ok(value), Ok(wanted)) => assert_eq!(value, wanted),
+                (Err(why), Err(wanted)) => assert!(why.contains(wanted), "{why}"),
+                (said, wanted) => panic!("{content:?}: {said:?}, not {wanted:?}"),
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 pub mod channel;
 pub mod clock;
 pub mod collector;
+pub mod files;
 pub mod http;
 pub mod listen;
 pub mod publish;

@@ -4,7 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use rustls::{
@@ -17,6 +17,8 @@ use rustls::{
 use spiffe::X509Source;
 use tokio::{io, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::files::Stamp;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -56,7 +58,7 @@ enum Source {
 /// Which keys they are.
 #[derive(Debug, PartialEq, Eq)]
 enum Version {
-    Files(Vec<Option<SystemTime>>),
+    Files(Vec<Option<Stamp>>),
     Workload(u64),
 }
 
@@ -76,12 +78,8 @@ impl Source {
                 ..
             } => {
                 let files = [Some(certificate), Some(key), client_ca.as_ref()];
-                let stamp = |path: &PathBuf| {
-                    std::fs::metadata(path)
-                        .and_then(|file| file.modified())
-                        .ok()
-                };
-                Version::Files(files.into_iter().flatten().map(stamp).collect())
+                let stamps = files.into_iter().flatten().map(|path| Stamp::of(path));
+                Version::Files(stamps.collect())
             }
             Self::Workload(source) => Version::Workload(source.updated().last()),
         }
