@@ -19,6 +19,8 @@ use exeat::{
         self, agentgateway as gateway, authzen, carried, envoy, ext_mcp,
         harness::{self, Harness},
         json::strict,
+        jwt::{Keys, Use},
+        principal::claimed,
         relay::{Relay, Said},
         sse::Events,
         sync, usage, v1,
@@ -30,10 +32,33 @@ pub fn ext_authz(bytes: &[u8]) {
     let Ok(request) = wire::decoded::<CheckRequest>(bytes) else {
         return;
     };
-    let tokens = [("envoy.filters.http.jwt_authn".into(), "user:".into())];
+    let tokens = [("payload".into(), "user:".into())];
     match envoy::asked(&request, &tokens) {
         Ok(asked) => drop(format!("{asked:?}")),
         Err(invalid) => drop(wire::encoded(&envoy::malformed(&invalid))),
+    }
+}
+
+/// A token, and the keys that may have signed it.
+pub fn jwt(bytes: &[u8]) {
+    let (keys, token) = bytes.split_at(bytes.len() / 2);
+    let keys = Keys::parse(keys).unwrap_or_default();
+    for of in [token, bytes] {
+        let of = String::from_utf8_lossy(of);
+        drop(
+            keys.claims(&of, Use::Access)
+                .map(|claims| format!("{claims:?}")),
+        );
+    }
+    // What a token that was verified may say.
+    if let Ok(said) = strict(bytes) {
+        let text = |name: &str| said.get(name).and_then(|text| text.as_str());
+        drop(claimed(
+            text("sub").unwrap_or_default(),
+            said.get("act"),
+            text("iss"),
+            "user:",
+        ));
     }
 }
 

@@ -119,10 +119,8 @@ fn with_findings(view: &View, draft: Draft, findings: Vec<Finding>, action: &str
 }
 
 /// Says in the log what is found.
-fn tell<'a>(findings: impl Iterator<Item = &'a Finding>) {
-    for finding in findings {
-        tracing::warn!(control = %finding.control, subject = %finding.subject, severity = ?finding.severity, owner = %finding.owner, due = %finding.due, message = &*finding.message, "a finding");
-    }
+fn tell(finding: &Finding) {
+    tracing::warn!(control = %finding.control, subject = %finding.subject, severity = ?finding.severity, owner = %finding.owner, due = %finding.due, message = &*finding.message, "a finding");
 }
 
 /// The finding on a control's owner that its runs were missed, or that one is due and cannot be done:
@@ -301,7 +299,8 @@ impl Registry {
                 Ok((Some(planned), (changed, now)))
             })
             .await?;
-        tell(changed.iter().filter(|finding| finding.told == Some(at)));
+        let fresh = |finding: &&Finding| finding.told == Some(at);
+        changed.iter().filter(fresh).for_each(tell);
         self.store.keep_run(&run).await.map_err(Error::Store)?;
         // Not before: a run that is not kept is done again, and overdue until then.
         let over = self
@@ -313,7 +312,8 @@ impl Registry {
                 Ok((planned, over))
             })
             .await?;
-        tell(over.iter().filter(|over| over.told == over.satisfied));
+        let fresh = |over: &&Finding| over.told == over.satisfied;
+        over.iter().filter(fresh).for_each(tell);
         changed.extend(over);
         self.witness.ran(&run);
         Ok(Ran { run, changed, seen })
@@ -341,7 +341,7 @@ impl Registry {
                 told: Some(draft.time),
                 ..found
             };
-            tell(std::iter::once(&found));
+            tell(&found);
             let planned = with_findings(view, draft, vec![found], "control run");
             Ok((Some(planned), ()))
         })

@@ -220,13 +220,14 @@ impl Bound {
             let following = Arc::clone(tokens).follow(stop.clone());
             tasks.essential("following tokens", following);
         }
-        let services = services(checks, fronts, health.clone(), tokens)?;
+        let services = services(checks, fronts, health.clone(), tokens.clone())?;
 
         let local = operations.address().ip().is_loopback();
         let pages = Operations {
             decider: Arc::clone(&decider),
             source: source.clone(),
             stopping: stop.clone(),
+            tokens,
             local,
             values: Arc::clone(&settings.decision_log.values),
         };

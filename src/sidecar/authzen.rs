@@ -27,15 +27,15 @@ use crate::{
             Asked, Evaluation, Evaluations, Searched, Semantic, Wanted, decision, failed, permits,
             searched, several, single,
         },
-        envoy::Principal,
         json::strict,
+        principal::Principal,
         question, v1,
     },
 };
 
 use super::{
     answering::{Answering, Called, in_time},
-    identity::{admitted, behind},
+    identity::{admitted, behind, speaks_for_others},
 };
 
 /// Largest body.
@@ -84,6 +84,10 @@ impl AuthZen {
 
 /// The routes of AuthZEN.
 pub(super) fn routes(authzen: AuthZen) -> Router {
+    let how = match *authzen.answering.identity {
+        Identity::Tokens(_) => "Bearer",
+        _ => "Mutual",
+    };
     Router::new()
         .route("/access/v1/evaluation", post(evaluation))
         .route("/access/v1/evaluations", post(evaluations))
@@ -92,14 +96,22 @@ pub(super) fn routes(authzen: AuthZen) -> Router {
         .route("/access/v1/search/action", post(action_search))
         .route("/.well-known/authzen-configuration", get(metadata))
         .layer(DefaultBodyLimit::max(LARGEST))
-        .layer(middleware::from_fn(told_back))
+        .layer(middleware::from_fn_with_state(how, told_back))
         .with_state(authzen)
 }
 
-/// Tells the request's id back, whatever became of it.
-async fn told_back(request: Request, next: Next) -> Result<Response, Infallible> {
+/// Tells the request's id back, whatever became of it; and whoever is not known, `how` to be.
+async fn told_back(
+    State(how): State<&'static str>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Infallible> {
     let id = request.headers().get(REQUEST_ID).cloned();
     let mut response = next.run(request).await;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let how = HeaderValue::from_static(how);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+    }
     if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -128,12 +140,7 @@ fn status(fault: &Fault) -> StatusCode {
 impl IntoResponse for Unanswered {
     fn into_response(self) -> Response {
         let status = status(&self.0);
-        let mut response = (status, self.0.to_string()).into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            let how = HeaderValue::from_static("Mutual");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
-        }
-        response
+        (status, self.0.to_string()).into_response()
     }
 }
 
@@ -273,21 +280,14 @@ impl AuthZen {
         let mut at = loaded.at(self.answering.decider.clock.look());
         at.now.evidence = self.answering.decider.spool.evidenced();
         let (identity, proxies) = (&self.answering.identity, &self.proxies);
-        let asks = |subject: &str| {
-            let named = Some(Principal::Named(subject.to_owned()));
-            behind(identity, proxies, connection, named)
-        };
-        let about = match (wanted, &**identity) {
+        let about = match wanted {
             // Whoever may not speak for others finds themselves.
-            (Wanted::Subject, Identity::Bound(_)) => {
-                Some(behind(identity, proxies, connection, None)?)
+            Wanted::Subject if speaks_for_others(identity, proxies, connection) => None,
+            Wanted::Subject => Some(behind(identity, proxies, connection, None)?),
+            Wanted::Resource | Wanted::Action => {
+                let named = Some(Principal::Named(evaluation.subject));
+                Some(behind(identity, proxies, connection, named)?)
             }
-            (Wanted::Subject, _) => match asks("anybody") {
-                Ok(_) => None,
-                Err(Fault::Forbidden(_)) => Some(behind(identity, proxies, connection, None)?),
-                Err(fault) => return Err(fault),
-            },
-            (Wanted::Resource | Wanted::Action, _) => Some(asks(&evaluation.subject)?),
         };
         let request = match &about {
             Some(who) => who.says(evaluation.request),

@@ -18,8 +18,8 @@ use crate::{
             ext_mcp_server,
         },
         authzen::permits,
-        envoy::Principal,
         ext_mcp::{Listing, answered, asked, forbidden, kept, listed, malformed, passed},
+        principal::Principal,
         resource, v1,
     },
 };
@@ -66,14 +66,13 @@ impl<'a> Call<'a> {
 
 impl ExtMcp {
     /// Who is behind a message. A gateway asks for others alone: where it says nobody, nobody asks.
-    fn who(&self, connection: &Extensions, principal: Option<String>) -> Result<Caller, Fault> {
+    fn who(&self, connection: &Extensions, principal: Option<Principal>) -> Result<Caller, Fault> {
         let identity = &*self.answering.identity;
         if principal.is_none() && !matches!(identity, Identity::Bound(_)) {
             let why = "the gateway says nobody: have its `metadata` say who asks, as `subject`";
             return Err(Fault::Unauthenticated(why.into()));
         }
-        let named = principal.map(Principal::Named);
-        behind(identity, &self.proxies, connection, named)
+        behind(identity, &self.proxies, connection, principal)
     }
 
     /// Whether whoever is at the other end may ask at all, before anything of it is read.

@@ -10,10 +10,16 @@ use tonic::{
 use crate::{
     config::{Identity, Proxy},
     domain::{Invalid, SubjectId},
-    wire::{Fault, envoy::Principal, identity::spiffe_id, json::proto, v1},
+    wire::{
+        Fault,
+        identity::spiffe_id,
+        json::proto,
+        principal::{Acts, Principal},
+        v1,
+    },
 };
 
-use super::tokens::{Acts, Borne};
+use super::tokens::Borne;
 
 /// A caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +171,21 @@ pub(super) fn admitted(
     }
 }
 
+/// Whether whoever is at the other end is believed when it speaks for others.
+pub(super) fn speaks_for_others(
+    identity: &Identity,
+    proxies: &[Proxy],
+    connection: &Extensions,
+) -> bool {
+    match identity {
+        Identity::Bound(_) => false,
+        Identity::Asserted => true,
+        Identity::Peers(_) | Identity::Spiffe(_) | Identity::Tokens(_) => {
+            is_proxy(proxies, connection)
+        }
+    }
+}
+
 /// Who is behind a call that a proxy asks about, which says that it verified `principal`.
 ///
 /// A sidecar that stands next to one subject answers for that alone. Else the proxy has to be one
@@ -175,24 +196,20 @@ pub(super) fn behind(
     connection: &Extensions,
     principal: Option<Principal>,
 ) -> Result<Caller, Fault> {
-    let (principal, shown_by_certificate) = match principal {
-        None => (None, false),
-        Some(Principal::Named(subject)) => (Some(subject), false),
-        Some(Principal::Certificate(id)) => (Some(id), true),
+    let shown_by_certificate = matches!(principal, Some(Principal::Certificate(_)));
+    let (principal, acts) = match principal {
+        None => (None, None),
+        Some(Principal::Named(id) | Principal::Certificate(id)) => (Some(id), None),
+        Some(Principal::Claimed(subject, acts)) => (Some(subject.as_str().to_owned()), acts),
     };
-    let believed = match identity {
-        Identity::Bound(_) => false,
-        Identity::Asserted => true,
-        Identity::Peers(_) | Identity::Spiffe(_) | Identity::Tokens(_) => {
-            is_proxy(proxies, connection)
-        }
-    };
-    if !believed {
-        return caller(
-            identity,
-            connection,
-            principal.as_deref().unwrap_or_default(),
-        );
+    if !speaks_for_others(identity, proxies, connection) {
+        let claimed = principal.as_deref().unwrap_or_default();
+        let who = caller(identity, connection, claimed)?;
+        // Who acts beside it is the caller's own word, where its token does not say.
+        return Ok(Caller {
+            acts: who.acts.or(acts),
+            ..who
+        });
     }
     let principal = principal.ok_or_else(|| {
         Fault::Unauthenticated(
@@ -219,7 +236,7 @@ pub(super) fn behind(
     Ok(Caller {
         subject,
         verified: *identity != Identity::Asserted,
-        acts: None,
+        acts,
     })
 }
 

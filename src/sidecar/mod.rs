@@ -14,6 +14,7 @@ mod follow;
 mod identity;
 mod journal;
 mod lines;
+mod listed;
 mod operations;
 mod record;
 mod rely;

@@ -20,6 +20,7 @@ use super::{
     decider::Decider,
     follow::{Following, Keeper},
     lines::Lines,
+    tokens::Tokens,
 };
 
 /// Where what is governed comes from.
@@ -63,6 +64,8 @@ pub(super) struct Operations {
     pub(super) decider: Arc<Decider>,
     pub(super) source: Source,
     pub(super) stopping: CancellationToken,
+    /// Whose tokens count, where callers are known by that.
+    pub(super) tokens: Option<Arc<Tokens>>,
     /// Decisions are shown to this machine alone.
     pub(super) local: bool,
     /// What of questions is shown with them.
@@ -84,7 +87,8 @@ pub(super) fn routes(operations: Operations) -> Router {
 /// Problems told by readiness.
 const SHOWN: usize = 10;
 
-/// Ready with a snapshot in force; a refused bundle is told and does not unready the last good one.
+/// Ready with a snapshot in force; a refused bundle is told and does not unready the last good one, and
+/// so are tokens that cannot be used.
 async fn ready(State(operations): State<Operations>) -> Response {
     let problems = operations.source.problems();
     let loaded = operations.decider.snapshot.get();
@@ -109,7 +113,11 @@ async fn ready(State(operations): State<Operations>) -> Response {
             ),
         ),
     };
-    for problem in problems {
+    let tokens = operations
+        .tokens
+        .iter()
+        .flat_map(|tokens| tokens.problems());
+    for problem in problems.into_iter().chain(tokens.take(SHOWN)) {
         text.push_str(&problem);
         text.push('\n');
     }

@@ -3,8 +3,8 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use http::HeaderMap;
@@ -14,15 +14,24 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config,
     domain::{SubjectId, Timestamp},
-    runtime::{clock::Clock, publish::Published},
+    runtime::{
+        clock::Clock,
+        files::{Stamp, read_small},
+        publish::Published,
+    },
     wire::{
         jwt::{Claims, Doubt, Keys, Use},
-        signed::{sha256, unhex},
+        principal::{Acts, claimed},
+        signed::sha256,
     },
 };
 
+use super::listed::Listed;
+
 /// How often it is looked whether keys or the list have changed.
 const LOOK: Duration = Duration::from_secs(2);
+/// Longest file of keys, in bytes.
+const KEYS: u64 = 1 << 20;
 /// Most tokens that are known by heart.
 const KNOWN: usize = 1_024;
 
@@ -36,27 +45,22 @@ pub(super) struct Bearer {
     ends: Option<Timestamp>,
 }
 
-/// Somebody beside the subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Acts {
-    /// The subject acts on behalf of this one.
-    For(Box<str>),
-    /// This one acts through the subject's identity: of a kind such as `HUMAN`.
-    Through(Box<str>, Box<str>),
-}
-
 /// What came of the token of a call; it goes with the call.
 #[derive(Clone, Debug)]
 pub(super) struct Borne(pub(super) Result<Arc<Bearer>, Arc<str>>);
 
-/// By what tokens are known now.
-#[derive(Debug)]
-struct Known {
+/// The keys of an issuer, and whose tokens they were found to have signed.
+#[derive(Debug, Default)]
+struct Signed {
     keys: Keys,
-    listed: HashMap<[u8; 32], SubjectId>,
-    stamps: [Option<SystemTime>; 2],
-    /// Those that were checked before.
     seen: Mutex<HashMap<[u8; 32], Arc<Bearer>>>,
+}
+
+/// One of the two files.
+#[derive(Clone, Copy, Debug)]
+enum File {
+    Keys,
+    List,
 }
 
 /// Tells whose tokens are.
@@ -64,7 +68,12 @@ struct Known {
 pub(super) struct Tokens {
     settings: config::Tokens,
     clock: Clock,
-    known: Published<Known>,
+    signed: Published<Signed>,
+    listed: Published<Listed>,
+    /// What cannot be used of the keys, and of the list.
+    problems: Mutex<[Vec<String>; 2]>,
+    /// The files as they were at the start.
+    stamps: [Option<Stamp>; 2],
 }
 
 impl Tokens {
@@ -72,16 +81,78 @@ impl Tokens {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read or used, with its name.
+    /// A file that cannot be read or used, with its name, and the line.
     pub(super) fn read(settings: config::Tokens, clock: Clock) -> Result<Self, String> {
-        let known = Known::read(&settings)?;
-        let tokens = Self {
+        let mut tokens = Self {
             settings,
             clock,
-            known: Published::default(),
+            signed: Published::default(),
+            listed: Published::default(),
+            problems: Mutex::default(),
+            stamps: [None, None],
         };
-        tokens.known.publish(Arc::new(known));
-        Ok(tokens)
+        // Before they are read: what is written meanwhile is read again.
+        tokens.stamps = File::BOTH.map(|file| Stamp::of(tokens.path(file)?));
+        for file in File::BOTH {
+            tokens.take(file)?;
+        }
+        match tokens.problems().first() {
+            Some(why) => Err(why.clone()),
+            None => Ok(tokens),
+        }
+    }
+
+    /// What of the two files cannot be used.
+    pub(super) fn problems(&self) -> Vec<String> {
+        self.doubts().concat()
+    }
+
+    fn doubts(&self) -> MutexGuard<'_, [Vec<String>; 2]> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, file: File) -> Option<&Path> {
+        match file {
+            File::Keys => self.settings.issued.as_ref().map(|issued| &*issued.keys),
+            File::List => self.settings.listed.as_deref(),
+        }
+    }
+
+    /// Takes a file as it is now.
+    fn take(&self, file: File) -> Result<(), String> {
+        let Some(path) = self.path(file) else {
+            return Ok(());
+        };
+        let at = |why: &str| format!("{}: {why}", path.display());
+        let wrong = match file {
+            File::Keys => {
+                let text = read_small(path, KEYS).map_err(|why| at(&why))?;
+                let keys = Keys::parse(&text).map_err(|why| at(&why))?;
+                if keys.is_empty() {
+                    return Err(at("holds no key that is understood"));
+                }
+                let seen = Mutex::default();
+                self.signed.publish(Arc::new(Signed { keys, seen }));
+                Vec::new()
+            }
+            File::List => {
+                let (listed, wrong) = Listed::read(path).map_err(|why| at(&why))?;
+                self.listed.publish(Arc::new(listed));
+                wrong
+            }
+        };
+        let line = |why: &String| format!("{}:{why}", path.display());
+        let [keys, list] = &mut *self.doubts();
+        *file.of(keys, list) = wrong.iter().map(line).collect();
+        Ok(())
+    }
+
+    /// Nothing of a file counts any more.
+    fn forget(&self, file: File) {
+        match file {
+            File::Keys => self.signed.publish(Arc::default()),
+            File::List => self.listed.publish(Arc::default()),
+        }
     }
 
     /// What comes of the token in `headers`.
@@ -99,24 +170,24 @@ impl Tokens {
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
         let token = token.ok_or("the token is no bearer token")?;
-        let known = self.known.get().ok_or("no tokens are known yet")?;
         let now = self.clock.now().latest;
         let digest = sha256(token.as_bytes());
-        if let Some(subject) = known.listed.get(&digest) {
+        let listed = self.listed.get();
+        if let Some(subject) = listed.as_ref().and_then(|listed| listed.subject(&digest)) {
             return Ok(Arc::new(Bearer {
                 subject: subject.clone(),
                 acts: None,
                 ends: None,
             }));
         }
-        let holds = |bearer: &Arc<Bearer>| bearer.ends.is_some_and(|ends| now < ends);
-        if let Some(seen) = known.seen().get(&digest).filter(|bearer| holds(bearer)) {
-            return Ok(Arc::clone(seen));
-        }
-        let Some(issued) = &self.settings.issued else {
+        let (Some(issued), Some(signed)) = (&self.settings.issued, self.signed.get()) else {
             return Err("the token is on no list here".into());
         };
-        let claims = known.keys.claims(token, Use::Access);
+        let holds = |bearer: &Arc<Bearer>| bearer.ends.is_some_and(|ends| now < ends);
+        if let Some(seen) = signed.seen().get(&digest).filter(|bearer| holds(bearer)) {
+            return Ok(Arc::clone(seen));
+        }
+        let claims = signed.keys.claims(token, Use::Access);
         let claims = claims.map_err(|doubt| match doubt {
             Doubt::UnknownKey => "the token is signed with a key that is not known".to_owned(),
             Doubt::Wrong(why) => format!("the token {why}"),
@@ -124,7 +195,7 @@ impl Tokens {
         let checked = claims.check(&issued.issuer, &issued.audience, Use::Access, now);
         checked.map_err(|why| format!("the token {why}"))?;
         let bearer = Arc::new(of(&claims, &issued.prefix)?);
-        let mut seen = known.seen();
+        let mut seen = signed.seen();
         // Whoever needs more than that pays for the signature again.
         if seen.len() >= KNOWN {
             seen.clear();
@@ -133,131 +204,85 @@ impl Tokens {
         Ok(bearer)
     }
 
-    /// Takes new keys and another list, until stopped; what cannot be used changes nothing.
+    /// Takes new keys and another list, until stopped. Each stands for itself: what cannot be used at two
+    /// looks in a row counts no more, so that whoever is taken off a file that then breaks is refused.
     pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) -> Result<(), String> {
+        let mut known = self.stamps;
+        let mut broken = [0_u8; 2];
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = sleep(LOOK) => {}
             }
-            let stamps = stamps(&self.settings);
-            let known = self.known.get();
-            if known.is_some_and(|known| known.stamps == stamps) {
-                continue;
+            let [keys, list] = &mut known;
+            let [no_keys, no_list] = &mut broken;
+            for file in File::BOTH {
+                self.look(file, file.of(keys, list), file.of(no_keys, no_list));
             }
-            match Known::read(&self.settings) {
-                Ok(known) => {
-                    self.known.publish(Arc::new(known));
-                    tracing::info!("new tokens count");
+        }
+    }
+
+    /// Looks at a file that was `known`, and could not be used at `broken` looks.
+    fn look(&self, file: File, known: &mut Option<Stamp>, broken: &mut u8) {
+        let Some(path) = self.path(file) else { return };
+        let stamp = Stamp::of(path);
+        if *broken == 0 && stamp == *known {
+            return;
+        }
+        *known = stamp;
+        match self.take(file) {
+            Ok(()) => {
+                *broken = 0;
+                for why in self.problems() {
+                    tracing::error!(why, "of tokens: it lists nothing");
                 }
-                Err(why) => {
-                    tracing::error!(why, "the new tokens cannot be used; the old ones go on");
+                tracing::info!(file = %path.display(), "new tokens count");
+            }
+            Err(why) => {
+                *broken = broken.saturating_add(1);
+                if *broken == 1 {
+                    tracing::error!(
+                        why,
+                        "of tokens: it cannot be used, and the old ones count until the next look"
+                    );
                 }
+                if *broken == 2 {
+                    self.forget(file);
+                    tracing::error!(why, "of tokens: it cannot be used, and none of it counts");
+                }
+                let [keys, list] = &mut *self.doubts();
+                *file.of(keys, list) = vec![why];
             }
         }
     }
 }
 
-impl Known {
-    fn read(settings: &config::Tokens) -> Result<Self, String> {
-        // Before they are read: what is written meanwhile is read again.
-        let stamps = stamps(settings);
-        let at = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-        let mut keys = Keys::default();
-        if let Some(issued) = &settings.issued {
-            let text = std::fs::read(&issued.keys).map_err(|error| at(&issued.keys, &error))?;
-            keys = Keys::parse(&text).map_err(|why| at(&issued.keys, &why))?;
-            if keys.is_empty() {
-                return Err(at(&issued.keys, &"holds no key that is understood"));
-            }
-        }
-        let mut listed = HashMap::new();
-        if let Some(list) = &settings.listed {
-            let text = std::fs::read_to_string(list).map_err(|error| at(list, &error))?;
-            for (number, line) in text.lines().enumerate() {
-                let line = line.trim();
-                if line.is_empty() || line.starts_with('#') {
-                    continue;
-                }
-                let number = number.saturating_add(1);
-                let wrong =
-                    |why: &dyn std::fmt::Display| format!("{}:{number}: {why}", list.display());
-                let (digest, subject) = line
-                    .strip_prefix("sha256:")
-                    .and_then(|line| line.split_once(char::is_whitespace))
-                    .and_then(|(digest, subject)| Some((unhex(digest)?, subject.trim())))
-                    .ok_or_else(|| wrong(&"is no `sha256:DIGEST SUBJECT`"))?;
-                let subject = SubjectId::parse(subject).map_err(|error| wrong(&error))?;
-                if listed.insert(digest, subject).is_some() {
-                    return Err(wrong(&"the token is listed twice"));
-                }
-            }
-        }
-        Ok(Self {
-            keys,
-            listed,
-            stamps,
-            seen: Mutex::default(),
-        })
-    }
+impl File {
+    const BOTH: [Self; 2] = [Self::Keys, Self::List];
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Arc<Bearer>>> {
+    fn of<T>(self, keys: T, list: T) -> T {
+        match self {
+            Self::Keys => keys,
+            Self::List => list,
+        }
+    }
+}
+
+impl Signed {
+    fn seen(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Bearer>>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn stamps(settings: &config::Tokens) -> [Option<SystemTime>; 2] {
-    let keys = settings.issued.as_ref().map(|issued| &issued.keys);
-    [keys, settings.listed.as_ref()].map(|path| {
-        let file = std::fs::metadata(path?).ok()?;
-        file.modified().ok()
-    })
 }
 
 /// Of whom a token says it is. One that has no end is none.
 fn of(claims: &Claims, prefix: &str) -> Result<Bearer, String> {
     let ends = claims.time("exp")?.ok_or("the token has no end (`exp`)")?;
-    let named = |name: &str, of: &str| {
-        SubjectId::parse(&format!("{prefix}{name}"))
-            .map_err(|error| format!("the token's `{of}`: {error}"))
-    };
     let sub = claims.text("sub").ok_or("the token names nobody (`sub`)")?;
-    let sub = named(sub, "sub")?;
-    let text = |act: &serde_json::Value, name: &str| {
-        let said = act.get(name).and_then(serde_json::Value::as_str);
-        said.map(ToOwned::to_owned)
-    };
-    let (subject, acts) = match claims.get("act") {
-        None => (sub, None),
-        Some(act) => {
-            // A name means something with its issuer alone (RFC 8693 §4.1).
-            if act
-                .get("iss")
-                .is_some_and(|by| by.as_str() != claims.text("iss"))
-            {
-                return Err("the token's `act` is of another issuer".into());
-            }
-            let actor = text(act, "sub").ok_or("the token's `act` names nobody (`sub`)")?;
-            let actor = named(&actor, "act.sub")?;
-            // Whoever does not say in so many words that it is no person is taken for one.
-            match text(act, "sub_profile").as_deref() {
-                Some("ai_agent") => (actor, Some(Acts::For(sub.as_str().into()))),
-                other => {
-                    let kind = if other == Some("service") {
-                        "SERVICE"
-                    } else {
-                        "HUMAN"
-                    };
-                    let acts = Acts::Through(actor.as_str().into(), kind.into());
-                    (sub, Some(acts))
-                }
-            }
-        }
-    };
+    let (subject, acts) = claimed(sub, claims.get("act"), claims.text("iss"), prefix)?;
     Ok(Bearer {
         subject,
-        acts: acts.map(Arc::new),
+        acts,
         ends: Some(ends),
     })
 }

@@ -28,6 +28,7 @@ use super::{
     authzen::{decision as body_of, permits, relied_on},
     json::{fields, strict},
     mcp::{Asks, call, escapes, message},
+    principal::{Principal, claimed},
     v1,
 };
 
@@ -201,15 +202,6 @@ fn metadata<'a>(attributes: &'a AttributeContext, namespace: &str) -> Option<&'a
     context.filter_metadata.get(namespace)
 }
 
-/// Who is behind the call, as the proxy verified it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Principal {
-    /// Of the certificate that was shown.
-    Certificate(String),
-    /// As whoever asks names them: of a token of an issuer that the settings name, or by their id.
-    Named(String),
-}
-
 /// Who is behind the call. Of tokens only those count that the settings name: by the key that their
 /// provider's `payload_in_metadata` has, and the prefix below which its subjects stand.
 fn principal(attributes: &AttributeContext, tokens: &[(Box<str>, Box<str>)]) -> Option<Principal> {
@@ -223,12 +215,12 @@ fn principal(attributes: &AttributeContext, tokens: &[(Box<str>, Box<str>)]) -> 
         let Some(Kind::StructValue(payload)) = &payload.kind else {
             return None;
         };
-        // Who acts for whom is not read here: whoever acts through another's identity is nobody.
-        if payload.fields.contains_key("act") {
-            return None;
-        }
-        let subject = text(payload.fields.get("sub")?)?;
-        Some(Principal::Named(format!("{prefix}{subject}")))
+        let claim = |name: &str| payload.fields.get(name);
+        let (sub, issuer) = (claim("sub").and_then(text)?, claim("iss").and_then(text));
+        let act = claim("act").map(json_of);
+        // Where it cannot be told who acts for whom, it is nobody.
+        let (subject, acts) = claimed(sub, act.as_ref(), issuer, prefix).ok()?;
+        Some(Principal::Claimed(subject, acts))
     })
 }
 

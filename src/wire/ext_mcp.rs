@@ -1,6 +1,7 @@
 //! agentgateway's `ExtMcp`: what it asks about a message of the Model Context Protocol → a question, and
 //! a decision → what it does with the message (pdp §5.1).
 
+use prost_types::value::Kind;
 use serde_json::{Map, Value as Json};
 
 use crate::domain::{Invalid, Trace};
@@ -12,13 +13,16 @@ use super::{
         mcp_response_result,
     },
     authzen::{decision as body_of, permits},
-    json::strict,
+    json::{json, strict},
     mcp::{Asks, LISTS, call},
+    principal::{Principal, claimed},
     v1,
 };
 
 /// Where the gateway's configuration says who asks.
 const SUBJECT: &str = "subject";
+/// Where it says who acts beside them, as a token's `act` does.
+const ACT: &str = "act";
 /// Most servers of one message, and most items of one list.
 const SERVERS: usize = 64;
 const ITEMS: usize = 1_000;
@@ -27,7 +31,7 @@ const ITEMS: usize = 1_000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asking {
     /// Who asks, as the gateway says.
-    pub principal: Option<String>,
+    pub principal: Option<Principal>,
     /// What all questions are asked with.
     context: prost_types::Struct,
     /// The action, and on what; each has to be allowed. None where there is nothing to decide, and
@@ -50,7 +54,7 @@ impl Asking {
 }
 
 /// Who asks, and what else is said.
-type Said = (Option<String>, prost_types::Struct);
+type Said = (Option<Principal>, prost_types::Struct);
 
 /// What the gateway's configuration says: who asks, and everything else. A name that is none is
 /// nobody's, and never the gateway's own.
@@ -58,14 +62,31 @@ fn said(context: Option<prost_types::Struct>) -> Result<Said, Invalid> {
     let mut context = context.unwrap_or_default();
     let subject = match context.fields.remove(SUBJECT).map(|value| value.kind) {
         None => None,
-        Some(Some(prost_types::value::Kind::StringValue(text))) if !text.is_empty() => Some(text),
+        Some(Some(Kind::StringValue(text))) if !text.is_empty() => Some(text),
         Some(_) => {
             let fix = "have `metadata` say who asks";
             let path = "metadata_context.subject";
             return Err(Invalid::new(path, "is no name", fix));
         }
     };
-    Ok((subject, context))
+    let act = context.fields.remove(ACT).filter(|act| {
+        let kind = act.kind.as_ref();
+        kind.is_some_and(|kind| !matches!(kind, Kind::NullValue(_)))
+    });
+    let principal = match (subject, act) {
+        (None, None) => None,
+        (Some(subject), None) => Some(Principal::Named(subject)),
+        (subject, Some(act)) => {
+            let sub = subject.unwrap_or_default();
+            let of = claimed(&sub, Some(&json(&act)), None, "");
+            let (subject, acts) = of.map_err(|why| {
+                let fix = "have `metadata` say the token's `act`, or nothing";
+                Invalid::new("metadata_context.act", why, fix)
+            })?;
+            Some(Principal::Claimed(subject, acts))
+        }
+    };
+    Ok((principal, context))
 }
 
 fn object(path: &str, bytes: &[u8]) -> Result<Map<String, Json>, Invalid> {
@@ -152,7 +173,7 @@ pub fn asked(request: McpRequest) -> Result<Asking, Invalid> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listing {
     /// Who asks, as the gateway says.
-    pub principal: Option<String>,
+    pub principal: Option<Principal>,
     /// What all questions are asked with.
     context: prost_types::Struct,
     /// What is asked to use an item.

@@ -104,6 +104,23 @@ pub fn proto(json: Json) -> Value {
     Value { kind: Some(kind) }
 }
 
+/// A protobuf value as JSON.
+pub fn json(value: &Value) -> Json {
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => Json::Null,
+        Some(Kind::BoolValue(b)) => (*b).into(),
+        Some(Kind::NumberValue(n)) => (*n).into(),
+        Some(Kind::StringValue(text)) => text.as_str().into(),
+        Some(Kind::ListValue(list)) => list.values.iter().map(json).collect(),
+        Some(Kind::StructValue(of)) => {
+            let entries = of.fields.iter();
+            entries
+                .map(|(name, value)| (name.clone(), json(value)))
+                .collect()
+        }
+    }
+}
+
 /// A JSON object as a protobuf struct.
 pub fn fields(entries: Map<String, Json>) -> Struct {
     Struct {

@@ -16,6 +16,7 @@ pub mod mcp;
 pub mod message;
 pub mod note;
 pub mod oauth;
+pub mod principal;
 pub mod relay;
 mod seen;
 pub mod signed;

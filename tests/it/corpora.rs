@@ -9,7 +9,7 @@ type Parser = fn(&[u8]);
 
 #[test]
 fn every_kept_input_is_taken_without_a_panic() {
-    let parsers: [(&str, Parser); 7] = [
+    let parsers: [(&str, Parser); 8] = [
         ("ext_authz", parsers::ext_authz),
         ("authzen", parsers::authzen),
         ("mcp", parsers::mcp),
@@ -17,6 +17,7 @@ fn every_kept_input_is_taken_without_a_panic() {
         ("manifest", parsers::manifest),
         ("condition", parsers::condition),
         ("sync", parsers::sync),
+        ("jwt", parsers::jwt),
     ];
     for (name, parse) in parsers {
         let folder = Path::new("tests/corpora").join(name);

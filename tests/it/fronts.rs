@@ -999,3 +999,122 @@ async fn agentgateway_asks_about_messages_and_shows_what_may_be_used() {
     let page = front.sidecar.page("/metrics").await;
     assert!(page.contains("surface=\"ext_mcp\""), "{page}");
 }
+
+/// Who acts through an agent's identity is seen behind a proxy as well, and for whom an agent acts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_acts_beside_a_caller_is_seen_behind_proxies() {
+    let people = "request.actor_kind == 'HUMAN' && subject.kind != 'HUMAN'";
+    let whom = "!has(request.context.on_behalf_of) || request.context.on_behalf_of != 'idp:dana'";
+    let world = world()
+        + &control("CT-PEOPLE", "seen", people)
+        + &control("CT-WHOM", "whom", whom)
+        + &subject("idp:agent", None);
+    let flags = [
+        ("insecure_asserted_identity", "true"),
+        ("proxy_tokens", "issuer=idp:"),
+    ];
+    let front = Front::of(&world, &flags).await;
+    front.sidecar.until("idp:agent", "plain", "ALLOW OK").await;
+    let agent = json!({"sub": "agent", "sub_profile": "ai_agent"});
+    let cases = [
+        (json!({"sub": "agent"}), "plain", "200"),
+        (
+            json!({"sub": "agent", "act": {"sub": "dana"}}),
+            "seen",
+            "403",
+        ),
+        (
+            json!({"sub": "agent", "act": {"sub": "dana", "sub_profile": "service"}}),
+            "seen",
+            "200",
+        ),
+        (json!({"sub": "dana", "act": agent}), "whom", "200"),
+        (json!({"sub": "agent"}), "whom", "403"),
+        (
+            json!({"sub": "agent", "act": {"name": "dana"}}),
+            "plain",
+            "401",
+        ),
+        (
+            json!({"sub": "agent", "iss": "a", "act": {"sub": "dana", "iss": "b"}}),
+            "plain",
+            "401",
+        ),
+        (json!({"sub": "agent", "act": "dana"}), "plain", "401"),
+        (json!({"act": agent}), "plain", "401"),
+    ];
+    for (payload, action, wanted) in cases {
+        let mut asked = call("GET", "/v1");
+        asked.source = None;
+        let said = [
+            ("exeat.action", action),
+            ("exeat.resource_type", "thing"),
+            ("exeat.resource", "t"),
+        ];
+        route(&mut asked, &said);
+        let http = http(&mut asked);
+        // A client's word for it is not the proxy's.
+        http.headers = [("x-act".to_owned(), "nobody".to_owned())].into();
+        let fields = [("issuer".to_owned(), envoy_value(&payload))].into();
+        asked.metadata_context = Some(Metadata {
+            filter_metadata: [("envoy.filters.http.jwt_authn".to_owned(), Struct { fields })]
+                .into(),
+            ..Metadata::default()
+        });
+        let (goes_on, _, status, told) = obeyed(&front.envoy(asked).await.unwrap());
+        let status = if goes_on { 200 } else { status };
+        assert_eq!(status.to_string(), wanted, "{payload} {action}: {told}");
+    }
+}
+
+/// The same behind agentgateway, whose configuration says it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_acts_beside_a_caller_is_seen_behind_agentgateway() {
+    use exeat::wire::agentgateway::{McpRequest, ext_mcp_client::ExtMcpClient, mcp_request_result};
+    let people = "request.actor_kind == 'HUMAN' && subject.kind != 'HUMAN'";
+    let world = world() + &control("CT-TOOL", "tools/call", people);
+    let front = Front::of(&world, &[("insecure_asserted_identity", "true")]).await;
+    front.sidecar.until("agent", "plain", "ALLOW OK").await;
+    let mut gateway = ExtMcpClient::new(front.sidecar.channel().await.unwrap());
+    for (act, wanted) in [
+        (json!(null), "pass"),
+        (json!({"sub": "dana", "sub_profile": "service"}), "pass"),
+        (json!({"sub": "dana"}), "PermissionDenied"),
+        (json!("dana"), "`metadata_context.act`"),
+        (json!({"sub": ""}), "`metadata_context.act`"),
+    ] {
+        let said = json!({"subject": "agent", "actor_kind": "AI_AGENT", "act": act});
+        let asked = McpRequest {
+            service_names: vec!["crm".into()],
+            method: "tools/call".into(),
+            metadata_context: Some(exeat::wire::json::fields(said.as_object().unwrap().clone())),
+            mcp_request: Some(br#"{"name": "read"}"#.to_vec()),
+            headers: Vec::new(),
+        };
+        let told = match gateway.check_request(asked).await {
+            Ok(answer) => match answer.into_inner().result.unwrap() {
+                mcp_request_result::Result::Pass(_) => "pass".to_owned(),
+                mcp_request_result::Result::Error(error) => {
+                    format!("{:?} {}", error.code(), error.reason)
+                }
+            },
+            Err(status) => status.to_string(),
+        };
+        assert!(told.contains(wanted), "{act}: {told}");
+    }
+}
+
+fn envoy_value(json: &Json) -> Value {
+    let kind = match json {
+        Json::String(text) => Kind::StringValue(text.clone()),
+        Json::Object(entries) => {
+            let entries = entries.iter();
+            let fields = entries.map(|(name, json)| (name.clone(), envoy_value(json)));
+            Kind::StructValue(Struct {
+                fields: fields.collect(),
+            })
+        }
+        _ => Kind::NullValue(0),
+    };
+    Value { kind: Some(kind) }
+}

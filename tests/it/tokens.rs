@@ -2,7 +2,13 @@
 
 use std::{fs, time::Duration};
 
-use exeat::{runtime::clock::Clock, wire::v1};
+use exeat::{
+    runtime::clock::Clock,
+    wire::{
+        signed::{hex, sha256},
+        v1,
+    },
+};
 use serde_json::{Value as Json, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -14,7 +20,7 @@ use tonic::{
 };
 
 use crate::support::{
-    governed::{control, seconds},
+    governed::{Sidecar, control, seconds},
     issuer::Issuer,
     processes::{Fleet, Running, used},
 };
@@ -34,7 +40,9 @@ impl Stage {
         let mut fleet = Fleet::new();
         let issuer = Issuer::start().await;
         let world = used(Clock::system().now().latest + seconds(-300))
-            + &control("CT-HUMAN", "plain", PEOPLE);
+            + &control("CT-HUMAN", "plain", PEOPLE)
+            + &control("CT-WHOM", "whom", "request.context.on_behalf_of != 'dana'")
+            + &control("CT-ACTOR", "who", "request.context.actor != 'dana'");
         let (keys, list) = (fleet.path("keys.json"), fleet.path("tokens"));
         fs::write(&keys, issuer.keys("a")).unwrap();
         fs::write(&list, "# nobody yet").unwrap();
@@ -48,23 +56,22 @@ impl Stage {
         fleet.flags = flags.map(str::to_owned).collect();
         let process = fleet.alone(&world);
         let endpoint = Endpoint::from_shared(format!("http://{}", fleet.listen)).unwrap();
-        let channel = loop {
-            if let Ok(channel) = endpoint.connect().await {
-                break channel;
+        let mut channel = endpoint.connect().await;
+        for _ in 0..2_000 {
+            if channel.is_ok() {
+                break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
-        };
+            channel = endpoint.connect().await;
+        }
+        let channel = channel.expect("the sidecar answers");
         let stage = Self {
             fleet,
             issuer,
             _process: process,
             channel,
         };
-        let ready = stage.token(&json!({}));
-        while let Err(status) = stage.asks(&ready, |_| {}).await {
-            assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        stage.until(&stage.token(&json!({})), "Allow").await;
         stage
     }
 
@@ -105,6 +112,33 @@ impl Stage {
         let mut client = v1::check_service_client::CheckServiceClient::new(self.channel.clone());
         let answer = client.check(request).await?;
         Ok(answer.into_inner().decision.unwrap())
+    }
+
+    async fn until(&self, token: &str, wanted: &str) {
+        let mut said = String::new();
+        for _ in 0..1_000 {
+            said = self.says(token).await;
+            if said.starts_with(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never {wanted}: {said}");
+    }
+
+    /// What its page of readiness says, once that `fits`.
+    async fn ready(&self, fits: impl Fn(&str) -> bool) {
+        let mut page = String::new();
+        for _ in 0..1_000 {
+            page = Sidecar::at("", &self.fleet.operations)
+                .page("/readyz")
+                .await;
+            if fits(&page) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{page}");
     }
 
     /// Who it is that asks; else why nobody does.
@@ -174,6 +208,33 @@ async fn a_token_says_who_asks_and_for_whom() {
     let delegated = stage.token(&delegated);
     let allowed = stage.asks(&delegated, |_| {}).await.unwrap();
     assert_eq!(allowed.outcome(), v1::Outcome::Allow);
+    // For whom, and who acts: as the token says, and not as the call does.
+    let forged = |request: &mut v1::CheckRequest, action: &str, said: &str| {
+        request.action = action.into();
+        let context = &mut request.context.as_mut().unwrap().fields;
+        for name in ["on_behalf_of", "actor"] {
+            context.insert(name.to_owned(), exeat::wire::json::proto(said.into()));
+        }
+    };
+    let service = json!({"act": {"sub": "dana", "sub_profile": "service"}});
+    let service = stage.token(&service);
+    for (token, action, allowed) in [
+        (&delegated, "whom", true),
+        (&delegated, "who", false),
+        (&service, "who", true),
+        (&service, "whom", false),
+    ] {
+        for said in ["eve", "dana"] {
+            let asked = stage.asks(token, |request| forged(request, action, said));
+            let is = asked.await.unwrap().outcome() == v1::Outcome::Allow;
+            assert_eq!(is, allowed, "{action} {said}");
+        }
+    }
+    assert_eq!(
+        stage.asks(&service, |_| {}).await.unwrap().outcome(),
+        v1::Outcome::Allow,
+        "a service is no person"
+    );
     // A person who acts through an agent's identity is seen, whatever the call says of it.
     let person = stage.token(&json!({"act": {"sub": "dana"}}));
     let denied = stage.asks(&person, |_| {}).await.unwrap();
@@ -206,6 +267,49 @@ async fn a_token_says_who_asks_and_for_whom() {
     let found = answer(&person, "search/action").await;
     assert!(found.contains("\"results\":["), "{found}");
     assert!(!found.contains("plain"), "{found}");
+    // Whoever is not known is told how to be.
+    let unknown = answer("x", "evaluation").await.to_lowercase();
+    assert!(unknown.starts_with("http/1.1 401"), "{unknown}");
+    assert!(unknown.contains("www-authenticate: bearer"), "{unknown}");
+}
+
+/// Keys are followed; what cannot be used at two looks counts no more, and takes no listed token with it.
+#[tokio::test]
+async fn keys_that_are_taken_back_sign_nothing() {
+    let stage = Stage::start().await;
+    let keys = stage.fleet.path("keys.json");
+    let old = stage.token(&json!({}));
+    // Known by heart until its key goes.
+    stage.until(&old, "Allow").await;
+    let next = Issuer::start().await;
+    let replace = |content: &str| {
+        fs::write(stage.fleet.path("new"), content).unwrap();
+        fs::rename(stage.fleet.path("new"), &keys).unwrap();
+    };
+    replace(&next.keys("b"));
+    stage
+        .until(&old, "Unauthenticated the token is signed with a key")
+        .await;
+    let claims = json!({"iss": "https://issuer.example", "aud": "exeat", "sub": "agent", "exp": 4_000_000_000_u64});
+    let new = next.token("b", "at+jwt", &claims);
+    stage.until(&new, "Allow").await;
+    let mine = "0123456789";
+    let digest = hex(&sha256(mine.as_bytes()));
+    fs::write(
+        stage.fleet.path("tokens"),
+        format!("sha256:{digest} agent\n"),
+    )
+    .unwrap();
+    stage.until(mine, "Allow").await;
+    replace("{\"keys\": [");
+    stage.until(&new, "Unauthenticated").await;
+    stage
+        .ready(|page| page.contains("ok: revision") && page.contains("keys.json: "))
+        .await;
+    assert!(stage.says(mine).await.starts_with("Allow"));
+    replace(&next.keys("b"));
+    stage.until(&new, "Allow").await;
+    stage.ready(|page| !page.contains("keys.json")).await;
 }
 
 /// A token of a list counts while it is listed.
@@ -226,18 +330,7 @@ async fn a_listed_token_counts_while_it_is_listed() {
     assert_eq!(code, 0);
     let token = token.trim().to_owned();
     assert!(!fs::read_to_string(&list).unwrap().contains(&token));
-    let until = async |wanted: &str| {
-        let mut said = String::new();
-        for _ in 0..1_000 {
-            said = stage.says(&token).await;
-            if said.starts_with(wanted) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never {wanted}: {said}");
-    };
-    until("Allow").await;
+    stage.until(&token, "Allow").await;
     let file = stage.fleet.path("mine");
     fs::write(&file, &token).unwrap();
     let ask = [
@@ -254,17 +347,30 @@ async fn a_listed_token_counts_while_it_is_listed() {
     let (code, said) = exeat(&[&ask[..], &["--agent-token-file", &file]].concat());
     assert_eq!(code, 0, "{said}");
     assert_ne!(exeat(&ask).0, 0, "nobody in particular is refused");
-    // What cannot be read changes nothing.
-    let listed = fs::read_to_string(&list).unwrap();
-    fs::write(&list, "agent\n").unwrap();
-    let log = stage.fleet.path("log");
-    while !fs::read_to_string(&log)
-        .unwrap()
-        .contains("tokens:1: is no `sha256:DIGEST SUBJECT`")
-    {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    // Without a sidecar that somebody named, and beyond this machine, it is brought to nobody.
+    for there in ["10.1.2.3:7430", "sidecar.example:7430"] {
+        let refused = std::process::Command::new(env!("CARGO_BIN_EXE_exeat"))
+            .args(ask)
+            .args(["--agent-token-file", &file, "--socket", there])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("in clear"), "{said}");
     }
+    // A line that cannot be read lists nothing, and whoever is taken off beside it is off.
+    let listed = fs::read_to_string(&list).unwrap();
+    fs::write(&list, format!("agent\n{listed}")).unwrap();
+    let wrong = "tokens:1: is no `sha256:DIGEST SUBJECT`";
+    stage.ready(|page| page.contains(wrong)).await;
     assert!(stage.says(&token).await.starts_with("Allow"));
-    fs::write(&list, listed.replace("sha256:", "# sha256:")).unwrap();
-    until("Unauthenticated").await;
+    fs::write(&list, "agent\n").unwrap();
+    stage.until(&token, "Unauthenticated").await;
+    fs::write(&list, &listed).unwrap();
+    stage.until(&token, "Allow").await;
+    // Nor is anybody on a list that is gone.
+    fs::remove_file(&list).unwrap();
+    stage.until(&token, "Unauthenticated").await;
+    let issued = stage.token(&json!({}));
+    assert!(stage.says(&issued).await.starts_with("Allow"));
 }
