@@ -107,7 +107,9 @@ pub(super) fn identity(
             .collect::<Result<Vec<_>, String>>()
     });
     let trust_domain = settings.parse("trust_domain", wrong, |text| Ok(text.to_owned()));
+    let before = wrong.0.len();
     let tokens = tokens(settings, wrong);
+    let half_said = wrong.0.len() > before;
     let asserted = settings.parse("insecure_asserted_identity", wrong, |text| {
         text.parse::<bool>()
             .map_err(|_| format!("`{text}` is neither true nor false"))
@@ -130,6 +132,10 @@ pub(super) fn identity(
     .flatten()
     .collect();
     let [way] = ways.as_slice() else {
+        // Of what is said by half enough was told.
+        if ways.is_empty() && half_said {
+            return None;
+        }
         let what = if ways.is_empty() {
             "nothing says who callers are"
         } else {

@@ -18,7 +18,7 @@ use crate::{
     manifest::read_schedule,
     runtime::{
         clock::Clock,
-        listen::Tcp,
+        listen::{Tcp, make_room},
         secret::write_secret,
         serve::{Error, serve_tcp},
         tasks::{End, Tasks},
@@ -147,6 +147,7 @@ impl Bound {
         let providers = Providers::read(settings.sign_in.as_deref()).map_err(Error::Data)?;
         let folder = Folder::hold(&settings.data).map_err(Error::Data)?;
         let otel = otlp::Settings::read(&settings.otel).map_err(Error::Data)?;
+        make_room(1, settings.max_connections);
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
         let operations = Tcp::bind(settings.operations).await.map_err(Error::Bind)?;
         let (mut registry, store, first) = open(&folder, clock, settings.kept_changes).await?;

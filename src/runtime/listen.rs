@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -122,9 +123,36 @@ fn at(error: &io::Error, place: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{place}: {error}"))
 }
 
+/// Files that a process has open beside its connections.
+const OTHERS: u64 = 256;
+
+/// Lets this process open as many files as it may, and says so if `listeners` of `most` connections
+/// each do not fit: many systems begin with 1,024.
+pub fn make_room(listeners: usize, most: usize) {
+    let may = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: may.maximum,
+        maximum: may.maximum,
+    };
+    let now = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => may.maximum,
+        Err(_) => may.current,
+    };
+    let wanted = u64::try_from(listeners.saturating_mul(most)).unwrap_or(u64::MAX);
+    if let Some(now) = now.filter(|now| *now < wanted.saturating_add(OTHERS)) {
+        tracing::warn!(
+            open_files = now,
+            connections = wanted,
+            "fewer files may be open than connections are permitted; raise the limit (ulimit -n), or lower max_connections"
+        );
+    }
+}
+
 /// A bound on connections at once; each connection holds a permit to its end.
 #[derive(Clone, Debug)]
 pub struct Limit {
+    /// Where they come in.
+    at: Arc<str>,
     places: Arc<Semaphore>,
     most: usize,
     /// Whether it was told that there is no place.
@@ -132,9 +160,10 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// At most `most` at once.
-    pub fn new(most: usize) -> Self {
+    /// At most `most` at once, at `at`.
+    pub fn new(most: usize, at: &str) -> Self {
         Self {
+            at: at.into(),
             places: Arc::new(Semaphore::new(most)),
             most,
             told: Arc::default(),
@@ -150,8 +179,9 @@ impl Limit {
         if places.available_permits() == 0 && !self.told.swap(true, Ordering::Relaxed) {
             let most = self.most;
             tracing::warn!(
+                at = &*self.at,
                 most,
-                "every connection is taken; whoever comes waits until one ends, or raise max_connections"
+                "every connection is taken, and whoever comes waits until one ends; of decisions, max_connections says how many there are"
             );
         }
         places.acquire_owned().await.ok()

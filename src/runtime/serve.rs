@@ -70,8 +70,9 @@ where
     S: 'static,
     S::Future: Send,
 {
+    let limit = Limit::new(most, &tcp.address().to_string());
     let tcp = Arc::new(tcp);
-    let incoming = connections(Limit::new(most), move || {
+    let incoming = connections(limit, move || {
         let tcp = Arc::clone(&tcp);
         async move { tcp.accept().await }
     });
@@ -119,8 +120,9 @@ where
     S: 'static,
     S::Future: Send,
 {
+    let limit = Limit::new(most, &unix.path().display().to_string());
     let unix = Arc::new(unix);
-    let incoming = connections(Limit::new(most), move || {
+    let incoming = connections(limit, move || {
         let unix = Arc::clone(&unix);
         async move { unix.accept().await }
     });

@@ -15,7 +15,7 @@ use crate::{
     engine::Snapshot,
     runtime::{
         clock::Clock,
-        listen::{Tcp, Unix},
+        listen::{Tcp, Unix, make_room},
         publish::Published,
         serve::{Error, serve_tcp, serve_unix},
         tasks::{End, Tasks},
@@ -94,6 +94,7 @@ impl Bound {
             _ => None,
         };
         journal::check(&settings.decision_log).map_err(Error::Data)?;
+        make_room(2, settings.max_connections);
         let operations = Tcp::bind(settings.operations).await.map_err(Error::Bind)?;
         let tcp = Tcp::bind(settings.listen).await.map_err(Error::Bind)?;
         let unix = match &settings.unix {

@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use crate::support::processes::Running;
+
 /// The binary, with nothing of our own settings in its environment.
 fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exeat"));
@@ -343,6 +345,26 @@ fn a_sidecar_answers_the_command_line_and_ends_well() {
     );
 }
 
+/// As many files may be open as the system lets it, and where those are too few it says so.
+#[test]
+fn a_sidecar_makes_room_for_its_connections() {
+    let mut command = Command::new("sh");
+    let limited = "ulimit -S -n 300; ulimit -H -n 400; exec \"$0\" \"$@\"";
+    command
+        .args(["-c", limited, env!("CARGO_BIN_EXE_exeat"), "sidecar"])
+        .args(["--bundle", "examples/policy", "--subject", "agent"])
+        .args(["--listen", "127.0.0.1:0", "--operations", "127.0.0.1:0"])
+        .args(["--unix", "none", "--log-format", "text"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut process = Running(command.spawn().unwrap());
+    let errors = BufReader::new(process.0.stderr.take().unwrap());
+    let mut lines = errors.lines().map(Result::unwrap);
+    let told = lines.find(|line| line.contains("fewer files may be open"));
+    let told = told.expect("it is told");
+    assert!(told.contains("400") && told.contains("2048"), "{told}");
+}
+
 #[test]
 fn what_cannot_start_says_why() {
     let scratch = tempfile::tempdir().unwrap();
@@ -354,6 +376,15 @@ fn what_cannot_start_says_why() {
             && said(&none).contains("nothing says who callers are"),
         "{}",
         said(&none)
+    );
+    // What is said by half is told once.
+    let half = at(&["sidecar", "--bundle", ".", "--token-keys", "k"]);
+    assert!(
+        code(&half) == 2
+            && said(&half).contains("`token_audience` go together")
+            && !said(&half).contains("nothing says"),
+        "{}",
+        said(&half)
     );
     fs::write(scratch.path().join("c.yaml"), "bundle: .\nlisten_to: x\n").unwrap();
     let unknown = at(&["sidecar", "--config", "c.yaml", "--subject", "a"]);
