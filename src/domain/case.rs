@@ -122,6 +122,8 @@ pub struct Terms {
     pub deadline: Option<Timestamp>,
     /// The controls as they were.
     pub controls: Vec<(ControlId, u64)>,
+    /// By what they decided then, of those of which that is known.
+    pub meanings: Vec<(ControlId, Digest)>,
     /// The subjects' facets as they were (E7).
     pub bound: Fingerprint,
     /// How long until the next revalidation.

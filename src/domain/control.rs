@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ControlId, Facet, Invalid, Pattern, Principal, Set, Span, Trouble, Value};
+use super::{ControlId, Digest, Facet, Invalid, Pattern, Principal, Set, Span, Trouble, Value};
 
 /// How bad a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,6 +164,9 @@ pub struct Control {
     pub id: ControlId,
     /// Grows by one with each change.
     pub revision: u64,
+    /// Over everything by which it decides, as it is written: two that decide otherwise differ. Nothing
+    /// where nobody has its manifest.
+    pub meaning: Option<Digest>,
     /// What it demands, in a line.
     pub title: Box<str>,
     /// Why.
@@ -235,6 +238,7 @@ impl Control {
         Self {
             id,
             revision,
+            meaning: None,
             title: "cannot be read by this sidecar".into(),
             description: Box::default(),
             remediation: "bring the sidecar up to the registry's version".into(),

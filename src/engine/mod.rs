@@ -63,6 +63,6 @@ pub use snapshot::Snapshot;
 pub use sum::{Part, Sum, part};
 pub use terms::{Asked, approved_as, governing, reaches_into, rules_for, terms};
 pub use tiering::{Stakes, tier};
-pub use triggers::{Against, ByUse, against, by_use, rests_until, unused_from};
+pub use triggers::{Against, ByUse, against, by_use, rests_until, revised, unused_from};
 pub use weakening::{Deciders, weakened};
 pub use world::{World, WorldError, run_vector};

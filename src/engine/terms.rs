@@ -186,6 +186,10 @@ pub fn terms(
             .iter()
             .map(|control| (control.id.clone(), control.revision))
             .collect(),
+        meanings: controls
+            .iter()
+            .filter_map(|control| Some((control.id.clone(), control.meaning.clone()?)))
+            .collect(),
         bound: bound(request, rules, &anchors(request, snapshot))?,
         revalidation: rules.revalidation_interval,
         on_change: rules.approval.on_change,

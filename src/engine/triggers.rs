@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Case, ControlState, ExceptionState, Facet, Lifecycle, Request, Span, Subject, Terms, TierRules,
-    Timestamp,
+    Case, ControlId, ControlState, ExceptionState, Facet, Lifecycle, Request, Span, Subject, Terms,
+    TierRules, Timestamp,
 };
 
 use super::{
@@ -14,6 +14,35 @@ use super::{
     terms::deployed_until,
     usage::Figures,
 };
+
+/// A control that has changed since a request was submitted, in whatever way: approvers see it anew
+/// (T4).
+pub fn revised(terms: &Terms, snapshot: &Snapshot) -> Option<Against> {
+    let mut controls = terms.controls.iter();
+    let other = |(id, revision): &&(ControlId, u64)| {
+        let known = snapshot.control(id);
+        known.is_some_and(|control| control.revision != *revision)
+    };
+    let (id, _) = controls.find(other)?;
+    Some(Against::Changed(format!("control {id} has changed")))
+}
+
+/// A control that decides by something else than it did: how it is told, who owns it, how it is tried
+/// and when it runs by itself moves nothing that was granted.
+fn redefined<'a>(
+    (id, revision): &'a (ControlId, u64),
+    terms: &Terms,
+    snapshot: &Snapshot,
+) -> Option<&'a ControlId> {
+    let control = snapshot.control(id)?;
+    let was = terms.meanings.iter().find(|(of, _)| of == id);
+    let same = match (was, &control.meaning) {
+        (Some((_, was)), Some(now)) => was == now,
+        // What was granted before that was kept goes by the revision.
+        _ => control.revision == *revision,
+    };
+    (!same).then_some(id)
+}
 
 /// What stands against a granted exception as things are now, if the registry can tell (governance
 /// §7.3).
@@ -57,11 +86,12 @@ pub fn against(
             return Some(Against::Changed(drifted(facet, subject)));
         }
     }
-    for (id, revision) in &terms.controls {
-        let known = snapshot.control(id);
-        if known.is_some_and(|control| control.revision != *revision) {
-            return Some(Against::Changed(format!("control {id} has changed")));
-        }
+    if let Some(id) = terms
+        .controls
+        .iter()
+        .find_map(|of| redefined(of, terms, snapshot))
+    {
+        return Some(Against::Changed(format!("control {id} has changed")));
     }
     for (id, owner) in &terms.owners {
         let known = snapshot.subject(id.as_str());

@@ -80,6 +80,9 @@ struct TermsRecord {
     review_evidence: bool,
     deadline: Option<String>,
     controls: BTreeMap<String, u64>,
+    /// Not in what was kept before it was.
+    #[serde(default)]
+    meanings: BTreeMap<String, String>,
     bound: BTreeMap<String, String>,
     revalidation: Option<i64>,
     on_change: String,
@@ -319,6 +322,11 @@ impl TermsRecord {
                 .iter()
                 .map(|(id, revision)| Ok((ControlId::parse(id)?, *revision)))
                 .collect::<Result<_, Invalid>>()?,
+            meanings: self
+                .meanings
+                .iter()
+                .map(|(id, meaning)| Ok((ControlId::parse(id)?, Digest::parse(meaning)?)))
+                .collect::<Result<_, Invalid>>()?,
             bound: Fingerprint::new(bound),
             revalidation: self.revalidation.map(Span::from_micros),
             on_change: match self.on_change.as_str() {
@@ -475,6 +483,7 @@ fn terms_of(terms: &Terms) -> Json {
         "review_evidence": terms.review_evidence,
         "deadline": told(terms.deadline),
         "controls": controls_of(terms),
+        "meanings": terms.meanings.iter().map(|(id, meaning)| (id.to_string(), meaning.as_str().into())).collect::<serde_json::Map<String, Json>>(),
         "bound": bound_of(&terms.bound),
         "revalidation": terms.revalidation.map(Span::micros),
         "on_change": on_change(terms.on_change),

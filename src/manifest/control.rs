@@ -4,11 +4,15 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::{
-    Control, ControlId, ControlState, Enforcement, EvidenceNeed, Facet, Invalid, OnError, Pattern,
-    Principal, Reach, Schedule, Set, Severity, Span, Vector,
+    Control, ControlId, ControlState, Digest, Enforcement, EvidenceNeed, Facet, Invalid, OnError,
+    Pattern, Principal, Reach, Schedule, Set, Severity, Span, Vector,
 };
 
-use super::{Tree, frameworks};
+use super::{
+    Tree,
+    fingerprint::{canonical, digest_of},
+    frameworks,
+};
 
 /// A rule with a failure condition, owner, schedule, evidence requirement and framework references.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -78,6 +82,31 @@ pub struct ControlManifest {
     /// Where it is in its life.
     #[serde(default)]
     pub(super) state: StateName,
+}
+
+/// What a control is told, owned and tried by, and when it runs by itself: of all else it decides by each.
+const ASIDE: [&str; 10] = [
+    "revision",
+    "title",
+    "description",
+    "remediation",
+    "owner",
+    "owner_role",
+    "framework_refs",
+    "test_vectors",
+    "schedule",
+    "state",
+];
+
+/// The digest over everything by which a control decides, of its manifest.
+pub(super) fn meaning(json: &str) -> Result<Digest, Invalid> {
+    let read = serde_json::from_str(json);
+    let mut said: serde_json::Map<String, serde_json::Value> =
+        read.map_err(|error| Invalid::new("", error.to_string(), "send a JSON object"))?;
+    said.retain(|name, _| !ASIDE.contains(&name.as_str()));
+    let mut text = String::new();
+    canonical(&said.into(), &mut text);
+    digest_of(text.as_bytes())
 }
 
 /// The kind's name.
@@ -290,6 +319,7 @@ impl ControlManifest {
         let control = Control {
             id: ControlId::parse(&self.id).map_err(|e| e.under("id"))?,
             revision: self.revision,
+            meaning: None,
             title: name(&self.title).map_err(|e| e.under("title"))?,
             description: self.description.as_str().into(),
             remediation: self.remediation.as_str().into(),

@@ -10,8 +10,8 @@ use crate::{
 
 use super::{
     ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, IncidentManifest,
-    PersonManifest, ProposalManifest, SubjectManifest, TierPolicyManifest, fingerprint::canonical,
-    options,
+    PersonManifest, ProposalManifest, SubjectManifest, TierPolicyManifest, control::meaning,
+    fingerprint::canonical, options,
 };
 
 /// A manifest written as YAML, as canonical JSON; the revision is the registry's to give.
@@ -56,6 +56,7 @@ pub fn read_json(kind: Kind, revision: u64, json: &str) -> Result<Change, Invali
         Kind::Control => {
             let mut control = read!(ControlManifest);
             control.revision = revision;
+            control.meaning = Some(meaning(json)?);
             Change::PutControl(control)
         }
         Kind::Subject => Change::PutSubject(read!(SubjectManifest)),

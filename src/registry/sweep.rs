@@ -11,7 +11,7 @@ use crate::{
     engine::{
         Against, ByUse, against, by_use,
         lifecycle::{Event, due, step},
-        rests_until, rules_for, unused_from,
+        rests_until, revised, rules_for, unused_from,
     },
 };
 
@@ -51,7 +51,9 @@ fn demanded(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Option<(Ev
     if !pending && view.snapshot.takes_back(case.id.as_str()) {
         return Some((Event::Revoke("taken back".into()), Cause::Admin));
     }
-    let Some(found) = against(&case.request, terms, &view.snapshot, now) else {
+    let anew = pending.then(|| revised(terms, &view.snapshot)).flatten();
+    let found = against(&case.request, terms, &view.snapshot, now);
+    let Some(found) = found.or(anew) else {
         if pending {
             return None;
         }

@@ -33,6 +33,7 @@ pub fn control(id: &str, failure_condition: &str) -> Control {
     Control {
         id: parsed(ControlId::parse(id)),
         revision: 1,
+        meaning: None,
         title: "made for a test".into(),
         description: "".into(),
         remediation: "mend it".into(),

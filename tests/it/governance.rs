@@ -964,6 +964,41 @@ async fn r38_what_a_change_takes_the_ground_from_ends_in_the_same_transaction() 
     assert_eq!(again.state, "APPROVED");
 }
 
+/// R38, T4: a control that decides by something else has what was granted from it looked at again; one
+/// that is only told otherwise does not, and what is still to be decided is seen anew either way.
+#[tokio::test]
+async fn r38_only_what_a_control_decides_by_moves_what_was_granted() {
+    let mut world = World::start().await;
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let case = ask(&mut alice, &PLAIN).await.unwrap();
+    let granted = approve(&mut bob, &case).await.unwrap();
+    world.admin.apply(&agent("second")).await.unwrap();
+    let second = Ask {
+        agent: "second",
+        ..PLAIN
+    };
+    let waits = ask(&mut alice, &second).await.unwrap();
+    let risky = control("CT-RISKY", "risky", "true");
+    let told = risky.replace("title: CT-RISKY", "title: risky\nremediation: ask first");
+    world.admin.apply(&told).await.unwrap();
+    assert_eq!(look(&mut bob, &granted.id).await.state, "APPROVED");
+    assert_eq!(look(&mut bob, &waits.id).await.state, "DRAFT");
+    // What it was granted by is kept.
+    world.registry.process.stop().await;
+    let data = world.scratch.path().join("r");
+    world.registry = Registry::start(&data, world.clock.clone()).await;
+    world.admin = world.registry.client().await;
+    let told = told.replace("ask first", "ask us first");
+    world.admin.apply(&told).await.unwrap();
+    assert_eq!(look(&mut world.admin, &granted.id).await.state, "APPROVED");
+    let graver = told.replace("severity: HIGH", "severity: CRITICAL");
+    world.admin.apply(&graver).await.unwrap();
+    let moved = look(&mut world.admin, &granted.id).await;
+    assert_eq!(moved.state, "SUSPENDED");
+    assert_eq!(moved.reason, "control CT-RISKY has changed");
+}
+
 /// R38: what is revoked takes along what rests on it in the same transaction; what ends it ends also
 /// what only waited to be looked at again, and what was never granted is not revoked.
 #[tokio::test]

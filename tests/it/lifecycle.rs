@@ -44,6 +44,7 @@ fn terms(seats: &[Seat]) -> Terms {
         review_evidence: false,
         deadline: Some(noon() + Span::from_hours(72)),
         controls: vec![],
+        meanings: vec![],
         bound: Fingerprint::default(),
         revalidation: Some(Span::from_secs(600)),
         on_change: OnChange::Suspend,

@@ -199,6 +199,7 @@ fn terms(of: u32, now: Timestamp) -> Terms {
         review_evidence: false,
         deadline: None,
         controls: vec![],
+        meanings: vec![],
         bound: Fingerprint::default(),
         revalidation: None,
         on_change: OnChange::Suspend,
