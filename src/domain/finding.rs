@@ -75,6 +75,8 @@ pub enum Disposition {
     Requested(ExceptionId),
     /// An exception covers it.
     Approved(ExceptionId),
+    /// An exception says that it is none: the control is wrong here.
+    FalsePositive(ExceptionId),
 }
 
 impl Disposition {
@@ -84,6 +86,7 @@ impl Disposition {
             Self::None => "NONE",
             Self::Requested(_) => "DEVIATION_REQUESTED",
             Self::Approved(_) => "DEVIATION_APPROVED",
+            Self::FalsePositive(_) => "FALSE_POSITIVE",
         }
     }
 
@@ -91,7 +94,7 @@ impl Disposition {
     pub fn exception(&self) -> Option<&ExceptionId> {
         match self {
             Self::None => None,
-            Self::Requested(id) | Self::Approved(id) => Some(id),
+            Self::Requested(id) | Self::Approved(id) | Self::FalsePositive(id) => Some(id),
         }
     }
 }

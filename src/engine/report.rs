@@ -496,7 +496,9 @@ impl Lens<'_> {
                 &pending,
                 self.now,
             ) {
-                Disposition::Approved(_) => failing.excepted = failing.excepted.saturating_add(1),
+                Disposition::Approved(_) | Disposition::FalsePositive(_) => {
+                    failing.excepted = failing.excepted.saturating_add(1)
+                }
                 Disposition::Requested(_) => failing.asked = failing.asked.saturating_add(1),
                 Disposition::None => {}
             }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    Case, ControlId, Disposition, Evidenced, Exception, ExceptionState, Facet, Fault, Finding, Now,
-    Selector, Subject, SubjectId, Timestamp, Trouble, Value, Verdict, remedy_within,
+    Case, ControlId, Deviation, Disposition, Evidenced, Exception, ExceptionState, Facet, Fault,
+    Finding, Now, Selector, Subject, SubjectId, Timestamp, Trouble, Value, Verdict, remedy_within,
 };
 
 use super::{
@@ -344,7 +344,13 @@ pub fn disposition(
     now: Timestamp,
 ) -> Disposition {
     if let Some(exception) = covering(control, subject, snapshot, now) {
-        return Disposition::Approved(exception.id.clone());
+        let id = exception.id.clone();
+        return match exception.deviation {
+            Deviation::FalsePositive => Disposition::FalsePositive(id),
+            Deviation::Waiver | Deviation::Mitigated | Deviation::IncidentOverride => {
+                Disposition::Approved(id)
+            }
+        };
     }
     let of = snapshot.subject(subject.as_str());
     let named = |selector: &Selector| match selector {

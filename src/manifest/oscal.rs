@@ -233,7 +233,9 @@ impl Assessed<'_> {
         );
         let granted = case.and_then(|case| case.granted);
         let deadline = match &failing.disposition {
-            Disposition::Approved(_) => granted.map_or(finding.due, |granted| granted.expire),
+            Disposition::Approved(_) | Disposition::FalsePositive(_) => {
+                granted.map_or(finding.due, |granted| granted.expire)
+            }
             Disposition::Requested(_) | Disposition::None => finding.due,
         };
         let mut risk = object(json!({
@@ -244,7 +246,7 @@ impl Assessed<'_> {
             "status": match failing.disposition {
                 Disposition::None => "open",
                 Disposition::Requested(_) => "deviation-requested",
-                Disposition::Approved(_) => "deviation-approved",
+                Disposition::Approved(_) | Disposition::FalsePositive(_) => "deviation-approved",
             },
             "deadline": deadline.to_string(),
             "related-observations": [
@@ -258,7 +260,10 @@ impl Assessed<'_> {
         ];
         if let Some(case) = case {
             props.push(ours("exception", &line(case.id.as_str())));
-            let confirmed = matches!(failing.disposition, Disposition::Approved(_));
+            let confirmed = matches!(
+                failing.disposition,
+                Disposition::Approved(_) | Disposition::FalsePositive(_)
+            );
             match case.request.deviation {
                 // OSCAL's word for what has been confirmed.
                 Deviation::FalsePositive if confirmed => {

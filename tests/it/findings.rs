@@ -306,6 +306,40 @@ async fn what_was_covered_between_two_runs_is_told_of_when_it_ends() {
     assert_eq!(told(&after, "worse"), told(&before, "worse"));
 }
 
+/// F1: what an exception says is no finding is disposed of as that, once it is granted.
+#[tokio::test]
+async fn a_false_positive_is_told_as_that() {
+    let mut world = World::start().await;
+    let control = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'");
+    let bad = of_risk("bad", "MODERATE");
+    world.admin.apply(&(control + &bad)).await.unwrap();
+    run(&mut world.admin, "CT-HOUR", false).await;
+    let mut alice = world.as_who("user:alice").await;
+    let mut bob = world.as_who("user:bob").await;
+    let wanted = Ask {
+        control: "CT-HOUR",
+        agent: "bad",
+        ..PLAIN
+    };
+    let text = wanted.text() + "defect_ref: BUG-7\n";
+    let text = text.replace("WAIVER", "FALSE_POSITIVE");
+    let request = v1::RequestExceptionRequest {
+        file: governed::files(&text).pop(),
+        ..v1::RequestExceptionRequest::default()
+    };
+    let answer = alice.exceptions.request_exception(request).await.unwrap();
+    let case = answer.into_inner().case.unwrap();
+    let asked = listed(&mut bob, false).await;
+    assert_eq!(asked[0].disposition, "DEVIATION_REQUESTED");
+    approve(&mut bob, &case).await.unwrap();
+    let said = listed(&mut bob, false).await;
+    assert_eq!(
+        told(&said),
+        [("CT-HOUR", "bad", "NOT_SATISFIED", "FALSE_POSITIVE")]
+    );
+    assert_eq!(said[0].exception, case.id);
+}
+
 #[tokio::test]
 async fn an_exception_changes_the_disposition_and_never_the_finding_nor_its_time() {
     let mut world = World::start().await;
