@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use crate::{
     domain::{Decision, Dimension, Effect, Invalid, Kind, Now, Question, SubjectId, Timestamp},
     engine::{Change, Snapshot, as_seen, decide},
-    manifest::{Bundle, Places, Problem, SubjectManifest, Tree, options, split},
+    manifest::{Bundle, Places, Problem, SubjectManifest, Tree, options, said, split},
     wire::{question, v1},
 };
 
@@ -165,7 +165,7 @@ impl World {
                     &text,
                     line.saturating_add(first),
                     column,
-                    error.without_snippet().to_string(),
+                    said(&error),
                 )]
             })?;
         let now = Timestamp::parse(&suite.now).map_err(|error| {

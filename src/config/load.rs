@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use crate::{
     domain::Value,
-    manifest::{Places, Tree, options},
+    manifest::{Places, Tree, options, said},
 };
 
 /// A key that may be set, with its default and what it is for.
@@ -170,8 +170,16 @@ fn read(path: &Path) -> Result<(String, Vec<(String, String)>), String> {
     let shown = path.display();
     let content = std::fs::read_to_string(path)
         .map_err(|error| format!("{shown}: cannot be read: {error}"))?;
-    let Tree(value) = serde_saphyr::from_str_with_options(&content, options())
-        .map_err(|error| format!("{shown}: {}", error.without_snippet()))?;
+    let Tree(value) =
+        serde_saphyr::from_str_with_options(&content, options()).map_err(|error| {
+            match error.location() {
+                Some(place) => {
+                    let (line, column) = (place.line(), place.column());
+                    format!("{shown}:{line}:{column}: {}", said(&error))
+                }
+                None => format!("{shown}: {}", said(&error)),
+            }
+        })?;
     let Value::Map(entries) = value else {
         return Err(format!("{shown}: is not a map of settings"));
     };

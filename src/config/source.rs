@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::manifest::{Places, options};
+use crate::manifest::{Places, options, said};
 
 /// A file that was read.
 #[derive(Clone, Debug)]
@@ -24,9 +24,7 @@ impl Source {
         let content = std::fs::read_to_string(path)
             .map_err(|error| format!("{shown}: cannot be read: {error}"))?;
         let held = serde_saphyr::from_str_with_options(&content, options()).map_err(|error| {
-            let message = error.without_snippet().to_string();
-            let message = message.split(" at line ").next().unwrap_or(&message);
-            let message = message.trim_start_matches("error: ");
+            let message = said(&error);
             match error.location() {
                 Some(place) => format!("{shown}:{}:{}: {message}", place.line(), place.column()),
                 None => format!("{shown}: {message}"),

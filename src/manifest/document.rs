@@ -5,7 +5,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::domain::Kind;
 
-use super::{Problem, options, schema_of};
+use super::{Problem, options, said, schema_of};
 
 /// The version every manifest names.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -145,14 +145,7 @@ fn unreadable(
     document: &str,
     error: &serde_saphyr::Error,
 ) -> Problem {
-    let message = error.without_snippet().to_string();
-    // The place is given as such; the library says it a second time in words.
-    let message = message
-        .split(" at line ")
-        .next()
-        .unwrap_or(&message)
-        .trim_start_matches("error: ")
-        .to_owned();
+    let message = said(error);
     if message.starts_with("missing field") {
         // The library points past the end; what lacks the field begins here.
         let (line, column) = super::Places::of(document).find("");

@@ -50,4 +50,4 @@ pub use rules::write_rules;
 pub use schema::{schema, schema_of};
 pub use secret::is_secret;
 pub use subject::SubjectManifest;
-pub use tree::{Tree, from_json, options};
+pub use tree::{Tree, from_json, options, said};

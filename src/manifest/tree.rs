@@ -119,6 +119,20 @@ pub fn from_json(json: &serde_json::Value) -> Value {
     }
 }
 
+/// What an error of reading says, without its place, which is given as such.
+pub fn said(error: &serde_saphyr::Error) -> String {
+    let message = error.without_snippet().to_string();
+    let message = message.split(" at line ").next().unwrap_or(&message);
+    let message = message.trim_start_matches("error: ");
+    // The library's advice is to whoever writes a program.
+    match message.split_once(", set DuplicateKeyPolicy") {
+        Some((what, _)) => {
+            format!("{what}: say it once; another document begins after a line of `---`")
+        }
+        None => message.to_owned(),
+    }
+}
+
 /// How manifests, suites and settings are read: YAML 1.2 without surprises.
 pub fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {

@@ -123,9 +123,6 @@ fn at(error: &io::Error, place: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{place}: {error}"))
 }
 
-/// Files that a process has open beside its connections.
-const OTHERS: u64 = 256;
-
 /// Lets this process open as many files as it may, and says so if `listeners` of `most` connections
 /// each do not fit: many systems begin with 1,024.
 pub fn make_room(listeners: usize, most: usize) {
@@ -139,7 +136,7 @@ pub fn make_room(listeners: usize, most: usize) {
         Err(_) => may.current,
     };
     let wanted = u64::try_from(listeners.saturating_mul(most)).unwrap_or(u64::MAX);
-    if let Some(now) = now.filter(|now| *now < wanted.saturating_add(OTHERS)) {
+    if let Some(now) = now.filter(|now| *now < wanted) {
         tracing::warn!(
             open_files = now,
             connections = wanted,

@@ -106,7 +106,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         // C8.
         (with("on_error: FINDING_ONLY"), "a.yaml:11:11:", "ADVISORY"),
-        (with("state: ACTIVE"), "a.yaml:11:1:", "duplicate"),
+        (with("state: ACTIVE"), "a.yaml:11:1:", "say it once"),
         (
             HEAD.replace("DRAFT", "ACTIVE") + "failure_condition: 'true'\n",
             "a.yaml:1:1:",

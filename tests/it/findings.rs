@@ -216,7 +216,7 @@ async fn r2_a_run_that_cannot_be_done_is_a_finding_until_it_is() {
         dry_run: false,
     };
     let refused = world.admin.findings.run_control(request).await;
-    assert_eq!(refused.unwrap_err().code(), tonic::Code::Unavailable);
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
     assert_eq!(head(&mut world.admin).await, before);
     world.registry.process.stop().await;
     statement("ALTER TABLE away RENAME TO runs").await;
