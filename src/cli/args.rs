@@ -285,7 +285,7 @@ pub struct Sidecar {
 /// Where the sidecar is.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// Its Unix socket, or its address [the default socket, else 127.0.0.1:7430].
+    /// Its Unix socket, or its address [the default socket, else 127.0.0.1:7430 without a token].
     #[arg(long, value_name = "PATH|ADDRESS", env = "EXEAT_SOCKET")]
     pub socket: Option<String>,
     /// File of the token that says who asks, where callers are known by theirs; read with each call.

@@ -9,7 +9,7 @@ use tonic::{Request, metadata::MetadataValue};
 
 use crate::{
     config::{default_socket, environment},
-    runtime::simulated::aside,
+    runtime::{channel::Place, simulated::aside},
     wire::{
         ON_BEHALF,
         harness::{Event, Harness, answer, event, nothing},
@@ -18,8 +18,8 @@ use crate::{
 };
 
 use super::{
-    args::{Asks, Hook, Target},
-    client::connect,
+    args::{Asks, Hook},
+    client::connect_at,
     hook_settings::{installed, settings},
     hook_token::token,
     hook_try::tried,
@@ -50,12 +50,10 @@ async fn asked(harness: Harness, args: &Asks) -> Result<serde_json::Value, Strin
         Event::Asks(name, request) => (name, request),
     };
     // A port that nobody named may be anybody's.
-    let default = || default_socket(&environment()).display().to_string();
-    let target = Target {
-        socket: Some(args.target.socket.clone().unwrap_or_else(default)),
-        agent_token_file: args.target.agent_token_file.clone(),
-    };
-    let client = connect(&target).await;
+    let default = || Place::unnamed(&default_socket(&environment()));
+    let named = args.target.socket.clone().map(Place::named);
+    let place = named.unwrap_or_else(default);
+    let client = connect_at(&place, args.target.agent_token_file.as_deref()).await;
     let mut client = client.map_err(|exit| exit.to_string())?;
     let mut request = Request::new(*request);
     let hook = MetadataValue::from_static("hook");

@@ -3,6 +3,7 @@
 use crate::{
     config::{default_socket, environment},
     proxy::{At, Error, Listening, Settings, tools, wrap},
+    runtime::channel::Place,
     telemetry,
     wire::relay::Relay,
 };
@@ -37,7 +38,7 @@ impl From<Through> for Settings {
             target,
         } = through;
         // A port that nobody named may be anybody's.
-        let default = || format!("unix:{}", default_socket(&environment()).display());
+        let default = || Place::unnamed(&default_socket(&environment()));
         Self {
             relay: Relay {
                 server,
@@ -47,7 +48,7 @@ impl From<Through> for Settings {
                 approval: approval_url,
             },
             shows: list.into(),
-            socket: target.socket.unwrap_or_else(default),
+            socket: target.socket.map(Place::named).unwrap_or_else(default),
             token_file: target.agent_token_file,
         }
     }

@@ -497,7 +497,7 @@ impl Lens<'_> {
                 self.now,
             ) {
                 Disposition::Approved(_) | Disposition::FalsePositive(_) => {
-                    failing.excepted = failing.excepted.saturating_add(1)
+                    failing.excepted = failing.excepted.saturating_add(1);
                 }
                 Disposition::Requested(_) => failing.asked = failing.asked.saturating_add(1),
                 Disposition::None => {}

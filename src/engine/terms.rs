@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::domain::{
-    ApprovalRules, ApproverRole, ControlId, Deviation, Digest, DomainId, Evidence, ExceptionId,
-    Fingerprint, Invalid, Principal, Request, Seat, Span, Subject, SubjectId, Terms, Tier,
-    TierInput, TierRules, Timestamp, Value,
+    ApprovalRules, ApproverRole, Control, ControlId, Deviation, Digest, DomainId, Evidence,
+    ExceptionId, Fingerprint, Invalid, Principal, Request, Seat, Span, Subject, SubjectId, Terms,
+    Tier, TierInput, TierRules, Timestamp, Value,
 };
 
 use super::{
@@ -186,10 +186,7 @@ pub fn terms(
             .iter()
             .map(|control| (control.id.clone(), control.revision))
             .collect(),
-        meanings: controls
-            .iter()
-            .filter_map(|control| Some((control.id.clone(), control.meaning.clone()?)))
-            .collect(),
+        meanings: meanings(&controls),
         bound: bound(request, rules, &anchors(request, snapshot))?,
         revalidation: rules.revalidation_interval,
         on_change: rules.approval.on_change,
@@ -199,6 +196,14 @@ pub fn terms(
         owners: owners(request, snapshot),
         policies: Vec::new(),
     })
+}
+
+/// By what controls decide, of those of which it is known.
+fn meanings(controls: &[&Arc<Control>]) -> Vec<(ControlId, Digest)> {
+    let known = controls.iter();
+    known
+        .filter_map(|control| Some((control.id.clone(), control.meaning.clone()?)))
+        .collect()
 }
 
 /// Every domain whose rules a request is held to, outermost last.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     manifest::definition,
-    runtime::channel::{self, Connection, carries_tokens},
+    runtime::channel::{self, Connection, Place, carries_tokens},
     wire::{
         ON_BEHALF,
         mcp::List,
@@ -31,7 +31,7 @@ pub struct Settings {
     /// What is shown of lists.
     pub shows: Shows,
     /// Where the sidecar is: `unix:PATH`, a path, or a host and port.
-    pub socket: String,
+    pub socket: Place,
     /// The file of the token that says who asks, if that is how the sidecar knows.
     pub token_file: Option<PathBuf>,
 }
@@ -78,7 +78,7 @@ pub(super) trait Lists {
 pub(super) struct Asker {
     pub(super) relay: Relay,
     shows: Shows,
-    socket: String,
+    socket: Place,
     token_file: Option<PathBuf>,
     client: Mutex<Option<CheckServiceClient<Connection>>>,
 }
@@ -122,7 +122,8 @@ impl Asker {
             return Err(Error::Usage(what.into()));
         }
         if token_file.is_some() {
-            carries_tokens(&socket).map_err(|why| Error::Usage(format!("--socket: {why}")))?;
+            carries_tokens(&socket.target)
+                .map_err(|why| Error::Usage(format!("--socket: {why}")))?;
         }
         Ok(Self {
             relay,
@@ -142,8 +143,9 @@ impl Asker {
         let token = self.token_file.as_deref();
         let connection = timeout(PATIENCE, channel::connect(&self.socket, token)).await;
         let connection = connection.unwrap_or_else(|_| Err("does not answer".into()));
-        let connection = connection
-            .map_err(|why| Undecided::ours(format!("no sidecar at {} ({why})", self.socket)))?;
+        let connection = connection.map_err(|why| {
+            Undecided::ours(format!("no sidecar at {} ({why})", self.socket.target))
+        })?;
         let client = CheckServiceClient::new(connection);
         Ok(known.insert(client).clone())
     }

@@ -312,6 +312,8 @@ mod tests {
 
     use crate::wire::relay::Relay;
 
+    use crate::runtime::channel::Place;
+
     use super::{super::asker::Shows, *};
 
     /// What is refused at once and what is decided first are told through one pipe that is full most
@@ -327,7 +329,7 @@ mod tests {
                 approval: None,
             },
             shows: Shows::Permitted,
-            socket: "/nonexistent/exeat.sock".into(),
+            socket: Place::named("/nonexistent/exeat.sock".into()),
             token_file: None,
         };
         let asker = Asker::new(settings).unwrap();

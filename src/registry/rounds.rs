@@ -143,39 +143,36 @@ fn overdue(view: &View, control: &ControlId, due: Timestamp, why: &str) -> Optio
     })
 }
 
-/// What a run that is kept leaves of that finding: it is over, whether it was known or the run is the
-/// first to tell of what was missed.
-fn caught_up(view: &View, run: &Run, now: Timestamp) -> Option<Finding> {
-    let found = if let Some(known) = known_overdue(view, &run.control) {
-        (*known).clone()
-    } else {
-        let (due, missed) = run.due.map(|due| (due, run.missed))?;
-        if missed < 2 {
-            return None;
-        }
-        let control = &run.control;
-        let why = format!(
-            "{missed} runs of {control} were missed before {due}; they are caught up by one"
-        );
-        Finding {
-            told: Some(now),
-            ..overdue(view, control, due, &why)?
-        }
-    };
+/// The finding that runs were missed, which one run catches up: open until that is kept. Nothing where
+/// it is open already, or was ended by a run since then.
+fn missed(view: &View, run: &Run, now: Timestamp) -> Option<Finding> {
+    let due = run.due.filter(|_| run.missed >= 2)?;
+    let over = |known: &Arc<Finding>| known.satisfied.is_none_or(|over| over >= due);
+    if overdue_of(view, &run.control).is_some_and(over) {
+        return None;
+    }
+    let (control, missed) = (&run.control, run.missed);
+    let why =
+        format!("{missed} runs of {control} were missed before {due}; they are caught up by one");
     Some(Finding {
-        satisfied: Some(now),
-        ..found
+        told: Some(now),
+        ..overdue(view, control, due, &why)?
     })
 }
 
-/// That finding, while it is open.
-fn known_overdue(view: &View, control: &ControlId) -> Option<Arc<Finding>> {
+/// The finding that a control's run is overdue, open or over.
+fn overdue_of<'v>(view: &'v View, control: &ControlId) -> Option<&'v Arc<Finding>> {
     let key = Finding::key(
         &ControlId::parse(MISSED).ok()?,
         &SubjectId::parse(control.as_str()).ok()?,
     );
-    let known = view.findings.get(&key)?;
-    known.satisfied.is_none().then(|| Arc::clone(known))
+    view.findings.get(&key)
+}
+
+/// That finding, while it is open.
+fn known_overdue(view: &View, control: &ControlId) -> Option<Arc<Finding>> {
+    let open = |known: &&Arc<Finding>| known.satisfied.is_none();
+    overdue_of(view, control).filter(open).cloned()
 }
 
 /// The finding on a control's owner that exceptions from it are the rule.
@@ -291,7 +288,8 @@ impl Registry {
                 let Some(said) = (if same { Some(said) } else { anew() }) else {
                     return Ok((None, (Vec::new(), now)));
                 };
-                let changed = compare(view, &said, now);
+                let mut changed = compare(view, &said, now);
+                changed.extend(missed(view, &run, now));
                 if changed.is_empty() {
                     return Ok((None, (changed, now)));
                 }
@@ -305,16 +303,20 @@ impl Registry {
         // Not before: a run that is not kept is done again, and overdue until then.
         let over = self
             .write(|view, draft| {
-                let over = caught_up(view, &run, draft.time);
+                let over = known_overdue(view, control).map(|known| Finding {
+                    satisfied: Some(draft.time),
+                    ..(*known).clone()
+                });
                 let planned = over
                     .clone()
                     .map(|over| with_findings(view, draft, vec![over], "control run"));
                 Ok((planned, over))
             })
             .await?;
-        let fresh = |over: &&Finding| over.told == over.satisfied;
-        over.iter().filter(fresh).for_each(tell);
-        changed.extend(over);
+        if let Some(over) = over {
+            changed.retain(|found| found.control != over.control);
+            changed.push(over);
+        }
         self.witness.ran(&run);
         Ok(Ran { run, changed, seen })
     }
@@ -408,11 +410,20 @@ impl Registry {
         Ok(())
     }
 
-    /// Ends findings whose control or subject is no more.
-    async fn tidy(&self) -> Result<(), Refused> {
+    /// Ends findings whose control or subject is no more; and those of an overdue run that was kept after
+    /// all, before the process ended.
+    async fn tidy(&self, timetable: &Timetable) -> Result<(), Refused> {
+        let ran = |finding: &Finding| {
+            let last = timetable.last.iter();
+            finding.control.as_str() == MISSED
+                && last
+                    .filter(|(control, _)| control.as_str() == finding.subject.as_str())
+                    .any(|(_, last)| *last >= finding.first_seen)
+        };
         let stale = |view: &View, finding: &Finding| {
             finding.satisfied.is_none()
-                && (!is_there(&finding.control, &finding.subject, &view.snapshot)
+                && (ran(finding)
+                    || !is_there(&finding.control, &finding.subject, &view.snapshot)
                     || !(is_about_a_control(&finding.control)
                         || runs_by_itself(&finding.control, &view.snapshot)))
         };
@@ -514,7 +525,7 @@ pub(super) async fn scheduled(
         if beat.looks(due) {
             timetable.read(&registry.view());
             let ran = registry.rounds(&mut timetable).await;
-            let done = registry.tidy().await.and(ran);
+            let done = registry.tidy(&timetable).await.and(ran);
             timetable.read(&registry.view());
             if let Err(refused) = done {
                 tracing::error!(?refused, "controls cannot be run; they are caught up");

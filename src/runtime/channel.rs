@@ -1,7 +1,7 @@
 //! A connection to a sidecar, over TCP or a Unix socket.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 use tonic::{
@@ -19,7 +19,10 @@ use tonic::{
 };
 use tower::Service;
 
-use super::{files::read_small, simulated::aside};
+use super::{
+    files::{ours_alone, read_small},
+    simulated::aside,
+};
 
 /// Longest file of a token, in bytes.
 const TOKEN: u64 = 16 << 10;
@@ -84,10 +87,13 @@ fn bearer(file: &Path) -> Result<HeaderValue, String> {
 ///
 /// A host that is not this machine, and what to do.
 pub fn carries_tokens(target: &str) -> Result<(), String> {
-    let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
-    let address = target.parse().map(|at: SocketAddr| at.ip());
-    let address = address.or_else(|_| host.parse::<IpAddr>());
-    if unix(target).is_some() || host == "localhost" || address.is_ok_and(|at| at.is_loopback()) {
+    // What is judged is what is called: before an `@` anything may stand.
+    let called: Option<Uri> = format!("http://{target}").parse().ok();
+    let host = called.as_ref().and_then(Uri::host).unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse::<IpAddr>();
+    let here = host == "localhost" || address.is_ok_and(|at| at.is_loopback());
+    if unix(target).is_some() || (here && !target.contains('@')) {
         return Ok(());
     }
     Err(format!(
@@ -103,26 +109,58 @@ fn unix(target: &str) -> Option<PathBuf> {
     }
 }
 
-/// Connects to `target`: a Unix socket as `unix:PATH` or as a path with a slash, else a host and
-/// port. Calls bring the token in the file `token`.
+/// Where a sidecar is: a Unix socket as `unix:PATH` or as a path with a slash, else a host and port.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// As whoever named it did.
+    pub target: String,
+    /// Whether anybody did.
+    pub named: bool,
+}
+
+impl Place {
+    /// Where somebody says.
+    pub fn named(target: String) -> Self {
+        Self {
+            target,
+            named: true,
+        }
+    }
+
+    /// The socket where nobody says.
+    pub fn unnamed(socket: &Path) -> Self {
+        Self {
+            target: format!("unix:{}", socket.display()),
+            named: false,
+        }
+    }
+}
+
+/// Connects to a sidecar. Calls bring the token in the file `token`. A socket that nobody named is
+/// believed where nobody else can have put it.
 ///
 /// # Errors
 ///
 /// Nobody there, no address, or a token that would leave this machine.
-pub async fn connect(target: &str, token: Option<&Path>) -> Result<Connection, String> {
+pub async fn connect(place: &Place, token: Option<&Path>) -> Result<Connection, String> {
+    let target = &place.target;
     if token.is_some() {
         carries_tokens(target)?;
     }
-    let channel = match unix(target) {
-        Some(path) => over_unix(&path).await?,
-        None => {
-            let endpoint = Endpoint::from_shared(format!("http://{target}"));
-            let endpoint = endpoint.map_err(|error| error.to_string())?;
-            endpoint
-                .connect()
-                .await
-                .map_err(|error| error.to_string())?
-        }
+    if let Some(folder) = unix(target)
+        .filter(|_| !place.named)
+        .as_deref()
+        .and_then(Path::parent)
+    {
+        ours_alone(folder)?;
+    }
+    let channel = if let Some(path) = unix(target) {
+        over_unix(&path).await?
+    } else {
+        let endpoint = Endpoint::from_shared(format!("http://{target}"));
+        let endpoint = endpoint.map_err(|error| error.to_string())?;
+        let channel = endpoint.connect().await;
+        channel.map_err(|error| error.to_string())?
     };
     Ok(Connection {
         channel,
@@ -169,6 +207,10 @@ mod tests {
             "localhost.example:7430",
             "127.0.0.1.example:7430",
             "x@127.0.0.1:7430",
+            "localhost:x@evil.example",
+            "127.0.0.1:x@10.0.0.1",
+            "localhost:1@10.0.0.1:7430",
+            "127.0.0.1:7430?@10.0.0.1",
             "[::]:7430",
             "0.0.0.0:7430",
             "",

@@ -1,6 +1,13 @@
 //! Small files that are read whole, and whether they are others by now.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs::{Metadata, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use rustix::{fs::OFlags, process::geteuid};
 
 /// What tells one content of a file from another, without reading it. One that is written over, put in
 /// another's place or set back to an older time is another.
@@ -36,22 +43,41 @@ impl From<&Metadata> for Stamp {
 ///
 /// What cannot be read, is no regular file, or is longer; without its name.
 pub fn read_small(path: &Path, most: u64) -> Result<Vec<u8>, String> {
-    let file = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    let told = |error: io::Error| error.to_string();
     // Whoever opened a pipe would wait for whoever writes to it.
-    if !file.is_file() {
+    let at_once = i32::try_from(OFlags::NONBLOCK.bits()).map_err(|error| error.to_string())?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(at_once)
+        .open(path);
+    let file = file.map_err(told)?;
+    if !file.metadata().map_err(told)?.is_file() {
         return Err("is no regular file".into());
     }
-    let longer = || format!("has more than {most} bytes");
-    if file.len() > most {
-        return Err(longer());
+    let mut content = Vec::new();
+    let mut bounded = file.take(most.saturating_add(1));
+    bounded.read_to_end(&mut content).map_err(told)?;
+    if u64::try_from(content.len()).unwrap_or(u64::MAX) > most {
+        return Err(format!("has more than {most} bytes"));
     }
-    let content = std::fs::read(path).map_err(|error| error.to_string())?;
-    let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    if length > most {
-        Err(longer())
-    } else {
-        Ok(content)
+    Ok(content)
+}
+
+/// Whether what is in `folder` is put there by this user or by root alone.
+///
+/// # Errors
+///
+/// Whose it is else, or who may put something into it.
+pub fn ours_alone(folder: &Path) -> Result<(), String> {
+    let known = std::fs::symlink_metadata(folder).map_err(|error| error.to_string())?;
+    let owner = known.uid();
+    if !known.is_dir() || (owner != geteuid().as_raw() && owner != 0) {
+        return Err(format!("{} is not this user's folder", folder.display()));
     }
+    if known.mode() & 0o022 != 0 {
+        return Err(format!("others may write into {}", folder.display()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -98,5 +124,23 @@ mod tests {
                 .contains("regular")
         );
         assert!(read_small(&folder.path().join("none"), 4).is_err());
+    }
+    #[test]
+    fn a_folder_that_others_write_into_is_not_ours() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("a");
+        std::fs::create_dir(&folder).unwrap();
+        let may = |mode| {
+            std::fs::set_permissions(&folder, PermissionsExt::from_mode(mode)).unwrap();
+            ours_alone(&folder)
+        };
+        assert_eq!(may(0o700), Ok(()));
+        assert!(may(0o770).unwrap_err().contains("others may write"));
+        assert!(may(0o702).unwrap_err().contains("others may write"));
+        assert_eq!(may(0o755), Ok(()));
+        let link = scratch.path().join("b");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(ours_alone(&link).unwrap_err().contains("not this user's"));
     }
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -67,13 +67,25 @@ impl Unix {
     /// Binds `path`, in place of a socket nobody listens on any more; readable by its owner's group.
     pub async fn bind(path: &Path) -> io::Result<Self> {
         let shown = path.display().to_string();
-        if let Some(folder) = path.parent() {
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
             // What we make is ours alone.
             let mut made = std::fs::DirBuilder::new();
             std::os::unix::fs::DirBuilderExt::mode(&mut made, 0o700);
             made.recursive(true)
                 .create(folder)
                 .map_err(|error| at(&error, &shown))?;
+            // Whoever owns the folder may put another's socket in the place of ours.
+            let owner = std::fs::metadata(folder).map_err(|error| at(&error, &shown))?;
+            let owner = std::os::unix::fs::MetadataExt::uid(&owner);
+            if owner != geteuid().as_raw() && owner != 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    format!("{shown}: its folder is user {owner}'s; name another with --unix"),
+                ));
+            }
         }
         if UnixStream::connect(path).await.is_ok() {
             return Err(io::Error::new(

@@ -201,6 +201,7 @@ pub(super) fn behind(
         None => (None, None),
         Some(Principal::Named(id) | Principal::Certificate(id)) => (Some(id), None),
         Some(Principal::Claimed(subject, acts)) => (Some(subject.as_str().to_owned()), acts),
+        Some(Principal::Unclear(why)) => return Err(Fault::Unauthenticated(why)),
     };
     if !speaks_for_others(identity, proxies, connection) {
         let claimed = principal.as_deref().unwrap_or_default();

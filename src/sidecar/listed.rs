@@ -9,14 +9,16 @@ use crate::{domain::SubjectId, runtime::files::read_small, wire::signed::unhex};
 
 /// Longest list, in bytes.
 const MOST: u64 = 16 << 20;
+/// How many wrong lines are named.
+const NAMED: usize = 10;
 
 /// The tokens of a list.
 #[derive(Debug, Default)]
 pub(super) struct Listed(HashMap<[u8; 32], SubjectId>);
 
 impl Listed {
-    /// The list in `file`, and what is wrong with it, by line. A line that is wrong lists nothing, and of
-    /// a token that is listed for two nobody knows whose it is.
+    /// The list in `file`, and what is wrong with it: its first lines by number, and how many more. A
+    /// line that is wrong lists nothing, and a token that is listed twice is nobody's.
     ///
     /// # Errors
     ///
@@ -29,21 +31,32 @@ impl Listed {
 
     fn parse(text: &str) -> (Self, Vec<String>) {
         let (mut listed, mut wrong) = (HashMap::new(), Vec::new());
+        let mut more = 0_usize;
+        let mut tell = |number: u64, why: &str| {
+            if wrong.len() < NAMED {
+                wrong.push(format!("{number}: {why}"));
+            } else {
+                more = more.saturating_add(1);
+            }
+        };
         for (number, line) in (1_u64..).zip(text.lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             match of(line) {
-                Err(why) => wrong.push(format!("{number}: {why}")),
+                Err(why) => tell(number, &why),
                 Ok((digest, subject)) => match listed.entry(digest) {
                     Entry::Vacant(free) => drop(free.insert(Some(subject))),
                     Entry::Occupied(mut known) => {
                         known.insert(None);
-                        wrong.push(format!("{number}: the token is listed twice, and nobody's"));
+                        tell(number, "the token is listed twice, and nobody's");
                     }
                 },
             }
+        }
+        if more > 0 {
+            wrong.push(format!(" and {more} lines more"));
         }
         let listed = listed.into_iter();
         let listed = listed.filter_map(|(digest, subject)| Some((digest, subject?)));

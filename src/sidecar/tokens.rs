@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use http::HeaderMap;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
         clock::Clock,
         files::{Stamp, read_small},
         publish::Published,
+        simulated::aside,
     },
     wire::{
         jwt::{Claims, Doubt, Keys, Use},
@@ -94,7 +96,7 @@ impl Tokens {
         // Before they are read: what is written meanwhile is read again.
         tokens.stamps = File::BOTH.map(|file| Stamp::of(tokens.path(file)?));
         for file in File::BOTH {
-            tokens.take(file)?;
+            tokens.take(tokens.content(file)?);
         }
         match tokens.problems().first() {
             Some(why) => Err(why.clone()),
@@ -118,33 +120,51 @@ impl Tokens {
         }
     }
 
-    /// Takes a file as it is now.
-    fn take(&self, file: File) -> Result<(), String> {
+    /// Reads a file as it is now: it may block.
+    fn content(&self, file: File) -> Result<Content, String> {
         let Some(path) = self.path(file) else {
-            return Ok(());
+            return Ok(Content::None);
         };
         let at = |why: &str| format!("{}: {why}", path.display());
-        let wrong = match file {
+        match file {
             File::Keys => {
                 let text = read_small(path, KEYS).map_err(|why| at(&why))?;
                 let keys = Keys::parse(&text).map_err(|why| at(&why))?;
                 if keys.is_empty() {
                     return Err(at("holds no key that is understood"));
                 }
-                let seen = Mutex::default();
-                self.signed.publish(Arc::new(Signed { keys, seen }));
-                Vec::new()
+                Ok(Content::Keys(keys))
             }
             File::List => {
                 let (listed, wrong) = Listed::read(path).map_err(|why| at(&why))?;
-                self.listed.publish(Arc::new(listed));
-                wrong
+                let line = |why: String| format!("{}:{why}", path.display());
+                Ok(Content::List(listed, wrong.into_iter().map(line).collect()))
             }
-        };
-        let line = |why: &String| format!("{}:{why}", path.display());
+        }
+    }
+
+    /// What was read counts from now on.
+    fn take(&self, content: Content) {
+        match content {
+            Content::None => {}
+            Content::Keys(keys) => {
+                let seen = Mutex::default();
+                self.signed.publish(Arc::new(Signed { keys, seen }));
+                self.doubt(File::Keys, Vec::new());
+            }
+            Content::List(listed, wrong) => {
+                for why in &wrong {
+                    tracing::error!(why, "a line of tokens lists nothing");
+                }
+                self.listed.publish(Arc::new(listed));
+                self.doubt(File::List, wrong);
+            }
+        }
+    }
+
+    fn doubt(&self, file: File, problems: Vec<String>) {
         let [keys, list] = &mut *self.doubts();
-        *file.of(keys, list) = wrong.iter().map(line).collect();
-        Ok(())
+        *file.of(keys, list) = problems;
     }
 
     /// Nothing of a file counts any more.
@@ -207,52 +227,104 @@ impl Tokens {
     /// Takes new keys and another list, until stopped. Each stands for itself: what cannot be used at two
     /// looks in a row counts no more, so that whoever is taken off a file that then breaks is refused.
     pub(super) async fn follow(self: Arc<Self>, stop: CancellationToken) -> Result<(), String> {
-        let mut known = self.stamps;
-        let mut broken = [0_u8; 2];
+        let mut watched =
+            File::BOTH.map(|file| Watched::new(file, file.of(self.stamps[0], self.stamps[1])));
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = sleep(LOOK) => {}
             }
-            let [keys, list] = &mut known;
-            let [no_keys, no_list] = &mut broken;
-            for file in File::BOTH {
-                self.look(file, file.of(keys, list), file.of(no_keys, no_list));
+            for file in &mut watched {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    () = file.look(&self) => {}
+                }
             }
         }
     }
+}
 
-    /// Looks at a file that was `known`, and could not be used at `broken` looks.
-    fn look(&self, file: File, known: &mut Option<Stamp>, broken: &mut u8) {
-        let Some(path) = self.path(file) else { return };
-        let stamp = Stamp::of(path);
-        if *broken == 0 && stamp == *known {
-            return;
+/// What is in a file.
+#[derive(Debug)]
+enum Content {
+    /// It is not followed.
+    None,
+    Keys(Keys),
+    /// And which lines list nothing.
+    List(Listed, Vec<String>),
+}
+
+/// A file as it is by now; nothing where it is what it was.
+type Found = Result<(Option<Stamp>, Option<Result<Content, String>>), String>;
+
+/// A file that is followed.
+struct Watched {
+    file: File,
+    known: Option<Stamp>,
+    /// At how many looks in a row it could not be used.
+    broken: u8,
+    /// What goes on reading, on a disk that hangs: no second one waits beside it.
+    reading: Option<BoxFuture<'static, Found>>,
+}
+
+impl Watched {
+    fn new(file: File, known: Option<Stamp>) -> Self {
+        Self {
+            file,
+            known,
+            broken: 0,
+            reading: None,
         }
-        *known = stamp;
-        match self.take(file) {
-            Ok(()) => {
-                *broken = 0;
-                for why in self.problems() {
-                    tracing::error!(why, "of tokens: it lists nothing");
-                }
-                tracing::info!(file = %path.display(), "new tokens count");
+    }
+
+    async fn look(&mut self, tokens: &Arc<Tokens>) {
+        let (file, known, again) = (self.file, self.known, self.broken > 0);
+        let reading = self.reading.take();
+        let mut reading = reading.unwrap_or_else(|| {
+            let tokens = Arc::clone(tokens);
+            aside(move || {
+                let stamp = tokens.path(file).and_then(Stamp::of);
+                let other = again || stamp != known;
+                (stamp, other.then(|| tokens.content(file)))
+            })
+            .boxed()
+        });
+        let found = match timeout(LOOK, &mut reading).await {
+            Ok(found) => found,
+            Err(_) => {
+                self.reading = Some(reading);
+                Err("of tokens: a file cannot be read in time".into())
+            }
+        };
+        let content = match found {
+            Ok((_, None)) => return,
+            Ok((stamp, Some(content))) => {
+                self.known = stamp;
+                content
+            }
+            Err(why) => Err(why),
+        };
+        match content {
+            Ok(content) => {
+                self.broken = 0;
+                tokens.take(content);
+                tracing::info!(?file, "new tokens count");
             }
             Err(why) => {
-                *broken = broken.saturating_add(1);
-                if *broken == 1 {
+                self.broken = self.broken.saturating_add(1);
+                if self.broken == 1 {
                     tracing::error!(
                         why,
-                        "of tokens: it cannot be used, and the old ones count until the next look"
+                        "tokens cannot be used; the old ones count until the next look"
                     );
                 }
-                if *broken == 2 {
-                    self.forget(file);
-                    tracing::error!(why, "of tokens: it cannot be used, and none of it counts");
+                if self.broken == 2 {
+                    tokens.forget(file);
+                    tracing::error!(why, "tokens cannot be used, and none of the file counts");
                 }
-                let [keys, list] = &mut *self.doubts();
-                *file.of(keys, list) = vec![why];
+                tokens.doubt(file, vec![why]);
             }
         }
     }

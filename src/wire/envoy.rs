@@ -210,17 +210,26 @@ fn principal(attributes: &AttributeContext, tokens: &[(Box<str>, Box<str>)]) -> 
         return Some(Principal::Certificate(source.principal.clone()));
     }
     let verified = metadata(attributes, JWT)?;
-    tokens.iter().find_map(|(key, prefix)| {
-        let payload = verified.fields.get(&**key)?;
-        let Some(Kind::StructValue(payload)) = &payload.kind else {
-            return None;
-        };
-        let claim = |name: &str| payload.fields.get(name);
-        let (sub, issuer) = (claim("sub").and_then(text)?, claim("iss").and_then(text));
-        let act = claim("act").map(json_of);
-        // Where it cannot be told who acts for whom, it is nobody.
-        let (subject, acts) = claimed(sub, act.as_ref(), issuer, prefix).ok()?;
-        Some(Principal::Claimed(subject, acts))
+    // The first that is there decides: another's does not stand in for one that cannot be read.
+    let mut named = tokens.iter();
+    let (payload, prefix) =
+        named.find_map(|(key, prefix)| Some((verified.fields.get(&**key)?, prefix)))?;
+    let claims = match &payload.kind {
+        Some(Kind::StructValue(claims)) => &claims.fields,
+        _ => {
+            return Some(Principal::Unclear(
+                "the token's payload is no object".into(),
+            ));
+        }
+    };
+    let text = |name: &str| claims.get(name).and_then(text);
+    let Some(sub) = text("sub") else {
+        return Some(Principal::Unclear("the token names nobody (`sub`)".into()));
+    };
+    let act = claims.get("act").map(json_of);
+    Some(match claimed(sub, act.as_ref(), text("iss"), prefix) {
+        Ok((subject, acts)) => Principal::Claimed(subject, acts),
+        Err(why) => Principal::Unclear(why),
     })
 }
 

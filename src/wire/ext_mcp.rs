@@ -21,8 +21,9 @@ use super::{
 
 /// Where the gateway's configuration says who asks.
 const SUBJECT: &str = "subject";
-/// Where it says who acts beside them, as a token's `act` does.
+/// Where it says who acts beside them, as a token's `act` does, and whose token it is.
 const ACT: &str = "act";
+const ISSUER: &str = "issuer";
 /// Most servers of one message, and most items of one list.
 const SERVERS: usize = 64;
 const ITEMS: usize = 1_000;
@@ -73,12 +74,14 @@ fn said(context: Option<prost_types::Struct>) -> Result<Said, Invalid> {
         let kind = act.kind.as_ref();
         kind.is_some_and(|kind| !matches!(kind, Kind::NullValue(_)))
     });
+    let issuer = context.fields.remove(ISSUER).map(|issuer| json(&issuer));
+    let issuer = issuer.as_ref().and_then(Json::as_str);
     let principal = match (subject, act) {
         (None, None) => None,
         (Some(subject), None) => Some(Principal::Named(subject)),
         (subject, Some(act)) => {
             let sub = subject.unwrap_or_default();
-            let of = claimed(&sub, Some(&json(&act)), None, "");
+            let of = claimed(&sub, Some(&json(&act)), issuer, "");
             let (subject, acts) = of.map_err(|why| {
                 let fix = "have `metadata` say the token's `act`, or nothing";
                 Invalid::new("metadata_context.act", why, fix)

@@ -24,6 +24,9 @@ pub enum Principal {
     Named(String),
     /// Of a token of an issuer that the settings name; with whoever acts beside them.
     Claimed(SubjectId, Option<Arc<Acts>>),
+    /// Of such a token of which it cannot be told whose it is, and why: that is nobody, and never
+    /// whoever else it might be.
+    Unclear(String),
 }
 
 /// Who asks by a token's claims, and who acts beside them. Names stand below `prefix`; `issuer` is whose

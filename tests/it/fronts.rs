@@ -1067,6 +1067,46 @@ async fn who_acts_beside_a_caller_is_seen_behind_proxies() {
     }
 }
 
+/// A token that cannot be read is nobody's: neither the sidecar's own subject's, nor of whoever another
+/// token names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_cannot_be_read_is_nobodys() {
+    for identity in [("subject", "agent"), ("insecure_asserted_identity", "true")] {
+        let front = Front::start(&[identity, ("proxy_tokens", "first=idp:,second=idp:")]).await;
+        front.sidecar.until("agent", "plain", "ALLOW OK").await;
+        let good = json!({"sub": "agent"});
+        for first in [
+            json!({"sub": "Dana Smith"}),
+            json!({"sub": "x".repeat(600)}),
+            json!({"sub": "agent", "act": "dana"}),
+            json!({"sub": "agent", "act": {"sub": "dana", "iss": "b"}}),
+            json!({"sub": ""}),
+            json!({}),
+            json!(null),
+        ] {
+            let mut asked = call("GET", "/v1");
+            asked.source = None;
+            let said = [
+                ("exeat.action", "plain"),
+                ("exeat.resource_type", "thing"),
+                ("exeat.resource", "t"),
+            ];
+            route(&mut asked, &said);
+            let fields = [("first", &first), ("second", &good)];
+            let fields = fields.map(|(name, said)| (name.to_owned(), envoy_value(said)));
+            let verified = Struct {
+                fields: fields.into(),
+            };
+            asked.metadata_context = Some(Metadata {
+                filter_metadata: [("envoy.filters.http.jwt_authn".to_owned(), verified)].into(),
+                ..Metadata::default()
+            });
+            let (goes_on, _, status, told) = obeyed(&front.envoy(asked).await.unwrap());
+            assert_eq!((goes_on, status), (false, 401), "{first}: {told}");
+        }
+    }
+}
+
 /// The same behind agentgateway, whose configuration says it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_acts_beside_a_caller_is_seen_behind_agentgateway() {
@@ -1082,8 +1122,14 @@ async fn who_acts_beside_a_caller_is_seen_behind_agentgateway() {
         (json!({"sub": "dana"}), "PermissionDenied"),
         (json!("dana"), "`metadata_context.act`"),
         (json!({"sub": ""}), "`metadata_context.act`"),
+        (json!({"sub": "dana", "iss": "idp"}), "PermissionDenied"),
+        (
+            json!({"sub": "dana", "iss": "other"}),
+            "`metadata_context.act`",
+        ),
     ] {
-        let said = json!({"subject": "agent", "actor_kind": "AI_AGENT", "act": act});
+        let said =
+            json!({"subject": "agent", "actor_kind": "AI_AGENT", "issuer": "idp", "act": act});
         let asked = McpRequest {
             service_names: vec!["crm".into()],
             method: "tools/call".into(),
