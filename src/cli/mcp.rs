@@ -48,7 +48,7 @@ impl From<Through> for Settings {
                 approval: approval_url,
             },
             shows: list.into(),
-            socket: target.socket.map(Place::named).unwrap_or_else(default),
+            socket: target.socket.map_or_else(default, Place::named),
             token_file: target.agent_token_file,
         }
     }

@@ -291,13 +291,11 @@ impl Watched {
             })
             .boxed()
         });
-        let found = match timeout(LOOK, &mut reading).await {
-            Ok(found) => found,
-            Err(_) => {
-                self.reading = Some(reading);
-                Err("of tokens: a file cannot be read in time".into())
-            }
-        };
+        let found = timeout(LOOK, &mut reading).await;
+        let found = found.unwrap_or_else(|_| {
+            self.reading = Some(reading);
+            Err("of tokens: a file cannot be read in time".into())
+        });
         let content = match found {
             Ok((_, None)) => return,
             Ok((stamp, Some(content))) => {
