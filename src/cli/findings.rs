@@ -143,7 +143,7 @@ pub(super) async fn findings(args: Findings, screen: &mut Screen) -> Result<Exit
         let answer = registry.findings.list_findings(request).await;
         let answer = answer.map_err(|status| refused(&status))?.into_inner();
         for finding in &answer.findings {
-            open |= finding.state == "NOT_SATISFIED" && finding.disposition != "DEVIATION_APPROVED";
+            open |= finding.state == "NOT_SATISFIED" && !granted(finding);
             if told.output == Output::Json {
                 screen.say(&finding_json(finding).to_string())?;
             } else {
@@ -158,21 +158,23 @@ pub(super) async fn findings(args: Findings, screen: &mut Screen) -> Result<Exit
     Ok(if open { Exit::No } else { Exit::Done })
 }
 
+/// Whether an exception is granted for it.
+fn granted(finding: &v1::Finding) -> bool {
+    ["DEVIATION_APPROVED", "FALSE_POSITIVE"].contains(&finding.disposition.as_str())
+}
+
 fn line(finding: &v1::Finding) -> String {
     let over = finding.state == "SATISFIED";
     let disposition = match (over, finding.exception.as_str()) {
         (true, _) => "satisfied".to_owned(),
         (false, "") => "NONE".to_owned(),
-        (false, exception) if finding.disposition == "DEVIATION_APPROVED" => {
-            format!("excepted {exception}")
-        }
-        (false, exception) => format!("asked {exception}"),
+        (false, exception) => match finding.disposition.as_str() {
+            "DEVIATION_APPROVED" => format!("excepted {exception}"),
+            "FALSE_POSITIVE" => format!("false positive {exception}"),
+            _ => format!("asked {exception}"),
+        },
     };
-    let style = if over || finding.disposition == "DEVIATION_APPROVED" {
-        DIM
-    } else {
-        BAD
-    };
+    let style = if over || granted(finding) { DIM } else { BAD };
     format!(
         "{:<16} {:<28} {} {:<9} {disposition:<20} {:<20}  {}",
         finding.control_id,
@@ -190,4 +192,26 @@ fn finding_json(finding: &v1::Finding) -> Json {
 
 fn run_json(run: &v1::ControlRun) -> Json {
     json!({"apiVersion": "exeat/v1", "control": run.control_id, "controlRevision": run.control_revision, "due": run.due.map(|time| shown(Some(time))), "time": shown(run.time), "revision": run.revision, "passed": run.passed, "failed": run.failed, "untold": run.untold, "elsewhere": run.elsewhere, "tookMicros": run.took_micros, "missed": run.missed})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_granted_is_told_as_what_it_is() {
+        for (disposition, is_granted, told) in [
+            ("DEVIATION_APPROVED", true, "excepted EX-1"),
+            ("FALSE_POSITIVE", true, "false positive EX-1"),
+            ("DEVIATION_REQUESTED", false, "asked EX-1"),
+        ] {
+            let finding = v1::Finding {
+                disposition: disposition.into(),
+                exception: "EX-1".into(),
+                ..v1::Finding::default()
+            };
+            assert_eq!(granted(&finding), is_granted, "{disposition}");
+            assert!(line(&finding).contains(told), "{}", line(&finding));
+        }
+    }
 }

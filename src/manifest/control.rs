@@ -98,12 +98,20 @@ const ASIDE: [&str; 10] = [
     "state",
 ];
 
-/// The digest over everything by which a control decides, of its manifest.
+/// The digest over everything by which a control decides, as its manifest says it: a default that is
+/// written out counts as another.
 pub(super) fn meaning(json: &str) -> Result<Digest, Invalid> {
     let read = serde_json::from_str(json);
     let mut said: serde_json::Map<String, serde_json::Value> =
         read.map_err(|error| Invalid::new("", error.to_string(), "send a JSON object"))?;
     said.retain(|name, _| !ASIDE.contains(&name.as_str()));
+    // Whether it runs by itself as well is beside what it decides.
+    let modes = said.remove("evaluation_modes");
+    let runtime = modes.is_none_or(|modes| {
+        let mut modes = modes.as_array().into_iter().flatten();
+        modes.any(|mode| mode.as_str() == Some("RUNTIME"))
+    });
+    said.insert("runtime".into(), runtime.into());
     let mut text = String::new();
     canonical(&said.into(), &mut text);
     digest_of(text.as_bytes())

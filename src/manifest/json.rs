@@ -11,7 +11,7 @@ use crate::{
 use super::{
     ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, IncidentManifest,
     PersonManifest, ProposalManifest, SubjectManifest, TierPolicyManifest, control::meaning,
-    fingerprint::canonical, options,
+    fingerprint::canonical, options, said,
 };
 
 /// A manifest written as YAML, as canonical JSON; the revision is the registry's to give.
@@ -20,7 +20,7 @@ pub(super) fn of_yaml(text: &str) -> Result<String, Invalid> {
         .map_err(|error| {
             Invalid::new(
                 "",
-                format!("does not read as JSON: {}", error.without_snippet()),
+                format!("does not read as JSON: {}", said(&error)),
                 "use plain values",
             )
         })?;

@@ -152,8 +152,9 @@ fn missed(view: &View, run: &Run, now: Timestamp) -> Option<Finding> {
         return None;
     }
     let (control, missed) = (&run.control, run.missed);
-    let why =
-        format!("{missed} runs of {control} were missed before {due}; they are caught up by one");
+    let why = format!(
+        "{missed} runs of {control} were missed before {due}; one makes up for them, and if it cannot be done the registry's log says why"
+    );
     Some(Finding {
         told: Some(now),
         ..overdue(view, control, due, &why)?

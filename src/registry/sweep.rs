@@ -53,7 +53,12 @@ fn demanded(view: &View, uses: &Uses, case: &Case, now: Timestamp) -> Option<(Ev
     }
     let anew = pending.then(|| revised(terms, &view.snapshot)).flatten();
     let found = against(&case.request, terms, &view.snapshot, now);
-    let Some(found) = found.or(anew) else {
+    let found = match found {
+        // What ends it or changes its ground is more than that it is to be seen anew.
+        Some(Against::Ends(_) | Against::Changed(_)) => found,
+        lesser => anew.or(lesser),
+    };
+    let Some(found) = found else {
         if pending {
             return None;
         }

@@ -280,6 +280,9 @@ impl Watched {
     }
 
     async fn look(&mut self, tokens: &Arc<Tokens>) {
+        let Some(path) = tokens.path(self.file) else {
+            return;
+        };
         let (file, known, again) = (self.file, self.known, self.broken > 0);
         let reading = self.reading.take();
         let mut reading = reading.unwrap_or_else(|| {
@@ -294,7 +297,7 @@ impl Watched {
         let found = timeout(LOOK, &mut reading).await;
         let found = found.unwrap_or_else(|_| {
             self.reading = Some(reading);
-            Err("of tokens: a file cannot be read in time".into())
+            Err(format!("{}: cannot be read in time", path.display()))
         });
         let content = match found {
             Ok((_, None)) => return,

@@ -74,7 +74,8 @@ fn said(context: Option<prost_types::Struct>) -> Result<Said, Invalid> {
         let kind = act.kind.as_ref();
         kind.is_some_and(|kind| !matches!(kind, Kind::NullValue(_)))
     });
-    let issuer = context.fields.remove(ISSUER).map(|issuer| json(&issuer));
+    // Conditions may read it too.
+    let issuer = context.fields.get(ISSUER).map(json);
     let issuer = issuer.as_ref().and_then(Json::as_str);
     let principal = match (subject, act) {
         (None, None) => None,

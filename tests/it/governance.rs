@@ -981,6 +981,11 @@ async fn r38_only_what_a_control_decides_by_moves_what_was_granted() {
     let waits = ask(&mut alice, &second).await.unwrap();
     let risky = control("CT-RISKY", "risky", "true");
     let told = risky.replace("title: CT-RISKY", "title: risky\nremediation: ask first");
+    // Nor does a gate that fails for it hide that it is to be seen anew.
+    let gate = control("CT-GATE", "risky", "subject.id == 'second'")
+        .replace("SOFT_MANDATORY", "HARD_MANDATORY\nbaseline_gate: true");
+    world.admin.apply(&gate).await.unwrap();
+    assert_eq!(look(&mut bob, &waits.id).await.state, "PENDING");
     world.admin.apply(&told).await.unwrap();
     assert_eq!(look(&mut bob, &granted.id).await.state, "APPROVED");
     assert_eq!(look(&mut bob, &waits.id).await.state, "DRAFT");
@@ -992,6 +997,11 @@ async fn r38_only_what_a_control_decides_by_moves_what_was_granted() {
     let told = told.replace("ask first", "ask us first");
     world.admin.apply(&told).await.unwrap();
     assert_eq!(look(&mut world.admin, &granted.id).await.state, "APPROVED");
+    let schedule =
+        "evaluation_modes: [RUNTIME, SCHEDULED]\nschedule: {cron: \"0 6 * * *\", time_zone: UTC}\n";
+    world.admin.apply(&(told.clone() + schedule)).await.unwrap();
+    assert_eq!(look(&mut world.admin, &granted.id).await.state, "APPROVED");
+    let told = told + schedule;
     let graver = told.replace("severity: HIGH", "severity: CRITICAL");
     world.admin.apply(&graver).await.unwrap();
     let moved = look(&mut world.admin, &granted.id).await;
