@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::wire::v1;
+use crate::wire::{access::exact, v1};
 
 use super::{
     client::{connect, refused},
@@ -51,12 +51,7 @@ pub(super) async fn draft(args: Draft, screen: &mut Screen) -> Result<Exit, Exit
 fn scope(told: &v1::ExplainResponse) -> [(&'static str, Option<&str>); 5] {
     let resource = told.resource.as_ref().map_or("", |of| of.id.as_str());
     // In a manifest that is everything, and whatever lies below.
-    let exact = |text: &'static str, of| {
-        (
-            text,
-            Some(of).filter(|of: &&str| !of.is_empty() && *of != "ANY"),
-        )
-    };
+    let exact = |text: &'static str, of| (text, exact(of));
     let (name, resource) = exact("resources", resource);
     [
         exact("subject_selector", &told.subject),
@@ -104,8 +99,7 @@ fn manifest(args: &Draft, told: &v1::ExplainResponse, controls: &[String]) -> St
     });
     let controls: Vec<_> = controls.iter().map(|id| quoted(id)).collect();
     format!(
-        "# Out of {decision}.\n\
-         apiVersion: exeat/v1\n\
+        "apiVersion: exeat/v1\n\
          kind: Request\n\
          control_ids: {controls}\n\
          deviation_type: WAIVER\n\
@@ -117,7 +111,8 @@ fn manifest(args: &Draft, told: &v1::ExplainResponse, controls: &[String]) -> St
            environments: {environment}\n  \
            purposes: {purpose}\n\
          window: {{duration: {duration}}}\n\
-         {owner}\n",
+         {owner}\n\
+         decision_id: {decision}\n",
         decision = args.decision,
         controls = format_args!("[{}]", controls.join(", ")),
         duration = quoted(&args.duration),

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -34,6 +35,16 @@ pub enum LogFormat {
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse::<SocketAddr>()
         .map_err(|_| format!("`{text}` is not an address; use one such as 127.0.0.1:7430"))
+}
+
+/// Under which address others know a process: a host alone, and no path below it.
+pub(super) fn public_address(text: &str) -> Result<Arc<str>, String> {
+    let text = text.trim_end_matches('/');
+    let rest = text.strip_prefix("https://").unwrap_or_default();
+    let plain = !rest.is_empty() && !rest.contains(['/', '?', '#']);
+    plain
+        .then(|| Arc::from(text))
+        .ok_or_else(|| format!("`{text}` is no https address of a host alone"))
 }
 
 /// A time that passes.

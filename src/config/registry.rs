@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,6 +31,8 @@ pub struct RegistryProcess {
     pub weakens_at_will: bool,
     /// An administrator may apply exceptions that nobody asked for.
     pub applies_exceptions: bool,
+    /// Under which address access is asked for over HTTP.
+    pub access_url: Option<Arc<str>>,
     /// The file that says who is told, and who may tell us.
     pub webhooks: Option<PathBuf>,
     /// The file that says how people sign in.
@@ -98,6 +101,11 @@ const DEFAULTS: &[Setting] = &[
         key: "exceptions",
         default: "requested",
         about: "exceptions: `requested` and decided, or also `applied` by an administrator, on one person's machine and to bring those over that are elsewhere",
+    },
+    Setting {
+        key: "access_url",
+        default: "",
+        about: "under which address AuthZEN clients reach this registry, such as https://registry.example.com: denied callers are told to ask for access there; without it none is taken over HTTP",
     },
     Setting {
         key: "webhooks",
@@ -176,6 +184,7 @@ impl RegistryProcess {
             "applied" => Ok(true),
             _ => Err("use `requested` or `applied`".to_owned()),
         });
+        let access_url = settings.parse("access_url", told, common::public_address);
         let webhooks = settings.parse("webhooks", told, |text| Ok(PathBuf::from(text)));
         let sign_in = settings.parse("sign_in", told, |text| Ok(PathBuf::from(text)));
         let report_schedule = settings.parse("report_schedule", told, |text| Ok(text.to_owned()));
@@ -211,6 +220,7 @@ impl RegistryProcess {
                 kept_changes,
                 weakens_at_will,
                 applies_exceptions,
+                access_url,
                 webhooks,
                 sign_in,
                 report_schedule: report_schedule.unwrap_or_default(),

@@ -351,14 +351,7 @@ impl Sidecar {
                 .map(token_source)
                 .collect::<Result<Vec<_>, _>>()
         });
-        let authzen_url = settings.parse("authzen_url", wrong_, |text| {
-            let text = text.trim_end_matches('/');
-            let rest = text.strip_prefix("https://").unwrap_or_default();
-            let plain = !rest.is_empty() && !rest.contains(['/', '?', '#']);
-            plain
-                .then(|| Arc::from(text))
-                .ok_or_else(|| format!("`{text}` is no https address of a host alone"))
-        });
+        let authzen_url = settings.parse("authzen_url", wrong_, common::public_address);
         let drain_timeout = settings.parse("drain_timeout", wrong_, common::span);
         let max_connections =
             settings.parse("max_connections", wrong_, |text| common::count(text, 4_096));

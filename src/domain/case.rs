@@ -75,6 +75,8 @@ pub struct Request {
     pub renews: Option<ExceptionId>,
     /// Asked for before any control fails.
     pub preemptive: bool,
+    /// The denial it comes of.
+    pub decision: Option<Box<str>>,
     /// What was written, as canonical JSON.
     pub text: Box<str>,
 }

@@ -71,6 +71,8 @@ pub struct RequestManifest {
     /// Asked for before any control fails.
     #[serde(default)]
     preemptive: bool,
+    /// The denial it comes of: the decision's id.
+    decision_id: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -178,10 +180,28 @@ impl RequestManifest {
                 .transpose()
                 .map_err(at("renews"))?,
             preemptive: self.preemptive,
+            decision: self
+                .decision_id
+                .as_deref()
+                .map(decision)
+                .transpose()
+                .map_err(at("decision_id"))?,
             text: text.into(),
         };
         request.checked()
     }
+}
+
+/// The id of a decision: `dec_` and a UUID.
+fn decision(text: &str) -> Result<Box<str>, Invalid> {
+    let uuid = text.strip_prefix("dec_").unwrap_or_default();
+    let fits = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b) || b == b'-';
+    if uuid.len() != 36 || !uuid.bytes().all(fits) {
+        let what = format!("`{}` is not a decision's id", text.escape_debug());
+        let fix = "use the `id` of the decision, such as dec_019…";
+        return Err(Invalid::new("", what, fix));
+    }
+    Ok(text.into())
 }
 
 /// A request from canonical JSON.

@@ -33,6 +33,7 @@ use crate::{
 };
 
 use super::{
+    access::{AccessRequests, routes as access_routes},
     authn::Guests,
     completions::completions,
     core::{self, Registry},
@@ -269,6 +270,7 @@ impl Bound {
             notifications,
             doors: Arc::clone(&doors),
             recording,
+            access: settings.access_url.clone(),
         };
         let reporting = Arc::new(Reporting {
             registry: Arc::clone(&registry),
@@ -288,7 +290,13 @@ impl Bound {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(|| async { "ok\n" }))
             .merge(events(inbox));
-        let services = Routes::from(grpc.into_axum_router().merge(pages));
+        let requests = access_routes(AccessRequests {
+            registry: Arc::clone(&registry),
+            guests: Arc::clone(&guests),
+            attendants: Arc::clone(&reporting.attendants),
+            base: settings.access_url.clone(),
+        });
+        let services = Routes::from(grpc.into_axum_router().merge(pages).merge(requests));
         let pages = Operations {
             registry: Arc::clone(&registry),
             usages: Arc::clone(&usages),

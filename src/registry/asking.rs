@@ -94,6 +94,21 @@ fn fresh_id(view: &View, draft: Draft) -> Result<ExceptionId, Refused> {
     }
 }
 
+/// A denial is asked about once, as long as that is not decided.
+fn once(view: &View, case: &Case) -> Result<(), Refused> {
+    let Some(decision) = &case.request.decision else {
+        return Ok(());
+    };
+    let same = view.cases.values().find(|known| {
+        let open = matches!(known.state, ExceptionState::Draft | ExceptionState::Pending);
+        open && known.id != case.id && known.request.decision.as_ref() == Some(decision)
+    });
+    same.map_or(Ok(()), |known| {
+        let why = format!("{decision} was asked about already: see {}", known.id);
+        Err(Refused::Conflict(why))
+    })
+}
+
 impl Registry {
     /// Asks for an exception, or anew for one that was not decided; approved at once where nobody
     /// has to decide. With `dry_run` it says what would be, and changes nothing.
@@ -150,6 +165,7 @@ impl Registry {
                 let id = fresh_id(view, draft)?;
                 drafted(id, requester.clone(), request, draft.time)
             };
+            once(view, &case)?;
             let terms = terms_of(view, &case, draft.time).map_err(Refused::Invalid)?;
             let with_terms = case.on(terms.clone());
             permitted(view, draft, &with_terms)?;
@@ -318,7 +334,12 @@ impl Registry {
 }
 
 /// What a local word means in the domain that a request names, or its first subject's.
-fn meant(view: &View, domain: Option<&str>, subjects: &[String], word: &str) -> Option<Deviation> {
+pub(super) fn meant(
+    view: &View,
+    domain: Option<&str>,
+    subjects: &[String],
+    word: &str,
+) -> Option<Deviation> {
     let of_subject = || {
         let first = subjects.first()?;
         view.snapshot.subject(first)?.domain.clone()

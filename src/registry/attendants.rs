@@ -7,7 +7,10 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{domain::Head, wire::v1};
+use crate::{
+    domain::Head,
+    wire::{signed::Pin, v1},
+};
 
 /// Most refusals kept for one sidecar.
 const NACKS: usize = 20;
@@ -31,6 +34,8 @@ pub(super) struct Attendant {
     pub version: String,
     /// What it could not take in.
     pub nacks: Vec<v1::Nack>,
+    /// What it signs denials with.
+    pub denial_key: Option<Pin>,
 }
 
 impl Attendants {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, Either, Ready, ready};
-use http::{Request, Response};
+use http::{Extensions, HeaderMap, Request, Response};
 use tonic::{
     Status,
     body::Body,
@@ -201,20 +201,19 @@ impl Guests {
     }
 
     /// Who makes a request, and may at all.
-    fn caller<B>(&self, request: &Request<B>) -> Result<Caller, Fault> {
-        let mut caller = self.shown(request)?;
+    fn caller(&self, headers: &HeaderMap, connection: &Extensions) -> Result<Caller, Fault> {
+        let mut caller = self.shown(headers, connection)?;
         self.welcome(&caller.identity)
             .map_err(Fault::Unauthenticated)?;
-        caller.start = start_of(request.headers()).map_err(Fault::Invalid)?;
+        caller.start = start_of(headers).map_err(Fault::Invalid)?;
         Ok(caller)
     }
 
     /// Who a request shows to have made it. Tokens are looked up by their digest: nothing can be learnt from how
     /// long that takes.
-    fn shown<B>(&self, request: &Request<B>) -> Result<Caller, Fault> {
+    fn shown(&self, headers: &HeaderMap, connection: &Extensions) -> Result<Caller, Fault> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let token = request
-            .headers()
+        let token = headers
             .get(http::header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         if let Some(token) = token {
@@ -226,8 +225,7 @@ impl Guests {
                 || Fault::Unauthenticated("the token is not known, or its session is over".into());
             return caller.ok_or_else(unknown);
         }
-        let id = request
-            .extensions()
+        let id = connection
             .get::<TlsConnectInfo<TcpConnectInfo>>()
             .and_then(TlsConnectInfo::peer_certs)
             .and_then(|certificates| spiffe_id(certificates.first()?.as_ref()));
@@ -284,7 +282,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        match admitted(&self.guests, &request) {
+        let path = request.uri().path();
+        match may(&self.guests, request.headers(), request.extensions(), path) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 Either::Left(self.inner.call(request))
@@ -294,9 +293,14 @@ where
     }
 }
 
-fn admitted<B>(guests: &Guests, request: &Request<B>) -> Result<Caller, Fault> {
-    let caller = guests.caller(request)?;
-    let path = request.uri().path();
+/// Who makes a call, if they may.
+pub(super) fn may(
+    guests: &Guests,
+    headers: &HeaderMap,
+    connection: &Extensions,
+    path: &str,
+) -> Result<Caller, Fault> {
+    let caller = guests.caller(headers, connection)?;
     let roles = may_call(path);
     if roles.contains(&caller.role) {
         return Ok(caller);

@@ -1,5 +1,6 @@
 //! The registry: the process that holds what is governed and takes it back.
 
+mod access;
 mod along;
 mod app;
 mod asking;

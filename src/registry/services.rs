@@ -55,6 +55,8 @@ pub(super) struct Outward {
     pub doors: Arc<Doors>,
     /// What became of exceptions.
     pub recording: UsageCalls,
+    /// Where access is asked for over HTTP, if it is.
+    pub access: Option<Arc<str>>,
 }
 
 /// The services of a registry, each behind its guard.
@@ -76,6 +78,7 @@ pub(super) fn services(
             .as_ref()
             .map(|outward| outward.notifications.deliveries.clone()),
         recording: outward.as_ref().map(|outward| outward.recording.clone()),
+        access: outward.as_ref().and_then(|outward| outward.access.clone()),
     };
     let reports = ReportServiceServer::new(ReportCalls {
         reporting: Arc::clone(reporting),
@@ -122,6 +125,7 @@ pub(super) fn services(
         notifications,
         doors,
         recording,
+        access: _,
     }) = outward
     else {
         return routes;

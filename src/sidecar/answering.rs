@@ -7,7 +7,9 @@ use tonic::{Status, metadata::MetadataMap};
 
 use crate::{
     config::Identity,
-    domain::{Decision, Digest, Invalid, Now, Outcome, Question, Resource, Span, Trace},
+    domain::{
+        Decision, Digest, Invalid, NextAction, Now, Outcome, Question, Resource, Span, Trace,
+    },
     engine::{
         Snapshot, as_seen,
         catalogue::at,
@@ -210,9 +212,18 @@ impl Answering {
             age: at.elapsed.saturating_sub(from.confirmed).as_secs_f64(),
         };
         let age = stamp.age;
-        let told = tell(stamp, decision, asked.wanted, question, at.now, || {
+        let mut told = tell(stamp, decision, asked.wanted, question, at.now, || {
             spending(&from.snapshot, &decided.spent)
         });
+        if let (Some(following), NextAction::Request) = (&self.following, decision.next_action)
+            && asked.wanted.verified
+        {
+            let subject = from.snapshot.subject(question.subject.as_str());
+            told.access_request = subject.and_then(|of| {
+                let access = &following.access;
+                access.offer(&told, question, &of.environment, at.now.latest)
+            });
+        }
         let ended = self.decider.clock.elapsed();
         if let Err(late) = in_time(asked.arrived, ended, asked.patience) {
             self.decider.unanswered(decided);

@@ -23,17 +23,20 @@ use crate::{
     telemetry::Surface,
     wire::{
         Fault,
+        access::{CAPABILITY, KEYS, REQUESTS},
+        approval::{Because, Shown},
         authzen::{
             Asked, Evaluation, Evaluations, Searched, Semantic, Wanted, decision, failed, permits,
             searched, several, single,
         },
-        json::strict,
+        json::{is_json, strict},
         principal::Principal,
         question, v1,
     },
 };
 
 use super::{
+    access::because,
     answering::{Answering, Called, in_time},
     identity::{admitted, behind, speaks_for_others},
 };
@@ -154,12 +157,8 @@ fn answer(json: &Json) -> Response {
 
 /// The body as JSON.
 fn read(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Json, Invalid> {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .and_then(|kind| kind.split(';').next())
-        .map(str::trim);
-    if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+    let kind = headers.get(header::CONTENT_TYPE);
+    if !kind.is_some_and(|kind| is_json(kind.as_bytes())) {
         return Err(Invalid::new(
             "Content-Type",
             "is not application/json",
@@ -194,9 +193,11 @@ impl Sent<'_> {
 }
 
 impl AuthZen {
-    async fn ask(&self, one: Evaluation, sent: &Sent<'_>) -> Result<v1::Decision, Fault> {
+    /// The answer to a question, and whether it is yes.
+    async fn ask(&self, one: Evaluation, sent: &Sent<'_>) -> Result<(Json, bool), Fault> {
         let arrived = self.answering.decider.clock.look();
         let called = sent.called();
+        let shown = one.approval;
         let decided = async {
             in_time(sent.arrived, arrived.elapsed, DEADLINE)?;
             let (identity, proxies) = (&self.answering.identity, &self.proxies);
@@ -209,7 +210,25 @@ impl AuthZen {
         if let Err(fault) = &decided {
             self.answering.tell_failed(fault, arrived, called);
         }
-        decided
+        let told = decided?;
+        let (mut json, permits) = (decision(&told), permits(&told));
+        if let (Some(shown), false) = (&shown, permits) {
+            self.because(shown, &told).say(&mut json);
+        }
+        Ok((json, permits))
+    }
+
+    /// Why the answer is no though an approval was shown.
+    fn because(&self, shown: &Shown, told: &v1::Decision) -> Because {
+        let loaded = self.answering.decider.snapshot.get();
+        match (loaded, &self.answering.following) {
+            (Some(loaded), Some(following)) => {
+                let now = self.answering.decider.clock.now().latest;
+                because(shown, told, &loaded.snapshot, &following.keys(), now)
+            }
+            // Of a folder nobody vouches for anything.
+            _ => Because::ApprovalUnverifiable,
+        }
     }
 
     /// One of several: what is wrong with it alone is said in its place.
@@ -224,7 +243,7 @@ impl AuthZen {
             Err(invalid) => Err(Fault::Invalid(invalid)),
         };
         match decided {
-            Ok(told) => Ok((decision(&told), Some(permits(&told)))),
+            Ok((told, permits)) => Ok((told, Some(permits))),
             // Of these each is a fault of the whole.
             Err(fault @ (Fault::NotReady | Fault::Unauthenticated(_))) => Err(fault),
             // What others rest on is recorded by now: theirs are answers all the same.
@@ -336,8 +355,8 @@ async fn evaluation(
         connection: &connection.0,
         method: "POST /access/v1/evaluation",
     };
-    let told = authzen.ask(one, &sent).await?;
-    Ok(answer(&decision(&told)))
+    let (told, _) = authzen.ask(one, &sent).await?;
+    Ok(answer(&told))
 }
 
 async fn evaluations(
@@ -355,7 +374,7 @@ async fn evaluations(
         method: "POST /access/v1/evaluations",
     };
     Ok(answer(&match asked {
-        Asked::One(one) => decision(&authzen.ask(*one, &sent).await?),
+        Asked::One(one) => authzen.ask(*one, &sent).await?.0,
         Asked::Many(many) => authzen.ask_all(&many, &sent).await?,
     }))
 }
@@ -403,14 +422,25 @@ async fn metadata(State(authzen): State<AuthZen>) -> Result<Response, Unanswered
         Fault::NotFound("under which address this is known was not said; set authzen_url".into())
     })?;
     let at = |path: &str| format!("{base}{path}");
-    Ok(answer(&json!({
+    let mut told = json!({
         "policy_decision_point": base,
         "access_evaluation_endpoint": at("/access/v1/evaluation"),
         "access_evaluations_endpoint": at("/access/v1/evaluations"),
         "search_subject_endpoint": at("/access/v1/search/subject"),
         "search_resource_endpoint": at("/access/v1/search/resource"),
         "search_action_endpoint": at("/access/v1/search/action"),
-    })))
+    });
+    let following = authzen.answering.following.as_ref();
+    if let (Some(registry), Some(entries)) = (
+        following.and_then(|following| following.access.base()),
+        told.as_object_mut(),
+    ) {
+        let there = |path: &str| Json::from(format!("{registry}{path}"));
+        entries.insert("access_request_endpoint".into(), there(REQUESTS));
+        entries.insert("jwks_uri".into(), there(KEYS));
+        entries.insert("capabilities".into(), json!([CAPABILITY]));
+    }
+    Ok(answer(&told))
 }
 
 /// What is known of the connection a request came by.

@@ -1,5 +1,6 @@
 //! The enforcing process: one published snapshot, and the surfaces that decide from it.
 
+mod access;
 mod answering;
 mod app;
 mod authzen;

@@ -231,6 +231,7 @@ pub fn request(controls: &[&str], subject: &str) -> Request {
         defect: None,
         renews: None,
         preemptive: false,
+        decision: None,
         text: "{}".into(),
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::domain::{Invalid, Timestamp};
 
-use super::{json::fields, sync::time, v1};
+use super::{approval::Shown, json::fields, sync::time, v1};
 
 /// How the items of a batch depend on each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Evaluation {
     pub subject: String,
     /// The question.
     pub request: v1::CheckRequest,
+    /// The approval that is shown with it.
+    pub approval: Option<Shown>,
 }
 
 /// Several questions.
@@ -110,11 +112,11 @@ fn values(json: &Json, most: usize) -> usize {
     }
 }
 
-fn missing(path: &str) -> Invalid {
+pub(super) fn missing(path: &str) -> Invalid {
     Invalid::new(path, "is missing", "send it (AuthZEN 1.0)")
 }
 
-fn object(body: &Json, path: &str) -> Result<Map<String, Json>, Invalid> {
+pub(super) fn object(body: &Json, path: &str) -> Result<Map<String, Json>, Invalid> {
     match body.get(path) {
         None | Some(Json::Null) => Err(missing(path)),
         Some(Json::Object(entries)) => Ok(entries.clone()),
@@ -122,7 +124,7 @@ fn object(body: &Json, path: &str) -> Result<Map<String, Json>, Invalid> {
     }
 }
 
-fn text(entries: &Map<String, Json>, of: &str, name: &str) -> Result<String, Invalid> {
+pub(super) fn text(entries: &Map<String, Json>, of: &str, name: &str) -> Result<String, Invalid> {
     let path = format!("{of}.{name}");
     match entries.get(name) {
         None | Some(Json::Null) => Err(missing(&path)),
@@ -174,6 +176,7 @@ fn evaluation(body: &Json) -> Result<Evaluation, Invalid> {
             ));
         }
     };
+    let approval = Shown::taken(&mut context)?;
     for (entries, of) in [(&mut subject, "subject"), (&mut action, "action")] {
         let said = properties(entries, of)?;
         if !said.is_empty() && context.insert(of.to_owned(), said.into()).is_some() {
@@ -198,6 +201,7 @@ fn evaluation(body: &Json) -> Result<Evaluation, Invalid> {
             ..v1::CheckRequest::default()
         },
         subject: id,
+        approval,
     })
 }
 
@@ -348,8 +352,21 @@ pub fn decision(told: &v1::Decision) -> Json {
         if !requestable.is_empty() {
             entries.insert("requestable_controls".into(), requestable.clone().into());
         }
+        if let Some(request) = &told.access_request {
+            entries.insert("access_request".into(), access_request(request));
+        }
     }
     json!({"decision": permits, "context": context})
+}
+
+/// How to ask for access (draft 1 of the profile).
+fn access_request(request: &v1::AccessRequest) -> Json {
+    json!({
+        "endpoint": request.endpoint,
+        "expires_at": instant(request.expire_time).map(|end| end.to_string()),
+        "binding_token": request.binding_token,
+        "display": {"title": request.title},
+    })
 }
 
 /// An item that is no question, or has no answer.

@@ -394,6 +394,8 @@ pub fn answer(stamp: Stamp<'_>, decision: &Decision, detail: &Detail<'_>) -> v1:
             .to_owned(),
         requestable_control_ids: requestable,
         nearest: near.map(nearest),
+        // Whoever answers adds it where requests are taken.
+        access_request: None,
         stale: match detail {
             Detail::Full(explanation) => explanation.stale.iter().map(nearest).collect(),
             Detail::Codes | Detail::Reasons(..) => Vec::new(),

@@ -33,10 +33,11 @@ use super::{
 };
 
 /// Headers that say what was decided; nobody else may.
-const OURS: [&str; 3] = [
+const OURS: [&str; 4] = [
     "x-exeat-decision-id",
     "x-exeat-outcome",
     "x-exeat-exception-id",
+    "x-exeat-request-url",
 ];
 /// Where Envoy's MCP filter leaves what it read.
 const MCP: &str = "envoy.filters.http.mcp";
@@ -511,6 +512,9 @@ pub fn answered(decision: &v1::Decision) -> CheckResponse {
             said.push(("x-exeat-exception-id", &exception.exception_id));
         }
         return ok(&said, metadata);
+    }
+    if let Some(request) = &decision.access_request {
+        said.push(("x-exeat-request-url", &request.endpoint));
     }
     let body = body_of(decision);
     denied(Code::PermissionDenied, 403, &said, &body, metadata)

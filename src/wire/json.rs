@@ -6,6 +6,12 @@ use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json};
 
+/// Whether a content type says that it is JSON.
+pub fn is_json(kind: &[u8]) -> bool {
+    let first = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    first.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
 /// JSON in which no name is said twice: of two values readers do not take the same one (I-JSON).
 struct Strict(Json);
 

@@ -1,15 +1,18 @@
-//! Tokens that others signed: what they claim, once their issuer's key says so.
+//! Tokens that are signed: what they claim, once their issuer's key says so.
 //!
 //! Time is an argument here: the library checks the signature, and everything else is checked
 //! against our own clock.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm, DecodingKey, Validation, decode, decode_header,
     jwk::{Jwk, KeyOperations, PublicKeyUse},
 };
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::domain::{Span, Timestamp};
+
+use super::signed::{Pin, Signer};
 
 /// Longest token, in bytes.
 const LONGEST: usize = 16 << 10;
@@ -41,7 +44,15 @@ pub enum Use {
     Access,
     /// It says what happened (RFC 8417).
     Event,
+    /// Ours: it says what was denied.
+    Denial,
+    /// Ours: it says what was approved.
+    Approval,
 }
+
+/// What a token of ours is called for its use.
+const DENIAL: &str = "exeat-denial+jwt";
+const APPROVAL: &str = "exeat-approval+jwt";
 
 /// Why a token says nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +67,43 @@ pub enum Doubt {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claims(Map<String, Json>);
 
+/// A token with a key's word for what it claims: of a denial or an approval. What is signed begins
+/// with `eyJ`, as no statement of a purpose does (S11).
+pub(super) fn token(signer: &Signer, used: Use, claims: &Json) -> String {
+    let kind = match used {
+        Use::Denial => DENIAL,
+        Use::Approval => APPROVAL,
+        Use::Identity | Use::Access | Use::Event => "jwt",
+    };
+    let header = json!({"alg": "EdDSA", "kid": signer.pin().id(), "typ": kind});
+    let part = |json: &Json| URL_SAFE_NO_PAD.encode(json.to_string());
+    let said = format!("{}.{}", part(&header), part(claims));
+    let signature = URL_SAFE_NO_PAD.encode(signer.raw(said.as_bytes()));
+    format!("{said}.{signature}")
+}
+
+/// The name of the key that a token says it is signed with.
+pub fn key_of(token: &str) -> Option<String> {
+    let fits = token.len() <= LONGEST;
+    decode_header(fits.then_some(token)?).ok()?.kid
+}
+
+/// A public key of ours as others read it (RFC 8037).
+pub fn key(pin: &Pin) -> Json {
+    let x = URL_SAFE_NO_PAD.encode(pin.bytes());
+    json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": pin.id(), "x": x})
+}
+
 impl Keys {
+    /// Keys of ours.
+    pub fn of(pins: &[Pin]) -> Self {
+        let keys = pins.iter();
+        Self(
+            keys.filter_map(|pin| serde_json::from_value(key(pin)).ok())
+                .collect(),
+        )
+    }
+
     /// Reads a JSON Web Key Set; keys that are not understood are left out.
     ///
     /// # Errors
@@ -105,6 +152,8 @@ impl Keys {
             Use::Identity => matches!(said, None | Some("jwt")),
             Use::Access => matches!(said, None | Some("jwt" | "at+jwt")),
             Use::Event => said == Some("secevent+jwt"),
+            Use::Denial => said == Some(DENIAL),
+            Use::Approval => said == Some(APPROVAL),
         };
         if !fits {
             return Err(wrong("is a token for something else"));

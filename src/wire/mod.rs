@@ -1,7 +1,9 @@
 //! Translations between messages and domain values; the only place that names generated types
 //! beside the services themselves.
 
+pub mod access;
 pub mod agentgateway;
+pub mod approval;
 pub mod authzen;
 pub mod carried;
 mod check;

@@ -321,6 +321,11 @@ impl Trust {
         self.keys.last().map(|(_, pin)| pin)
     }
 
+    /// Every key that was trusted.
+    pub fn pins(&self) -> Vec<Pin> {
+        self.keys.iter().map(|(_, pin)| pin.clone()).collect()
+    }
+
     /// Trusts nothing but the key that was trusted last: who speaks now speaks with that.
     #[must_use]
     pub fn live(&self) -> Self {

@@ -18,9 +18,11 @@ use envoy_types::{
 };
 use exeat::wire::v1;
 use serde_json::{Value as Json, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::governed::{Registry, Sidecar, control, exception, noon, subject, world};
+use crate::support::{
+    governed::{Registry, Sidecar, control, exception, noon, subject, world},
+    http,
+};
 
 struct Front {
     _scratch: tempfile::TempDir,
@@ -81,19 +83,7 @@ impl Front {
         headers: &str,
         body: &str,
     ) -> (u16, String, String) {
-        let mut stream = tokio::net::TcpStream::connect(&self.sidecar.address)
-            .await
-            .unwrap();
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: pdp\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, head.to_lowercase(), body.to_owned())
+        http::send(&self.sidecar.address, method, path, headers, body).await
     }
 
     async fn evaluate(&self, body: &Json) -> Json {

@@ -4,6 +4,7 @@
 mod support;
 
 mod acceptance;
+mod access;
 mod bundle;
 mod cases;
 mod cli;

@@ -15,6 +15,7 @@ pub mod authority;
 pub mod cases;
 pub mod collector;
 pub mod governed;
+pub mod http;
 pub mod issuer;
 pub mod liar;
 pub mod memory;

@@ -95,7 +95,7 @@ fn is_due(case: &Case, now: Timestamp) -> bool {
 }
 
 /// Who has yet to decide about a case as it stands.
-pub(super) fn open_seats(view: &View, case: &Case, now: Timestamp) -> Vec<String> {
+pub(in crate::registry) fn open_seats(view: &View, case: &Case, now: Timestamp) -> Vec<String> {
     let still = standing(view, case);
     let mut open: Vec<_> = if is_due(case, now) {
         let seats = lifecycle::open(case, &still).into_iter();

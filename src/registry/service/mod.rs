@@ -24,7 +24,7 @@ mod sync;
 mod usage;
 mod watching;
 
-pub(super) use exceptions::Exceptions;
+pub(super) use exceptions::{Exceptions, open_seats};
 pub(super) use explain::ExplanationCalls;
 pub(super) use findings::FindingCalls;
 pub(super) use fleet::{Fleet, token};

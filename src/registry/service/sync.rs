@@ -1,6 +1,6 @@
 //! `exeat.v1.SyncService`: what sidecars follow.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc};
+use std::{collections::VecDeque, pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -21,7 +21,7 @@ use crate::{
     runtime::publish::Changes,
     wire::{
         Fault, Received,
-        signed::{Purpose, Trust},
+        signed::{Pin, Purpose, Trust},
         sync::{era, head, head_message, nonce_of, removal, start},
         v1::{self, attend_request, attend_response},
     },
@@ -42,9 +42,9 @@ const ARRIVALS: usize = 500;
 
 /// Waited for as long as the stream lives: made anew for each message, a thousand streams would
 /// stand in line for one lock.
-pub(super) type Ended = Pin<Box<WaitForCancellationFutureOwned>>;
+pub(super) type Ended = pin::Pin<Box<WaitForCancellationFutureOwned>>;
 
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Messages<T> = pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Answers sidecars.
 #[derive(Clone, Debug)]
@@ -58,6 +58,8 @@ pub(crate) struct Sync {
     pub(in crate::registry) deliveries: Option<Deliveries>,
     /// Where uses of exceptions are kept; nowhere in a simulation.
     pub(in crate::registry) recording: Option<UsageCalls>,
+    /// Where access is asked for over HTTP, if it is.
+    pub(in crate::registry) access: Option<Arc<str>>,
 }
 
 /// A sidecar that attends.
@@ -397,6 +399,7 @@ impl Sync {
             },
             version: hello.version.chars().take(64).collect(),
             nacks: Vec::new(),
+            denial_key: Pin::from_slice(&hello.denial_key),
         };
         self.attendants.enter(&caller.identity, attendant);
         let crowd = self.attendants.known().len() / ARRIVALS;
@@ -410,6 +413,7 @@ impl Sync {
             scope: caller.scope.to_string(),
             acknowledge_ms: acknowledge_ms(&self.guests),
             acknowledged: Some(head_message(known)),
+            access_url: self.access.as_deref().unwrap_or_default().to_owned(),
         };
         Ok(Attending {
             sync: self.clone(),

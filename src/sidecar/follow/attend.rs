@@ -76,6 +76,7 @@ impl Following {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             proof: Some(self.keeper.proof()),
             over: self.over.iter().map(|start| start.to_vec()).collect(),
+            denial_key: self.access.key().bytes().to_vec(),
         };
         send(&up, attend_request::Event::Hello(hello)).await?;
         let answer = timeout(SLOW, client.attend(ReceiverStream::new(outgoing)))
@@ -167,6 +168,7 @@ impl Following {
     ) -> Result<(), String> {
         let keeper = &self.keeper;
         keeper.rotate(&welcome.keys);
+        self.access.learn(&welcome.access_url);
         let statement: v1::EpochStatement = keeper
             .trust()
             .live()

@@ -19,8 +19,11 @@ use crate::{
         attendance::Start,
         follow::{Refused, Resync},
     },
-    sidecar::evidence::{Purse, Spool},
-    wire::{signed::random, sync::kind_message, v1},
+    sidecar::{
+        access::Access,
+        evidence::{Purse, Spool},
+    },
+    wire::{jwt::Keys, signed::random, sync::kind_message, v1},
 };
 
 use super::{
@@ -53,6 +56,8 @@ pub(in crate::sidecar) struct Following {
     pub(super) complaints: Complaints,
     /// Over which fetches go while the registry is watched.
     pub(super) bulk: Mutex<Option<Client>>,
+    /// Where access is asked for.
+    pub(in crate::sidecar) access: Access,
     /// What callers ask about that is not here.
     pub(in crate::sidecar) demand: Demand,
     /// What callers saw.
@@ -169,6 +174,7 @@ impl Following {
             again: Notify::new(),
             complaints: Complaints::default(),
             bulk: Mutex::default(),
+            access: Access::new()?,
             demand,
             sightings: Sightings::default(),
             spool,
@@ -182,6 +188,11 @@ impl Following {
     pub(super) fn lend(&self, client: Client) -> Loan<'_> {
         *self.bulk.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
         Loan(self)
+    }
+
+    /// The keys of the registry.
+    pub(in crate::sidecar) fn keys(&self) -> Keys {
+        Keys::of(&self.keeper.trust().pins())
     }
 
     /// What the registry knows this start by.
