@@ -23,6 +23,8 @@
     unreachable_pub
 )]
 mod governed;
+#[path = "common/world.rs"]
+mod world;
 
 use std::{
     convert::Infallible,
@@ -37,8 +39,8 @@ use std::{
 
 use exeat::{
     config,
-    domain::{Set, Value},
-    engine::{Change, Snapshot, catalogue},
+    domain::Set,
+    engine::{Change, Snapshot},
     runtime::clock::Clock,
     sidecar::Bound,
     testing,
@@ -69,6 +71,7 @@ use tonic::{
     server::{Grpc, UnaryService},
     transport::{Channel, Server},
 };
+use world::{SUBJECT, world};
 
 /// What the program itself allocates with, so that the empty handler differs by nothing else.
 #[global_allocator]
@@ -77,56 +80,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const ROUNDS: usize = 15;
 const SPELL: Duration = Duration::from_millis(600);
 const OPEN_RATE: u32 = 4_000;
-const SUBJECT: &str = "spiffe://acme.example/agent/7";
 
 fn pin(core: usize) {
     let mut set = CpuSet::new();
     set.set(core);
     // On a machine with one core there is nothing to choose.
     let _ = sched_setaffinity(None, &set);
-}
-
-/// 100 controls of which 10 are held against the question, 10,000 exceptions of other controls.
-fn world(controls: usize, applicable: usize) -> Snapshot {
-    let mut changes = Vec::new();
-    for n in 0..controls {
-        let mut control = testing::control(
-            &format!("BEN-{n}"),
-            "subject.risk_tier == 'NONE' || subject.environment != 'prod' || now < subject.metadata_update_time",
-        );
-        control.applies_to.actions = Set::of(vec![
-            if n < applicable {
-                "tools/call"
-            } else {
-                "other"
-            }
-            .into(),
-        ])
-        .expect("a set");
-        changes.push(Change::PutControl(control));
-    }
-    for n in 0..10_000 {
-        let id = format!("spiffe://acme.example/agent/{n}");
-        let mut subject = testing::subject(&id);
-        if let Value::Record(fields) = &mut subject.attributes {
-            let place = catalogue::SUBJECT
-                .place("metadata_update_time")
-                .expect("a field");
-            *fields.get_mut(place).expect("a place") = Some(Value::Time(testing::noon()));
-        }
-        changes.push(Change::PutSubject(subject));
-        let of = if applicable < controls {
-            controls - 1
-        } else {
-            0
-        };
-        changes.push(Change::PutException(testing::exception(
-            &format!("EX-{n}"),
-            &[&format!("BEN-{of}")],
-            &id,
-        )));
-    }
-    testing::snapshot(changes)
 }
 
 /// The same, with one control that fails, and an exception that covers it: each answer waits for its
