@@ -16,7 +16,11 @@ use exeat::{
     engine::condition::{Names, Roots, compile, on_deep_stack, only_adds},
     manifest::{self, Bundle},
     wire::{
-        self, agentgateway as gateway, authzen, carried, envoy, ext_mcp,
+        self,
+        access::{Denial, submitted},
+        agentgateway as gateway,
+        approval::{Shown, Vouched},
+        authzen, carried, envoy, ext_mcp,
         harness::{self, Harness},
         json::strict,
         jwt::{Keys, Use},
@@ -26,6 +30,7 @@ use exeat::{
         sync, usage, v1,
     },
 };
+use serde_json::Value as Json;
 
 /// What Envoy asks.
 pub fn ext_authz(bytes: &[u8]) {
@@ -224,4 +229,51 @@ pub fn sync(bytes: &[u8]) {
         let _: bool = part;
     }
     drop((sync::sum(bytes), sync::start(bytes), sync::nonce_of(bytes)));
+}
+
+/// A request for access, and what is shown once it is approved.
+pub fn access(bytes: &[u8]) {
+    let Ok(body) = strict(bytes) else {
+        return;
+    };
+    if let Ok(submission) = submitted(&body) {
+        let said = |at: &str| {
+            body.pointer(at)
+                .and_then(Json::as_str)
+                .unwrap_or("")
+                .to_owned()
+        };
+        let denial = Denial {
+            decision: said("/denial/evaluation_id"),
+            time: Timestamp::from_micros(1_795_348_800_000_000),
+            subject: said("/subject/id"),
+            action: said("/action/name"),
+            kind: said("/resource/type"),
+            resource: said("/resource/id"),
+            environment: "prod".into(),
+            purpose: "work".into(),
+            controls: vec!["CT-1".into()],
+        };
+        match submission.request(&denial, Some("user:o")) {
+            Ok(request) => {
+                let request = request.to_string();
+                if let Ok(read) = manifest::read_request("request", &request, |_, _, _| None) {
+                    // Of nobody else than who was denied.
+                    let written: Json = serde_json::from_str(&read.text).unwrap_or_default();
+                    let ids = &written["scope"]["subject_selector"]["ids"];
+                    assert_eq!(*ids, Json::from(vec![denial.subject.as_str()]));
+                }
+            }
+            Err(trouble) => drop(trouble.problem().to_string()),
+        }
+        let now = denial.expire();
+        assert!(Denial::read(&submission.token, &Keys::default(), now).is_err());
+    }
+    if let Json::Object(context) = body
+        && let Some(shown) = Shown::of(&context)
+        && let Some(state) = shown.state
+    {
+        let now = Timestamp::from_micros(0);
+        assert!(Vouched::read(&state, &Keys::default(), now).is_err());
+    }
 }

@@ -80,7 +80,13 @@ fn is_local(endpoint: &Json) -> bool {
 }
 
 /// What is wrong with the way to the cluster that is asked.
-fn of_cluster(config: &Json, name: &str, at: &str, told: &mut dyn FnMut(Weight, &str, String)) {
+fn of_cluster(
+    config: &Json,
+    name: &str,
+    grpc: bool,
+    at: &str,
+    told: &mut dyn FnMut(Weight, &str, String),
+) {
     let clusters = config.pointer("/static_resources/clusters");
     let clusters = clusters.and_then(Json::as_array);
     let found = clusters
@@ -104,7 +110,7 @@ fn of_cluster(config: &Json, name: &str, at: &str, told: &mut dyn FnMut(Weight, 
             .pointer("/explicit_http_config/http2_protocol_options")
             .is_some()
     });
-    if !http2 && cluster.get("http2_protocol_options").is_none() {
+    if grpc && !http2 && cluster.get("http2_protocol_options").is_none() {
         let what = format!(
             "cluster `{name}` does not speak HTTP/2, and gRPC is spoken over nothing else: set explicit_http_config.http2_protocol_options"
         );
@@ -180,17 +186,26 @@ fn of_filter(filter: &Json, config: &Json, at: &str, told: &mut dyn FnMut(Weight
         let path = format!("{at}.with_request_body.allow_partial_message");
         told(Weight::Wrong, &path, what.into());
     }
-    if flag("encode_raw_headers") != Some(true) {
+    let http = asks_over_http(filter);
+    if !http && flag("encode_raw_headers") != Some(true) {
         let what = "encode_raw_headers is not set: headers that are given twice arrive joined, and cannot be told from one";
         told(Weight::Poor, at, what.into());
     }
-    let service = filter.get("grpc_service");
-    let Some(service) = service else {
-        let what = "there is no grpc_service: exeat is asked over gRPC";
+    let over = if http { "http_service" } else { "grpc_service" };
+    let Some(service) = filter.get(over) else {
+        let what = "there is no grpc_service and no http_service: nobody is asked";
         return told(Weight::Wrong, at, what.into());
     };
-    let at_service = format!("{at}.grpc_service");
-    match service.get("timeout").map(seconds) {
+    let at_service = format!("{at}.{over}");
+    if http {
+        of_http(service, &at_service, told);
+    }
+    let timeout = if http {
+        "/server_uri/timeout"
+    } else {
+        "/timeout"
+    };
+    match service.pointer(timeout).map(seconds) {
         None => {
             let what = "timeout is not set: Envoy waits 200 ms, and other proxies that read this for minutes; say it";
             told(Weight::Poor, &at_service, what.into());
@@ -201,12 +216,41 @@ fn of_filter(filter: &Json, config: &Json, at: &str, told: &mut dyn FnMut(Weight
             told(Weight::Poor, &format!("{at_service}.timeout"), what.into());
         }
     }
-    let name = service.pointer("/envoy_grpc/cluster_name");
-    if let Some(name) = name.and_then(Json::as_str) {
-        of_cluster(config, name, &at_service, told);
+    let cluster = if http {
+        "server_uri.cluster"
     } else {
-        let what = "there is no envoy_grpc.cluster_name: whether it is reached over mutual TLS is not looked at";
-        told(Weight::Poor, &at_service, what.into());
+        "envoy_grpc.cluster_name"
+    };
+    let name = service.pointer(&format!("/{}", cluster.replace('.', "/")));
+    if let Some(name) = name.and_then(Json::as_str) {
+        of_cluster(config, name, !http, &at_service, told);
+    } else {
+        let what = format!(
+            "there is no {cluster}: whether it is reached over mutual TLS is not looked at"
+        );
+        told(Weight::Poor, &at_service, what);
+    }
+}
+
+/// Whether a filter asks over plain HTTP; where it says both, Envoy takes neither.
+fn asks_over_http(filter: &Json) -> bool {
+    filter.get("grpc_service").is_none() && filter.get("http_service").is_some()
+}
+
+/// What is wrong with asking over plain HTTP.
+fn of_http(service: &Json, at: &str, told: &mut dyn FnMut(Weight, &str, String)) {
+    let prefix = service.get("path_prefix").and_then(Json::as_str);
+    let rest = prefix.and_then(|prefix| prefix.strip_prefix("/ext_authz"));
+    if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(';')) {
+        let what = "path_prefix is not /ext_authz: nobody answers elsewhere, and nothing goes on";
+        told(Weight::Wrong, at, what.into());
+    }
+    let patterns = service.pointer("/authorization_response/allowed_upstream_headers/patterns");
+    let mut patterns = patterns.and_then(Json::as_array).into_iter().flatten();
+    let ours = |pattern: &Json| pattern.get("prefix").and_then(Json::as_str) == Some("x-exeat-");
+    if !patterns.any(ours) {
+        let what = "allowed_upstream_headers does not name the prefix x-exeat-: what a client says under these names reaches the upstream as if exeat had said it";
+        told(Weight::Wrong, at, what.into());
     }
 }
 
@@ -218,6 +262,7 @@ fn envoy(config: &Json) -> (usize, Vec<Ailment>) {
         ailments.push(Ailment { weight, path, what });
     };
     let (mut filters, mut reads, mut rest) = (Vec::new(), false, Vec::new());
+    let mut routes = Vec::new();
     walk(config, "", &mut |path, json| {
         if is(json, FILTER) {
             filters.push((path.to_owned(), json));
@@ -237,6 +282,13 @@ fn envoy(config: &Json) -> (usize, Vec<Ailment>) {
         });
         if server {
             rest.push((path.to_owned(), route));
+        }
+        let says = json.pointer("/check_settings/context_extensions");
+        let says = says.and_then(Json::as_object);
+        if is(json, PER_ROUTE)
+            && says.is_some_and(|all| all.keys().any(|key| key.starts_with("exeat.")))
+        {
+            routes.push(path.to_owned());
         }
         if is(json, PER_ROUTE) && json.get("disabled") == Some(&Json::Bool(true)) {
             let what = "nothing of this route is asked: whatever comes here goes on";
@@ -263,7 +315,12 @@ fn envoy(config: &Json) -> (usize, Vec<Ailment>) {
                 .iter()
                 .any(|name| name.as_str() == Some("envoy.filters.http.mcp"))
         });
-        if reads && !named {
+        if asks_over_http(filter) {
+            for said in &routes {
+                let what = "what this route says of itself is not sent over plain HTTP; say it in path_prefix, as /ext_authz;action=…&purpose=…, or use grpc_service";
+                told(Weight::Wrong, said, what.into());
+            }
+        } else if reads && !named {
             let what = "what the MCP filter reads is not sent: add envoy.filters.http.mcp to metadata_context_namespaces";
             told(Weight::Poor, path, what.into());
         }
@@ -425,6 +482,36 @@ mod tests {
         }
         let none = "static_resources: {}\n";
         assert!(ailments(none)[0].2.contains("no filter asks"));
+    }
+
+    #[test]
+    fn over_plain_http_a_route_says_nothing() {
+        let grpc = "grpc_service: {timeout: 0.25s, envoy_grpc: {cluster_name: exeat}}";
+        let http = |more: &str| {
+            let service = format!(
+                "http_service: {{server_uri: {{uri: \"http://exeat\", cluster: exeat, timeout: 0.25s}}{more}}}"
+            );
+            let text = EXAMPLE.replace(grpc, &service);
+            assert_ne!(text, EXAMPLE);
+            text
+        };
+        let whole = http(
+            ", path_prefix: /ext_authz, authorization_response: {allowed_upstream_headers: {patterns: [{prefix: x-exeat-}]}}",
+        );
+        let found = ailments(&whole);
+        assert_eq!(found.len(), 3, "each route that says something: {found:?}");
+        assert!(
+            found
+                .iter()
+                .all(|(_, _, what)| what.contains("grpc_service"))
+        );
+        let bare = ailments(&http(""));
+        for named in ["path_prefix", "allowed_upstream_headers"] {
+            let mut said = bare.iter();
+            let said =
+                said.any(|(weight, _, what)| *weight == Weight::Wrong && what.contains(named));
+            assert!(said, "{named}: {bare:?}");
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ use super::{
     direct::Direct,
     evidence::{Counts, Keeping, Limits, Spool},
     ext_authz::ExtAuthz,
+    ext_authz_http,
     ext_mcp::ExtMcp,
     follow::{Disk, Following, Keeper},
     journal,
@@ -374,6 +375,7 @@ fn announce(settings: &Sidecar, tcp: SocketAddr, unix: Option<&Unix>, operations
 /// The ways in for those who do not speak our own protocol.
 struct Fronts {
     envoy: AuthorizationServer<ExtAuthz>,
+    envoy_over_http: ExtAuthz,
     gateway: ExtMcpServer<ExtMcp>,
     authzen: AuthZen,
 }
@@ -390,6 +392,7 @@ fn fronts(answering: &Answering, settings: &Sidecar) -> Fronts {
         proxies: proxies(),
     };
     Fronts {
+        envoy_over_http: envoy.clone(),
         envoy: AuthorizationServer::new(envoy).max_decoding_message_size(MAX_MESSAGE),
         gateway: ExtMcpServer::new(gateway).max_decoding_message_size(LISTS),
         authzen: AuthZen::new(answering.clone(), proxies(), settings.authzen_url.clone()),
@@ -401,6 +404,7 @@ fn services(
     checks: Served,
     Fronts {
         envoy,
+        envoy_over_http,
         gateway,
         authzen,
     }: Fronts,
@@ -421,7 +425,10 @@ fn services(
         .add_service(gateway)
         .add_service(current)
         .add_service(older);
-    let others = others.into_axum_router().merge(authzen::routes(authzen));
+    let others = others
+        .into_axum_router()
+        .merge(authzen::routes(authzen))
+        .merge(ext_authz_http::routes(envoy_over_http));
     let others = Routes::from(others).prepare();
     Ok(Direct {
         often: checks,

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use tonic::{body::Body, codegen::BoxFuture, server::NamedService, service::Routes};
 use tower::Service;
 
-use super::tokens::Tokens;
+use super::{ext_authz_http::lead, tokens::Tokens};
 
 /// One service that is called often, and the router to all others.
 #[derive(Clone, Debug)]
@@ -60,6 +60,7 @@ where
         if Self::leads(request.uri().path()) {
             Either::Left(self.often.call(request))
         } else {
+            lead(&mut request);
             Either::Right(self.others.call(request))
         }
     }

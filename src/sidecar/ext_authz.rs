@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use envoy_types::ext_authz::v3::pb::{Authorization, CheckRequest, CheckResponse};
+use http::Extensions;
 use tonic::{Request, Response, Status};
 
 use crate::{
     config::{Proxy, TokenSource},
+    domain::Span,
+    runtime::clock::Instant,
     telemetry::Surface,
     wire::{
         Fault,
@@ -39,19 +42,38 @@ impl Authorization for ExtAuthz {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
-        let answering = &self.answering;
-        let arrived = answering.decider.clock.look();
+        let arrived = self.answering.decider.clock.look();
         let (metadata, connection, message) = request.into_parts();
-        let mut called = Called {
+        let called = Called {
             surface: Surface::ExtAuthz,
             ..Called::of(METHOD, &metadata)
         };
+        let when = (arrived, patience(&metadata), called);
+        Ok(Response::new(
+            self.answer(&message, &connection, when).await?,
+        ))
+    }
+}
+
+impl ExtAuthz {
+    /// What Envoy is told, over whichever protocol it asks.
+    ///
+    /// # Errors
+    ///
+    /// What is our own fault.
+    pub(super) async fn answer(
+        &self,
+        message: &CheckRequest,
+        connection: &Extensions,
+        (arrived, patience, mut called): (Instant, Result<Span, Fault>, Called),
+    ) -> Result<CheckResponse, Fault> {
+        let answering = &self.answering;
         let decided = async {
-            let patience = patience(&metadata)?;
-            let asking = asked(&message, &self.tokens)?;
+            let patience = patience?;
+            let asking = asked(message, &self.tokens)?;
             called.trace = asking.trace.or(called.trace);
             let (identity, proxies) = (&answering.identity, &self.proxies);
-            let who = behind(identity, proxies, &connection, asking.principal)?;
+            let who = behind(identity, proxies, connection, asking.principal)?;
             let Some(question) = asking.request else {
                 return answering.may_speak(&who).map(|()| None);
             };
@@ -62,14 +84,13 @@ impl Authorization for ExtAuthz {
         if let Err(fault) = &decided {
             answering.tell_failed(fault, arrived, called);
         }
-        let answer = match decided {
-            Ok(Some(decision)) => answered(&decision),
-            Ok(None) => passed(),
-            Err(Fault::Invalid(invalid)) => malformed(&invalid),
-            Err(Fault::Unauthenticated(why)) => unknown(&why),
-            Err(Fault::Forbidden(why)) => forbidden(&why),
-            Err(fault) => return Err(fault.into()),
-        };
-        Ok(Response::new(answer))
+        match decided {
+            Ok(Some(decision)) => Ok(answered(&decision)),
+            Ok(None) => Ok(passed()),
+            Err(Fault::Invalid(invalid)) => Ok(malformed(&invalid)),
+            Err(Fault::Unauthenticated(why)) => Ok(unknown(&why)),
+            Err(Fault::Forbidden(why)) => Ok(forbidden(&why)),
+            Err(fault) => Err(fault),
+        }
     }
 }

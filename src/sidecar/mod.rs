@@ -10,6 +10,7 @@ mod decider;
 mod direct;
 mod evidence;
 mod ext_authz;
+mod ext_authz_http;
 mod ext_mcp;
 mod follow;
 mod identity;

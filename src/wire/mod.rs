@@ -9,6 +9,7 @@ pub mod carried;
 mod check;
 mod codec;
 pub mod envoy;
+pub mod envoy_http;
 pub mod ext_mcp;
 pub mod harness;
 pub mod identity;

@@ -9,7 +9,7 @@ type Parser = fn(&[u8]);
 
 #[test]
 fn every_kept_input_is_taken_without_a_panic() {
-    let parsers: [(&str, Parser); 8] = [
+    let parsers: [(&str, Parser); 9] = [
         ("ext_authz", parsers::ext_authz),
         ("authzen", parsers::authzen),
         ("mcp", parsers::mcp),
@@ -18,6 +18,7 @@ fn every_kept_input_is_taken_without_a_panic() {
         ("condition", parsers::condition),
         ("sync", parsers::sync),
         ("jwt", parsers::jwt),
+        ("access", parsers::access),
     ];
     for (name, parse) in parsers {
         let folder = Path::new("tests/corpora").join(name);

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::support::{
-    governed::{Registry, Sidecar, control, noon, world},
+    governed::{Registry, Sidecar, control, exception, noon, world},
     ports::free_port,
     processes::{Fleet, used},
 };
@@ -49,9 +49,20 @@ fn binary() -> PathBuf {
     Path::new(folder.trim()).join("_bin/envoy")
 }
 
+/// How Envoy asks.
+#[derive(Clone, Copy)]
+enum Asks {
+    Grpc,
+    Http,
+}
+
+/// How the example does, and what README says to have it ask over plain HTTP.
+const GRPC: &str = "grpc_service: {timeout: 0.25s, envoy_grpc: {cluster_name: exeat}}";
+const HTTP: &str = "http_service: {server_uri: {uri: \"http://exeat\", cluster: exeat, timeout: 0.25s}, path_prefix: \"/ext_authz;purpose=work\", authorization_response: {allowed_upstream_headers: {patterns: [{prefix: x-exeat-}]}}}";
+
 impl Envoy {
     /// The example's configuration, at other addresses.
-    async fn start(folder: &Path, socket: &Path, upstream: u16) -> Self {
+    async fn start(folder: &Path, socket: &Path, upstream: u16, asks: Asks) -> Self {
         let port = free_port();
         let log = folder.join("access.log");
         let example = include_str!("../../examples/envoy/envoy.yaml")
@@ -59,6 +70,14 @@ impl Envoy {
             .replace("8080", &upstream.to_string())
             .replace("/run/exeat/exeat.sock", &socket.display().to_string())
             .replace("/dev/stdout", &log.display().to_string());
+        let example = match asks {
+            Asks::Grpc => example,
+            Asks::Http => {
+                let http = example.replace(GRPC, HTTP);
+                assert_ne!(http, example, "the example asks otherwise");
+                http
+            }
+        };
         let file = folder.join("envoy.yaml");
         std::fs::write(&file, example).unwrap();
         let said = std::fs::File::create(folder.join("envoy.log")).unwrap();
@@ -144,12 +163,24 @@ struct World {
 
 impl World {
     async fn start() -> Self {
+        Self::start_asking(Asks::Grpc).await
+    }
+
+    async fn start_asking(asks: Asks) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let clock = Clock::manual(noon());
         let registry = Registry::start(&scratch.path().join("registry"), clock.clone()).await;
         let mut client = registry.client().await;
         let tools = control("CT-TOOLS", "tools/call", "request.tool.name == 'wipe'");
-        client.apply(&(world() + &tools)).await.unwrap();
+        // What is asked where nothing is said of the route.
+        let plain = control("CT-GET", "GET", "request.context.http.path == '/wipe'")
+            + &control("CT-PUT", "PUT", "true")
+            + &exception("EX-PUT", "CT-PUT", "agent").replace("risky", "PUT");
+        let more = match asks {
+            Asks::Grpc => tools,
+            Asks::Http => plain,
+        };
+        client.apply(&(world() + &more)).await.unwrap();
         let token = client.let_in("one", v1::Role::Sidecar, &["*"]).await;
         let socket = scratch.path().join("exeat.sock");
         let path = socket.display().to_string();
@@ -160,7 +191,7 @@ impl World {
             .await
             .unwrap();
         let (port, upstream) = upstream().await;
-        let envoy = Envoy::start(scratch.path(), &socket, port).await;
+        let envoy = Envoy::start(scratch.path(), &socket, port, asks).await;
         let world = Self {
             scratch,
             registry,
@@ -347,4 +378,59 @@ async fn without_an_answer_envoy_says_503_and_never_403_nor_200() {
     silent.abort();
     world.upstream.abort();
     drop(world.scratch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_plain_http_envoy_is_told_the_same() {
+    let mut world = World::start_asking(Asks::Http).await;
+    let envoy = &world.envoy;
+    let forged = "x-exeat-exception-id: EX-FORGED\r\nx-exeat-outcome: root\r\n";
+    let answer = envoy.call("GET", "/records/1?a=b", forged, "").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let upstream = &answer.body;
+    assert!(
+        upstream.contains("x-exeat-outcome: allow\r\n"),
+        "{upstream}"
+    );
+    for forged in ["EX-FORGED", "root"] {
+        assert!(!upstream.contains(forged), "{upstream}");
+    }
+
+    let answer = envoy.call("PUT", "/records/1", "", "x").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let upstream = &answer.body;
+    assert!(
+        upstream.contains("x-exeat-exception-id: EX-PUT"),
+        "{upstream}"
+    );
+
+    let answer = envoy.get("/wipe").await;
+    assert_eq!(answer.status, 403);
+    assert!(
+        answer.head.contains("content-type: application/json"),
+        "{}",
+        answer.head
+    );
+    let told: Json = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(told["context"]["controls"][0]["id"], "CT-GET", "{told}");
+    let id = told["context"]["evaluation_id"].as_str().unwrap();
+    let explained = world.sidecar.explain(id).await.unwrap();
+    let resource = explained.resource.unwrap();
+    assert_eq!((&*explained.action, &*resource.id), ("GET", "api/wipe"));
+    assert_eq!(
+        (&*explained.surface, &*explained.purpose),
+        ("ext_authz", "work")
+    );
+    // What a client says there is a part of its path.
+    let answer = envoy.get("/;purpose=play/records").await;
+    assert_eq!(answer.status, 400, "{}", answer.body);
+
+    for path in ["/records/%2e%2e/wipe", "/records//x", "/records/..%2fwipe"] {
+        assert_eq!(envoy.get(path).await.status, 400, "{path}");
+    }
+
+    world.sidecar.process.stop().await;
+    drop(std::fs::remove_file(&world.socket));
+    world.until("/records", 503).await;
+    world.upstream.abort();
 }

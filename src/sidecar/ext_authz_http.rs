@@ -1,0 +1,116 @@
+//! Envoy's `ext_authz` over plain HTTP: the call itself, below a prefix that whoever configured Envoy has
+//! said: `/ext_authz`, or `/ext_authz;purpose=work` with what there is to say of its route.
+
+use axum::{
+    Router,
+    body::to_bytes,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, StatusCode, Uri, uri::PathAndQuery},
+    response::{IntoResponse, Response},
+    routing::any,
+};
+
+use crate::{
+    telemetry::Surface,
+    wire::{
+        Fault,
+        envoy::malformed,
+        envoy_http::{Told, asked, told},
+    },
+};
+
+use super::{
+    answering::{Called, DEADLINE},
+    ext_authz::ExtAuthz,
+};
+
+/// What Envoy's `path_prefix` is.
+const PREFIX: &str = "/ext_authz";
+/// Largest body.
+const LARGEST: usize = 256 << 10;
+
+/// The routes of `ext_authz`.
+pub(super) fn routes(envoy: ExtAuthz) -> Router {
+    Router::new()
+        .route(PREFIX, any(check))
+        .route(&format!("{PREFIX}/"), any(check))
+        .route(&format!("{PREFIX}/{{*path}}"), any(check))
+        .with_state(envoy)
+}
+
+/// Where a call was sent to, before it was led here.
+#[derive(Clone, Debug)]
+struct Sent(PathAndQuery);
+
+/// Leads a call whose prefix says something of its route to where all are answered: routes match whole
+/// parts of a path alone.
+pub(super) fn lead<B>(request: &mut http::Request<B>) {
+    let path = request.uri().path_and_query();
+    let says = |path: &&PathAndQuery| {
+        let rest = path.as_str().strip_prefix(PREFIX);
+        rest.is_some_and(|rest| rest.starts_with(';'))
+    };
+    let Some(sent) = path.filter(says).cloned() else {
+        return;
+    };
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static(PREFIX));
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+        request.extensions_mut().insert(Sent(sent));
+    }
+}
+
+/// A yes is 200 and anything below 500 a no; what is our own fault is a 503, with which Envoy does as it
+/// was told for that.
+async fn check(State(envoy): State<ExtAuthz>, request: Request) -> Response {
+    let arrived = envoy.answering.decider.clock.look();
+    let (parts, body) = request.into_parts();
+    let called = Called {
+        method: PREFIX,
+        surface: Surface::ExtAuthz,
+        trace: None,
+    };
+    let sent = parts.extensions.get::<Sent>().map(|Sent(path)| path);
+    let path = sent.or(parts.uri.path_and_query());
+    let path = path.map_or("", |path| path.as_str());
+    let path = path.strip_prefix(PREFIX).unwrap_or_default();
+    let Ok(body) = to_bytes(body, LARGEST).await else {
+        let what = "the body is larger than 256 KiB, or did not arrive";
+        return (StatusCode::PAYLOAD_TOO_LARGE, what).into_response();
+    };
+    let message = match asked(&parts, path, &body) {
+        Ok(message) => message,
+        Err(invalid) => return said(told(malformed(&invalid))),
+    };
+    let when = (arrived, Ok(DEADLINE), called);
+    match envoy.answer(&message, &parts.extensions, when).await {
+        Ok(answer) => said(told(answer)),
+        Err(fault) => ours(&fault),
+    }
+}
+
+fn ours(fault: &Fault) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, fault.to_string()).into_response()
+}
+
+fn said(
+    Told {
+        status,
+        headers,
+        body,
+    }: Told,
+) -> Response {
+    // A status that is none, or one of ours, would be no answer.
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+    let mut response = (status, body).into_response();
+    let all = response.headers_mut();
+    all.remove(http::header::CONTENT_TYPE);
+    for (name, value) in headers {
+        let named = HeaderName::try_from(name);
+        if let (Ok(name), Ok(value)) = (named, HeaderValue::try_from(value)) {
+            all.insert(name, value);
+        }
+    }
+    response
+}
