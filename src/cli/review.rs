@@ -83,7 +83,7 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
         ("incident", at(&request, "/incident_ref")),
         ("defect", at(&request, "/defect_ref")),
         ("preemptive", at(&request, "/preemptive")),
-        ("comes of", at(&request, "/decision_id")),
+        ("after denial", at(&request, "/decision_id")),
         ("renewals", at(&record, &format!("{terms}/renewal_count"))),
         ("ends before", at(&record, &format!("{terms}/latest"))),
         ("bound to", bound(&record, &format!("{terms}/bound"))),

@@ -13,9 +13,11 @@ use axum::{
 use serde_json::{Value as Json, json};
 
 use crate::{
-    domain::{Case, ExceptionState, Invalid, Timestamp},
+    domain::{
+        Ballot, Case, ExceptionState, Invalid, Request, Selector, Span, Timestamp, Vote, Window,
+    },
     engine::owner_of,
-    manifest::read_request,
+    manifest::{Problem, read_request},
     wire::{
         Fault,
         access::{Denial, KEYS, REQUESTS, Submission, Trouble, by_their_names, submitted},
@@ -26,7 +28,7 @@ use crate::{
 };
 
 use super::{
-    asking::meant,
+    asking::{Again, meant},
     attendants::Attendants,
     authn::{Caller, Guests, may},
     core::Registry,
@@ -76,17 +78,29 @@ impl IntoResponse for Trouble {
     }
 }
 
+/// What is wrong with the manifest that a request became, as its own.
+fn of_problem(problem: &Problem) -> Invalid {
+    let message = problem.message.trim_start_matches("Request: ");
+    let named = message
+        .strip_prefix('`')
+        .and_then(|rest| rest.split_once("`: "));
+    match named {
+        Some((path, what)) => by_their_names(&Invalid::new(path, what, "")),
+        None => Invalid::new("", message, ""),
+    }
+}
+
 impl From<Refused> for Trouble {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Problems(problems) => {
-                let told: Vec<_> = problems
-                    .iter()
-                    .map(|problem| by_their_names(problem.message.trim_start_matches("Request: ")))
-                    .collect();
-                Self::Malformed(Invalid::new("", told.join("; "), ""))
+                let first = problems.first();
+                Self::Malformed(first.map_or_else(|| Invalid::new("", "", ""), of_problem))
             }
-            Refused::Invalid(invalid) => Self::NotRequestable(by_their_names(&invalid.to_string())),
+            Refused::Invalid(invalid) if invalid.path() == "control_ids" => {
+                Self::NotRequestable(invalid.to_string())
+            }
+            Refused::Invalid(invalid) => Self::Malformed(by_their_names(&invalid)),
             Refused::Conflict(why) => Self::Duplicate(why),
             other => Self::Other(other.into()),
         }
@@ -140,6 +154,62 @@ fn of(case: &Case) -> Status {
     }
 }
 
+/// Whom an exception is for, if that is one alone.
+fn only(subjects: &Selector) -> Option<String> {
+    match subjects {
+        Selector::Ids(ids) if ids.len() == 1 => ids.iter().next().map(ToString::to_string),
+        Selector::Ids(_) | Selector::Classes(_) => None,
+    }
+}
+
+/// When it was decided that a case is granted.
+fn decided(case: &Case) -> Option<Timestamp> {
+    let for_it = |vote: &&Vote| vote.approves && vote.ballot == Ballot::Initial;
+    let last = case.votes.iter().filter(for_it).map(|vote| vote.time).max();
+    last.or_else(|| Some(case.terms.as_ref()?.submitted))
+}
+
+/// What somebody asked for before in the same words: about the same denial, or about another of the same
+/// that is not decided yet.
+///
+/// # Errors
+///
+/// Other words for what waits to be decided.
+fn before(view: &View, caller: &Caller, asked: &Request) -> Result<Option<Arc<Case>>, Trouble> {
+    let theirs = |case: &&Arc<Case>| case.requester.as_str() == &*caller.identity;
+    let cases: Vec<_> = view.cases.values().filter(theirs).collect();
+    let mut all = cases.iter();
+    let same = all.find(|case| case.request.text == asked.text);
+    if let Some(case) = same.filter(|case| case.state != ExceptionState::Withdrawn) {
+        return Ok(Some(Arc::clone(case)));
+    }
+    let open = cases.iter().find(|case| {
+        let open = matches!(case.state, ExceptionState::Draft | ExceptionState::Pending);
+        let of = &case.request;
+        open && of.controls == asked.controls && of.scope == asked.scope
+    });
+    let Some(case) = open else {
+        return Ok(None);
+    };
+    let plain = |request: &Request| Request {
+        decision: None,
+        text: "".into(),
+        window: Window::OnApproval {
+            duration: Span::ZERO,
+        },
+        ..request.clone()
+    };
+    let end = |request: &Request| match request.window {
+        Window::Fixed { start, duration } => (Some(start + duration), None),
+        Window::OnApproval { duration } => (None, Some(duration)),
+    };
+    if plain(&case.request) == plain(asked) && end(&case.request) == end(asked) {
+        return Ok(Some(Arc::clone(case)));
+    }
+    let why = format!("it was asked for in other words: see {}", case.id);
+    Err(Trouble::Duplicate(why))
+}
+
 impl AccessRequests {
     /// A request as its requester sees it.
     fn task(&self, view: &View, case: &Case, now: Timestamp) -> Task {
@@ -152,19 +222,24 @@ impl AccessRequests {
         Task {
             id: case.id.to_string(),
             status,
+            cancels: case.state == ExceptionState::Pending,
             seats: terms.map_or(0, |terms| terms.seats.len()),
-            awaiting: open_seats(view, case, now),
+            awaiting: match case.state {
+                ExceptionState::Draft => vec!["whoever asked, to send the same again".into()],
+                _ => open_seats(view, case, now),
+            },
             deadline: terms.and_then(|terms| terms.deadline),
             title: title.map_or_else(|| case.id.to_string(), |control| control.title.to_string()),
             approval: granted.map(|granted| Approval {
                 id: case.id.to_string(),
-                time: granted.approval.map(|_| granted.effective),
+                time: decided(case),
                 until: granted.expire,
                 state: in_force.then(|| {
                     let vouched = Vouched {
                         id: case.id.clone(),
                         revision: view.head.revision,
                         expire: granted.expire,
+                        subject: only(&case.request.scope.subjects),
                     };
                     vouched.token(&self.registry.signer, now)
                 }),
@@ -196,21 +271,24 @@ impl AccessRequests {
     /// What a denial proves that is shown.
     fn proven(&self, submission: &Submission) -> Result<Denial, Trouble> {
         let named = key_of(&submission.token);
-        let pin = {
-            let known = self.attendants.known();
-            let mut keys = known.values().filter_map(|one| one.denial_key.clone());
-            keys.find(|pin| Some(pin.id()) == named)
-        };
+        let signed = named.and_then(|key| self.attendants.denies(&key));
+        let (name, pin) = signed.unzip();
         let now = self.registry.clock.now().latest;
-        Denial::read(&submission.token, &Keys::of(pin.as_slice()), now)
+        let denial = Denial::read(&submission.token, &Keys::of(pin.as_slice()), now)?;
+        // Of whom it may know nothing a sidecar denies nothing, nor once it is let in no more.
+        let view = self.registry.view();
+        let scope = name.and_then(|name| self.guests.scope_of(&name));
+        let subject = view.snapshot.subject(&denial.subject);
+        let knows = |subject| scope.is_some_and(|scope| scope.may_know(subject, &view.snapshot));
+        if !subject.is_some_and(|subject| knows(subject)) {
+            let why = "whoever signed the token answers for no such subject";
+            return Err(Trouble::Unbound(why.into()));
+        }
+        Ok(denial)
     }
 
     /// Asks for what was denied; the same again is the same request.
-    async fn taken(
-        &self,
-        caller: &Caller,
-        body: &Json,
-    ) -> Result<(StatusCode, Arc<Case>), Trouble> {
+    async fn taken(&self, caller: &Caller, body: &Json) -> Result<Arc<Case>, Trouble> {
         let submission = submitted(body)?;
         let denial = self.proven(&submission)?;
         let view = self.registry.view();
@@ -221,27 +299,23 @@ impl AccessRequests {
             meant(&view, domain, subjects, word)
         });
         let asked = read.map_err(|problem| Refused::Problems(vec![problem]))?;
-        let known = |view: &View| {
-            let mut cases = view.cases.values();
-            let same = |case: &&Arc<Case>| {
-                let ours = case.requester.as_str() == &*caller.identity;
-                ours && case.request.text == asked.text
-            };
-            cases.find(same).cloned()
+        let again = match before(&view, caller, &asked)? {
+            // Its terms changed: it is handed in anew.
+            Some(case) if case.state == ExceptionState::Draft => Some(Again {
+                id: case.id.clone(),
+                expected: None,
+            }),
+            Some(case) => return Ok(case),
+            None => None,
         };
-        if let Some(case) = known(&view) {
-            return Ok((StatusCode::OK, case));
-        }
         let file = Some(("request".to_owned(), request));
-        match self.registry.ask(caller, file, None, false).await {
-            Ok(case) if of(&case) == Status::Pending => Ok((StatusCode::ACCEPTED, case)),
-            Ok(case) => Ok((StatusCode::CREATED, case)),
+        match self.registry.ask(caller, file, again, false).await {
             // The same came twice at once.
-            Err(Refused::Conflict(why)) => match known(&self.registry.view()) {
-                Some(case) => Ok((StatusCode::OK, case)),
-                None => Err(Trouble::Duplicate(why)),
-            },
-            Err(refused) => Err(refused.into()),
+            Err(Refused::Conflict(why)) => {
+                let case = before(&self.registry.view(), caller, &asked)?;
+                case.ok_or(Trouble::Duplicate(why))
+            }
+            done => Ok(done?),
         }
     }
 
@@ -263,9 +337,12 @@ async fn submit(
 ) -> Result<Response, Trouble> {
     let caller = who.may(&requests, "RequestException")?;
     let body = read(&who.0.headers, &body)?;
-    let (status, case) = requests.taken(&caller, &body).await?;
+    let case = requests.taken(&caller, &body).await?;
     let mut response = requests.answer(&case)?;
-    *response.status_mut() = status;
+    *response.status_mut() = match of(&case) {
+        Status::Pending => StatusCode::ACCEPTED,
+        _ => StatusCode::CREATED,
+    };
     Ok(response)
 }
 
@@ -284,13 +361,8 @@ async fn cancel(
     Path(id): Path<String>,
 ) -> Result<Response, Trouble> {
     let caller = who.may(&requests, "GiveUp")?;
-    let case = requests.known(&id)?;
-    if of(&case) != Status::Pending {
-        let why = format!("{} is {}", case.id, case.state.name());
-        return Err(Trouble::NotNow(why));
-    }
-    let why = "cancelled by whoever asked".into();
-    match requests.registry.give_up(&caller, &case.id, why).await {
+    let id = requests.known(&id)?.id.clone();
+    match requests.registry.give_up(&caller, &id, None).await {
         Ok(case) => requests.answer(&case),
         Err(Refused::Precondition(why)) => Err(Trouble::NotNow(why)),
         Err(refused) => Err(refused.into()),

@@ -94,14 +94,15 @@ fn fresh_id(view: &View, draft: Draft) -> Result<ExceptionId, Refused> {
     }
 }
 
-/// A denial is asked about once, as long as that is not decided.
+/// About one denial somebody asks once, unless they took that back.
 fn once(view: &View, case: &Case) -> Result<(), Refused> {
     let Some(decision) = &case.request.decision else {
         return Ok(());
     };
     let same = view.cases.values().find(|known| {
-        let open = matches!(known.state, ExceptionState::Draft | ExceptionState::Pending);
-        open && known.id != case.id && known.request.decision.as_ref() == Some(decision)
+        let theirs = known.requester == case.requester && known.id != case.id;
+        let same = known.request.decision.as_ref() == Some(decision);
+        theirs && same && known.state != ExceptionState::Withdrawn
     });
     same.map_or(Ok(()), |known| {
         let why = format!("{decision} was asked about already: see {}", known.id);
@@ -303,7 +304,7 @@ impl Registry {
         &self,
         caller: &Caller,
         id: &ExceptionId,
-        why: Box<str>,
+        why: Option<Box<str>>,
     ) -> Result<Arc<Case>, Refused> {
         let who = principal(caller)?;
         self.write(|view, draft| {
@@ -314,10 +315,11 @@ impl Registry {
                     "{id} is given up by its requester, its owner or an administrator, and `{who}` is none"
                 )));
             }
-            let (event, action) = if case.state == ExceptionState::Pending {
-                (Event::Withdraw, "exception withdraw")
-            } else {
-                (Event::Close(why), "exception close")
+            let (event, action) = match &why {
+                Some(why) if case.state != ExceptionState::Pending => {
+                    (Event::Close(why.clone()), "exception close")
+                }
+                _ => (Event::Withdraw, "exception withdraw"),
             };
             let next = step(case, event, draft.time, nobody)?;
             let told = Arc::new(next.clone());

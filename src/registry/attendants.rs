@@ -34,8 +34,8 @@ pub(super) struct Attendant {
     pub version: String,
     /// What it could not take in.
     pub nacks: Vec<v1::Nack>,
-    /// What it signs denials with.
-    pub denial_key: Option<Pin>,
+    /// What it signs denials with, and how that is called.
+    pub denial_key: Option<(String, Pin)>,
 }
 
 impl Attendants {
@@ -49,6 +49,14 @@ impl Attendants {
         if let Some(before) = self.known().insert(name.into(), attendant) {
             before.connection.cancel();
         }
+    }
+
+    /// Who signs denials with the key that is called so, and the key.
+    pub(super) fn denies(&self, id: &str) -> Option<(Box<str>, Pin)> {
+        self.known().iter().find_map(|(name, one)| {
+            let (known, pin) = one.denial_key.as_ref()?;
+            (known == id).then(|| (name.clone(), pin.clone()))
+        })
     }
 
     /// What was last taken in under a name.

@@ -322,9 +322,12 @@ impl Written {
 
 impl Registry {
     /// How the epoch began, signed.
-    pub(super) fn epoch_statement(&self, view: &View) -> v1::Signed {
-        self.signer
-            .seal(Purpose::Epoch, &beginning_message(&view.beginning))
+    pub(super) fn epoch_statement(&self, view: &View, access: Option<&str>) -> v1::Signed {
+        let statement = v1::EpochStatement {
+            access_url: access.unwrap_or_default().to_owned(),
+            ..beginning_message(&view.beginning)
+        };
+        self.signer.seal(Purpose::Epoch, &statement)
     }
 
     /// The answer to a nonce: the head as the store has it after the nonce came.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{ExceptionId, Question, Target, Timestamp},
+    domain::{Question, Target, Timestamp},
     engine::Snapshot,
     runtime::publish::Published,
     wire::{
-        access::{Denial, REQUESTS},
+        access::{Denial, REQUESTS, exact},
         approval::{Because, Shown, Vouched},
         jwt::Keys,
         signed::{Pin, Signer, random},
@@ -45,10 +45,9 @@ impl Access {
         self.signer.pin()
     }
 
-    /// Takes in what the registry says; nothing, if it takes no requests.
+    /// Takes in what the registry has signed; nothing, if it takes no requests.
     pub(super) fn learn(&self, base: &str) {
-        let address = base.starts_with("https://") || base.starts_with("http://");
-        let known = address && base.len() <= LONGEST;
+        let known = base.starts_with("https://") && base.len() <= LONGEST;
         if !known && !base.is_empty() {
             tracing::warn!("the registry says under no address that it takes requests for access");
         }
@@ -62,16 +61,29 @@ impl Access {
     }
 
     /// How to ask for access after a denial of `question`, made at `time` for a subject that runs in
-    /// `environment`; nothing where nobody can.
+    /// `environment`; nothing where nobody can, and where no scope holds for what was asked alone. Only
+    /// where `proof` is wanted is it made: it takes a signature.
     pub(super) fn offer(
         &self,
         told: &v1::Decision,
         question: &Question,
         environment: &str,
-        time: Timestamp,
+        (time, proof): (Timestamp, bool),
     ) -> Option<v1::AccessRequest> {
         let base = self.base()?;
         let first = told.requestable_control_ids.first()?;
+        let purpose = question.purpose.as_deref().unwrap_or_default();
+        let (action, resource) = (&question.action, &question.resource.id);
+        let named = [
+            question.subject.as_str(),
+            action,
+            resource,
+            environment,
+            purpose,
+        ];
+        if named.iter().any(|name| exact(name).is_none()) {
+            return None;
+        }
         let denial = Denial {
             decision: told.id.clone(),
             time,
@@ -80,7 +92,7 @@ impl Access {
             kind: question.resource.kind.clone(),
             resource: question.resource.id.clone(),
             environment: environment.to_owned(),
-            purpose: question.purpose.clone(),
+            purpose: purpose.to_owned(),
             controls: told.requestable_control_ids.clone(),
         };
         let control = told.controls.iter().find(|of| of.control_id == *first);
@@ -88,21 +100,37 @@ impl Access {
         Some(v1::AccessRequest {
             endpoint: format!("{base}{REQUESTS}"),
             expire_time: Some(stamp(denial.expire())),
-            binding_token: denial.token(&self.signer),
+            binding_token: if proof {
+                denial.token(&self.signer)
+            } else {
+                String::new()
+            },
             title: title.unwrap_or(first).clone(),
         })
     }
 }
 
+/// What an approval is shown with.
+pub(super) struct Asked<'a> {
+    /// Who is asked about.
+    pub(super) subject: &'a str,
+    /// The answer.
+    pub(super) told: &'a v1::Decision,
+    /// What is known by now.
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) now: Timestamp,
+}
+
 /// Why a decision is no though an approval was shown with the question. What is shown grants nothing:
-/// the decision was made from what is in force here.
-pub(super) fn because(
-    shown: &Shown,
-    told: &v1::Decision,
-    snapshot: &Snapshot,
-    keys: &Keys,
-    now: Timestamp,
-) -> Because {
+/// the decision was made from what is in force here. Of what was not weighed only the registry's own
+/// word is spoken about: whoever guesses an id learns nothing.
+pub(super) fn because(shown: &Shown, asked: &Asked<'_>, keys: &Keys) -> Because {
+    let Asked {
+        subject,
+        told,
+        snapshot,
+        now,
+    } = *asked;
     let vouched = match &shown.state {
         None => None,
         Some(state) => match Vouched::read(state, keys, now) {
@@ -110,56 +138,61 @@ pub(super) fn because(
             Ok(_) | Err(_) => return Because::ApprovalUnverifiable,
         },
     };
-    match told.reasons().next() {
-        Some(Reason::SnapshotStale | Reason::ClockSkew) => return Because::StaleSnapshot,
-        Some(
-            Reason::SubjectUnknown
-            | Reason::SubjectLocked
-            | Reason::SubjectRetired
-            | Reason::BaselineBreach
-            | Reason::HardMandatory
-            | Reason::NoControl,
-        ) => return Because::PolicyDenied,
-        _ => {}
-    }
     let mut fared = told.exceptions.iter();
     if let Some(result) = fared.find(|result| result.exception_id == shown.id) {
         return fared_so(result);
     }
-    let id = ExceptionId::parse(&shown.id).ok();
-    let taken = |id: &ExceptionId| snapshot.removed().revokes(&Target::Exception(id.clone()));
-    if id.as_ref().is_some_and(taken) {
+    let Some(vouched) = vouched else {
+        return Because::ApprovalUnverifiable;
+    };
+    // Something has yet to come that the answer would rest on.
+    if told.next_action() == v1::NextAction::Retry {
+        return Because::StaleSnapshot;
+    }
+    if told.next_action() == v1::NextAction::None {
+        return Because::PolicyDenied;
+    }
+    if vouched.subject.is_some_and(|of| of != subject) {
+        return Because::OutOfScope;
+    }
+    let taken = Target::Exception(vouched.id.clone());
+    if snapshot.removed().revokes(&taken) {
         return Because::ExceptionRevoked;
     }
-    match (snapshot.exception(&shown.id), vouched) {
-        (Some(known), _) if known.expire_time <= now => Because::ApprovalExpired,
-        // It was not looked at: it is of somebody else, or from other controls.
-        (Some(_), _) => Because::OutOfScope,
-        (None, Some(vouched)) if vouched.expire <= now => Because::ApprovalExpired,
-        (None, Some(vouched)) if vouched.revision > snapshot.revision() => Because::GrantPending,
+    if vouched.expire <= now {
+        return Because::ApprovalExpired;
+    }
+    let decided_from = told.snapshot.as_ref().map_or(0, |at| at.revision);
+    match snapshot.exception(&shown.id) {
+        // It has come since the answer was made.
+        Some(_) if snapshot.revision() > decided_from => Because::GrantPending,
+        // It was not looked at: it is from other controls.
+        Some(_) => Because::OutOfScope,
+        None if vouched.revision > snapshot.revision() => Because::GrantPending,
         // It was in force when the registry vouched for it, and is no more.
-        (None, Some(_)) => Because::ExceptionRevoked,
-        (None, None) => Because::ApprovalUnverifiable,
+        None => Because::ExceptionRevoked,
     }
 }
 
-/// The same of an exception that the decision looked at.
+/// The same of an exception that the decision weighed.
 fn fared_so(result: &v1::ExceptionResult) -> Because {
-    match (result.effect(), result.reason()) {
-        (ExceptionEffect::OutOfScope, _) => Because::OutOfScope,
-        (_, Reason::ExcExpired) => Because::ApprovalExpired,
-        (_, Reason::ExcRevoked) => Because::ExceptionRevoked,
-        (_, Reason::ExcSuspended) => Because::ExceptionSuspended,
-        (_, Reason::ExcContextChanged) => Because::ContextShifted,
-        (_, Reason::ExcBudgetExhausted) => Because::BudgetExhausted,
-        (_, Reason::ExcNotYetEffective) => Because::GrantPending,
-        (
-            _,
+    match result.effect() {
+        // It covers what it is for, and something else is the matter.
+        ExceptionEffect::OutOfScope | ExceptionEffect::NotNeeded | ExceptionEffect::ReliedOn => {
+            Because::OutOfScope
+        }
+        ExceptionEffect::Ineffective | ExceptionEffect::Unspecified => match result.reason() {
+            Reason::ExcExpired => Because::ApprovalExpired,
+            Reason::ExcRevoked => Because::ExceptionRevoked,
+            Reason::ExcSuspended => Because::ExceptionSuspended,
+            Reason::ExcContextChanged => Because::ContextShifted,
+            Reason::ExcBudgetExhausted => Because::BudgetExhausted,
+            Reason::ExcNotYetEffective => Because::GrantPending,
             Reason::ExcLeaseLapsed
             | Reason::ExcEvidenceUnavailable
             | Reason::SnapshotStale
-            | Reason::ClockSkew,
-        ) => Because::StaleSnapshot,
-        _ => Because::PolicyDenied,
+            | Reason::ClockSkew => Because::StaleSnapshot,
+            _ => Because::PolicyDenied,
+        },
     }
 }

@@ -33,7 +33,7 @@ use super::{
 };
 
 /// Longest a call may take, whatever its caller would wait (reliability §9.3).
-const DEADLINE: Span = Span::from_secs(1);
+pub(super) const DEADLINE: Span = Span::from_secs(1);
 
 /// Decides and answers.
 #[derive(Clone, Debug)]
@@ -221,7 +221,10 @@ impl Answering {
             let subject = from.snapshot.subject(question.subject.as_str());
             told.access_request = subject.and_then(|of| {
                 let access = &following.access;
-                access.offer(&told, question, &of.environment, at.now.latest)
+                // Who shows it to nobody need not have it made.
+                let ours = matches!(asked.called.surface, Surface::Grpc | Surface::Hook);
+                let proof = asked.wanted.all || !ours;
+                access.offer(&told, question, &of.environment, (at.now.latest, proof))
             });
         }
         let ended = self.decider.clock.elapsed();

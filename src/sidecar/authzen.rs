@@ -36,7 +36,7 @@ use crate::{
 };
 
 use super::{
-    access::because,
+    access::{Asked as Shows, because},
     answering::{Answering, Called, in_time},
     identity::{admitted, behind, speaks_for_others},
 };
@@ -197,7 +197,7 @@ impl AuthZen {
     async fn ask(&self, one: Evaluation, sent: &Sent<'_>) -> Result<(Json, bool), Fault> {
         let arrived = self.answering.decider.clock.look();
         let called = sent.called();
-        let shown = one.approval;
+        let (shown, subject) = (one.approval, one.subject.clone());
         let decided = async {
             in_time(sent.arrived, arrived.elapsed, DEADLINE)?;
             let (identity, proxies) = (&self.answering.identity, &self.proxies);
@@ -213,18 +213,25 @@ impl AuthZen {
         let told = decided?;
         let (mut json, permits) = (decision(&told), permits(&told));
         if let (Some(shown), false) = (&shown, permits) {
-            self.because(shown, &told).say(&mut json);
+            self.because(shown, &subject, &told).say(&mut json);
         }
         Ok((json, permits))
     }
 
     /// Why the answer is no though an approval was shown.
-    fn because(&self, shown: &Shown, told: &v1::Decision) -> Because {
+    fn because(&self, shown: &Shown, subject: &str, told: &v1::Decision) -> Because {
         let loaded = self.answering.decider.snapshot.get();
         match (loaded, &self.answering.following) {
             (Some(loaded), Some(following)) => {
                 let now = self.answering.decider.clock.now().latest;
-                because(shown, told, &loaded.snapshot, &following.keys(), now)
+                let snapshot = &loaded.snapshot;
+                let asked = Shows {
+                    subject,
+                    told,
+                    snapshot,
+                    now,
+                };
+                because(shown, &asked, &following.keys())
             }
             // Of a folder nobody vouches for anything.
             _ => Because::ApprovalUnverifiable,

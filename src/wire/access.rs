@@ -46,8 +46,8 @@ pub struct Denial {
     pub resource: String,
     /// Where the subject runs.
     pub environment: String,
-    /// What for, if it was said.
-    pub purpose: Option<String>,
+    /// What for.
+    pub purpose: String,
     /// What an exception can be requested from.
     pub controls: Vec<String>,
 }
@@ -98,15 +98,20 @@ impl Denial {
             let said = claims.text(name).map(ToOwned::to_owned);
             said.ok_or_else(unreadable)
         };
+        let time = Timestamp::parse(&named("evaluated_at")?).map_err(|_| unreadable())?;
+        let said = |name: &str| claims.get(name).and_then(Json::as_i64);
+        if said("iat") != Some(seconds(time)) || said("exp") != Some(seconds(time + PATIENCE)) {
+            return Err(unreadable());
+        }
         let denial = Self {
             decision: named("evaluation_id")?,
-            time: Timestamp::parse(&named("evaluated_at")?).map_err(|_| unreadable())?,
+            time,
             subject: named("sub")?,
             action: named("action")?,
             kind: named("type")?,
             resource: named("resource")?,
             environment: named("environment")?,
-            purpose: claims.text("purpose").map(ToOwned::to_owned),
+            purpose: named("purpose")?,
             controls: claims
                 .texts("controls")
                 .into_iter()
@@ -216,8 +221,9 @@ impl Trouble {
 pub struct Submission {
     /// What proves the denial.
     pub token: String,
-    /// The decision's id, if it is said beside the token.
+    /// The decision's id, and until when it may be shown, if they are said beside the token.
     decision: Option<String>,
+    ends: Option<Timestamp>,
     subject: String,
     action: String,
     kind: String,
@@ -230,11 +236,7 @@ pub struct Submission {
 }
 
 /// What is said under a name, which is to be a text; nothing, if it is not there.
-pub(super) fn perhaps(
-    entries: &Map<String, Json>,
-    of: &str,
-    name: &str,
-) -> Result<Option<String>, Invalid> {
+fn perhaps(entries: &Map<String, Json>, of: &str, name: &str) -> Result<Option<String>, Invalid> {
     match entries.get(name) {
         None | Some(Json::Null) => Ok(None),
         Some(_) => text(entries, of, name).map(Some),
@@ -284,6 +286,14 @@ pub fn submitted(body: &Json) -> Result<Submission, Invalid> {
     let resource = object(body, "resource")?;
     let action = object(body, "action")?;
     let denial = object(body, "denial")?;
+    if denial.get("template").is_some_and(|of| !of.is_null()) {
+        let fix = "send the denial as it was";
+        return Err(Invalid::new("denial.template", "was not told", fix));
+    }
+    let ends = perhaps(&denial, "denial", "expires_at")?
+        .map(|text| Timestamp::parse(&text))
+        .transpose()
+        .map_err(|error| error.under("denial.expires_at"))?;
     let context = part(body, "context")?;
     let access = part(body, "requested_access")?;
     let urgent =
@@ -319,16 +329,19 @@ pub fn submitted(body: &Json) -> Result<Submission, Invalid> {
             said.insert(name.into(), text.into());
         }
     }
-    if let Some(evidence) = context.get("evidence").filter(|of| !of.is_null()) {
-        if !evidence.is_array() {
-            let fix = "send a JSON array";
-            return Err(Invalid::new("context.evidence", "is no list", fix));
+    for (name, fits, what) in ALONG {
+        if let Some(value) = context.get(name).filter(|of| !of.is_null()) {
+            if !fits(value) {
+                let path = format!("context.{name}");
+                return Err(Invalid::new(path, what, "send it as requests have it"));
+            }
+            said.insert(name.into(), value.clone());
         }
-        said.insert("evidence".into(), evidence.clone());
     }
     Ok(Submission {
         token: text(&denial, "denial", "binding_token")?,
         decision: perhaps(&denial, "denial", "evaluation_id")?,
+        ends,
         subject: text(&subject, "subject", "id")?,
         action: text(&action, "action", "name")?,
         kind: text(&resource, "resource", "type")?,
@@ -347,27 +360,37 @@ const REASONS: [(&str, &str); 4] = [
     ("ticket_ref", "ticket_ref"),
 ];
 
+type Along = (&'static str, fn(&Json) -> bool, &'static str);
+
+/// What goes along as it is, as requests have it.
+const ALONG: [Along; 3] = [
+    ("evidence", Json::is_array, "is no list"),
+    ("usage_limits", Json::is_object, "is no object"),
+    ("preemptive", Json::is_boolean, "is neither true nor false"),
+];
+
 /// What is wrong with a request, by the names that were sent.
-pub fn by_their_names(what: &str) -> String {
-    let mut what = what.to_owned();
-    for (ours, theirs) in REASONS {
-        let theirs = format!("context.{theirs}");
-        what = what.replace(&format!("justification.{ours}"), &theirs);
-    }
-    what.replace("window.duration", "requested_access.requested_until")
+pub fn by_their_names(invalid: &Invalid) -> Invalid {
+    let path = invalid.path();
+    let reason = |ours: &str| {
+        let mut known = REASONS.iter();
+        known.find_map(|(name, theirs)| (*name == ours).then_some(*theirs))
+    };
+    let path = match path.split_once('.') {
+        Some(("justification", ours)) => format!("context.{}", reason(ours).unwrap_or(ours)),
+        Some(("window", _)) => "requested_access.requested_until".to_owned(),
+        _ if path.is_empty() || path == "control_ids" => path.to_owned(),
+        _ => format!("context.{path}"),
+    };
+    Invalid::new(path, invalid.what(), invalid.fix())
 }
 
 /// A name that a scope can hold for and nothing else; none of what a scope reads as more than that.
 pub fn exact(name: &str) -> Option<&str> {
-    Some(name).filter(|name| !name.is_empty() && *name != "ANY")
+    Some(name).filter(|name| !name.is_empty() && *name != "ANY" && !name.ends_with('/'))
 }
 
 impl Submission {
-    /// Whether an owner is named.
-    pub fn names_owner(&self) -> bool {
-        self.said.contains_key("owner")
-    }
-
     /// The request for an exception that this is, of the scope of what was denied and no wider; `owner`
     /// answers for it where nobody else is named.
     ///
@@ -394,6 +417,10 @@ impl Submission {
             let why = "`denial.evaluation_id` is of another decision than the token";
             return Err(Trouble::Unbound(why.into()));
         }
+        if self.ends.is_some_and(|ends| ends != denial.expire()) {
+            let why = "`denial.expires_at` is not the end that was told";
+            return Err(Trouble::Unbound(why.into()));
+        }
         let one = |name: &str, of: &str| {
             let fit = exact(of).map(|of| json!([of]));
             fit.ok_or_else(|| {
@@ -401,11 +428,6 @@ impl Submission {
                 Trouble::NotRequestable(why)
             })
         };
-        let resource = one("resource", &self.resource)?;
-        if self.resource.ends_with('/') {
-            let why = "a resource whose id ends in `/` is whatever lies below it";
-            return Err(Trouble::NotRequestable(why.into()));
-        }
         let window = match self.until {
             // From the denial on, so that the same request sent again is the same.
             Some(until) => {
@@ -429,13 +451,9 @@ impl Submission {
             "scope": {
                 "subject_selector": {"ids": one("subject", &self.subject)?},
                 "actions": one("action", &self.action)?,
-                "resources": resource,
+                "resources": one("resource", &self.resource)?,
                 "environments": one("environment", &denial.environment)?,
-                // Nobody can ask for a purpose that was not said: it would not be met again either.
-                "purposes": match denial.purpose.as_deref() {
-                    None => json!(["ANY"]),
-                    Some(purpose) => one("purpose", purpose)?,
-                },
+                "purposes": one("purpose", &denial.purpose)?,
             },
             "window": window,
             "decision_id": denial.decision,

@@ -3,11 +3,10 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::domain::{ExceptionId, Invalid, Timestamp};
+use crate::domain::{ExceptionId, Timestamp};
 
 use super::{
-    access::{DECISION_POINT, REGISTRY, REQUESTS, perhaps, seconds},
-    authzen::text,
+    access::{DECISION_POINT, REGISTRY, REQUESTS, seconds},
     jwt::{Claims, Doubt, Keys, Use, token},
     signed::Signer,
 };
@@ -63,6 +62,8 @@ pub struct Task {
     pub seats: usize,
     /// Who has yet to decide.
     pub awaiting: Vec<String>,
+    /// Whether it can be cancelled.
+    pub cancels: bool,
     /// Until when somebody has to.
     pub deadline: Option<Timestamp>,
     /// What people are shown of it.
@@ -95,7 +96,9 @@ impl Task {
                 entries.insert("step_name".into(), next.as_str().into());
             }
             entries.insert("progress".into(), progress);
-            entries.insert("links".into(), json!({"cancel": format!("{place}/cancel")}));
+            if self.cancels {
+                entries.insert("links".into(), json!({"cancel": format!("{place}/cancel")}));
+            }
         }
         let mut told = json!({ "task": task });
         if let (Some(approval), Some(entries)) = (&self.approval, told.as_object_mut()) {
@@ -127,6 +130,8 @@ pub struct Vouched {
     pub revision: u64,
     /// Until when.
     pub expire: Timestamp,
+    /// For whom, where it is for one alone.
+    pub subject: Option<String>,
 }
 
 impl Vouched {
@@ -138,6 +143,7 @@ impl Vouched {
             "iat": seconds(now),
             "exp": seconds(self.expire),
             "jti": self.id.as_str(),
+            "sub": self.subject,
             "revision": self.revision,
         });
         token(signer, Use::Approval, &claims)
@@ -162,6 +168,7 @@ impl Vouched {
                 id: ExceptionId::parse(claims.text("jti")?).ok()?,
                 revision: claims.get("revision")?.as_u64()?,
                 expire,
+                subject: claims.text("sub").map(ToOwned::to_owned),
             })
         };
         named(&claims).ok_or_else(|| "claims something else".to_owned())
@@ -178,24 +185,14 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Takes what is shown out of a question's context: it is about the question, and no part of it.
-    ///
-    /// # Errors
-    ///
-    /// What is missing in it or of another type.
-    pub fn taken(context: &mut Map<String, Json>) -> Result<Option<Self>, Invalid> {
-        let approval = match context.remove("approval") {
-            None | Some(Json::Null) => return Ok(None),
-            Some(Json::Object(approval)) => approval,
-            Some(_) => {
-                let fix = "send the `approval` of the result as it was";
-                return Err(Invalid::new("context.approval", "is no object", fix));
-            }
-        };
-        Ok(Some(Self {
-            id: text(&approval, "context.approval", "id")?,
-            state: perhaps(&approval, "context.approval", "state")?,
-        }))
+    /// What is shown in a question's context; something else that is called so is none.
+    pub fn of(context: &Map<String, Json>) -> Option<Self> {
+        let approval = context.get("approval")?;
+        let text = |name: &str| Some(approval.get(name)?.as_str()?.to_owned());
+        Some(Self {
+            id: text("id")?,
+            state: text("state"),
+        })
     }
 }
 
@@ -225,35 +222,38 @@ pub enum Because {
 }
 
 impl Because {
-    /// The name, what to do next, and in how many seconds if that is to try again.
-    fn told(self) -> (&'static str, &'static str, Option<u32>) {
+    /// The name; and what to do next, with the seconds until then, where that is not what the decision
+    /// says of itself.
+    fn told(self) -> (&'static str, Option<(&'static str, Option<u32>)>) {
         match self {
-            Self::ApprovalExpired => ("approval_expired", "request", None),
-            Self::OutOfScope => ("out_of_scope", "request", None),
-            Self::ExceptionRevoked => ("exception_revoked", "request", None),
-            Self::ContextShifted => ("context_shifted", "request", None),
-            Self::BudgetExhausted => ("budget_exhausted", "request", None),
-            Self::ExceptionSuspended => ("exception_suspended", "retry", Some(60)),
-            Self::GrantPending => ("grant_pending", "retry", Some(1)),
-            Self::StaleSnapshot => ("stale_snapshot", "retry", Some(5)),
-            Self::PolicyDenied => ("policy_denied", "none", None),
-            Self::ApprovalUnverifiable => ("approval_unverifiable", "none", None),
+            Self::ApprovalExpired => ("approval_expired", None),
+            Self::OutOfScope => ("out_of_scope", None),
+            Self::ExceptionRevoked => ("exception_revoked", None),
+            Self::ContextShifted => ("context_shifted", None),
+            Self::BudgetExhausted => ("budget_exhausted", None),
+            Self::PolicyDenied => ("policy_denied", None),
+            Self::ExceptionSuspended => ("exception_suspended", Some(("retry", Some(60)))),
+            Self::GrantPending => ("grant_pending", Some(("retry", Some(1)))),
+            Self::StaleSnapshot => ("stale_snapshot", Some(("retry", Some(5)))),
+            Self::ApprovalUnverifiable => ("approval_unverifiable", Some(("none", None))),
         }
     }
 
-    /// Says it in a decision, as AuthZEN has it.
+    /// Says it in a decision, as AuthZEN has it. Whether access can be requested at all, the decision has
+    /// said.
     pub fn say(self, decision: &mut Json) {
         let Some(context) = decision.get_mut("context").and_then(Json::as_object_mut) else {
             return;
         };
-        let (reason, next, again) = self.told();
+        let (reason, next) = self.told();
         context.insert("reason".into(), reason.into());
+        let Some((next, again)) = next else {
+            return;
+        };
         context.insert("next_action".into(), next.into());
+        context.remove("access_request");
         if let Some(seconds) = again {
             context.insert("retry_after".into(), seconds.into());
-        }
-        if next != "request" {
-            context.remove("access_request");
         }
     }
 }

@@ -176,7 +176,7 @@ fn evaluation(body: &Json) -> Result<Evaluation, Invalid> {
             ));
         }
     };
-    let approval = Shown::taken(&mut context)?;
+    let approval = Shown::of(&context);
     for (entries, of) in [(&mut subject, "subject"), (&mut action, "action")] {
         let said = properties(entries, of)?;
         if !said.is_empty() && context.insert(of.to_owned(), said.into()).is_some() {

@@ -120,12 +120,13 @@ pub fn beginning_message(beginning: &Beginning) -> v1::EpochStatement {
     v1::EpochStatement {
         era: Some(era_message(beginning.era)),
         base: Some(head_message(beginning.base)),
+        ..v1::EpochStatement::default()
     }
 }
 
 /// How an epoch began.
 pub fn beginning(message: &v1::EpochStatement) -> Result<Beginning, Invalid> {
-    let v1::EpochStatement { era: of, base } = message;
+    let v1::EpochStatement { era: of, base, .. } = message;
     Ok(Beginning {
         era: era(of.as_ref())?,
         base: head(base.as_ref())?,

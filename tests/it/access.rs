@@ -1,11 +1,17 @@
 //! A denial, a request for access over HTTP, its approval, and the question again (ecosystem b.1).
 
+use envoy_types::{
+    ext_authz::v3::pb::{CheckRequest, HttpResponse},
+    pb::envoy::service::auth::v3::{
+        AttributeContext, attribute_context, authorization_client::AuthorizationClient,
+    },
+};
 use exeat::wire::v1;
 use serde_json::{Value as Json, json};
 
 use crate::support::{
-    cases::{World, approve, lax, look, spare, until},
-    governed::{Client, Sidecar, seconds},
+    cases::{World, agent, approve, lax, look, spare, until},
+    governed::{Client, Sidecar, control, seconds},
     http,
 };
 
@@ -232,7 +238,11 @@ async fn a_denial_is_asked_about_approved_and_asked_again() {
 
     // The same again is the same request; in other words it is another, and there is one already.
     let (status, again) = scene.submit(&body).await;
-    assert_eq!((status, &again["task"]["id"]), (200, &task["id"]));
+    assert_eq!((status, &again["task"]["id"]), (202, &task["id"]));
+    // Denied again it is asked for again: that is the same too, as long as nobody has decided.
+    let denied_again = scene.evaluate(None).await;
+    let (status, again) = scene.submit(&asks(&denied_again)).await;
+    assert_eq!((status, &again["task"]["id"]), (202, &task["id"]));
     let mut other = body.clone();
     other["context"]["remediation_plan"] = "the control is given up at last".into();
     let (status, name, why) = scene.refused(&other).await;
@@ -248,6 +258,7 @@ async fn a_denial_is_asked_about_approved_and_asked_again() {
     assert_eq!(result["mode"], "reevaluate");
     assert_eq!(result["approval"]["id"], *id);
     assert_eq!(result["approval"]["approved_until"], "2026-11-23T12:00:00Z");
+    assert_eq!(result["approval"]["approved_at"], "2026-11-22T12:00:00Z");
 
     scene.world.clock.advance(seconds(1));
     scene
@@ -531,6 +542,50 @@ async fn every_surface_says_how_to_ask() {
     let request = told.access_request.unwrap();
     assert_eq!(request.endpoint, format!("{BASE}{REQUESTS}"));
     assert_eq!(request.title, "CT-RISKY");
+    // Whoever shows the proof to nobody need not have it made.
+    assert_eq!(request.binding_token, "");
+    let attributes = AttributeContext {
+        request: Some(attribute_context::Request {
+            http: Some(attribute_context::HttpRequest {
+                method: "GET".into(),
+                path: "/x".into(),
+                host: "api".into(),
+                ..attribute_context::HttpRequest::default()
+            }),
+            ..attribute_context::Request::default()
+        }),
+        context_extensions: [("action", "risky"), ("resource", "t"), ("purpose", "work")]
+            .map(|(name, value)| (format!("exeat.{name}"), value.to_owned()))
+            .into(),
+        ..AttributeContext::default()
+    };
+    let asked = |attributes| CheckRequest {
+        attributes: Some(attributes),
+    };
+    let channel = scene.sidecar.channel().await.unwrap();
+    let mut envoy = AuthorizationClient::new(channel);
+    let told = envoy.check(asked(attributes.clone())).await.unwrap();
+    let Some(HttpResponse::DeniedResponse(denied)) = told.into_inner().http_response else {
+        panic!("it is denied");
+    };
+    let mut headers = denied.headers.iter().filter_map(|it| it.header.as_ref());
+    let url = headers.find(|header| header.key == "x-exeat-request-url");
+    assert_eq!(url.unwrap().value, format!("{BASE}{REQUESTS}"));
+    let body: Json = serde_json::from_str(&denied.body).unwrap();
+    let (status, told) = scene.submit(&asks(&body)).await;
+    assert_eq!(
+        (status, &told["detail"]),
+        (400, &"`resource.type` is not what was denied".into())
+    );
+    // Without a purpose nobody can hold for it alone.
+    let mut unsaid = attributes;
+    unsaid.context_extensions.remove("exeat.purpose");
+    let told = envoy.check(asked(unsaid)).await.unwrap();
+    let Some(HttpResponse::DeniedResponse(denied)) = told.into_inner().http_response else {
+        panic!("it is denied");
+    };
+    let body: Json = serde_json::from_str(&denied.body).unwrap();
+    assert_eq!(body["context"].get("access_request"), None, "{body}");
     // What needs no exception says nothing of the kind.
     let told = scene.sidecar.ask("agent", "plain").await.unwrap();
     assert_eq!(told.access_request, None);
@@ -540,4 +595,122 @@ async fn every_surface_says_how_to_ask() {
     assert_eq!(status, 200);
     let keys: Json = serde_json::from_str(&keys).unwrap();
     assert_eq!(keys["keys"][0]["crv"], "Ed25519");
+}
+
+#[tokio::test]
+async fn terms_that_changed_are_asked_for_anew_by_the_same_request() {
+    let mut scene = Scene::start().await;
+    let denied = scene.evaluate(None).await;
+    let body = asks(&denied);
+    let (_, asked) = scene.submit(&body).await;
+    let id = asked["task"]["id"].as_str().unwrap().to_owned();
+    let seen = look(&mut scene.bob, &id).await;
+    let changed = agent("agent").replace("permitted_ids: [work]", "permitted_ids: [work, play]");
+    scene.world.admin.apply(&changed).await.unwrap();
+    until(&mut scene.bob, &id, "DRAFT").await;
+    assert!(approve(&mut scene.bob, &seen).await.is_err());
+    let waits = scene.task(&id).await;
+    assert_eq!(waits["task"]["status"], "pending");
+    assert_eq!(waits["task"].get("links"), None, "{waits}");
+    let awaiting = waits["task"]["progress"]["awaiting"][0].as_str().unwrap();
+    assert!(awaiting.contains("the same again"), "{awaiting}");
+    let (status, again) = scene.submit(&body).await;
+    assert_eq!((status, &again["task"]["id"]), (202, &asked["task"]["id"]));
+    let seen = look(&mut scene.bob, &id).await;
+    approve(&mut scene.bob, &seen).await.unwrap();
+    assert_eq!(scene.task(&id).await["task"]["status"], "approved");
+}
+
+#[tokio::test]
+async fn of_many_that_ask_at_once_for_the_same_one_exception_comes() {
+    let mut scene = Scene::start().await;
+    let cheap = spare("agent") + &lax("CT-LAX", "cheap");
+    scene.world.admin.apply(&cheap).await.unwrap();
+    scene
+        .sidecar
+        .until("agent", "cheap", "CONTROL_FAILED")
+        .await;
+    let denied = evaluate_of(&scene.sidecar, "cheap", None).await;
+    let mut body = asks(&denied);
+    body["action"]["name"] = "cheap".into();
+    let asked = (0..8).map(|_| scene.submit(&body));
+    let told = futures_util::future::join_all(asked).await;
+    for (status, told_) in &told {
+        assert_eq!(
+            (*status, &told_["task"]["id"]),
+            (201, &told[0].1["task"]["id"])
+        );
+    }
+    // One denial is good for one request, also once that is granted.
+    body["context"]["remediation_plan"] = "the control is given up at last".into();
+    let (status, name, _) = scene.refused(&body).await;
+    assert_eq!((status, name.as_str()), (409, "duplicate_request"));
+    let listed = v1::ListCasesRequest::default();
+    let listed = scene.alice.exceptions.list_cases(listed).await.unwrap();
+    assert_eq!(listed.into_inner().cases.len(), 1);
+}
+
+#[tokio::test]
+async fn who_is_let_in_no_more_proves_nothing() {
+    let mut scene = Scene::start().await;
+    let denied = scene.evaluate(None).await;
+    let expel = v1::ExpelRequest {
+        identity: "service:s".into(),
+    };
+    scene.world.admin.fleet.expel(expel).await.unwrap();
+    let (status, name, why) = scene.refused(&asks(&denied)).await;
+    assert_eq!((status, name.as_str()), (400, "invalid_denial_binding"));
+    assert!(why.contains("no such subject"), "{why}");
+}
+
+#[tokio::test]
+async fn an_approval_that_covers_a_part_leaves_the_rest_to_be_asked_for() {
+    let mut scene = Scene::start().await;
+    let denied = scene.evaluate(None).await;
+    let (_, asked) = scene.submit(&asks(&denied)).await;
+    let id = asked["task"]["id"].as_str().unwrap().to_owned();
+    let seen = look(&mut scene.bob, &id).await;
+    approve(&mut scene.bob, &seen).await.unwrap();
+    scene.world.clock.advance(seconds(1));
+    scene
+        .sidecar
+        .until("agent", "risky", "ALLOW_BY_EXCEPTION")
+        .await;
+    let approval = scene.task(&id).await["result"]["approval"].clone();
+    // Another control fails since.
+    let more = control("CT-MORE", "risky", "true");
+    scene.world.admin.apply(&more).await.unwrap();
+    scene
+        .sidecar
+        .until("agent", "risky", "CONTROL_FAILED")
+        .await;
+    let told = scene.evaluate(Some(&approval)).await;
+    let context = &told["context"];
+    assert_eq!(context["reason"], "out_of_scope", "{told}");
+    assert_eq!(context["next_action"], "request");
+    assert!(context["access_request"]["binding_token"].is_string());
+    let from = context["requestable_controls"].to_string();
+    assert!(from.contains("CT-MORE"), "{from}");
+
+    // What is suspended is told as that, also of several questions that share what is shown.
+    let suspend = v1::SuspendRequest {
+        id: id.clone(),
+        reason: "looked at again".into(),
+    };
+    scene.world.admin.exceptions.suspend(suspend).await.unwrap();
+    scene.sidecar.until("agent", "risky", "SUSPENDED").await;
+    let body = json!({
+        "subject": {"type": "agent", "id": "agent"},
+        "action": {"name": "risky"},
+        "context": {"purpose": "work", "approval": approval},
+        "evaluations": [{"resource": {"type": "thing", "id": "t"}}],
+    });
+    let headers = "content-type: application/json\r\n";
+    let path = "/access/v1/evaluations";
+    let address = &scene.sidecar.address;
+    let (_, _, told) = http::send(address, "POST", path, headers, &body.to_string()).await;
+    let told: Json = serde_json::from_str(&told).unwrap();
+    let context = &told["evaluations"][0]["context"];
+    assert_eq!(context["reason"], "exception_suspended", "{told}");
+    assert_eq!(context["next_action"], "retry");
 }

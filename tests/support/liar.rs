@@ -95,6 +95,7 @@ impl SyncService for Liar {
                         let epoch = v1::EpochStatement {
                             era: Some(era_message(era())),
                             base: Some(v1::Head::default()),
+                            ..v1::EpochStatement::default()
                         };
                         let epoch = (liar.beginning.lock().unwrap())(epoch);
                         say(attend_response::Event::Welcome(v1::Welcome {

@@ -436,7 +436,7 @@ impl Exceptions {
         };
         let case = self
             .registry
-            .give_up(&caller, &id(&text)?, short("reason", why)?)
+            .give_up(&caller, &id(&text)?, Some(short("reason", why)?))
             .await?;
         Ok(v1::GiveUpResponse {
             case: Some(self.told(&caller, &case)),

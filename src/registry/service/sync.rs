@@ -399,12 +399,12 @@ impl Sync {
             },
             version: hello.version.chars().take(64).collect(),
             nacks: Vec::new(),
-            denial_key: Pin::from_slice(&hello.denial_key),
+            denial_key: Pin::from_slice(&hello.denial_key).map(|pin| (pin.id(), pin)),
         };
         self.attendants.enter(&caller.identity, attendant);
         let crowd = self.attendants.known().len() / ARRIVALS;
         let welcome = v1::Welcome {
-            epoch: Some(self.registry.epoch_statement(&view)),
+            epoch: Some(self.registry.epoch_statement(&view, self.access.as_deref())),
             ping_ms: PING,
             jitter_ms: u32::try_from(crowd.max(1))
                 .unwrap_or(60)
@@ -413,7 +413,6 @@ impl Sync {
             scope: caller.scope.to_string(),
             acknowledge_ms: acknowledge_ms(&self.guests),
             acknowledged: Some(head_message(known)),
-            access_url: self.access.as_deref().unwrap_or_default().to_owned(),
         };
         Ok(Attending {
             sync: self.clone(),

@@ -168,12 +168,12 @@ impl Following {
     ) -> Result<(), String> {
         let keeper = &self.keeper;
         keeper.rotate(&welcome.keys);
-        self.access.learn(&welcome.access_url);
         let statement: v1::EpochStatement = keeper
             .trust()
             .live()
             .open(Purpose::Epoch, welcome.epoch.as_ref())
             .map_err(|error| self.untrusted(&error))?;
+        self.access.learn(&statement.access_url);
         let beginning = beginning(&statement).map_err(|error| error.to_string())?;
         let before = keeper.era();
         let other = keeper

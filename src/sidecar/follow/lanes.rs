@@ -190,9 +190,9 @@ impl Following {
         Loan(self)
     }
 
-    /// The keys of the registry.
+    /// What the registry signs with now.
     pub(in crate::sidecar) fn keys(&self) -> Keys {
-        Keys::of(&self.keeper.trust().pins())
+        Keys::of(&self.keeper.trust().live().pins())
     }
 
     /// What the registry knows this start by.
