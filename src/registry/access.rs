@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, State},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -22,7 +23,7 @@ use crate::{
         Fault,
         access::{Denial, KEYS, REQUESTS, Submission, Trouble, by_their_names, submitted},
         approval::{Approval, Status, Task, Vouched},
-        json::{is_json, strict},
+        json::sent,
         jwt::{Keys, key, key_of},
     },
 };
@@ -39,6 +40,8 @@ use super::{
 
 /// Largest request, in bytes.
 const LARGEST: usize = 64 << 10;
+/// The request's id, told back as it came.
+const REQUEST_ID: &str = "x-request-id";
 /// After how many seconds to look at a task again.
 const AGAIN: &str = "5";
 
@@ -61,6 +64,7 @@ pub(super) fn routes(requests: AccessRequests) -> Router {
         .route(&format!("{REQUESTS}/{{id}}/cancel"), post(cancel))
         .route(KEYS, get(keys))
         .layer(DefaultBodyLimit::max(LARGEST))
+        .layer(middleware::from_fn(told_back))
         .with_state(requests)
 }
 
@@ -71,7 +75,7 @@ impl IntoResponse for Trouble {
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (status, kind, self.problem().to_string()).into_response();
         if status == StatusCode::UNAUTHORIZED {
-            let how = header::HeaderValue::from_static("Bearer");
+            let how = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
         }
         response
@@ -127,14 +131,20 @@ impl Who {
 }
 
 /// The body as JSON.
-fn read(headers: &HeaderMap, body: &[u8]) -> Result<Json, Invalid> {
+fn read(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Json, Invalid> {
+    let body = body.map_err(|error| Invalid::new("", error.body_text(), "send less"))?;
     let kind = headers.get(header::CONTENT_TYPE);
-    if !kind.is_some_and(|kind| is_json(kind.as_bytes())) {
-        let fix = "send JSON, and say so";
-        return Err(Invalid::new("Content-Type", "is not application/json", fix));
+    sent(kind.map(HeaderValue::as_bytes), &body)
+}
+
+/// Tells the request's id back, whatever became of it.
+async fn told_back(request: axum::extract::Request, next: Next) -> Response {
+    let id = request.headers().get(REQUEST_ID).cloned();
+    let mut response = next.run(request).await;
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
     }
-    strict(body)
-        .map_err(|error| Invalid::new("", format!("the body is no JSON: {error}"), "send JSON"))
+    response
 }
 
 /// What became of a request.
@@ -262,7 +272,7 @@ impl AccessRequests {
         let kind = [(header::CONTENT_TYPE, "application/json")];
         let mut response = (kind, body.to_string()).into_response();
         if pending {
-            let again = header::HeaderValue::from_static(AGAIN);
+            let again = HeaderValue::from_static(AGAIN);
             response.headers_mut().insert(header::RETRY_AFTER, again);
         }
         Ok(response)
@@ -333,10 +343,10 @@ impl AccessRequests {
 async fn submit(
     State(requests): State<AccessRequests>,
     who: Who,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Trouble> {
     let caller = who.may(&requests, "RequestException")?;
-    let body = read(&who.0.headers, &body)?;
+    let body = read(&who.0.headers, body)?;
     let case = requests.taken(&caller, &body).await?;
     let mut response = requests.answer(&case)?;
     *response.status_mut() = match of(&case) {

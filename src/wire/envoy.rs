@@ -26,7 +26,7 @@ use crate::domain::{Invalid, Trace};
 
 use super::{
     authzen::{decision as body_of, permits, relied_on},
-    json::{fields, strict},
+    json::{fields, is_json, strict},
     mcp::{Asks, call, escapes, message},
     principal::{Principal, claimed},
     v1,
@@ -253,11 +253,7 @@ fn body(http: &HttpRequest, headers: &BTreeMap<String, Header>) -> Result<Option
         return Ok(None);
     }
     let kind = header(headers, "content-type")?.unwrap_or_default();
-    let is_json = kind
-        .split(';')
-        .next()
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    if !is_json {
+    if !is_json(kind.as_bytes()) {
         return Ok(None);
     }
     strict(bytes)

@@ -6,10 +6,26 @@ use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json};
 
+use crate::domain::Invalid;
+
 /// Whether a content type says that it is JSON.
-pub fn is_json(kind: &[u8]) -> bool {
+pub(super) fn is_json(kind: &[u8]) -> bool {
     let first = kind.split(|byte| *byte == b';').next().unwrap_or_default();
     first.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
+/// The JSON that somebody sent, and said to be that.
+///
+/// # Errors
+///
+/// What it is not.
+pub fn sent(kind: Option<&[u8]>, body: &[u8]) -> Result<Json, Invalid> {
+    if !kind.is_some_and(is_json) {
+        let fix = "send JSON, and say so";
+        return Err(Invalid::new("Content-Type", "is not application/json", fix));
+    }
+    strict(body)
+        .map_err(|error| Invalid::new("", format!("the body is no JSON: {error}"), "send JSON"))
 }
 
 /// JSON in which no name is said twice: of two values readers do not take the same one (I-JSON).

@@ -424,10 +424,19 @@ async fn what_a_denial_does_not_prove_is_not_asked_for() {
     assert!(head.contains("www-authenticate: bearer"), "{head}");
     assert!(head.contains("application/problem+json"), "{head}");
     let address = &scene.world.registry.address;
-    let token = format!("authorization: Bearer {}\r\n", scene.token);
-    let (status, _, why) = http::send(address, "POST", REQUESTS, &token, &asked).await;
+    let token = format!(
+        "x-request-id: r-7\r\nauthorization: Bearer {}\r\n",
+        scene.token
+    );
+    let (status, head, why) = http::send(address, "POST", REQUESTS, &token, &asked).await;
     assert_eq!(status, 400, "{why}");
     assert!(why.contains("Content-Type"), "{why}");
+    assert!(head.contains("x-request-id: r-7"), "{head}");
+    let large = format!("{token}content-type: application/json\r\n");
+    let body_ = "x".repeat(65 << 10);
+    let (status, head, _) = http::send(address, "POST", REQUESTS, &large, &body_).await;
+    assert_eq!(status, 400);
+    assert!(head.contains("application/problem+json"), "{head}");
 
     // After ten minutes nobody knows whether it would still be denied.
     scene.world.clock.advance(seconds(601));
