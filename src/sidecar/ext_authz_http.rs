@@ -5,7 +5,7 @@ use axum::{
     Router,
     body::to_bytes,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, Uri, uri::PathAndQuery},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, uri::PathAndQuery},
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -61,13 +61,27 @@ pub(super) fn lead<B>(request: &mut http::Request<B>) {
     }
 }
 
+/// What the call is called for telemetry: whoever asks with another verb names it as they like.
+fn named(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET /ext_authz",
+        Method::HEAD => "HEAD /ext_authz",
+        Method::POST => "POST /ext_authz",
+        Method::PUT => "PUT /ext_authz",
+        Method::PATCH => "PATCH /ext_authz",
+        Method::DELETE => "DELETE /ext_authz",
+        Method::OPTIONS => "OPTIONS /ext_authz",
+        _ => "_OTHER /ext_authz",
+    }
+}
+
 /// A yes is 200 and anything below 500 a no; what is our own fault is a 503, with which Envoy does as it
 /// was told for that.
 async fn check(State(envoy): State<ExtAuthz>, request: Request) -> Response {
     let arrived = envoy.answering.decider.clock.look();
     let (parts, body) = request.into_parts();
     let called = Called {
-        method: PREFIX,
+        method: named(&parts.method),
         surface: Surface::ExtAuthz,
         trace: None,
     };

@@ -126,6 +126,8 @@ pub mod otel {
     pub(crate) const OPERATION: &str = "gen_ai.operation.name";
     pub(crate) const AGENT: &str = "gen_ai.agent.id";
     pub(crate) const TOOL: &str = "gen_ai.tool.name";
+    pub(crate) const SESSION: &str = "session.id";
+    pub(crate) const CONVERSATION: &str = "gen_ai.conversation.id";
     pub(crate) const PROVIDER: &str = "gen_ai.provider.name";
     pub(crate) const MODEL: &str = "gen_ai.request.model";
     pub(crate) const RULE: &str = "security_rule.uuid";

@@ -86,6 +86,7 @@ impl Scene {
             fields: [
                 (name.to_owned(), text(value)),
                 ("args".into(), text("CANARY")),
+                ("session_id".into(), text("s-7")),
             ]
             .into(),
         };
@@ -277,6 +278,8 @@ async fn every_denial_and_every_use_has_its_span_and_its_events_once() {
                     ("gen_ai.agent.id", "agent"),
                     ("gen_ai.operation.name", "execute_tool"),
                     ("gen_ai.tool.name", "refund"),
+                    ("session.id", "s-7"),
+                    ("gen_ai.conversation.id", "s-7"),
                     ("exeat.decision.outcome", "deny"),
                     ("exeat.control.id", "CT-RISKY"),
                     ("exeat.control.failed", "CT-RISKY"),

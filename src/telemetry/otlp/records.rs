@@ -181,6 +181,10 @@ impl Attributes<'_, '_> {
             self.text(otel::OPERATION, "execute_tool");
             self.text(otel::TOOL, name);
         }
+        if let Some(session) = session(question) {
+            self.text(otel::SESSION, session);
+            self.text(otel::CONVERSATION, session);
+        }
         if let Some(result) = decision.failed.iter().find(|failed| failed.blocks()) {
             self.text(own::CONTROL, result.control.id.as_str());
             self.count(own::CONTROL_REVISION, result.control.revision);
@@ -209,6 +213,17 @@ impl Attributes<'_, '_> {
         self.real(own::SNAPSHOT_AGE, age);
         self.text(own::SURFACE, told.surface);
     }
+}
+
+/// Longest id of a session, in bytes.
+const SESSION: usize = 128;
+
+/// The session a question belongs to, if its caller says so as hooks do: an id, and nothing that could be
+/// a text.
+fn session(question: &Question) -> Option<&str> {
+    let said = question.context.get("session_id")?.as_str()?;
+    let is_id = said.len() <= SESSION && said.bytes().all(|byte| byte.is_ascii_graphic());
+    is_id.then_some(said)
 }
 
 /// How it was called, by the conventions of gRPC or, where a verb comes first, of HTTP.
