@@ -262,6 +262,23 @@ async fn call(stream: &mut TcpStream, seen: &mut Vec<u8>) -> bool {
     }
 }
 
+/// Waits until calls are let through.
+async fn until_answered(port: u16) {
+    loop {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))
+            .await
+            .expect("a connection");
+        let request = b"GET /records HTTP/1.1\r\nhost: api\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("an answer");
+        if answer.starts_with(b"HTTP/1.1 200") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Figures {
     rate: f64,
@@ -326,6 +343,10 @@ async fn compare(core: usize) {
     ];
     let ports = [free_port(), free_port()];
     let _envoy = envoy(scratch.path(), ports, [&sockets[0], &sockets[1]]).await;
+    for port in ports {
+        // Handlers listen a moment after their sockets are there.
+        until_answered(port).await;
+    }
     let mut all = [Vec::new(), Vec::new()];
     for round in 0..=ROUNDS {
         for (which, figures) in all.iter_mut().enumerate() {
