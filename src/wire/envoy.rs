@@ -4,8 +4,6 @@
 //! What cannot be read one way alone is no question: an answer to what Envoy read and the upstream
 //! reads otherwise would be about something else.
 
-use std::collections::BTreeMap;
-
 use envoy_types::{
     ext_authz::v3::pb::{
         CheckRequest, CheckResponse, DeniedHttpResponse, HeaderAppendAction, HeaderValue,
@@ -43,22 +41,6 @@ const OURS: [&str; 4] = [
 const MCP: &str = "envoy.filters.http.mcp";
 /// Where Envoy's JWT filter leaves what it verified.
 const JWT: &str = "envoy.filters.http.jwt_authn";
-/// Headers of which several values are one list, and a comma says nothing.
-const LISTS: [&str; 12] = [
-    "accept",
-    "accept-charset",
-    "accept-encoding",
-    "accept-language",
-    "cache-control",
-    "cookie",
-    "forwarded",
-    "pragma",
-    "user-agent",
-    "via",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-forwarded-for",
-];
-
 /// What Envoy asks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asking {
@@ -70,56 +52,33 @@ pub struct Asking {
     pub trace: Option<Trace>,
 }
 
-/// A header as it can be read.
-enum Header {
-    One(String),
-    /// Given more than once, or not as text: which of the values counts is for whoever reads it.
-    Ambiguous,
-}
-
-/// The headers by name, in lower case.
-fn headers(http: &HttpRequest) -> BTreeMap<String, Header> {
-    let mut all = BTreeMap::new();
-    for (name, value) in &http.headers {
-        let listed = LISTS.contains(&name.as_str()) || name.starts_with("sec-");
-        let one = listed || !value.contains(',');
-        let header = if one {
-            Header::One(value.clone())
-        } else {
-            Header::Ambiguous
-        };
-        all.insert(name.to_ascii_lowercase(), header);
-    }
-    let raw = http.header_map.iter().flat_map(|map| &map.headers);
-    for header in raw {
-        let name = header.key.to_ascii_lowercase();
-        let text = if header.raw_value.is_empty() {
-            Some(header.value.clone())
-        } else {
-            String::from_utf8(header.raw_value.clone()).ok()
-        };
-        let fresh = match text {
-            Some(text) if !all.contains_key(&name) => Header::One(text),
-            _ => Header::Ambiguous,
-        };
-        all.insert(name, fresh);
-    }
-    all
-}
-
-fn header<'a>(
-    headers: &'a BTreeMap<String, Header>,
-    name: &str,
-) -> Result<Option<&'a str>, Invalid> {
-    match headers.get(name) {
-        None => Ok(None),
-        Some(Header::One(text)) => Ok(Some(text)),
-        Some(Header::Ambiguous) => Err(Invalid::new(
+/// A header, if it is there once and as text. Given more than once, joined by a comma or otherwise, which
+/// of the values counts is for whoever reads it.
+fn header<'a>(http: &'a HttpRequest, name: &str) -> Result<Option<&'a str>, Invalid> {
+    let ambiguous = || {
+        Invalid::new(
             format!("headers.{name}"),
             "is given more than once, or is no text",
             "send it once",
-        )),
+        )
+    };
+    let joined = http.headers.iter();
+    let joined = joined.filter(|(key, _)| key.eq_ignore_ascii_case(name));
+    let joined = joined.map(|(_, value)| Some(value.as_str()).filter(|value| !value.contains(',')));
+    let raw = http.header_map.iter().flat_map(|map| &map.headers);
+    let raw = raw.filter(|header| header.key.eq_ignore_ascii_case(name));
+    let raw = raw.map(|header| match header.raw_value.as_slice() {
+        [] => Some(header.value.as_str()),
+        bytes => std::str::from_utf8(bytes).ok(),
+    });
+    let mut found = None;
+    for text in joined.chain(raw) {
+        if found.is_some() {
+            return Err(ambiguous());
+        }
+        found = Some(text.ok_or_else(ambiguous)?);
     }
+    Ok(found)
 }
 
 /// The path without its query, if everybody reads it alike.
@@ -235,13 +194,13 @@ fn principal(attributes: &AttributeContext, tokens: &[(Box<str>, Box<str>)]) -> 
 }
 
 /// The body, if there is one and it is all there.
-fn body(http: &HttpRequest, headers: &BTreeMap<String, Header>) -> Result<Option<Json>, Invalid> {
+fn body(http: &HttpRequest) -> Result<Option<Json>, Invalid> {
     let bytes = if http.raw_body.is_empty() {
         http.body.as_bytes()
     } else {
         &http.raw_body
     };
-    let partial = header(headers, "x-envoy-auth-partial-body")?;
+    let partial = header(http, "x-envoy-auth-partial-body")?;
     if partial == Some("true") || (http.size < 0 && !bytes.is_empty()) {
         return Err(Invalid::new(
             "body",
@@ -252,7 +211,7 @@ fn body(http: &HttpRequest, headers: &BTreeMap<String, Header>) -> Result<Option
     if bytes.is_empty() {
         return Ok(None);
     }
-    let kind = header(headers, "content-type")?.unwrap_or_default();
+    let kind = header(http, "content-type")?.unwrap_or_default();
     if !is_json(kind.as_bytes()) {
         return Ok(None);
     }
@@ -265,7 +224,6 @@ fn body(http: &HttpRequest, headers: &BTreeMap<String, Header>) -> Result<Option
 fn of_mcp(
     attributes: &AttributeContext,
     http: &HttpRequest,
-    headers: &BTreeMap<String, Header>,
     server: &str,
 ) -> Result<Asks, Invalid> {
     let of_server = |action: &str| Asks::Question {
@@ -307,7 +265,7 @@ fn of_mcp(
         };
         return call(method, params, server);
     }
-    let sent = body(http, headers)?.ok_or_else(|| {
+    let sent = body(http)?.ok_or_else(|| {
         Invalid::new(
             "body",
             "is missing or no JSON, and this route is an MCP server's",
@@ -337,7 +295,6 @@ pub fn asked(request: &CheckRequest, tokens: &[(Box<str>, Box<str>)]) -> Result<
         .as_ref()
         .and_then(|request| request.http.as_ref())
         .ok_or_else(|| missing("attributes.request.http"))?;
-    let headers = headers(http);
     let route = &attributes.context_extensions;
     let said = |name: &str| route.get(name).filter(|text| !text.is_empty()).cloned();
     let path = path(http)?;
@@ -348,10 +305,10 @@ pub fn asked(request: &CheckRequest, tokens: &[(Box<str>, Box<str>)]) -> Result<
     // What a client sends never chooses which question is asked: a route is an MCP server's only
     // where it says so.
     let asks = match said("exeat.mcp_server") {
-        Some(server) => Some(of_mcp(attributes, http, &headers, &server)?),
+        Some(server) => Some(of_mcp(attributes, http, &server)?),
         None => None,
     };
-    let trace = header(&headers, "traceparent").ok().flatten();
+    let trace = header(http, "traceparent").ok().flatten();
     let mut asking = Asking {
         principal: principal(attributes, tokens),
         request: None,
