@@ -5,7 +5,10 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use crate::manifest::{Places, options};
+use crate::{
+    manifest::{Places, options},
+    wire::envoy_http::check_prefix,
+};
 
 use super::{
     args::{Agent, Doctor, Place},
@@ -242,8 +245,11 @@ fn of_http(service: &Json, at: &str, told: &mut dyn FnMut(Weight, &str, String))
     let prefix = service.get("path_prefix").and_then(Json::as_str);
     let rest = prefix.and_then(|prefix| prefix.strip_prefix("/ext_authz"));
     if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(';')) {
-        let what = "path_prefix is not /ext_authz: nobody answers elsewhere, and nothing goes on";
+        let what = "path_prefix is not /ext_authz: there calls are asked about, and nowhere else";
         told(Weight::Wrong, at, what.into());
+    }
+    if let Some(Err(wrong)) = rest.map(check_prefix) {
+        told(Weight::Wrong, at, wrong.to_string());
     }
     let patterns = service.pointer("/authorization_response/allowed_upstream_headers/patterns");
     let mut patterns = patterns.and_then(Json::as_array).into_iter().flatten();

@@ -101,7 +101,11 @@ impl From<Refused> for Trouble {
                 let first = problems.first();
                 Self::Malformed(first.map_or_else(|| Invalid::new("", "", ""), of_problem))
             }
-            Refused::Invalid(invalid) if invalid.path() == "control_ids" => {
+            Refused::Invalid(invalid)
+                if ["control_ids", "scope"]
+                    .iter()
+                    .any(|of| invalid.path().starts_with(of)) =>
+            {
                 Self::NotRequestable(invalid.to_string())
             }
             Refused::Invalid(invalid) => Self::Malformed(by_their_names(&invalid)),
@@ -189,8 +193,9 @@ fn before(view: &View, caller: &Caller, asked: &Request) -> Result<Option<Arc<Ca
     let theirs = |case: &&Arc<Case>| case.requester.as_str() == &*caller.identity;
     let cases: Vec<_> = view.cases.values().filter(theirs).collect();
     let mut all = cases.iter();
-    let same = all.find(|case| case.request.text == asked.text);
-    if let Some(case) = same.filter(|case| case.state != ExceptionState::Withdrawn) {
+    let same =
+        all.find(|case| case.state != ExceptionState::Withdrawn && case.request.text == asked.text);
+    if let Some(case) = same {
         return Ok(Some(Arc::clone(case)));
     }
     let open = cases.iter().find(|case| {
@@ -213,7 +218,9 @@ fn before(view: &View, caller: &Caller, asked: &Request) -> Result<Option<Arc<Ca
         Window::Fixed { start, duration } => (Some(start + duration), None),
         Window::OnApproval { duration } => (None, Some(duration)),
     };
-    if plain(&case.request) == plain(asked) && end(&case.request) == end(asked) {
+    // A draft is handed in anew, in whatever words.
+    let draft = case.state == ExceptionState::Draft;
+    if draft || plain(&case.request) == plain(asked) && end(&case.request) == end(asked) {
         return Ok(Some(Arc::clone(case)));
     }
     let why = format!("it was asked for in other words: see {}", case.id);
@@ -235,7 +242,7 @@ impl AccessRequests {
             cancels: case.state == ExceptionState::Pending,
             seats: terms.map_or(0, |terms| terms.seats.len()),
             awaiting: match case.state {
-                ExceptionState::Draft => vec!["whoever asked, to send the same again".into()],
+                ExceptionState::Draft => vec!["whoever asked, to send it again".into()],
                 _ => open_seats(view, case, now),
             },
             deadline: terms.and_then(|terms| terms.deadline),

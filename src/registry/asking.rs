@@ -94,15 +94,24 @@ fn fresh_id(view: &View, draft: Draft) -> Result<ExceptionId, Refused> {
     }
 }
 
-/// About one denial somebody asks once, unless they took that back.
+/// About one denial somebody asks once, as long as that is open or in force; what goes on from it is
+/// something else.
 fn once(view: &View, case: &Case) -> Result<(), Refused> {
-    let Some(decision) = &case.request.decision else {
+    let decision = case.request.decision.as_ref();
+    let Some(decision) = decision.filter(|_| case.request.renews.is_none()) else {
         return Ok(());
     };
     let same = view.cases.values().find(|known| {
         let theirs = known.requester == case.requester && known.id != case.id;
         let same = known.request.decision.as_ref() == Some(decision);
-        theirs && same && known.state != ExceptionState::Withdrawn
+        let stands = matches!(
+            known.state,
+            ExceptionState::Draft
+                | ExceptionState::Pending
+                | ExceptionState::Approved
+                | ExceptionState::Suspended
+        );
+        theirs && same && stands
     });
     same.map_or(Ok(()), |known| {
         let why = format!("{decision} was asked about already: see {}", known.id);

@@ -219,6 +219,8 @@ impl Answering {
             && asked.wanted.verified
         {
             let subject = from.snapshot.subject(question.subject.as_str());
+            // Of an instance the registry's people know the class alone.
+            let subject = subject.filter(|of| of.lease_expire_time.is_none());
             told.access_request = subject.and_then(|of| {
                 let access = &following.access;
                 // Who shows it to nobody need not have it made.

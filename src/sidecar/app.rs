@@ -428,7 +428,10 @@ fn services(
     let others = others
         .into_axum_router()
         .merge(authzen::routes(authzen))
-        .merge(ext_authz_http::routes(envoy_over_http));
+        .merge(ext_authz_http::routes(envoy_over_http))
+        // Envoy takes any 200 for a yes, as gRPC's own answer to what is not known is; its clients take a
+        // 404 for UNIMPLEMENTED.
+        .fallback(|| async { (http::StatusCode::NOT_FOUND, "there is nothing here\n") });
     let others = Routes::from(others).prepare();
     Ok(Direct {
         often: checks,

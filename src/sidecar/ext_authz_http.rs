@@ -32,6 +32,7 @@ const LARGEST: usize = 256 << 10;
 /// The routes of `ext_authz`.
 pub(super) fn routes(envoy: ExtAuthz) -> Router {
     Router::new()
+        .route(REFUSED, any(refused))
         .route(PREFIX, any(check))
         .route(&format!("{PREFIX}/"), any(check))
         .route(&format!("{PREFIX}/{{*path}}"), any(check))
@@ -42,23 +43,44 @@ pub(super) fn routes(envoy: ExtAuthz) -> Router {
 #[derive(Clone, Debug)]
 struct Sent(PathAndQuery);
 
+/// Where a call is sent that a client could have answered with a 200 that is no yes.
+const REFUSED: &str = "/ext_authz_refused";
+/// With it the transport answers by itself once time is up, and with a 200.
+const TIMEOUT: &str = "grpc-timeout";
+
 /// Leads a call whose prefix says something of its route to where all are answered: routes match whole
 /// parts of a path alone.
 pub(super) fn lead<B>(request: &mut http::Request<B>) {
     let path = request.uri().path_and_query();
-    let says = |path: &&PathAndQuery| {
-        let rest = path.as_str().strip_prefix(PREFIX);
-        rest.is_some_and(|rest| rest.starts_with(';'))
-    };
-    let Some(sent) = path.filter(says).cloned() else {
+    let rest = path.and_then(|path| path.as_str().strip_prefix(PREFIX));
+    let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with([';', '/', '?']))
+    else {
         return;
     };
+    let to = match (
+        request.headers().contains_key(TIMEOUT),
+        rest.starts_with(';'),
+    ) {
+        (true, _) => REFUSED,
+        (false, true) => PREFIX,
+        (false, false) => return,
+    };
+    let sent = path.cloned().map(Sent);
     let mut parts = request.uri().clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::from_static(PREFIX));
+    parts.path_and_query = Some(PathAndQuery::from_static(to));
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
-        request.extensions_mut().insert(Sent(sent));
+        if let Some(sent) = sent {
+            request.extensions_mut().insert(sent);
+        }
     }
+}
+
+/// At once: whoever answers first is whom Envoy hears.
+async fn refused() -> Response {
+    let what =
+        "`headers.grpc-timeout`: is not taken over plain HTTP; leave it out of allowed_headers";
+    (StatusCode::BAD_REQUEST, what).into_response()
 }
 
 /// What the call is called for telemetry: whoever asks with another verb names it as they like.

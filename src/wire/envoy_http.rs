@@ -18,6 +18,8 @@ use http::{header::HOST, request::Parts, uri::Authority};
 
 use crate::domain::Invalid;
 
+/// What Envoy takes away from the call before it goes on.
+const TAKEN: &str = "x-envoy-auth-headers-to-remove";
 /// What may be said of a route.
 const SAID: [&str; 6] = [
     "action",
@@ -34,7 +36,16 @@ fn route(path: &str) -> Result<(HashMap<String, String>, &str), Invalid> {
     let end = path.find(['/', '?']).unwrap_or(path.len());
     let (said, path) = path.split_at_checked(end).unwrap_or((path, ""));
     let mut route = HashMap::new();
-    for (name, value) in form_urlencoded::parse(said.trim_start_matches(';').as_bytes()) {
+    let said = said.strip_prefix(';').unwrap_or(said);
+    if said.contains(';') {
+        let what = "has more than one `;`";
+        return Err(Invalid::new(
+            "path_prefix",
+            what,
+            "put & between what it says",
+        ));
+    }
+    for (name, value) in form_urlencoded::parse(said.as_bytes()) {
         if !SAID.contains(&&*name) && !name.starts_with("context.") {
             let what = format!(
                 "says `{}`, which is nothing of a route",
@@ -42,6 +53,10 @@ fn route(path: &str) -> Result<(HashMap<String, String>, &str), Invalid> {
             );
             let fix = format!("say {} or context.NAME", SAID.join(", "));
             return Err(Invalid::new("path_prefix", what, fix));
+        }
+        if value.is_empty() {
+            let what = format!("says nothing as `{name}`");
+            return Err(Invalid::new("path_prefix", what, "leave it out"));
         }
         if route
             .insert(format!("exeat.{name}"), value.into_owned())
@@ -52,6 +67,20 @@ fn route(path: &str) -> Result<(HashMap<String, String>, &str), Invalid> {
         }
     }
     Ok((route, path))
+}
+
+/// What is wrong with a prefix: what stands in it is to say something of a route and nothing else.
+///
+/// # Errors
+///
+/// What it says.
+pub fn check_prefix(said: &str) -> Result<(), Invalid> {
+    let (_, path) = route(said)?;
+    if path.is_empty() {
+        return Ok(());
+    }
+    let what = "has a path of its own, or a value with a `/` or `?` that is not escaped";
+    Err(Invalid::new("path_prefix", what, "escape it, as %2F"))
 }
 
 /// A call as Envoy hands it on over plain HTTP, in the words it has over gRPC; `path` is what follows our
@@ -68,10 +97,19 @@ pub fn asked(parts: &Parts, path: &str, body: &[u8]) -> Result<CheckRequest, Inv
         uri,
         ..
     } = parts;
+    // What a client gave twice Envoy may have joined: a comma says so.
     let each = headers.iter().map(|(name, value)| HeaderValue {
         key: name.as_str().to_owned(),
         value: String::new(),
         raw_value: value.as_bytes().to_vec(),
+    });
+    let each = each.flat_map(|header| {
+        let times = if header.raw_value.contains(&b',') {
+            2
+        } else {
+            1
+        };
+        std::iter::repeat_n(header, times)
     });
     // HTTP/2 has it beside the headers; said twice it is to be the same.
     let said = headers.get_all(HOST).iter();
@@ -116,8 +154,7 @@ pub struct Told {
     pub body: String,
 }
 
-/// An answer as Envoy is told it over plain HTTP. What a yes would take away from the call it overwrites
-/// with nothing.
+/// An answer as Envoy is told it over plain HTTP.
 pub fn told(answer: CheckResponse) -> Told {
     let all = |headers: Vec<HeaderValueOption>| {
         let headers = headers.into_iter().filter_map(|option| option.header);
@@ -126,12 +163,10 @@ pub fn told(answer: CheckResponse) -> Told {
     let yes = answer.status.is_some_and(|status| status.code == 0);
     match answer.http_response {
         Some(HttpResponse::OkResponse(ok)) if yes => {
-            let taken = ok.headers_to_remove.into_iter();
+            let taken = (TAKEN.to_owned(), ok.headers_to_remove.join(","));
             Told {
                 status: 200,
-                headers: all(ok.headers)
-                    .chain(taken.map(|name| (name, String::new())))
-                    .collect(),
+                headers: all(ok.headers).chain([taken]).collect(),
                 body: String::new(),
             }
         }

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::{
     cases::{World, agent, approve, lax, look, spare, until},
-    governed::{Client, Sidecar, control, seconds},
+    governed::{Client, Sidecar, control, files, seconds},
     http,
 };
 
@@ -268,6 +268,17 @@ async fn a_denial_is_asked_about_approved_and_asked_again() {
     let allowed = scene.evaluate(Some(&result["approval"])).await;
     assert_eq!(allowed["decision"], true);
     assert_eq!(allowed["context"]["approval"]["id"], *id);
+
+    // What goes on from it is no second request about the denial.
+    let mut renewal = written.clone();
+    renewal["renews"] = id.clone().into();
+    let renewal = v1::RequestExceptionRequest {
+        file: files(&renewal.to_string()).pop(),
+        dry_run: true,
+        ..v1::RequestExceptionRequest::default()
+    };
+    let renewed = scene.alice.exceptions.request_exception(renewal).await;
+    assert!(renewed.is_ok(), "{renewed:?}");
 
     // Taken back it counts no more, whatever is shown.
     scene.world.admin.revoke(&id).await.unwrap();
@@ -622,7 +633,7 @@ async fn terms_that_changed_are_asked_for_anew_by_the_same_request() {
     assert_eq!(waits["task"]["status"], "pending");
     assert_eq!(waits["task"].get("links"), None, "{waits}");
     let awaiting = waits["task"]["progress"]["awaiting"][0].as_str().unwrap();
-    assert!(awaiting.contains("the same again"), "{awaiting}");
+    assert!(awaiting.contains("send it again"), "{awaiting}");
     let (status, again) = scene.submit(&body).await;
     assert_eq!((status, &again["task"]["id"]), (202, &asked["task"]["id"]));
     let seen = look(&mut scene.bob, &id).await;

@@ -1154,3 +1154,46 @@ fn envoy_value(json: &Json) -> Value {
     };
     Value { kind: Some(kind) }
 }
+
+#[tokio::test]
+async fn over_plain_http_nothing_but_an_answer_is_200() {
+    let front = Front::start(&[("subject", "agent")]).await;
+    front.sidecar.until("agent", "plain", "ALLOW").await;
+    let prefix = "/ext_authz;action=plain&purpose=work";
+    let (status, head, why) = front.http("GET", &format!("{prefix}/x"), "", "").await;
+    assert_eq!(status, 200, "{why}");
+    let taken = "x-envoy-auth-headers-to-remove: x-exeat-exception-id,x-exeat-request-url";
+    assert!(head.contains(taken), "{head}");
+    // Envoy takes any 200 for a yes: whatever is asked elsewhere, or cannot be asked, has none.
+    for path in [
+        "/",
+        "/records",
+        "/ext_auth/x",
+        "/ext_authz%20/x",
+        "/ext_authz*",
+        "/exeat.v1.NoService/Check",
+        "*",
+    ] {
+        let (status, ..) = front.http("GET", path, "", "").await;
+        assert!((400..500).contains(&status), "{path}: {status}");
+    }
+    let (status, ..) = front.http("CONNECT", "api:443", "", "").await;
+    assert!((400..500).contains(&status), "CONNECT: {status}");
+    // A client's own patience is none of ours: the transport would answer for us.
+    for path in ["/ext_authz/x", prefix, "/ext_authz"] {
+        let (status, _, why) = front.http("POST", path, "grpc-timeout: 0n\r\n", "x").await;
+        assert_eq!(status, 400, "{path}");
+        assert!(why.contains("grpc-timeout"), "{why}");
+    }
+    for said in [
+        "nope=1",
+        "action=",
+        "action=a&action=b",
+        "action=a;purpose=b",
+    ] {
+        let (status, ..) = front
+            .http("GET", &format!("/ext_authz;{said}/x"), "", "")
+            .await;
+        assert_eq!(status, 400, "{said}");
+    }
+}

@@ -173,12 +173,12 @@ impl Following {
             .live()
             .open(Purpose::Epoch, welcome.epoch.as_ref())
             .map_err(|error| self.untrusted(&error))?;
-        self.access.learn(&statement.access_url);
         let beginning = beginning(&statement).map_err(|error| error.to_string())?;
         let before = keeper.era();
         let other = keeper
             .enter(&beginning)
             .map_err(|refused| self.refused(refused))?;
+        self.access.learn(&statement.access_url);
         if other && before.is_some() {
             tracing::warn!(era = %beginning.era, "the registry has begun a new epoch; giving back what was taken back");
             keeper.metrics.resync("epoch");
