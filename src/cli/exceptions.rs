@@ -10,10 +10,11 @@ use super::{
     args::Output,
     draft::draft,
     govern::{files, shown},
+    impact::impact,
     import::import,
     reach::{Registry, refused},
     registry_args::{Decides, Exception, Revoke, Told},
-    review::{case_json, show},
+    review::{case_json, review, show},
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},
     takeback,
@@ -79,14 +80,17 @@ pub(super) async fn exception(
             waiting_for_me,
             told,
         } => list(state, waiting_for_me, &told, screen).await,
-        Exception::Show { id, told } => {
+        Exception::Show { id, before, told } => {
             let mut registry = Registry::connect(&told.reach).await?;
             let answer = registry
                 .exceptions
                 .get_case(v1::GetCaseRequest { id })
                 .await;
             let answer = answer.map_err(|status| refused(&status))?.into_inner();
-            show(answer.case, &told, screen)
+            let case = answer.case.unwrap_or_default();
+            let now = clock.now().latest;
+            let impact = impact(&mut registry, &case.record, &before, now).await?;
+            review(Some(case), impact.as_ref(), &told, screen)
         }
         Exception::Approve { decides } => decide(decides, true, screen).await,
         Exception::Deny { decides } => decide(decides, false, screen).await,

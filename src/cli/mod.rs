@@ -1,10 +1,12 @@
 //! The command line. Data goes to standard output, everything else to standard error.
 
+mod against;
 mod args;
 mod ask;
 mod asked;
 mod attention;
 mod audit;
+mod breadth;
 mod client;
 mod coverage;
 mod decisions;
@@ -21,11 +23,13 @@ mod hook;
 mod hook_settings;
 mod hook_token;
 mod hook_try;
+mod impact;
 mod import;
 mod incidents;
 mod init;
 mod justify;
 mod lint;
+mod logged;
 mod loopback;
 mod mcp;
 mod mcp_args;

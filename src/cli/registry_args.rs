@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::args::{Output, Target};
+use super::{
+    args::{Output, Target},
+    impact::Before,
+};
 
 /// `exeat registry`: every flag may also stand in the file, or in the environment as `EXEAT_…`.
 #[derive(Debug, Args)]
@@ -283,6 +286,8 @@ pub enum Exception {
     Show {
         /// The exception.
         id: String,
+        #[command(flatten)]
+        before: Before,
         #[command(flatten)]
         told: Told,
     },

@@ -6,9 +6,11 @@ use crate::{domain::Timestamp, runtime::clock::Clock, wire::v1};
 
 use super::{
     args::Output,
+    breadth::{breadth, wants},
     evidence::{asked, origin},
     exceptions::state_text,
     govern::shown,
+    impact::Impact,
     registry_args::Told,
     run::Exit,
     screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
@@ -33,10 +35,24 @@ pub(super) fn case_json(case: &v1::Case) -> Json {
 
 /// Everything somebody has to see before they decide.
 pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> Result<Exit, Exit> {
+    review(case, None, told, screen)
+}
+
+/// The same, with what it would have changed before.
+pub(super) fn review(
+    case: Option<v1::Case>,
+    impact: Option<&Impact>,
+    told: &Told,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
     let nothing = || Exit::Unexpected("the answer holds no case".into());
     let case = case.ok_or_else(nothing)?;
     if told.output == Output::Json {
-        screen.say(&case_json(&case).to_string())?;
+        let mut json = case_json(&case);
+        if let (Some(impact), Some(fields)) = (impact, json.as_object_mut()) {
+            fields.insert("impact".into(), impact.json());
+        }
+        screen.say(&json.to_string())?;
         return Ok(Exit::Done);
     }
     let record = record(&case);
@@ -60,6 +76,8 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
     let again = record.get("again").is_some_and(|again| !again.is_null());
     let terms = if again { "/again" } else { "/terms" };
     let rows = [
+        ("wants", wants(&request, &case.control_ids)),
+        ("breadth", breadth(&request)),
         ("controls", case.control_ids.join(", ")),
         ("deviation", at(&request, "/deviation_type")),
         ("subjects", subjects(&request)),
@@ -91,9 +109,18 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
     ];
     for (name, value) in rows {
         if value != "-" && !value.is_empty() {
-            let value = plain(&value);
+            // What is styled is made of words of our own.
+            let value = if name == "breadth" {
+                value
+            } else {
+                plain(&value)
+            };
             screen.say(&format!("  {name:<13}{value}"))?;
         }
+    }
+    for (at, line) in impact.iter().flat_map(|of| of.lines()).enumerate() {
+        let name = if at == 0 { "impact" } else { "" };
+        screen.say(&format!("  {name:<13}{line}"))?;
     }
     let decided = asked(&record).cloned().unwrap_or_default();
     for item in list_of(&decided, "/evidence") {
@@ -139,32 +166,41 @@ pub(super) fn show(case: Option<v1::Case>, told: &Told, screen: &mut Screen) -> 
     for line in owed(&record) {
         screen.say(&line)?;
     }
-    if !case.open_seats.is_empty() {
-        let until = case.deadline.filter(|_| case.state == "PENDING");
-        let until = until.map_or(String::new(), |at| format!(" until {}", shown(Some(at))));
-        let waits = case.open_seats.join(", ");
-        screen.say(&format!("  waits for    {waits}{until}"))?;
-        if let Some(line) = you(&case) {
-            screen.say(&line)?;
-        }
-        screen.say(&format!("  digest       {}", case.digest))?;
-        // Nothing that a requester wrote goes into a command.
-        let seen = if list_of(&decided, "/evidence").next().is_some() {
-            " --reviewed ITEM …"
-        } else {
-            ""
-        };
-        let (id, digest) = (&case.id, &case.digest);
-        screen.say(&format!(
-            "  next         exeat exception approve {id} --digest {digest} --comment …{seen}"
-        ))?;
-        screen.say(&if case.state == "PENDING" {
-            format!("               exeat exception deny {id} --digest {digest} --comment …")
-        } else {
-            format!("               exeat exception revoke {id}")
-        })?;
+    let has_evidence = list_of(&decided, "/evidence").next().is_some();
+    for line in waits(&case, has_evidence) {
+        screen.say(&line)?;
     }
     Ok(Exit::Done)
+}
+
+/// For whom it waits, and what they may do; nothing where it waits for nobody. Nothing that a
+/// requester wrote goes into a command.
+fn waits(case: &v1::Case, has_evidence: bool) -> Vec<String> {
+    if case.open_seats.is_empty() {
+        return Vec::new();
+    }
+    let pending = case.state == "PENDING";
+    let until = case.deadline.filter(|_| pending);
+    let until = until.map_or(String::new(), |at| format!(" until {}", shown(Some(at))));
+    let seats = case.open_seats.join(", ");
+    let mut lines = vec![format!("  waits for    {seats}{until}")];
+    lines.extend(you(case));
+    let (id, digest) = (&case.id, &case.digest);
+    let seen = if has_evidence {
+        " --reviewed ITEM …"
+    } else {
+        ""
+    };
+    lines.push(format!("  digest       {digest}"));
+    lines.push(format!(
+        "  next         exeat exception approve {id} --digest {digest} --comment …{seen}"
+    ));
+    lines.push(if pending {
+        format!("               exeat exception deny {id} --digest {digest} --comment …")
+    } else {
+        format!("               exeat exception revoke {id}")
+    });
+    lines
 }
 
 /// Whether whoever asks may approve.

@@ -31,7 +31,7 @@ fn said(output: &Output) -> (i32, String) {
     (output.status.code().expect("an exit code"), text)
 }
 
-fn context(entries: &[(&str, &str)]) -> prost_types::Struct {
+pub(crate) fn context(entries: &[(&str, &str)]) -> prost_types::Struct {
     let text = |text: &str| prost_types::Value {
         kind: Some(prost_types::value::Kind::StringValue(text.into())),
     };

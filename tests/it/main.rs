@@ -23,6 +23,7 @@ mod fronts;
 mod governance;
 mod hook;
 mod hostile;
+mod impact;
 mod incidents;
 mod justify;
 mod layering;
