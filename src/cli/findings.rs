@@ -2,7 +2,11 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::wire::v1;
+use crate::{
+    domain::{Span, Timestamp},
+    runtime::clock::Clock,
+    wire::{sync::stamp, v1},
+};
 
 use super::{
     args::Output,
@@ -11,7 +15,7 @@ use super::{
     registry_args::Told,
     run::Exit,
     screen::{BAD, BOLD, DIM, GOOD, Screen, styled},
-    workflow_args::Findings,
+    workflow_args::{Findings, FindingsCommand},
 };
 
 pub(super) async fn run(
@@ -113,14 +117,62 @@ pub(super) async fn history(
     Ok(Exit::Done)
 }
 
-pub(super) async fn findings(args: Findings, screen: &mut Screen) -> Result<Exit, Exit> {
+/// Says how and by when a finding is remedied.
+async fn remedy(
+    command: FindingsCommand,
+    now: Timestamp,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
+    let FindingsCommand::Remedy {
+        control,
+        subject,
+        plan,
+        until,
+        told,
+    } = command;
+    let wrong = || {
+        Exit::Usage(format!(
+            "--until: `{until}` is neither a length of time, such as `72h`, nor a time"
+        ))
+    };
+    let by = match Span::parse(&until) {
+        Ok(span) => now.checked_add(span).ok_or_else(wrong)?,
+        Err(_) => Timestamp::parse(&until).map_err(|_| wrong())?,
+    };
+    let mut registry = Registry::connect(&told.reach).await?;
+    let request = v1::RemedyFindingRequest {
+        control_id: control,
+        subject,
+        plan,
+        until: Some(stamp(by)),
+    };
+    let answer = registry.findings.remedy_finding(request).await;
+    let answer = answer.map_err(|status| refused(&status))?.into_inner();
+    let finding = answer.finding.unwrap_or_default();
+    screen.say(&if told.output == Output::Json {
+        finding_json(&finding).to_string()
+    } else {
+        line(&finding)
+    })?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn findings(
+    args: Findings,
+    clock: &Clock,
+    screen: &mut Screen,
+) -> Result<Exit, Exit> {
     let Findings {
+        command,
         control,
         subject,
         all,
         uncovered,
         told,
     } = args;
+    if let Some(command) = command {
+        return remedy(command, clock.now().latest, screen).await;
+    }
     let mut registry = Registry::connect(&told.reach).await?;
     let mut page_token = String::new();
     let mut open = false;
@@ -163,11 +215,19 @@ fn granted(finding: &v1::Finding) -> bool {
     ["DEVIATION_APPROVED", "FALSE_POSITIVE"].contains(&finding.disposition.as_str())
 }
 
+/// Whether somebody is about to remedy it.
+fn remediating(finding: &v1::Finding) -> bool {
+    finding.disposition == "REMEDIATING"
+}
+
 fn line(finding: &v1::Finding) -> String {
     let over = finding.state == "SATISFIED";
     let disposition = match (over, finding.exception.as_str()) {
         (true, _) => "satisfied".to_owned(),
-        (false, "") => "NONE".to_owned(),
+        (false, "") => match finding.remedy.as_ref().filter(|_| remediating(finding)) {
+            Some(remedy) => format!("remedy by {}", shown(remedy.until)),
+            None => "NONE".to_owned(),
+        },
         (false, exception) => match finding.disposition.as_str() {
             "DEVIATION_APPROVED" => format!("excepted {exception}"),
             "FALSE_POSITIVE" => format!("false positive {exception}"),
@@ -187,7 +247,11 @@ fn line(finding: &v1::Finding) -> String {
 }
 
 fn finding_json(finding: &v1::Finding) -> Json {
-    json!({"apiVersion": "exeat/v1", "control": finding.control_id, "subject": finding.subject, "result": finding.result, "state": finding.state, "disposition": finding.disposition, "exception": finding.exception, "severity": finding.severity, "owner": finding.owner, "message": finding.message, "firstSeen": shown(finding.first_seen), "due": shown(finding.due), "satisfied": finding.satisfied.map(|time| shown(Some(time))), "told": finding.told.map(|time| shown(Some(time)))})
+    json!({"apiVersion": "exeat/v1", "control": finding.control_id, "subject": finding.subject, "result": finding.result, "state": finding.state, "disposition": finding.disposition, "exception": finding.exception, "severity": finding.severity, "owner": finding.owner, "message": finding.message, "firstSeen": shown(finding.first_seen), "due": shown(finding.due), "satisfied": finding.satisfied.map(|time| shown(Some(time))), "told": finding.told.map(|time| shown(Some(time))), "remedy": finding.remedy.as_ref().map(remedy_json)})
+}
+
+fn remedy_json(remedy: &v1::Remedy) -> Json {
+    json!({"by": remedy.principal, "plan": remedy.plan, "until": shown(remedy.until), "time": shown(remedy.time)})
 }
 
 fn run_json(run: &v1::ControlRun) -> Json {

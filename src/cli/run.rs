@@ -99,7 +99,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Revoke(args) => takeback::revoke(args, &mut screen).await,
         Command::Agent(command) => Box::pin(takeback::agent(command, &mut screen)).await,
         Command::Queue(told) => queue::queue(&told, &mut screen).await,
-        Command::Findings(args) => findings::findings(args, &mut screen).await,
+        Command::Findings(args) => findings::findings(args, &clock, &mut screen).await,
         Command::Control(command) => Box::pin(proposals::control(command, &mut screen)).await,
         Command::Incident(command) => incidents::incident(command, &mut screen).await,
         Command::Notification(command) => notifications::notification(command, &mut screen).await,

@@ -264,7 +264,11 @@ pub struct DecidesProposal {
 
 /// `exeat findings`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Findings {
+    /// Something else than to list them.
+    #[command(subcommand)]
+    pub command: Option<FindingsCommand>,
     /// Only those of a control.
     #[arg(long, value_name = "ID")]
     pub control: Option<String>,
@@ -280,6 +284,28 @@ pub struct Findings {
     /// How it is printed.
     #[command(flatten)]
     pub told: Told,
+}
+
+/// What else there is to do with findings.
+#[derive(Debug, Subcommand)]
+pub enum FindingsCommand {
+    /// Say how and by when one is remedied: until then it waits for nobody else. Whoever answers for the
+    /// control or subject says so; when it is due stays as it is.
+    Remedy {
+        /// The control.
+        control: String,
+        /// The subject it fails for.
+        subject: String,
+        /// What is done about it, in at least twenty characters.
+        #[arg(long, value_name = "TEXT")]
+        plan: String,
+        /// By when: a length of time from now, such as `72h`, or a time.
+        #[arg(long, value_name = "SPAN|TIME")]
+        until: String,
+        /// How it is printed.
+        #[command(flatten)]
+        told: Told,
+    },
 }
 
 /// `exeat notification`.

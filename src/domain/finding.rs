@@ -57,6 +57,21 @@ pub struct Finding {
     pub covered: bool,
     /// When somebody was last told.
     pub told: Option<Timestamp>,
+    /// What somebody does about it, if they said so.
+    pub remedy: Option<Remedy>,
+}
+
+/// What somebody does about a finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// Who said so.
+    pub by: Principal,
+    /// What is done.
+    pub plan: Box<str>,
+    /// Until when; not after the finding is due.
+    pub until: Timestamp,
+    /// When it was said.
+    pub time: Timestamp,
 }
 
 impl Finding {
@@ -77,6 +92,8 @@ pub enum Disposition {
     Approved(ExceptionId),
     /// An exception says that it is none: the control is wrong here.
     FalsePositive(ExceptionId),
+    /// Somebody is about to remedy it.
+    Remediating,
 }
 
 impl Disposition {
@@ -87,13 +104,14 @@ impl Disposition {
             Self::Requested(_) => "DEVIATION_REQUESTED",
             Self::Approved(_) => "DEVIATION_APPROVED",
             Self::FalsePositive(_) => "FALSE_POSITIVE",
+            Self::Remediating => "REMEDIATING",
         }
     }
 
     /// The exception it comes from.
     pub fn exception(&self) -> Option<&ExceptionId> {
         match self {
-            Self::None => None,
+            Self::None | Self::Remediating => None,
             Self::Requested(id) | Self::Approved(id) | Self::FalsePositive(id) => Some(id),
         }
     }

@@ -43,7 +43,7 @@ pub use decision::{
 };
 pub use exception::{Deviation, Evidence, Exception, ExceptionState, Justification, UsageLimits};
 pub use facet::{Completeness, Facet, FacetState, Fingerprint};
-pub use finding::{Disposition, Fault, Finding, Run, remedy_within};
+pub use finding::{Disposition, Fault, Finding, Remedy, Run, remedy_within};
 pub use id::{
     ClassId, ControlId, Digest, DomainId, ExceptionId, GroupId, IncidentId, Principal,
     PrincipalKind, SubjectId,

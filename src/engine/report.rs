@@ -148,6 +148,8 @@ pub struct Failing {
     pub excepted: usize,
     /// Of these an exception is asked for.
     pub asked: usize,
+    /// How many somebody is about to remedy.
+    pub remediating: usize,
     /// Of these overdue.
     pub overdue: usize,
     /// By severity.
@@ -489,17 +491,14 @@ impl Lens<'_> {
             let overdue = finding.due <= self.now;
             failing.overdue = failing.overdue.saturating_add(usize::from(overdue));
             count(&mut failing.by_severity, finding.severity.name());
-            match disposition(
-                &finding.control,
-                &finding.subject,
-                snapshot,
-                &pending,
-                self.now,
-            ) {
+            match disposition(finding, snapshot, &pending, self.now) {
                 Disposition::Approved(_) | Disposition::FalsePositive(_) => {
                     failing.excepted = failing.excepted.saturating_add(1);
                 }
                 Disposition::Requested(_) => failing.asked = failing.asked.saturating_add(1),
+                Disposition::Remediating => {
+                    failing.remediating = failing.remediating.saturating_add(1);
+                }
                 Disposition::None => {}
             }
         }

@@ -335,14 +335,17 @@ fn governed(now: Timestamp) -> Now {
 }
 
 /// How a finding is disposed of at `now`: an exception covers it, or is asked for by one of the
-/// `pending` cases.
+/// `pending` cases, or somebody is about to remedy it. Of what is satisfied not at all.
 pub fn disposition(
-    control: &ControlId,
-    subject: &SubjectId,
+    finding: &Finding,
     snapshot: &Snapshot,
     pending: &[&Arc<Case>],
     now: Timestamp,
 ) -> Disposition {
+    if finding.satisfied.is_some() {
+        return Disposition::None;
+    }
+    let (control, subject) = (&finding.control, &finding.subject);
     if let Some(exception) = covering(control, subject, snapshot, now) {
         let id = exception.id.clone();
         return match exception.deviation {
@@ -366,7 +369,10 @@ pub fn disposition(
     let asking = pending.iter().copied().filter(asked);
     match asking.min_by(|a, b| a.id.cmp(&b.id)) {
         Some(case) => Disposition::Requested(case.id.clone()),
-        None => Disposition::None,
+        None => match &finding.remedy {
+            Some(remedy) if remedy.until > now => Disposition::Remediating,
+            Some(_) | None => Disposition::None,
+        },
     }
 }
 
@@ -407,6 +413,7 @@ pub fn found(
                 satisfied: None,
                 covered,
                 told: (!covered).then_some(now),
+                remedy: None,
             });
             continue;
         };

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::domain::{
-    ControlId, Fault, Finding, Invalid, Principal, Severity, SubjectId, Timestamp,
+    ControlId, Fault, Finding, Invalid, Principal, Remedy, Severity, SubjectId, Timestamp,
 };
 
 use super::fingerprint::canonical;
@@ -24,6 +24,27 @@ struct FindingRecord {
     satisfied: Option<String>,
     covered: bool,
     told: Option<String>,
+    remedy: Option<RemedyRecord>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemedyRecord {
+    by: String,
+    plan: String,
+    until: String,
+    time: String,
+}
+
+impl RemedyRecord {
+    fn parse(self) -> Result<Remedy, Invalid> {
+        Ok(Remedy {
+            by: Principal::parse(&self.by)?,
+            plan: self.plan.into(),
+            until: Timestamp::parse(&self.until)?,
+            time: Timestamp::parse(&self.time)?,
+        })
+    }
 }
 
 fn severity(name: &str) -> Result<Severity, Invalid> {
@@ -61,6 +82,7 @@ pub fn read_finding(text: &str) -> Result<Finding, Invalid> {
         satisfied: some(&record.satisfied)?,
         covered: record.covered,
         told: some(&record.told)?,
+        remedy: record.remedy.map(RemedyRecord::parse).transpose()?,
     })
 }
 
@@ -79,8 +101,9 @@ pub fn write_finding(finding: &Finding) -> String {
         satisfied,
         covered,
         told,
+        remedy,
     } = finding;
-    let record = json!({
+    let mut record = json!({
         "control": control.as_str(),
         "control_revision": control_revision,
         "subject": subject.as_str(),
@@ -94,6 +117,16 @@ pub fn write_finding(finding: &Finding) -> String {
         "covered": covered,
         "told": told.map(|time| time.to_string()),
     });
+    if let (Some(remedy), Some(fields)) = (remedy, record.as_object_mut()) {
+        let Remedy {
+            by,
+            plan,
+            until,
+            time,
+        } = remedy;
+        let remedy = json!({"by": by.as_str(), "plan": plan, "until": until.to_string(), "time": time.to_string()});
+        fields.insert("remedy".into(), remedy);
+    }
     let mut text = String::new();
     canonical(&record, &mut text);
     text

@@ -236,7 +236,7 @@ impl Assessed<'_> {
             Disposition::Approved(_) | Disposition::FalsePositive(_) => {
                 granted.map_or(finding.due, |granted| granted.expire)
             }
-            Disposition::Requested(_) | Disposition::None => finding.due,
+            Disposition::Requested(_) | Disposition::None | Disposition::Remediating => finding.due,
         };
         let mut risk = object(json!({
             "uuid": self.id("risk", &Self::key(failing)),
@@ -245,6 +245,7 @@ impl Assessed<'_> {
             "statement": statement,
             "status": match failing.disposition {
                 Disposition::None => "open",
+                Disposition::Remediating => "remediating",
                 Disposition::Requested(_) => "deviation-requested",
                 Disposition::Approved(_) | Disposition::FalsePositive(_) => "deviation-approved",
             },
@@ -285,6 +286,20 @@ impl Assessed<'_> {
                 "risk-log".into(),
                 json!({"entries": self.entries(case, &Self::key(failing))}),
             );
+        }
+        let remedy = finding.remedy.as_ref();
+        let remedy = remedy.filter(|_| failing.disposition == Disposition::Remediating);
+        if let Some(remedy) = remedy {
+            let of = self.id("response", &format!("remedy:{}", Self::key(failing)));
+            let response = json!({
+                "uuid": of,
+                "lifecycle": "planned",
+                "title": line(&format!("remedy by {}", remedy.until)),
+                "description": remedy.plan,
+                "props": [prop("type", "mitigate")],
+                "remarks": line(&format!("said by {} at {}", remedy.by, remedy.time)),
+            });
+            put(&mut risk, "remediations", vec![response]);
         }
         put(&mut risk, "props", props);
         Json::Object(risk)

@@ -217,6 +217,7 @@ pub fn write_report(report: &Report, about: &About, beside: &Beside, now: Timest
             "excepted": findings.excepted,
             "exceptedShare": ratio(findings.excepted, findings.open),
             "requested": findings.asked,
+            "remediating": findings.remediating,
             "overdue": findings.overdue,
             "bySeverity": counts(&findings.by_severity),
         },

@@ -30,6 +30,7 @@ mod proposals;
 mod publication;
 mod reconcile;
 mod reconstruct;
+mod remedies;
 mod reporting;
 mod reports;
 mod role;

@@ -2,8 +2,8 @@
 
 use crate::{
     domain::{
-        Act, Cause, ClassId, ControlId, DomainId, Edit, ExceptionId, Kind, Name, Principal,
-        PrincipalKind, Selector, Subject, SubjectId, Target,
+        Act, Cause, ClassId, ControlId, DomainId, Edit, ExceptionId, Finding, Kind, Name,
+        Principal, PrincipalKind, Selector, Subject, SubjectId, Target,
     },
     engine::owner_of,
     manifest::differs,
@@ -94,6 +94,23 @@ fn says_who_decides(view: &View, edit: &Edit) -> bool {
         Kind::Control => differ(&["owner"]),
         Kind::Subject => differ(&["domain", "owner", "class_id"]),
     }
+}
+
+/// Whether somebody answers for a finding: for its control, or for what it is about.
+pub(super) fn answers_for_finding(identity: &str, view: &View, finding: &Finding) -> bool {
+    let directory = view.snapshot.directory();
+    let about = finding.subject.as_str();
+    let exception = ExceptionId::parse(about).map(Target::Exception);
+    let of = [
+        Ok(Target::Control(finding.control.clone())),
+        Ok(Target::Subject(finding.subject.clone())),
+        exception,
+    ];
+    directory.person(&finding.owner) == directory.person_called(identity)
+        || of
+            .into_iter()
+            .flatten()
+            .any(|target| answers_for(identity, view, &target))
 }
 
 /// Whether somebody answers for something: asked for an exception, owns or approved it, or owns one of

@@ -116,13 +116,7 @@ pub(super) fn oscal(view: &View, about: &About, which: Oscal, now: Timestamp) ->
         .collect();
     let open = open(view, about);
     let failing = open.iter().map(|finding| {
-        let disposition = disposition(
-            &finding.control,
-            &finding.subject,
-            &view.snapshot,
-            &pending,
-            now,
-        );
+        let disposition = disposition(finding, &view.snapshot, &pending, now);
         let case = disposition.exception().map(ExceptionId::as_str);
         let case = case.and_then(|id| view.cases.get(id));
         Failing {

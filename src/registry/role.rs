@@ -94,6 +94,8 @@ pub const CALLS: &[(&str, &[Role])] = &[
     ),
     ("/exeat.v1.FindingService/ListRuns", READ),
     ("/exeat.v1.FindingService/ListFindings", READ),
+    // Who answers for a control or subject comes as a viewer; the command looks closer.
+    ("/exeat.v1.FindingService/RemedyFinding", READ),
     ("/exeat.v1.FindingService/GetCoverage", READ),
     ("/exeat.v1.ReportService/GetReport", READ),
     ("/exeat.v1.ReportService/ListQueue", READ),

@@ -140,6 +140,7 @@ fn overdue(view: &View, control: &ControlId, due: Timestamp, why: &str) -> Optio
         satisfied: None,
         covered: false,
         told: None,
+        remedy: None,
     })
 }
 
@@ -197,6 +198,7 @@ fn to_be_redesigned(
         satisfied: None,
         covered: false,
         told: Some(now),
+        remedy: None,
     })
 }
 

@@ -36,6 +36,7 @@ mod notifications;
 mod parted;
 mod properties;
 mod registry;
+mod remedies;
 mod report;
 mod requirements;
 mod scopes;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    domain::{Case, ControlId, Disposition, ExceptionState, Finding, Invalid, Run, Timestamp},
+    domain::{
+        Case, ControlId, Disposition, ExceptionState, Finding, Invalid, Run, SubjectId, Timestamp,
+    },
     engine::rounds::{Seen, covering, disposition},
     manifest::FRAMEWORKS,
     registry::{
@@ -14,10 +16,14 @@ use crate::{
         rounds::Ran,
         view::View,
     },
-    wire::{Fault, Received, sync::stamp, v1},
+    wire::{
+        Fault, Received,
+        sync::{stamp, time},
+        v1,
+    },
 };
 
-use super::{opened, page, paging::paged};
+use super::{opened, page, paging::paged, short};
 
 /// Answers for findings.
 #[derive(Clone, Debug)]
@@ -58,16 +64,7 @@ pub(super) fn disposed(
     finding: &Finding,
     now: Timestamp,
 ) -> Disposition {
-    if finding.satisfied.is_some() {
-        return Disposition::None;
-    }
-    disposition(
-        &finding.control,
-        &finding.subject,
-        &view.snapshot,
-        pending,
-        now,
-    )
+    disposition(finding, &view.snapshot, pending, now)
 }
 
 /// The cases that wait for a decision, looked up once for all findings.
@@ -98,6 +95,12 @@ fn message(finding: &Finding, disposition: &Disposition) -> v1::Finding {
         due: Some(stamp(finding.due)),
         satisfied: finding.satisfied.map(stamp),
         told: finding.told.map(stamp),
+        remedy: finding.remedy.as_ref().map(|remedy| v1::Remedy {
+            principal: remedy.by.to_string(),
+            plan: remedy.plan.to_string(),
+            until: Some(stamp(remedy.until)),
+            time: Some(stamp(remedy.time)),
+        }),
     }
 }
 
@@ -180,6 +183,31 @@ impl FindingCalls {
         })
     }
 
+    async fn remedied(
+        &self,
+        request: Request<Received<v1::RemedyFindingRequest>>,
+    ) -> Result<v1::RemedyFindingResponse, Fault> {
+        let (caller, message_) = opened(request)?;
+        let v1::RemedyFindingRequest {
+            control_id,
+            subject,
+            plan,
+            until,
+        } = message_;
+        let control = control(&control_id)?;
+        let subject = SubjectId::parse(&subject);
+        let subject = subject.map_err(|error| Fault::Invalid(error.under("subject")))?;
+        let plan = short("plan", plan)?;
+        let until = time("until", until).map_err(Fault::Invalid)?;
+        let finding = self.0.remedy(&caller, &control, &subject, &plan, until);
+        let finding = finding.await?;
+        let (view, now) = (self.0.view(), self.0.clock.now().latest);
+        let disposed = disposed(&view, &pending(&view), &finding, now);
+        Ok(v1::RemedyFindingResponse {
+            finding: Some(message(&finding, &disposed)),
+        })
+    }
+
     fn listed(
         &self,
         request: Request<Received<v1::ListFindingsRequest>>,
@@ -242,6 +270,13 @@ impl v1::finding_service_server::FindingService for FindingCalls {
         request: Request<Received<v1::GetCoverageRequest>>,
     ) -> Result<Response<v1::GetCoverageResponse>, Status> {
         Ok(Response::new(self.coverage(request)?))
+    }
+
+    async fn remedy_finding(
+        &self,
+        request: Request<Received<v1::RemedyFindingRequest>>,
+    ) -> Result<Response<v1::RemedyFindingResponse>, Status> {
+        Ok(Response::new(self.remedied(request).await?))
     }
 
     async fn list_findings(
