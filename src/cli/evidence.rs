@@ -192,7 +192,7 @@ pub(super) async fn evidence(command: Evidence, screen: &mut Screen) -> Result<E
             let request = with(&record, item, replaces.as_deref())?;
             let request = v1::RequestExceptionRequest {
                 file: Some(v1::ManifestFile {
-                    name: format!("{exception} with {id}"),
+                    name: format!("{exception} with what is shown now"),
                     // JSON is YAML.
                     content: request.to_string(),
                 }),

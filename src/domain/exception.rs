@@ -146,7 +146,7 @@ impl Justification {
             ("remediation_plan", &self.remediation_plan, 20),
             ("ticket_ref", &self.ticket_ref, 1),
         ] {
-            if text.chars().count() < least {
+            if text.trim().chars().count() < least {
                 return Err(Invalid::new(
                     field,
                     format!("is shorter than {least} characters"),

@@ -120,7 +120,10 @@ pub(super) fn consents(asked: Asked<'_>, snapshot: &Snapshot) -> bool {
 
 /// The governed agent that is called as `agent:NAME`, or by its SPIFFE id; one way only, so that
 /// nobody puts another in its place.
-fn agent_called<'a>(who: &Principal, snapshot: &'a Snapshot) -> Option<&'a Arc<Subject>> {
+pub(super) fn agent_called<'a>(
+    who: &Principal,
+    snapshot: &'a Snapshot,
+) -> Option<&'a Arc<Subject>> {
     let id = who.as_str();
     let id = if id.starts_with("spiffe://") {
         id

@@ -57,12 +57,15 @@ impl<'a> Electorate<'a> {
             .chain(behalf)
             .map(|who| directory.person(who))
             .collect();
-        if tier == Tier::High {
-            let owners = super::parties::scoped(snapshot, request)
-                .filter_map(|subject| super::parties::owner_of(subject))
-                .map(|owner| directory.person_called(owner));
-            barred.extend(owners);
-        }
+        // For whom an agent or a service says that it asks nobody confirms: neither who answers for
+        // it nor whom it serves decides.
+        let speaks = requester.kind() != PrincipalKind::Human;
+        let agent = super::parties::agent_called(requester, snapshot).filter(|_| speaks);
+        let served = super::parties::scoped(snapshot, request);
+        let served = served.filter(|_| speaks || tier == Tier::High);
+        let owners = agent.into_iter().chain(served);
+        let owners = owners.filter_map(|subject| super::parties::owner_of(subject));
+        barred.extend(owners.map(|owner| directory.person_called(owner)));
         Self {
             snapshot,
             request,

@@ -355,12 +355,16 @@ fn decidable(
             format!("{quorum} {role}: {} may", persons.len())
         })
         .collect();
+    let places: u32 = persons.iter().map(|(quorum, _)| u32::from(*quorum)).sum();
+    let all: BTreeSet<_> = persons.iter().flat_map(|(_, of)| of).collect();
+    let what = format!(
+        "has too few people to decide a request of tier {tier}: {places} different persons have to, and {} may at all ({})",
+        all.len(),
+        wanted.join("; ")
+    );
     Err(Invalid::new(
         "domain",
-        format!(
-            "has nobody to decide a {tier} request ({})",
-            wanted.join("; ")
-        ),
+        what,
         "name groups as `approver_groups` of the Domain; who asks, owns or stands behind the subject does not count",
     ))
 }

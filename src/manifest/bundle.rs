@@ -18,7 +18,7 @@ use super::{
     Problem, SubjectManifest, TierPolicyManifest, document,
     fingerprint::{digest_of, written},
     json,
-    secret::refuse_secrets,
+    secret::{is_secret, refuse_secrets},
 };
 
 /// Largest file read, in bytes.
@@ -122,12 +122,15 @@ impl Bundle {
                 Ok((json, change))
             }) {
                 Ok((json, change)) => objects.push((Name::new(kind, &source.id), json, change)),
-                Err(error) => problems.push(locate(
-                    file,
-                    *spot,
-                    error.path(),
-                    format!("{source}: {error}"),
-                )),
+                Err(error) => {
+                    // A secret is not repeated, also where it is a name.
+                    let of = if is_secret(&source.id) {
+                        source.kind.to_owned()
+                    } else {
+                        source.to_string()
+                    };
+                    problems.push(locate(file, *spot, error.path(), format!("{of}: {error}")));
+                }
             }
         }
         if problems.is_empty() {

@@ -1,5 +1,7 @@
 //! `kind: Request`: what somebody asks an exception for.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -127,6 +129,14 @@ impl RequestManifest {
         let duration = Span::parse(&self.window.duration).map_err(at("window.duration"))?;
         let start = self.window.start_time.as_deref();
         let start = start.map(Timestamp::parse).transpose();
+        let mut named = BTreeSet::new();
+        for (at, id) in self.control_ids.iter().enumerate() {
+            if !named.insert(id) {
+                let path = format!("control_ids[{at}]");
+                let what = format!("names `{id}` once more");
+                return Err(Invalid::new(path, what, "name each control once"));
+            }
+        }
         let request = Request {
             controls: each("control_ids", &self.control_ids, |id| ControlId::parse(id))?,
             deviation: self

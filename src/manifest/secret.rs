@@ -4,12 +4,17 @@ use crate::domain::Invalid;
 
 /// What tokens and keys of widely used systems begin with, and how many more characters they have
 /// at the least.
-const BEGINNINGS: [(&str, usize); 14] = [
+const BEGINNINGS: [(&str, usize); 19] = [
     ("AKIA", 16),
     ("ASIA", 16),
     ("ghp_", 30),
     ("gho_", 30),
     ("ghs_", 30),
+    ("ghu_", 30),
+    ("ghr_", 30),
+    ("hf_", 30),
+    ("xapp-", 20),
+    ("whsec_", 24),
     ("github_pat_", 30),
     ("glpat-", 20),
     ("sk-", 20),
@@ -26,6 +31,7 @@ pub fn is_secret(text: &str) -> bool {
     let within = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let mut words = text.split(|c: char| !within(c));
     text.contains("-----BEGIN ") && text.contains("PRIVATE KEY")
+        || text.split_whitespace().any(has_password)
         || words.any(|word| {
             let begins = |(start, rest): &(&str, usize)| {
                 word.strip_prefix(start)
@@ -33,6 +39,15 @@ pub fn is_secret(text: &str) -> bool {
             };
             BEGINNINGS.iter().any(begins) || is_token(word)
         })
+}
+
+/// Whether a word is an address with a password in it.
+fn has_password(word: &str) -> bool {
+    let rest = word.split_once("://").map(|(_, rest)| rest);
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+    let user = host.and_then(|host| host.rsplit_once('@'));
+    let password = user.and_then(|(user, _)| user.split_once(':'));
+    password.is_some_and(|(_, password)| !password.is_empty())
 }
 
 /// Whether a word is a signed token: three parts of base64, the first an object.
@@ -74,8 +89,18 @@ mod tests {
             "see docs.exeat.example/secrets.md",
             "sha256:5d7c0e6d7a90fe71aa18c077ab2a5034474331a0",
             "spiffe://acme.example/claims-eu/agent/summary",
+            "ssh://git@code.example:22/claims and https://code.example/a:b@c",
         ] {
             assert!(!is_secret(text), "{text}");
+        }
+        let long = "a1B2".repeat(9);
+        for text in [
+            format!("whsec_{long}"),
+            format!("the key is hf_{long}."),
+            format!("ghu_{long}"),
+            "see postgres://batch:hunter2@db.example/ledger".to_owned(),
+        ] {
+            assert!(is_secret(&text), "{text}");
         }
     }
 }

@@ -119,6 +119,20 @@ fn once(view: &View, case: &Case) -> Result<(), Refused> {
     })
 }
 
+/// What a request says that it renews was asked for here.
+fn goes_on_from(view: &View, case: &Case) -> Result<(), Refused> {
+    let unknown = |id: &&ExceptionId| view.cases.get(id.as_str()).is_none();
+    case.request
+        .renews
+        .as_ref()
+        .filter(unknown)
+        .map_or(Ok(()), |id| {
+            let what = format!("names `{id}`, which nobody asked for here");
+            let fix = "name the exception it goes on from, or leave it out";
+            Err(Refused::Invalid(Invalid::new("renews", what, fix)))
+        })
+}
+
 impl Registry {
     /// Asks for an exception, or anew for one that was not decided; approved at once where nobody
     /// has to decide. With `dry_run` it says what would be, and changes nothing.
@@ -176,6 +190,7 @@ impl Registry {
                 drafted(id, requester.clone(), request, draft.time)
             };
             once(view, &case)?;
+            goes_on_from(view, &case)?;
             let terms = terms_of(view, &case, draft.time).map_err(Refused::Invalid)?;
             let with_terms = case.on(terms.clone());
             permitted(view, draft, &with_terms)?;
@@ -325,7 +340,12 @@ impl Registry {
                 )));
             }
             let (event, action) = match &why {
-                Some(why) if case.state != ExceptionState::Pending => {
+                Some(why)
+                    if !matches!(
+                        case.state,
+                        ExceptionState::Draft | ExceptionState::Pending
+                    ) =>
+                {
                     (Event::Close(why.clone()), "exception close")
                 }
                 _ => (Event::Withdraw, "exception withdraw"),

@@ -10,6 +10,7 @@ use crate::{
         remedy_within,
     },
     engine::{
+        Change,
         rounds::{
             MISSED, REDESIGN, Seen, covering, found, is_about_a_control, is_there, round,
             runs_by_itself,
@@ -17,6 +18,7 @@ use crate::{
         schedule::{due, jitter},
         sprawl::redesigns,
     },
+    manifest::read_json,
     runtime::simulated::aside,
 };
 
@@ -25,6 +27,7 @@ use super::{
     core::{Draft, Error, Planned, Registry},
     ledger::bare,
     shifts,
+    store::{StoreError, Stored},
     uncovered::put_findings,
     view::View,
     workflow::Refused,
@@ -34,6 +37,8 @@ use super::{
 const HOUR: Span = Span::from_hours(1);
 /// For how long a run that is due may be tried again before that is a finding.
 const OVERDUE: Span = Span::from_secs(600);
+/// How many edits back it is looked since when a schedule is what it is.
+const EDITS: usize = 100;
 /// In whose name.
 const SYSTEM: &str = "service:registry";
 
@@ -497,6 +502,34 @@ impl Registry {
     }
 }
 
+/// Since when each control that runs by itself has the schedule it has: what else of it was edited since
+/// then moves no run, also over a restart.
+async fn since(
+    registry: &Registry,
+) -> Result<HashMap<ControlId, (Schedule, Timestamp)>, StoreError> {
+    let view = registry.view();
+    let mut since = HashMap::new();
+    for control in view.snapshot.controls() {
+        let Some(schedule) = &control.schedule else {
+            continue;
+        };
+        let name = Name::new(Kind::Control, control.id.as_str());
+        let was = registry.store.history(&name, u64::MAX, EDITS).await?;
+        let same = |stored: &Stored| {
+            let manifest = stored.manifest.as_deref()?;
+            let Ok(Change::PutControl(was)) = read_json(Kind::Control, 1, manifest) else {
+                return None;
+            };
+            let same = was.schedule.as_ref() == Some(schedule) && was.state.in_force();
+            same.then_some(stored.time)
+        };
+        if let Some(began) = was.iter().map_while(same).last() {
+            since.insert(control.id.clone(), (schedule.clone(), began));
+        }
+    }
+    Ok(since)
+}
+
 /// Runs controls when they are due, until stopped.
 pub(super) async fn scheduled(
     registry: Arc<Registry>,
@@ -509,6 +542,7 @@ pub(super) async fn scheduled(
         .map_err(|error| error.to_string())?;
     let mut timetable = Timetable {
         last: last.into_iter().collect(),
+        since: since(&registry).await.map_err(|error| error.to_string())?,
         ..Timetable::default()
     };
     let mut beat = Beat::new(&registry, &stop);

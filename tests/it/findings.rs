@@ -186,6 +186,21 @@ async fn head(client: &mut Client) -> u64 {
 /// R2: a run that is due and cannot be done is a finding on the control's owner for as long as it cannot.
 #[tokio::test]
 async fn r2_a_run_that_cannot_be_done_is_a_finding_until_it_is() {
+    cannot_be_done("").await;
+}
+
+/// R2: a run that was kept just before the process ended was done, though the finding was not ended.
+#[tokio::test]
+async fn r2_a_run_that_was_kept_before_a_crash_is_not_overdue() {
+    cannot_be_done(
+        "INSERT INTO runs (control, control_revision, due, time, revision, passed, failed, untold, elsewhere, took, missed)
+         SELECT control, control_revision, due + 3600000000, time + 3600000000, revision, passed, failed, untold, elsewhere, took, missed FROM runs",
+    )
+    .await;
+}
+
+/// A run that is due and cannot be done, and a restart before which `kept` was still written.
+async fn cannot_be_done(kept: &'static str) {
     let mut world = World::start().await;
     let control = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'");
     world.admin.apply(&control).await.unwrap();
@@ -220,6 +235,7 @@ async fn r2_a_run_that_cannot_be_done_is_a_finding_until_it_is() {
     assert_eq!(head(&mut world.admin).await, before);
     world.registry.process.stop().await;
     statement("ALTER TABLE away RENAME TO runs").await;
+    statement(kept).await;
     let data = world.scratch.path().join("r");
     world.registry = Registry::start(&data, world.clock.clone()).await;
     world.admin = world.registry.client().await;
@@ -227,6 +243,11 @@ async fn r2_a_run_that_cannot_be_done_is_a_finding_until_it_is() {
     let all = caught_up(&mut world.admin).await;
     assert_eq!(told(&all), [("EXG-RUN", "CT-HOUR", "SATISFIED", "NONE")]);
     assert_eq!(at(all[0].first_seen), at(found.first_seen));
+    assert_eq!(
+        runs(&mut world.admin, "CT-HOUR").await.len(),
+        2,
+        "and not once more"
+    );
 }
 
 /// R2: what no longer runs by itself, or is no more, is not overdue; it may still be to redesign.
@@ -250,9 +271,16 @@ fn r2_what_runs_no_more_by_itself_is_not_overdue() {
     assert_eq!(found(&hourly("CT-OTHER", "true")), [false, false]);
 }
 
-/// R2: what else of a control is edited while its run is due moves no run.
+/// R2: what else of a control is edited while its run is due moves no run, also where
+/// the registry is restarted right then.
 #[tokio::test]
 async fn an_edit_while_a_run_is_due_does_not_lose_it() {
+    for restarts in [false, true] {
+        edited_while_due(restarts).await;
+    }
+}
+
+async fn edited_while_due(restarts: bool) {
     let mut world = World::start().await;
     let spread = hourly("CT-HOUR", "subject.risk_tier == 'MODERATE'")
         .replace("time_zone: UTC", "time_zone: UTC, jitter: 30m");
@@ -263,6 +291,12 @@ async fn an_edit_while_a_run_is_due_does_not_lose_it() {
     let edited = spread.replace("title: CT-HOUR", "title: hourly");
     world.admin.apply(&edited).await.unwrap();
     assert_eq!(runs(&mut world.admin, "CT-HOUR").await.len(), 1);
+    if restarts {
+        world.registry.process.stop().await;
+        let data = world.scratch.path().join("r");
+        world.registry = Registry::start(&data, world.clock.clone()).await;
+        world.admin = world.registry.client().await;
+    }
     world.clock.advance(seconds(HOUR / 2));
     let both = ran(&mut world.admin, "CT-HOUR", 2).await;
     assert_eq!((both.len(), both[0].missed), (2, 0));

@@ -272,6 +272,22 @@ async fn what_may_not_be_granted_is_refused_with_its_field() {
             "is more than",
         ),
         (Ask { more: "", ..PLAIN }, "evidence", "needs 1"),
+        (
+            Ask {
+                control: "CT-RISKY, CT-RISKY",
+                ..PLAIN
+            },
+            "control_ids[1]",
+            "once more",
+        ),
+        (
+            Ask {
+                more: "renews: EX-999\n",
+                ..PLAIN
+            },
+            "renews",
+            "nobody asked for here",
+        ),
         // Nobody but the control's owner may decide about it, who owns the subject: fine for
         // MODERATE; of no domain nobody else is left.
         (
@@ -581,6 +597,20 @@ async fn what_waits_lapses_is_withdrawn_or_amended_and_survives_a_restart() {
     assert_eq!(refused.code(), Code::PermissionDenied);
     let second = ask(&mut alice, &PLAIN).await.unwrap();
     let withdrawn = alice.exceptions.give_up(give_up(&second.id)).await.unwrap();
+    assert_eq!(withdrawn.into_inner().case.unwrap().state, "WITHDRAWN");
+    // Also a draft, which nothing else ends.
+    world.admin.apply(&agent("spare")).await.unwrap();
+    let spare = Ask {
+        agent: "spare",
+        ..PLAIN
+    };
+    let third = ask(&mut alice, &spare).await.unwrap();
+    let retired = agent("spare").replace("ACTIVE", "RETIRED");
+    world.admin.apply(&retired).await.unwrap();
+    until(&mut alice, &third.id, "DRAFT").await;
+    let mut gone = give_up(&third.id);
+    gone.reason = "there is no such agent any more".into();
+    let withdrawn = alice.exceptions.give_up(gone).await.unwrap();
     assert_eq!(withdrawn.into_inner().case.unwrap().state, "WITHDRAWN");
 
     world.registry.process.stop().await;
@@ -1361,4 +1391,82 @@ async fn v2_whoever_answers_for_it_takes_it_back_or_has_it_looked_at_again() {
     sidecar.until("agent", "risky", EXCEPTED).await;
     approved.revoke(&case.id).await.unwrap();
     sidecar.until("agent", "risky", "EXC_REVOKED").await;
+}
+
+/// A1: for whom an agent or a service says that it asks nobody confirms: neither who answers for it nor
+/// whom it serves decides.
+#[tokio::test]
+async fn a1_whoever_an_agent_serves_does_not_decide() {
+    let mut world = World::start().await;
+    let bobs = agent("bobs").replace("principal: \"user:o\"", "principal: \"user:bob\"");
+    let second = |text: &str| text.replace("id: bobs", "id: bobs-2");
+    let third = |text: &str| text.replace("id: bobs", "id: bobs-3");
+    let all = second(&bobs) + &third(&bobs) + &bobs + &agent("other") + &agent("other-2");
+    world.admin.apply(&all).await.unwrap();
+    let mut bob = world.as_who("user:bob").await;
+    let mut dave = world.as_who("user:dave").await;
+    let more = format!("{}on_behalf_of: user:alice\n", PLAIN.more);
+    for (who, subject, decides) in [
+        ("agent:bobs", "bobs", false),
+        // Bob's agent asks for another's.
+        ("agent:bobs", "other", false),
+        ("agent:nobodys", "bobs-2", false),
+        ("agent:nobodys", "other-2", true),
+        // Somebody else asks, and below HIGH its owner may decide.
+        ("user:alice", "bobs-3", true),
+    ] {
+        let mut asks = world.as_who(who).await;
+        let asked = Ask {
+            agent: subject,
+            more: &more,
+            ..PLAIN
+        };
+        let case = ask(&mut asks, &asked).await.unwrap();
+        assert_eq!((&*case.state, &*case.tier), ("PENDING", "MODERATE"));
+        match approve(&mut bob, &case).await {
+            Ok(case) => assert!(decides && case.state == "APPROVED", "{who} for {subject}"),
+            Err(refused) => {
+                assert!(!decides, "{who} for {subject}: {refused:?}");
+                assert!(refused.message().contains("does not decide"), "{refused:?}");
+                let case = approve(&mut dave, &case).await.unwrap();
+                assert_eq!(case.state, "APPROVED");
+            }
+        }
+    }
+}
+
+/// E4, T2: blanks say nothing, and what can never be granted waits for nobody.
+#[tokio::test]
+async fn what_says_nothing_or_can_never_be_is_refused_at_once() {
+    let mut world = World::start().await;
+    let mut alice = world.as_who("user:alice").await;
+    let blank = " ".repeat(60);
+    let need = "the quarter closes on Friday and the batch has to run until then";
+    for (was, is, said) in [
+        (need, format!("\"{blank}\""), "business_need"),
+        ("ticket_ref: T-7", "ticket_ref: \" \"".into(), "ticket_ref"),
+        (
+            "window: {duration: 48h}",
+            "window: {start_time: \"2028-01-01T00:00:00Z\", duration: 4h}".into(),
+            "what it rests on ends at 2027-11-22T00:00:00Z",
+        ),
+        (
+            "window: {duration: 48h}",
+            "window: {start_time: \"2026-11-01T00:00:00Z\", duration: 4h}".into(),
+            "name a later `window.start_time`",
+        ),
+    ] {
+        let text = PLAIN.text();
+        assert!(text.contains(was), "{was}");
+        let request = v1::RequestExceptionRequest {
+            file: files(&text.replace(was, &is)).pop(),
+            ..v1::RequestExceptionRequest::default()
+        };
+        let refused = alice.exceptions.request_exception(request).await;
+        let refused = refused.unwrap_err();
+        assert!(refused.message().contains(said), "{said}: {refused:?}");
+    }
+    let all = v1::ListCasesRequest::default();
+    let listed = alice.exceptions.list_cases(all).await.unwrap();
+    assert!(listed.into_inner().cases.is_empty());
 }

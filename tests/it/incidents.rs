@@ -1,6 +1,8 @@
 //! Overrides during an incident: quick to begin, never for long, and never forgotten (R29, R37, T9).
 
-use crate::support::cases::{Ask, EXCEPTED, PLAIN, World, agent, approve, ask, look, until};
+use crate::support::cases::{
+    Ask, EXCEPTED, PLAIN, World, agent, approve, ask, deciding, look, until,
+};
 use crate::support::governed;
 use crate::support::governed::{Client, control, domain, seconds};
 use exeat::wire::v1;
@@ -184,6 +186,34 @@ async fn an_override_begins_with_one_person_ends_with_its_incident_and_is_owed_f
     );
     let again = close(&mut alice, &case.id).await.unwrap_err();
     assert_eq!(again.code(), Code::FailedPrecondition);
+}
+
+/// A4: what HIGH asks of whoever approves is asked of whoever looks at an override afterwards.
+#[tokio::test]
+async fn a4_whoever_looks_at_it_afterwards_has_seen_the_evidence() {
+    let mut world = incident().await;
+    let mut alice = world.as_who("user:alice").await;
+    let mut erin = world.as_who("user:erin").await;
+    let mut bob = world.as_who("user:bob").await;
+    open(&mut erin, "INC-1", "team").await.unwrap();
+    let more = format!("{}{}", PLAIN.more, DURING.more);
+    let shows = Ask {
+        more: &more,
+        ..DURING
+    };
+    let case = request(&mut alice, &during(&shows)).await.unwrap();
+    let begun = approve(&mut erin, &case).await.unwrap();
+    let unseen = v1::DecideRequest {
+        reviewed_evidence: Vec::new(),
+        ..deciding(&begun)
+    };
+    let answer = bob.exceptions.decide(unseen).await;
+    refused(
+        answer.map(|answer| answer.into_inner().case.unwrap()),
+        "evidence `scan` was not reviewed",
+    );
+    let seen = approve(&mut bob, &begun).await.unwrap();
+    assert_eq!(seen.open_seats, ["1 risk_officer for team afterwards"]);
 }
 
 #[tokio::test]

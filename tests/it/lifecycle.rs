@@ -135,7 +135,7 @@ fn every_state_answers_every_event() {
     let later = noon() + Span::from_hours(2);
     let legal = |state, event: &str| {
         let leads: &[&str] = match state {
-            S::Draft => &["submit"],
+            S::Draft => &["submit", "withdraw"],
             S::Pending => &["vote", "outdate", "withdraw", "lapse"],
             S::Approved => &["suspend", "pause", "vote", "revoke", "expire", "close"],
             S::Suspended => &["vote", "revoke", "expire", "close"],

@@ -60,7 +60,7 @@ async fn r12_a_report_counts_what_is_and_was() {
         at("/overrides"),
         json!({"open": 0, "overdue": 0, "last30d": 0})
     );
-    let findings = json!({"open": 4, "excepted": 1, "exceptedShare": 0.25, "requested": 1, "overdue": 0, "bySeverity": {"MEDIUM": 4}});
+    let findings = json!({"open": 4, "excepted": 1, "exceptedShare": 0.25, "requested": 1, "remediating": 0, "overdue": 0, "bySeverity": {"MEDIUM": 4}});
     assert_eq!(at("/findings"), findings);
     // Five agents and two controls; what is excepted does not pass.
     assert_eq!(

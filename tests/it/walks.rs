@@ -159,7 +159,7 @@ impl Model {
             (Move::ApproveStale(who), _) => self.approve(who, true),
             (Move::Deny(_), S::Pending) if self.asked == self.world => self.go(S::Denied, false),
             (Move::Outdate, S::Pending) => self.go(S::Draft, false),
-            (Move::Withdraw, S::Pending) => self.go(S::Withdrawn, false),
+            (Move::Withdraw, S::Draft | S::Pending) => self.go(S::Withdrawn, false),
             (Move::Lapse, S::Pending) => self.go(S::Lapsed, false),
             (Move::Suspend, S::Approved) => self.go(S::Suspended, false),
             (Move::Suspend, S::Suspended) if self.paused => self.go(S::Suspended, false),

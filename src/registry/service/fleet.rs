@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-use super::opened;
+use super::{opened, short};
 
 /// The controls that fail for somebody uncovered, those for most first.
 fn failing(view: &View, now: Timestamp) -> Vec<v1::FailingControl> {
@@ -189,6 +189,7 @@ impl Fleet {
             let fix = "name a SPIFFE id, or who is to have a token, such as user:dana";
             return Err(Fault::Invalid(Invalid::new("identity", "is no name", fix)));
         }
+        let identity = short("identity", identity)?.into_string();
         let role = role(wanted)?;
         let parsed = Scope::parse(&scope).map_err(Fault::Invalid)?;
         if (role == Role::Sidecar) == parsed.is_empty() {

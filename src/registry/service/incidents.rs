@@ -20,7 +20,8 @@ const TITLE: usize = 512;
 pub(crate) struct IncidentCalls(pub(in crate::registry) Arc<Registry>);
 
 fn id(text: &str) -> Result<IncidentId, Fault> {
-    IncidentId::parse(text).map_err(|error| Fault::Invalid(error.under("id")))
+    let text = short("id", text.to_owned())?;
+    IncidentId::parse(&text).map_err(|error| Fault::Invalid(error.under("id")))
 }
 
 fn message(view: &View, incident: &Incident) -> v1::Incident {

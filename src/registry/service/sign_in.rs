@@ -15,7 +15,7 @@ use crate::{
     wire::{Fault, Received, sync::stamp, v1},
 };
 
-use super::opened;
+use super::{opened, short};
 
 /// Answers people who are not known yet.
 #[derive(Clone, Debug)]
@@ -166,6 +166,7 @@ impl SessionCalls {
             role,
             password,
         } = message;
+        let identity = short("identity", identity)?.into_string();
         let registry = &self.0.registry;
         let role =
             role_of_person(&role).map_err(|why| Fault::Invalid(Invalid::new("role", why, "")))?;
