@@ -524,7 +524,8 @@ impl v1::sync_service_server::SyncService for Sync {
             changes,
             stopping: Box::pin(self.stop.clone().cancelled_owned()),
         };
-        let messages = stream::unfold(Some(watcher), |watcher| async {
+        // In a box: it is moved with each message.
+        let messages = stream::unfold(Some(Box::new(watcher)), |watcher| async {
             let mut watcher = watcher?;
             match watcher.next().await {
                 Ok(message) => Some((Ok(message?), Some(watcher))),
@@ -545,13 +546,14 @@ impl v1::sync_service_server::SyncService for Sync {
         let sync = self.clone();
         // The answer begins at once; what is heard first decides what it says.
         let messages = stream::unfold(
-            Some(Err((sync, caller, incoming))),
-            |state: Option<Result<Attending, (Self, Caller, _)>>| async {
+            Some(Err(Box::new((sync, caller, incoming)))),
+            |state: Option<Result<Box<Attending>, Box<(Self, Caller, _)>>>| async {
                 let mut attending = match state? {
                     Ok(attending) => attending,
-                    Err((sync, caller, incoming)) => {
+                    Err(first) => {
+                        let (sync, caller, incoming) = *first;
                         match Box::pin(sync.greet(caller, incoming)).await {
-                            Ok(attending) => attending,
+                            Ok(attending) => Box::new(attending),
                             Err(fault) => return Some((Err(fault.into()), None)),
                         }
                     }
