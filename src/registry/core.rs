@@ -98,6 +98,8 @@ pub(super) struct Registry {
     /// Held by whoever signs a checkpoint.
     pub(super) signing: Turn<()>,
     windows: Arc<Mutex<HashMap<Scope, Window>>>,
+    /// Why the last change could not be written; nothing once one could.
+    unwritten: Arc<Mutex<Option<Box<str>>>>,
     attendance: Mutex<Attendance>,
     /// Goes up when somebody is let in or shut out, or a start takes another's place.
     turnover: AtomicU64,
@@ -170,6 +172,7 @@ impl Registry {
             kept_note: None,
             signing: Turn::default(),
             windows: Arc::default(),
+            unwritten: Arc::default(),
             weakens_at_will: false,
             applies_exceptions: false,
             witness: Arc::default(),
@@ -321,11 +324,15 @@ impl Registry {
         let (store, windows) = (Arc::clone(&self.store), Arc::clone(&self.windows));
         let published = Arc::clone(&self.view);
         let witness = Arc::clone(&self.witness);
+        let unwritten = Arc::clone(&self.unwritten);
         // To its end, whatever becomes of the caller: what is committed is also seen.
         #[expect(clippy::disallowed_methods, reason = "waited for right here")]
         let committed = tokio::spawn(async move {
             let _turn = turn;
-            store.commit(&transaction, &sealed).await?;
+            let written = store.commit(&transaction, &sealed).await;
+            let why = written.as_ref().err().and_then(StoreError::lasting);
+            *unwritten.lock().unwrap_or_else(PoisonError::into_inner) = why;
+            written?;
             let Head { revision, sequence } = next.head;
             tracing::debug!(revision, sequence, "committed");
             let mut windows = windows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -344,6 +351,15 @@ impl Registry {
             .map_err(|error| Error::Unfit(error.to_string()))?
             .map_err(Error::Store)?;
         Ok(answer)
+    }
+
+    /// Why nothing may be changed, or the last change could not be.
+    pub(super) fn closed(&self) -> Option<Box<str>> {
+        let unwritten = self.unwritten.lock();
+        let unwritten = unwritten.unwrap_or_else(PoisonError::into_inner).clone();
+        self.view().read_only.clone().or_else(|| {
+            unwritten.map(|why| format!("the last change could not be written: {why}").into())
+        })
     }
 
     /// Stops changes if `lost` says why, of what is committed and published; tells what it said.

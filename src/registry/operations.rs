@@ -40,9 +40,9 @@ pub(super) fn routes(operations: Operations) -> Router {
 /// Ready whatever may be changed: what is known is still told, and revoked.
 async fn ready(State(operations): State<Operations>) -> String {
     let view = operations.registry.view();
-    match &view.read_only {
+    match operations.registry.closed() {
         None => format!("ok: revision {}\n", view.head.revision),
-        Some(why) => format!("ok: revision {}\nread-only: {why}\n", view.head.revision),
+        Some(why) => format!("ok: revision {}\nno changes: {why}\n", view.head.revision),
     }
 }
 
@@ -88,7 +88,7 @@ fn page(operations: &Operations) -> String {
         gaps: usages.gaps().len(),
         entries: view.ledger.size(),
         revision: view.head.revision,
-        read_only: view.read_only.is_some(),
+        read_only: registry.closed().is_some(),
     };
     witness.metrics.text(&held, registry.clock.now())
 }

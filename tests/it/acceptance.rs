@@ -175,6 +175,31 @@ async fn an_exposed_secret_stops_every_exception_of_its_subject() {
     stage.sidecar.until("agent", "risky", EXCEPTED).await;
 }
 
+/// Revocation lost: nobody is told that all is safe while one that cannot hear goes on, whatever the
+/// registry has forgotten over a restart.
+#[tokio::test]
+async fn a_registry_that_restarts_knows_who_has_not_heard() {
+    let mut stage = Stage::start().await;
+    assert_eq!(stage.tries("bob", "status").0, 0);
+    stage.process.signal("STOP");
+    stage.tries("admin", "agent freeze agent");
+    for restarts in [false, true] {
+        if restarts {
+            stage.restarts().await;
+        }
+        let (code, said) = stage.tries("bob", "status");
+        assert_eq!(code, 3, "{said}");
+        assert!(said.contains("1 sidecars have not acknowledged"), "{said}");
+    }
+    let said = stage.says("bob", "sidecars");
+    assert!(said.contains("service:s"), "{said}");
+    stage.process.signal("CONT");
+    stage
+        .sidecar
+        .until("agent", "plain", "SUBJECT_LOCKED")
+        .await;
+}
+
 /// Revocation lost: a sidecar that cannot hear is told of, with the instant that bounds it.
 #[tokio::test]
 async fn a_sidecar_that_does_not_hear_is_outstanding_until_it_does() {

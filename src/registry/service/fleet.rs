@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    domain::{Act, Invalid, Span, Timestamp},
+    domain::{Act, Head, Invalid, Span, Timestamp},
     engine::{
         bound,
         rounds::{covering, is_about_a_control},
@@ -105,35 +105,55 @@ impl Fleet {
         let attendance = self.registry.attendance().clone();
         let now = self.registry.clock.now().latest;
         let longest = bound(view.longest_lease(now));
-        known
-            .iter()
-            .map(|(name, attendant)| {
-                let answered = attendance.of(name).map(|(answered, _)| answered);
-                let until = answered
-                    .map(|at| Span::from_micros(at.micros().saturating_add(longest.micros())));
-                let head = view.head.revision;
-                v1::Sidecar {
-                    name: name.to_string(),
-                    connected: !attendant.connection.is_cancelled(),
-                    scope: attendant.scope.clone(),
-                    acknowledged: Some(head_message(attendant.acknowledged)),
-                    behind: head.saturating_sub(attendant.acknowledged.revision),
-                    last_answered: answered.map(|at| stamp(self.registry.at(at))),
-                    lease_until: until.map(|at| stamp(self.registry.at(at))),
-                    version: attendant.version.clone(),
-                    nacks: attendant.nacks.clone(),
-                }
-            })
-            .collect()
+        // Who has yet to hear of something, and has not been heard since the start.
+        let owing = self.owing(&view).into_iter();
+        let unheard = owing.filter(|(name, _)| !known.contains_key(name));
+        let unheard = unheard.map(|(name, until)| v1::Sidecar {
+            scope: self
+                .guests
+                .scope_of(&name)
+                .map_or_else(String::new, |scope| scope.to_string()),
+            acknowledged: Some(head_message(Head {
+                revision: 0,
+                sequence: attendance.of(&name).map_or(0, |(_, drained)| drained),
+            })),
+            behind: view.head.revision,
+            lease_until: (until != Span::MAX).then(|| stamp(self.registry.at(until))),
+            name: name.into(),
+            ..v1::Sidecar::default()
+        });
+        let heard = known.iter().map(|(name, attendant)| {
+            let answered = attendance.of(name).map(|(answered, _)| answered);
+            let until =
+                answered.map(|at| Span::from_micros(at.micros().saturating_add(longest.micros())));
+            let head = view.head.revision;
+            v1::Sidecar {
+                name: name.to_string(),
+                connected: !attendant.connection.is_cancelled(),
+                scope: attendant.scope.clone(),
+                acknowledged: Some(head_message(attendant.acknowledged)),
+                behind: head.saturating_sub(attendant.acknowledged.revision),
+                last_answered: answered.map(|at| stamp(self.registry.at(at))),
+                lease_until: until.map(|at| stamp(self.registry.at(at))),
+                version: attendant.version.clone(),
+                nacks: attendant.nacks.clone(),
+            }
+        });
+        heard.chain(unheard).collect()
+    }
+
+    /// Who has yet to take in what was taken back, and until when they may go on without: as a receipt
+    /// says it, also of who has not come since the start, and of starts that others have taken the
+    /// place of.
+    fn owing(&self, view: &View) -> Vec<(Box<str>, Span)> {
+        let (sequence, elapsed) = (view.head.sequence, self.registry.clock.elapsed());
+        let attendance = self.registry.attendance();
+        attendance.receipt(sequence, None, elapsed).outstanding
     }
 
     fn status(&self) -> v1::GetStatusResponse {
         let view = self.registry.view();
         let sidecars = self.sidecars();
-        let behind = |sidecar: &&v1::Sidecar| {
-            let sequence = sidecar.acknowledged.map_or(0, |head| head.sequence);
-            sequence < view.head.sequence
-        };
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let mut objects: BTreeMap<String, u64> = BTreeMap::new();
         for stored in view.objects.values() {
@@ -159,8 +179,8 @@ impl Fleet {
             head: Some(head_message(view.head)),
             key_pin: self.registry.pin().to_string(),
             sidecars_connected: count(sidecars.iter().filter(|s| s.connected).count()),
-            sidecars_outstanding: count(sidecars.iter().filter(behind).count()),
-            read_only: view.read_only.as_deref().unwrap_or_default().to_owned(),
+            sidecars_outstanding: count(self.owing(&view).len()),
+            read_only: self.registry.closed().unwrap_or_default().into_string(),
             objects,
             frozen_subjects: u64::from(count(frozen.len())),
             time: Some(stamp(self.registry.clock.now().latest)),

@@ -31,6 +31,16 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// What may keep the next change from being written as well.
+    pub(in crate::registry) fn lasting(&self) -> Option<Box<str>> {
+        match self {
+            Self::Failed(why) => Some(why.as_str().into()),
+            Self::Conflict { .. } | Self::Newer { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
