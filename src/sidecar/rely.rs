@@ -54,12 +54,17 @@ impl Decider {
         following: Option<&Following>,
     ) -> Decided {
         let mut tries = 0_u32;
+        // A registry that does not answer leaves time for an answer of ours.
+        let now = Deadline::now();
+        let patience = now + deadline.saturating_duration_since(now) / 2;
         loop {
             if !decided.wanted.is_empty() {
                 tries = tries.saturating_add(1);
                 if let Some(following) = following {
                     for exception in &decided.wanted {
-                        following.reserve(exception, deadline).await;
+                        if !following.reserve(exception, patience).await {
+                            tries = TRIES;
+                        }
                     }
                 }
                 let Decided { mark, from, at, .. } = decided;

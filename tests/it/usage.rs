@@ -12,7 +12,7 @@ use exeat::{
 
 use crate::support::cases::{Ask, DAY, PLAIN, World, approve, ask, until};
 use crate::support::governed::{Client, Registry, Sidecar, noon, seconds, world};
-use crate::support::{cases, governed};
+use crate::support::{cases, governed, processes};
 
 const BY_EXCEPTION: &str = "ALLOW_BY_EXCEPTION";
 
@@ -1099,4 +1099,24 @@ async fn e4_a_full_spool_switches_exceptions_off_until_it_is_drained() {
         used.sources.iter().all(|source| source.gaps.is_empty()),
         "{used:?}"
     );
+}
+
+/// A10: a registry that hangs costs a limited exception its use, and no call its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_a_registry_that_hangs_leaves_time_for_an_answer() {
+    let mut fleet = processes::Fleet::new();
+    let registry = fleet.registry();
+    let mut client = fleet.client().await;
+    let limited = processes::used(Clock::system().now().latest) + "usage_limits: {max_uses: 900}\n";
+    client.apply(&limited).await.unwrap();
+    fleet.let_in(&mut client).await;
+    let _sidecar = fleet.sidecar();
+    let sidecar = fleet.answers().await;
+    // Everything is current; nothing is reserved before it is asked for.
+    sidecar.until("agent", "plain", "ALLOW OK").await;
+    registry.signal("STOP");
+    let said = sidecar.outcome("agent", "risky").await;
+    assert!(said.starts_with("DENY") && said.contains("EXC_"), "{said}");
+    registry.signal("CONT");
+    sidecar.until("agent", "risky", BY_EXCEPTION).await;
 }

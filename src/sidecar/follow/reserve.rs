@@ -28,8 +28,13 @@ fn returned(over: &[(ReservationId, u64)]) -> Vec<v1::ReturnedUses> {
 }
 
 impl Following {
-    /// Has uses of an exception set aside, if none are by now; gives up at `deadline`.
-    pub(in crate::sidecar) async fn reserve(&self, exception: &ExceptionId, deadline: Instant) {
+    /// Has uses of an exception set aside, if none are by now; gives up at `deadline`, and says whether
+    /// it did not.
+    pub(in crate::sidecar) async fn reserve(
+        &self,
+        exception: &ExceptionId,
+        deadline: Instant,
+    ) -> bool {
         let work = async {
             // Whoever waited for the one before finds what it brought.
             let _turn = self.reserving.lock().await;
@@ -42,7 +47,8 @@ impl Following {
                 tracing::warn!(%exception, why, "no uses are reserved");
             }
         };
-        let _ = timeout_at(deadline.min(Instant::now() + PATIENCE), work).await;
+        let until = deadline.min(Instant::now() + PATIENCE);
+        timeout_at(until, work).await.is_ok()
     }
 
     async fn asked(&self, exception: &ExceptionId, asking: &Asking) -> Result<(), String> {
