@@ -121,6 +121,18 @@ impl TierRules {
         });
         let least = |ours: Span, theirs: &Option<Span>| theirs.map_or(ours, |most| most.min(ours));
         let strict = *stale_mode == Some(StaleMode::Strict);
+        let stale_mode = if strict {
+            StaleMode::Strict
+        } else {
+            self.stale_mode
+        };
+        let max_staleness = least(self.max_staleness, max_staleness);
+        // Never longer than it was, whichever of the two ended it, nor than what ends it now.
+        let known = self.lease_ttl.min(self.lease());
+        let most = match stale_mode {
+            StaleMode::Strict => known,
+            StaleMode::BestEffort => known.min(max_staleness),
+        };
         Self {
             max_duration: least(self.max_duration, max_duration),
             revalidation_interval: shorter(self.revalidation_interval, *revalidation_interval),
@@ -129,14 +141,9 @@ impl TierRules {
             any_allowed: any,
             max_subjects: max_subjects.map_or(self.max_subjects, |n| n.min(self.max_subjects)),
             max_uses_required: self.max_uses_required || *max_uses_required == Some(true),
-            // Never longer than it was, whichever of the two ended it.
-            lease_ttl: least(self.lease_ttl.min(self.lease()), lease_ttl),
-            max_staleness: least(self.max_staleness, max_staleness),
-            stale_mode: if strict {
-                StaleMode::Strict
-            } else {
-                self.stale_mode
-            },
+            lease_ttl: least(most, lease_ttl),
+            max_staleness,
+            stale_mode,
             max_clock_skew: least(self.max_clock_skew, max_clock_skew),
             usage_required: self.usage_required || *usage_required == Some(true),
             observed_required: self.observed_required || *observed_required == Some(true),

@@ -668,6 +668,21 @@ fn tightening() -> impl Strategy<Value = Tightening> {
         )
 }
 
+/// M2: found once by the property below, of some hundred worlds.
+#[test]
+fn m2_what_is_stale_sooner_has_no_longer_lease() {
+    let mut rules = TierRules::standard(Tier::Low);
+    rules.stale_mode = StaleMode::BestEffort;
+    rules.max_staleness = Span::from_secs(200);
+    let sooner = Tightening {
+        max_staleness: Some(Span::from_secs(1)),
+        ..Tightening::default()
+    };
+    let below = rules.tightened(&sooner);
+    assert_eq!(below.lease_ttl, Span::from_secs(1));
+    assert_eq!(below.tightened(&sooner), below);
+}
+
 proptest! {
     /// M2: whatever a domain demands, what it makes of the rules above is looser on no field, and
     /// demanding it again changes nothing.
