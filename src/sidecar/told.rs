@@ -55,6 +55,7 @@ impl Decider {
                     usage,
                     scope: exception.map(|it| scope_digest(&it.scope)),
                     remaining: exception.and_then(|it| self.limits.remaining(it)),
+                    expires: exception.map(|it| it.expire_time),
                 },
             );
         }

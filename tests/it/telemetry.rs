@@ -214,6 +214,8 @@ async fn every_denial_and_every_use_has_its_span_and_its_events_once() {
         let left = usage("exeat.exception.remaining_uses");
         assert_eq!(left, (1_000 - use_count).to_string());
         scopes.insert(usage("exeat.exception.scope_digest"));
+        let ends = "exeat.exception.expires_at";
+        assert_eq!(usage(ends), spans[&decision.id][0].1[ends]);
     }
     assert!(
         scopes.len() == 1 && scopes.first().unwrap().starts_with("sha256:"),

@@ -62,6 +62,8 @@ pub struct Used<'a> {
     pub scope: Option<Digest>,
     /// How often the exception may be used yet, as far as is known here; nothing without a limit.
     pub remaining: Option<u64>,
+    /// When the exception ends, where it is at hand.
+    pub expires: Option<Timestamp>,
 }
 
 impl<'a> Used<'a> {
@@ -71,6 +73,7 @@ impl<'a> Used<'a> {
             usage,
             scope: None,
             remaining: None,
+            expires: None,
         }
     }
 }
@@ -422,6 +425,9 @@ pub(super) fn usage_event(out: &mut Vec<u8>, place: Option<Place>, used: &Used<'
         }
         if let Some(scope) = &used.scope {
             list.text(own::EXCEPTION_SCOPE, scope.as_str());
+        }
+        if let Some(expires) = used.expires {
+            list.text(own::EXCEPTION_EXPIRES, &expires.to_string());
         }
         if let Some(remaining) = used.remaining {
             list.count(own::EXCEPTION_REMAINING, remaining);
