@@ -2,8 +2,6 @@
 
 use serde_json::Value as Json;
 
-use crate::wire::access::exact;
-
 use super::{
     review::plain,
     screen::{BAD, GOOD, styled},
@@ -32,20 +30,27 @@ fn entries<'a>(request: &'a Json, dimension: &str) -> Vec<&'a str> {
     lists.flatten().filter_map(Json::as_str).collect()
 }
 
-/// Names in a sentence.
+/// Names in a sentence; one that could be read as more than a name is in quotes.
 fn named(entries: &[&str]) -> String {
-    let Some((last, before)) = entries.split_last() else {
-        return "anything".into();
+    let one = |entry: &&str| {
+        let odd = |c: char| c.is_whitespace() || matches!(c, ',' | '"' | ';' | '(' | ')');
+        let entry = plain(entry);
+        if entry.is_empty() || entry.contains(odd) {
+            Json::from(entry).to_string()
+        } else {
+            entry
+        }
     };
-    let last = plain(last);
-    match before {
-        [] => last,
-        before => format!("{} and {last}", plain(&before.join(", "))),
+    let entries: Vec<_> = entries.iter().map(one).collect();
+    match entries.split_last() {
+        None => "anything".into(),
+        Some((last, [])) => last.clone(),
+        Some((last, before)) => format!("{} and {last}", before.join(", ")),
     }
 }
 
-/// What is asked for, in a sentence.
-pub(super) fn wants(request: &Json, controls: &[String]) -> String {
+/// What is asked for, in a sentence; `lasts` says for how long.
+pub(super) fn wants(request: &Json, controls: &[String], lasts: &str) -> String {
     let controls: Vec<_> = controls.iter().map(String::as_str).collect();
     let of = |dimension| named(&entries(request, dimension));
     let class = request.pointer("/scope/subject_selector/class_ids");
@@ -53,8 +58,11 @@ pub(super) fn wants(request: &Json, controls: &[String]) -> String {
         .and_then(Json::as_array)
         .is_some_and(|it| !it.is_empty());
     let everybody = if class { "everybody of class " } else { "" };
+    let condition = request.pointer("/scope/match_condition");
+    let only = condition.filter(|it| it.is_string());
+    let only = only.map_or("", |_| ", only if its condition holds");
     format!(
-        "waive {} for {everybody}{}: {} on {}, in {}, for {}",
+        "waive {} for {everybody}{}: {} on {}, in {}, for {}{only}; {lasts}",
         named(&controls),
         of("subject_selector"),
         of("actions"),
@@ -67,36 +75,41 @@ pub(super) fn wants(request: &Json, controls: &[String]) -> String {
 /// How wide it is: a mark for each dimension that holds for more than one name, and how many names
 /// each holds for.
 pub(super) fn breadth(request: &Json) -> String {
-    let mut wide = 0;
+    let (mut wide, mut any) = (0, false);
     let parts = DIMENSIONS.map(|(dimension, one)| {
         let entries = entries(request, dimension);
         let class = request.pointer(&format!("/scope/{dimension}/class_ids"));
         let class = class
             .and_then(Json::as_array)
             .is_some_and(|it| !it.is_empty());
-        let single = |entry: &&&str| exact(entry).is_some();
-        let names = entries.iter().filter(single).count();
-        let patterns = entries.len().saturating_sub(names);
-        if class || entries.len() != 1 || patterns > 0 {
+        let all = entries.contains(&"ANY");
+        // Of resources that is everything below.
+        let below = |entry: &&&str| dimension == "resources" && entry.ends_with('/');
+        let patterns = entries.iter().filter(below).count();
+        let names = entries.len().saturating_sub(patterns);
+        any |= class || all;
+        if class || all || entries.len() != 1 || patterns > 0 {
             wide += 1;
         }
         let many = |n: usize, what: &str| {
             let s = if n == 1 { "" } else { "s" };
             format!("{n} {what}{s}")
         };
-        match (class, names, patterns) {
-            (true, ..) => "a class".to_owned(),
-            (_, 0, 0) => format!("any {one}"),
-            (_, names, 0) => many(names, one),
-            (_, 0, patterns) => many(patterns, &format!("{one} pattern")),
-            (_, names, patterns) => format!("{}, {}", many(names, one), many(patterns, "pattern")),
+        match (class, all, names, patterns) {
+            (true, ..) => "a whole class".to_owned(),
+            (_, true, ..) => format!("any {one}"),
+            (.., names, 0) => many(names, one),
+            (.., 0, patterns) => format!("{} and all below", many(patterns, one)),
+            (.., names, patterns) => {
+                format!("{}, {} and all below", many(names, one), patterns)
+            }
         }
     });
     let cells = DIMENSIONS.len();
     let meter = "▓".repeat(wide) + &"░".repeat(cells.saturating_sub(wide));
     let (style, word) = match wide {
-        0 | 1 => (GOOD, "narrow"),
-        2 | 3 => (BAD, "wide"),
+        0 | 1 if !any => (GOOD, "narrow"),
+        0..=3 => (BAD, "wide"),
         _ => (BAD, "very wide"),
     };
     format!("{} {word} — {}", styled(style, &meter), parts.join(" · "))
@@ -122,7 +135,7 @@ mod tests {
             ),
             (
                 request(json!({"ids": ["a"]}), json!(["call"]), json!(["crm/"])),
-                "▓░░░░ narrow — 1 subject · 1 action · 1 resource pattern · 1 environment · 1 purpose",
+                "▓░░░░ narrow — 1 subject · 1 action · 1 resource and all below · 1 environment · 1 purpose",
             ),
             (
                 request(
@@ -130,10 +143,24 @@ mod tests {
                     json!(["x", "mcp/"]),
                     json!(["ANY"]),
                 ),
-                "▓▓▓░░ wide — a class · 1 action, 1 pattern · 1 resource pattern · 1 environment · 1 purpose",
+                "▓▓▓░░ wide — a whole class · 2 actions · 1 resource, 1 and all below · 1 environment · 1 purpose",
+            ),
+            (
+                request(json!({"ids": ["a"]}), json!(["call"]), json!(["ANY"])),
+                "▓░░░░ wide — 1 subject · 1 action · any resource · 1 environment · 1 purpose",
             ),
         ] {
             assert_eq!(breadth(&request), told);
         }
+        // A name that reads like more than one is told apart.
+        let forged = request(
+            json!({"ids": ["a"]}),
+            json!(["call"]),
+            json!(["t, in dev, for fun"]),
+        );
+        assert_eq!(
+            wants(&forged, &["C".to_owned()], "4h from its approval"),
+            "waive C for a: call on \"t, in dev, for fun\", in prod, for work; 4h from its approval"
+        );
     }
 }

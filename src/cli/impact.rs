@@ -12,7 +12,8 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     domain::{
-        Case, Digest, Exception, ExceptionState, Kind, Now, Question, Reached, Reason, Timestamp,
+        Case, Digest, Exception, ExceptionState, Kind, Now, Question, Reached, Reason, Span,
+        Timestamp, UsageLimits,
     },
     engine::{Change, Snapshot, as_seen},
     manifest::{exception_of, read_case, read_json},
@@ -23,6 +24,7 @@ use super::{
     against::{Against, Reads},
     logged::{Flaws, Made, each, since},
     reach::{Registry, refused},
+    review::plain,
     run::Exit,
     screen::{BAD, DIM, GOOD, styled},
 };
@@ -49,7 +51,7 @@ const KINDS: [Kind; 5] = [
 #[derive(Debug, Args)]
 pub struct Before {
     /// A sidecar's decision log: say which of its denials this one would have ended.
-    #[arg(long, value_name = "FILE", env = "EXEAT_DECISION_LOG")]
+    #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// From when on: a length of time before now, or a time.
     #[arg(long, value_name = "SPAN|TIME", default_value = "24h")]
@@ -74,6 +76,8 @@ pub(super) struct Impact {
     calls: BTreeMap<Calls, (u64, String)>,
     /// Denials that cannot be asked again, by why.
     untold: BTreeMap<String, u64>,
+    /// How often it may be used at all, and within an hour.
+    limits: UsageLimits,
     flaws: Flaws,
 }
 
@@ -109,6 +113,7 @@ pub(super) async fn impact(
     let mut impact = Impact {
         log: log.clone(),
         since: Some(since),
+        limits: case.request.usage_limits,
         ..Impact::default()
     };
     let mut trouble = Ok(());
@@ -154,15 +159,19 @@ fn taken(before: &Snapshot, changes: Vec<Change>) -> Result<Snapshot, Exit> {
     let digest = Digest::parse("impact:world");
     let digest = digest.map_err(|error| Exit::Unexpected(error.to_string()))?;
     let revision = before.revision().saturating_add(1);
-    before.after(changes, digest, revision).map_err(|errors| {
-        let all: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        Exit::Unexpected(all.join("\n"))
-    })
+    // What does not fit is left out there as well.
+    Ok(before.taking(changes, digest, revision).0)
 }
 
 impl World {
     fn of(case: &Case, mut governed: Vec<Change>, now: Timestamp) -> Result<Self, Exit> {
         let unfit = |why: String| Exit::Unexpected(format!("{}: {why}", case.id));
+        // What is to be decided on: of one that was granted, as it is now.
+        let case = &Case {
+            terms: case.open_terms().cloned(),
+            request: case.asked().clone(),
+            ..case.clone()
+        };
         let granted = exception_of(case, now).ok_or_else(|| {
             Exit::Invalid(format!(
                 "{} has no terms yet that a log could be held against; submit it first",
@@ -175,8 +184,12 @@ impl World {
             return Err(unfit("it is no exception".into()));
         };
         exception.state = ExceptionState::Approved;
-        // One that is still to begin, and one that is over, is asked as it is then.
-        let now = Now::exactly(exception.effective_time);
+        // Held against what is governed now, as if it were in force now: also one that is still to
+        // begin, and one that is over.
+        exception.effective_time = exception.effective_time.min(now);
+        exception.expire_time = exception.expire_time.max(now + Span::from_hours(1));
+        exception.next_revalidation_time = None;
+        let now = Now::exactly(now);
         governed.retain(|change| !matches!(change, Change::PutException(of) if of.id == case.id));
         governed.push(Change::PutException(exception));
         let empty = Digest::parse("impact:empty").map_err(|error| unfit(error.to_string()))?;
@@ -192,14 +205,15 @@ impl World {
     }
 
     /// What is governed, but that of the controls just these fail: a log says which did, and not
-    /// always of what. A baseline gate also speaks of calls it is not asked about, so one that did not
-    /// fail is asked.
+    /// always of what. A baseline gate that asks nothing of a call speaks of all of them, so one that did
+    /// not fail is asked.
     fn where_fail(&mut self, controls: &BTreeSet<String>) -> Result<&Against, Exit> {
         if !self.failing.contains_key(controls) {
             let mut changes = Vec::new();
             for control in self.snapshot.controls() {
                 let fails = controls.contains(control.id.as_str());
-                if control.baseline_gate && !fails {
+                let asks = |root: &str| control.failure_condition.contains(root);
+                if control.baseline_gate && !fails && !asks("request") && !asks("resource") {
                     continue;
                 }
                 let mut control = (**control).clone();
@@ -261,7 +275,19 @@ impl Impact {
                 return Ok(());
             }
         };
-        if !with.relied_on().any(|known| known.id == exception.id) {
+        let gone = |id: &&String| {
+            let mut failed = with.failed.iter();
+            !failed.any(|failed| failed.control.id.as_str() == **id)
+        };
+        if let Some(id) = made.controls.iter().find(gone) {
+            self.cannot_tell(format!("{id} is not what it was"));
+            return Ok(());
+        }
+        let mut relied = with.relied_on();
+        if !relied.any(|known| known.id == exception.id) {
+            if let Some(other) = with.relied_on().next() {
+                self.cannot_tell(format!("{} covers it by now", other.id));
+            }
             return Ok(());
         }
         self.ended = self.ended.saturating_add(1);
@@ -288,6 +314,8 @@ impl Impact {
         let mut calls: Vec<_> = self.calls.iter().collect();
         calls.sort_by(|(a, (many, _)), (b, (few, _))| few.cmp(many).then_with(|| a.cmp(b)));
         for ((subject, what), (count, first)) in calls.iter().take(LISTED) {
+            // What a caller said was logged as it came.
+            let [subject, what, first] = [subject, what, first].map(|text| plain(text));
             let first = styled(DIM, &format!("first {first}"));
             lines.push(format!("{count:>6}  {subject}  {what}  {first}"));
         }
@@ -295,8 +323,19 @@ impl Impact {
         if calls.len() > LISTED {
             lines.push(format!("{:>6}  others", more.sum::<u64>()));
         }
+        let limits = [
+            self.limits.max_uses.map(|most| format!("{most} times")),
+            self.limits
+                .max_uses_per_hour
+                .map(|most| format!("{most} times an hour")),
+        ];
+        let limits: Vec<_> = limits.into_iter().flatten().collect();
+        if !limits.is_empty() {
+            let limits = limits.join(" and ");
+            lines.push(format!("        but it may be used {limits} at the most"));
+        }
         for (why, count) in &self.untold {
-            lines.push(format!("{count:>6}  cannot be told: {why}"));
+            lines.push(format!("{count:>6}  cannot be told: {}", plain(why)));
         }
         if self.flaws.missed > 0 {
             lines.push(format!("{:>6}  were not logged", self.flaws.missed));
@@ -321,6 +360,8 @@ impl Impact {
             "ended": self.ended,
             "calls": calls.collect::<Json>(),
             "untold": self.untold,
+            "maxUses": self.limits.max_uses,
+            "maxUsesPerHour": self.limits.max_uses_per_hour,
             "missed": self.flaws.missed,
             "unreadable": self.flaws.torn,
         })

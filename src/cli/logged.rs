@@ -16,7 +16,7 @@ use crate::{
     wire::{json::fields, question, v1},
 };
 
-use super::run::Exit;
+use super::{review::plain, run::Exit};
 
 /// Most files of one log; no more can be set.
 const MOST: usize = 1_000;
@@ -103,7 +103,7 @@ pub(super) fn each(
                 flaws.first_torn.get_or_insert_with(place);
                 continue;
             };
-            let wrong = |why: String| Exit::Invalid(format!("{}: {why}", place()));
+            let wrong = |why: String| Exit::Invalid(format!("{}: {}", place(), plain(&why)));
             let logged = logged(json).map_err(wrong)?;
             flaws.missed = flaws.missed.saturating_add(logged.missed.unwrap_or(0));
             let Some(made) = logged.made else { continue };

@@ -20,6 +20,7 @@ use super::{
     args::{Output, Replay},
     lint::invalid,
     logged::{Flaws, Made, each, since},
+    review::plain,
     run::Exit,
     screen::{BAD, DIM, GOOD, Screen, styled},
 };
@@ -220,12 +221,14 @@ fn tell(
             }
             screen.say(&format!("{} stay as they are", replayed.same))?;
             for ((change, subject, what, why), alike) in &replayed.groups {
+                // What a caller said was logged as it came.
+                let [subject, what, why] = [subject, what, why].map(|text| plain(text));
                 screen.say(&format!(
                     "{} {:>6} {}  {subject}  {what}  {why}  {}",
                     change.mark(),
                     alike.count,
                     change.name(),
-                    styled(DIM, &format!("first {}", alike.first))
+                    styled(DIM, &format!("first {}", plain(&alike.first)))
                 ))?;
             }
         }

@@ -76,7 +76,10 @@ pub(super) fn review(
     let again = record.get("again").is_some_and(|again| !again.is_null());
     let terms = if again { "/again" } else { "/terms" };
     let rows = [
-        ("wants", wants(&request, &case.control_ids)),
+        (
+            "wants",
+            wants(&request, &case.control_ids, &window(&request)),
+        ),
         ("breadth", breadth(&request)),
         ("controls", case.control_ids.join(", ")),
         ("deviation", at(&request, "/deviation_type")),

@@ -139,14 +139,18 @@ pub struct Justification {
 
 impl Justification {
     /// Whether it says enough (E4).
-    pub(super) fn check(&self) -> Result<(), Invalid> {
+    ///
+    /// # Errors
+    ///
+    /// The field that does not.
+    pub fn check(&self) -> Result<(), Invalid> {
         for (field, text, least) in [
             ("business_need", &self.business_need, 40),
             ("risk_statement", &self.risk_statement, 40),
             ("remediation_plan", &self.remediation_plan, 20),
             ("ticket_ref", &self.ticket_ref, 1),
         ] {
-            if text.trim().chars().count() < least {
+            if text.chars().count() < least {
                 return Err(Invalid::new(
                     field,
                     format!("is shorter than {least} characters"),

@@ -419,7 +419,7 @@ fn looked_back(
     }
     commented(&vote)?;
     strong(&vote, &debt.seats)?;
-    // As HIGH asks for, and no domain asks for less.
+    // As HIGH asks for.
     reviewed(case, &vote)?;
     let person = who(&vote).unwrap_or_else(|| vote.person.clone());
     // Whoever let it happen is not who looks at it afterwards (A2).

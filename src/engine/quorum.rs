@@ -62,7 +62,8 @@ impl<'a> Electorate<'a> {
         let speaks = requester.kind() != PrincipalKind::Human;
         let agent = super::parties::agent_called(requester, snapshot).filter(|_| speaks);
         let served = super::parties::scoped(snapshot, request);
-        let served = served.filter(|_| speaks || tier == Tier::High);
+        // During an incident whoever is on call begins, and others look at it afterwards as at HIGH.
+        let served = served.filter(|_| (speaks && tier != Tier::Incident) || tier == Tier::High);
         let owners = agent.into_iter().chain(served);
         let owners = owners.filter_map(|subject| super::parties::owner_of(subject));
         barred.extend(owners.map(|owner| directory.person_called(owner)));

@@ -150,7 +150,7 @@ pub struct Failing {
     pub asked: usize,
     /// How many somebody is about to remedy.
     pub remediating: usize,
-    /// Of these overdue.
+    /// How many of the open ones are overdue.
     pub overdue: usize,
     /// By severity.
     pub by_severity: Counts,

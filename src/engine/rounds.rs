@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::domain::{
     Case, ControlId, Deviation, Disposition, Evidenced, Exception, ExceptionState, Facet, Fault,
-    Finding, Now, Selector, Subject, SubjectId, Timestamp, Trouble, Value, Verdict, remedy_within,
+    Finding, Now, Remedy, Selector, Subject, SubjectId, Timestamp, Trouble, Value, Verdict,
+    remedy_within,
 };
 
 use super::{
@@ -418,6 +419,9 @@ pub fn found(
             continue;
         };
         let uncovered = before.covered && !covered;
+        // What was to be remedied by now, and was not.
+        let late = |remedy: &Remedy| remedy.until <= now && before.told < Some(remedy.until);
+        let lapsed = !covered && before.remedy.as_ref().is_some_and(late);
         let next = Finding {
             control_revision: rule.revision,
             fault: *fault,
@@ -425,7 +429,11 @@ pub fn found(
             severity: rule.severity,
             owner: rule.owner.clone(),
             covered,
-            told: if uncovered { Some(now) } else { before.told },
+            told: if uncovered || lapsed {
+                Some(now)
+            } else {
+                before.told
+            },
             ..(**before).clone()
         };
         if next != **before {

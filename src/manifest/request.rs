@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::domain::{
-    ControlId, Deviation, DomainId, ExceptionId, Facet, Invalid, Principal, Request, Span,
-    Timestamp, UsageLimits, Window,
+    ControlId, Deviation, DomainId, ExceptionId, Facet, Invalid, Justification, Principal, Request,
+    Span, Timestamp, UsageLimits, Window,
 };
 
 use super::{
@@ -119,6 +119,29 @@ impl RequestManifest {
         Ok(text)
     }
 
+    /// What is asked of one that is handed in, and not of those that were kept before it was.
+    fn says_something(&self) -> Result<(), Invalid> {
+        let mut named = BTreeSet::new();
+        for (at, id) in self.control_ids.iter().enumerate() {
+            if !named.insert(id) {
+                let path = format!("control_ids[{at}]");
+                let what = format!("names `{id}` once more");
+                return Err(Invalid::new(path, what, "name each control once"));
+            }
+        }
+        let said = self.justification.parse();
+        let trimmed = |text: &str| text.trim().into();
+        let trimmed = Justification {
+            business_need: trimmed(&said.business_need),
+            risk_statement: trimmed(&said.risk_statement),
+            remediation_plan: trimmed(&said.remediation_plan),
+            ticket_ref: trimmed(&said.ticket_ref),
+        };
+        trimmed
+            .check()
+            .map_err(|error| error.under("justification"))
+    }
+
     /// What it asks for; `text` is it as canonical JSON.
     pub(super) fn parse(&self, text: &str) -> Result<Request, Invalid> {
         let at = |path: &'static str| move |error: Invalid| error.under(path);
@@ -129,14 +152,6 @@ impl RequestManifest {
         let duration = Span::parse(&self.window.duration).map_err(at("window.duration"))?;
         let start = self.window.start_time.as_deref();
         let start = start.map(Timestamp::parse).transpose();
-        let mut named = BTreeSet::new();
-        for (at, id) in self.control_ids.iter().enumerate() {
-            if !named.insert(id) {
-                let path = format!("control_ids[{at}]");
-                let what = format!("names `{id}` once more");
-                return Err(Invalid::new(path, what, "name each control once"));
-            }
-        }
         let request = Request {
             controls: each("control_ids", &self.control_ids, |id| ControlId::parse(id))?,
             deviation: self
@@ -255,9 +270,10 @@ pub fn read_request(
         text: String::new(),
         ..place(&error)
     })?;
-    let read = manifest
-        .translated(&json, meant)
-        .and_then(|json| manifest.parse(&json));
+    let read = manifest.translated(&json, meant).and_then(|json| {
+        manifest.says_something()?;
+        manifest.parse(&json)
+    });
     read.map_err(|error| place(&error))
 }
 

@@ -4,7 +4,7 @@ use crate::domain::Invalid;
 
 /// What tokens and keys of widely used systems begin with, and how many more characters they have
 /// at the least.
-const BEGINNINGS: [(&str, usize); 19] = [
+const BEGINNINGS: [(&str, usize); 18] = [
     ("AKIA", 16),
     ("ASIA", 16),
     ("ghp_", 30),
@@ -12,7 +12,6 @@ const BEGINNINGS: [(&str, usize); 19] = [
     ("ghs_", 30),
     ("ghu_", 30),
     ("ghr_", 30),
-    ("hf_", 30),
     ("xapp-", 20),
     ("whsec_", 24),
     ("github_pat_", 30),
@@ -37,17 +36,25 @@ pub fn is_secret(text: &str) -> bool {
                 word.strip_prefix(start)
                     .is_some_and(|tail| tail.len() >= *rest)
             };
-            BEGINNINGS.iter().any(begins) || is_token(word)
+            BEGINNINGS.iter().any(begins) || is_hub_token(word) || is_token(word)
         })
 }
 
-/// Whether a word is an address with a password in it.
+/// Whether a word is a token of a model hub: letters and digits, where names have words.
+fn is_hub_token(word: &str) -> bool {
+    let rest = word.strip_prefix("hf_").and_then(|rest| rest.get(..30));
+    rest.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+/// Whether a word holds an address with a password in it. An image's digest is none.
 fn has_password(word: &str) -> bool {
-    let rest = word.split_once("://").map(|(_, rest)| rest);
-    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
-    let user = host.and_then(|host| host.rsplit_once('@'));
-    let password = user.and_then(|(user, _)| user.split_once(':'));
-    password.is_some_and(|(_, password)| !password.is_empty())
+    word.split("://").skip(1).any(|rest| {
+        let host = rest.split(['/', '?', '#']).next();
+        let user = host.and_then(|host| host.rsplit_once('@'));
+        let user = user.filter(|(_, host)| !host.starts_with("sha256:"));
+        let password = user.and_then(|(user, _)| user.split_once(':'));
+        password.is_some_and(|(_, password)| !password.is_empty())
+    })
 }
 
 /// Whether a word is a signed token: three parts of base64, the first an object.
@@ -89,6 +96,8 @@ mod tests {
             "see docs.exeat.example/secrets.md",
             "sha256:5d7c0e6d7a90fe71aa18c077ab2a5034474331a0",
             "spiffe://acme.example/claims-eu/agent/summary",
+            "the tool hf_inference_endpoint_for_claims_eu",
+            "docker://alpine:3.19@sha256:5d7c0e6d7a90fe71aa18c077ab2a5034474331a0",
             "ssh://git@code.example:22/claims and https://code.example/a:b@c",
         ] {
             assert!(!is_secret(text), "{text}");
@@ -99,6 +108,7 @@ mod tests {
             format!("the key is hf_{long}."),
             format!("ghu_{long}"),
             "see postgres://batch:hunter2@db.example/ledger".to_owned(),
+            "a://b,postgres://batch:hunter2@db.example".to_owned(),
         ] {
             assert!(is_secret(&text), "{text}");
         }

@@ -121,7 +121,9 @@ fn once(view: &View, case: &Case) -> Result<(), Refused> {
 
 /// What a request says that it renews was asked for here.
 fn goes_on_from(view: &View, case: &Case) -> Result<(), Refused> {
-    let unknown = |id: &&ExceptionId| view.cases.get(id.as_str()).is_none();
+    let unknown = |id: &&ExceptionId| {
+        view.cases.get(id.as_str()).is_none() && view.snapshot.exception(id.as_str()).is_none()
+    };
     case.request
         .renews
         .as_ref()

@@ -380,8 +380,13 @@ fn of_message(message: &Json) -> Result<Does, Fault> {
         text.ok_or_else(|| Fault::Wrong(format!("`data.{name}` is missing")))
     };
     let wrong = |error: crate::domain::Invalid| Fault::Wrong(error.to_string());
-    let incident =
-        || IncidentId::parse(text("incident")?).map_err(|e| wrong(e.under("data.incident")));
+    let incident = || {
+        let id = text("incident")?;
+        if is_secret(id) {
+            return Err(Fault::Wrong("`data.incident` looks like a secret".into()));
+        }
+        IncidentId::parse(id).map_err(|e| wrong(e.under("data.incident")))
+    };
     match kind {
         "incident.opened" => {
             let domain = DomainId::parse(text("domain")?);

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
-        ControlId, Fault, Finding, Kind, Name, Run, Schedule, Span, SubjectId, Timestamp,
+        Control, ControlId, Fault, Finding, Kind, Name, Run, Schedule, Span, SubjectId, Timestamp,
         remedy_within,
     },
     engine::{
@@ -380,6 +380,7 @@ impl Registry {
                             first_seen: known.first_seen,
                             due: known.due,
                             told: known.told,
+                            remedy: known.remedy.clone(),
                             ..found
                         };
                         changed.extend((found != **known).then_some(found));
@@ -520,7 +521,12 @@ async fn since(
             let Ok(Change::PutControl(was)) = read_json(Kind::Control, 1, manifest) else {
                 return None;
             };
-            let same = was.schedule.as_ref() == Some(schedule) && was.state.in_force();
+            let asks = |of: &Control| {
+                ["request", "resource"].map(|root| of.failure_condition.contains(root))
+            };
+            let same = was.schedule.as_ref() == Some(schedule)
+                && was.state.in_force()
+                && asks(&was) == asks(control);
             same.then_some(stored.time)
         };
         if let Some(began) = was.iter().map_while(same).last() {

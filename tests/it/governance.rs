@@ -1469,4 +1469,13 @@ async fn what_says_nothing_or_can_never_be_is_refused_at_once() {
     let all = v1::ListCasesRequest::default();
     let listed = alice.exceptions.list_cases(all).await.unwrap();
     assert!(listed.into_inner().cases.is_empty());
+    // What was kept before it was asked for so is read as it was.
+    let kept = ask(&mut alice, &PLAIN).await.unwrap().record;
+    for (was, is) in [
+        ("[\"CT-RISKY\"]", "[\"CT-RISKY\",\"CT-RISKY\"]"),
+        ("\"ticket_ref\":\"T-7\"", "\"ticket_ref\":\" \""),
+    ] {
+        assert!(kept.contains(was), "{kept}");
+        exeat::manifest::read_case(&kept.replace(was, is)).unwrap();
+    }
 }

@@ -6,8 +6,8 @@ use exeat::wire::v1::Role;
 use serde_json::Value as Json;
 
 use crate::support::{
-    cases::{Ask, PLAIN, World, agent, ask},
-    governed::{Sidecar, control},
+    cases::{Ask, PLAIN, World, agent, approve, ask},
+    governed::{Sidecar, control, files},
 };
 
 const NOW: &str = "2026-11-22T12:00:01Z";
@@ -125,6 +125,21 @@ async fn c4_a_review_tells_which_denials_it_would_have_ended() {
             assert_eq!(call["count"], ended);
         }
     }
+    // Also of one that is to begin later, as far as it may be used.
+    let later = PLAIN.text().replace(
+        "window: {duration: 48h}",
+        "window: {start_time: \"2026-11-25T00:00:00Z\", duration: 4h}\nusage_limits: {max_uses: 2}",
+    );
+    let request = exeat::wire::v1::RequestExceptionRequest {
+        file: files(&later).pop(),
+        ..exeat::wire::v1::RequestExceptionRequest::default()
+    };
+    let answer = alice.exceptions.request_exception(request).await.unwrap();
+    let told = impact(&world, &answer.into_inner().case.unwrap().id, &log);
+    assert_eq!(
+        (&told["ended"], &told["maxUses"]),
+        (&Json::from(3), &Json::from(2))
+    );
     let case = ask(&mut alice, &both).await.unwrap();
     let at = ["--now", NOW, "--since", "1h"];
     let (code, text) = reviewed(&world, &case.id, &log, &at);
@@ -135,7 +150,7 @@ async fn c4_a_review_tells_which_denials_it_would_have_ended() {
     );
     assert!(
         text.contains(
-            "wants        waive CT-RISKY and CT-BIG for agent: risky on t, in prod, for work"
+            "wants        waive CT-RISKY and CT-BIG for agent: risky on t, in prod, for work; 48h from its approval"
         ),
         "{text}"
     );
@@ -149,4 +164,14 @@ async fn c4_a_review_tells_which_denials_it_would_have_ended() {
         (2, true),
         "{text}"
     );
+
+    // And of one that is granted.
+    let case = ask(&mut alice, &PLAIN).await.unwrap();
+    let mut bob = world.as_who("user:bob").await;
+    approve(&mut bob, &case).await.unwrap();
+    assert_eq!(impact(&world, &case.id, &log)["ended"], 3);
+    // What that covers by now another does not end.
+    let case = ask(&mut alice, &both).await.unwrap();
+    let told = impact(&world, &case.id, &log);
+    assert_eq!(told["ended"], 4, "{told}");
 }

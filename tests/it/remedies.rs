@@ -178,6 +178,12 @@ async fn f2_what_is_about_to_be_remedied_is_due_as_it_was() {
     let late = found(&mut world.admin).await;
     assert_eq!((&*late.disposition, late.due), ("NONE", before.due));
     assert_eq!(waiting(&mut world.admin).await, 1);
+    // And whoever is told of what is new is told, once (F4).
+    run(&mut world.admin).await;
+    let told = found(&mut world.admin).await.told;
+    assert_eq!(told, Some(in_days(4)));
+    run(&mut world.admin).await;
+    assert_eq!(found(&mut world.admin).await.told, told);
 
     // What is found anew is another finding, which nobody has said anything about.
     let good = bad.replace("risk_tier: MODERATE", "risk_tier: LOW");
