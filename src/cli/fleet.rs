@@ -121,7 +121,7 @@ pub(super) async fn status(args: Fleet, screen: &mut Screen) -> Result<Exit, Exi
         if status.read_only.is_empty() {
             "the registry takes changes".into()
         } else {
-            format!("the registry takes no changes: {}", status.read_only)
+            format!("changes: {}", status.read_only)
         },
     ))?;
     screen.say(&line(

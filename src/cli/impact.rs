@@ -86,8 +86,8 @@ struct World {
     exception: Arc<Exception>,
     snapshot: Snapshot,
     now: Now,
-    /// The same where just these controls fail.
-    failing: HashMap<BTreeSet<String>, Against>,
+    /// The same where just these controls fail: with it, and without.
+    failing: HashMap<BTreeSet<String>, [Against; 2]>,
 }
 
 /// What a case would have changed of what a log tells, if it had been approved; nothing without a log.
@@ -186,9 +186,10 @@ impl World {
         exception.state = ExceptionState::Approved;
         // Held against what is governed now, as if it were in force now: also one that is still to
         // begin, and one that is over.
-        exception.effective_time = exception.effective_time.min(now);
-        exception.expire_time = exception.expire_time.max(now + Span::from_hours(1));
+        exception.effective_time = now;
+        exception.expire_time = now + Span::from_secs(1);
         exception.next_revalidation_time = None;
+        exception.revalidated_time = None;
         let now = Now::exactly(now);
         governed.retain(|change| !matches!(change, Change::PutException(of) if of.id == case.id));
         governed.push(Change::PutException(exception));
@@ -207,13 +208,13 @@ impl World {
     /// What is governed, but that of the controls just these fail: a log says which did, and not
     /// always of what. A baseline gate that asks nothing of a call speaks of all of them, so one that did
     /// not fail is asked.
-    fn where_fail(&mut self, controls: &BTreeSet<String>) -> Result<&Against, Exit> {
+    fn where_fail(&mut self, controls: &BTreeSet<String>) -> Result<&[Against; 2], Exit> {
         if !self.failing.contains_key(controls) {
             let mut changes = Vec::new();
             for control in self.snapshot.controls() {
                 let fails = controls.contains(control.id.as_str());
                 let asks = |root: &str| control.failure_condition.contains(root);
-                if control.baseline_gate && !fails && !asks("request") && !asks("resource") {
+                if control.baseline_gate && !fails && !asks("request.") && !asks("resource.") {
                     continue;
                 }
                 let mut control = (**control).clone();
@@ -225,9 +226,14 @@ impl World {
                 }
                 changes.push(Change::PutControl(control));
             }
-            let reads = Reads::of_exception(&self.exception);
-            let against = Against::reading(taken(&self.snapshot, changes)?, reads, self.now);
-            self.failing.insert(controls.clone(), against);
+            let with = taken(&self.snapshot, changes)?;
+            let gone = vec![Change::RemoveException(self.exception.id.clone())];
+            let without = taken(&with, gone)?;
+            let both = [with, without].map(|snapshot| {
+                let reads = Reads::of_exception(&self.exception);
+                Against::reading(snapshot, reads, self.now)
+            });
+            self.failing.insert(controls.clone(), both);
         }
         self.failing
             .get(controls)
@@ -268,13 +274,19 @@ impl Impact {
             return Ok(());
         }
         let controls = made.controls.iter().cloned().collect();
-        let with = match world.where_fail(&controls)?.decides(made, &asked) {
-            Ok(with) => with,
-            Err(why) => {
+        let [with, without] = world.where_fail(&controls)?;
+        let (with, without) = match (with.decides(made, &asked), without.decides(made, &asked)) {
+            (Ok(with), Ok(without)) => (with, without),
+            (Err(why), _) | (_, Err(why)) => {
                 self.cannot_tell(why);
                 return Ok(());
             }
         };
+        if with.failed.is_empty() {
+            let why = with.reason().name();
+            self.cannot_tell(format!("it would be {why} by now, whatever is excepted"));
+            return Ok(());
+        }
         let gone = |id: &&String| {
             let mut failed = with.failed.iter();
             !failed.any(|failed| failed.control.id.as_str() == **id)
@@ -283,11 +295,12 @@ impl Impact {
             self.cannot_tell(format!("{id} is not what it was"));
             return Ok(());
         }
-        let mut relied = with.relied_on();
-        if !relied.any(|known| known.id == exception.id) {
-            if let Some(other) = with.relied_on().next() {
-                self.cannot_tell(format!("{} covers it by now", other.id));
-            }
+        if let Some(other) = without.relied_on().next() {
+            let other = &other.id;
+            self.cannot_tell(format!("{other} covers it by now, if it may still be used"));
+            return Ok(());
+        }
+        if !with.relied_on().any(|known| known.id == exception.id) {
             return Ok(());
         }
         self.ended = self.ended.saturating_add(1);

@@ -127,11 +127,11 @@ impl TierRules {
             self.stale_mode
         };
         let max_staleness = least(self.max_staleness, max_staleness);
-        // Never longer than it was, whichever of the two ended it, nor than what ends it now.
-        let known = self.lease_ttl.min(self.lease());
+        // Never longer than it was, whichever of the two ended it. While the other goes on to, it says
+        // nothing.
         let most = match stale_mode {
-            StaleMode::Strict => known,
-            StaleMode::BestEffort => known.min(max_staleness),
+            StaleMode::Strict => self.lease_ttl.min(self.lease()),
+            StaleMode::BestEffort => self.lease_ttl,
         };
         Self {
             max_duration: least(self.max_duration, max_duration),

@@ -46,12 +46,20 @@ fn is_hub_token(word: &str) -> bool {
     rest.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
+/// Whether it is how an image is pinned.
+fn is_image_digest(text: &str) -> bool {
+    let hex = text
+        .strip_prefix("sha256:")
+        .or_else(|| text.strip_prefix("sha512:"));
+    hex.is_some_and(|hex| hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// Whether a word holds an address with a password in it. An image's digest is none.
 fn has_password(word: &str) -> bool {
     word.split("://").skip(1).any(|rest| {
         let host = rest.split(['/', '?', '#']).next();
         let user = host.and_then(|host| host.rsplit_once('@'));
-        let user = user.filter(|(_, host)| !host.starts_with("sha256:"));
+        let user = user.filter(|(_, host)| !is_image_digest(host));
         let password = user.and_then(|(user, _)| user.split_once(':'));
         password.is_some_and(|(_, password)| !password.is_empty())
     })

@@ -13,9 +13,9 @@ use std::{
 use tokio::sync::Mutex as Turn;
 
 use crate::{
-    domain::{Case, Era, Finding, Head, Kind, LogId, Name, Removal, Span, Timestamp, Transaction},
+    domain::{Case, Era, Finding, Head, LogId, Span, Timestamp, Transaction},
     engine::{
-        Attendance, Change, Receipt, Snapshot,
+        Attendance, Change, Snapshot,
         attendance::{Entered, Start, bound, longest_lease},
         follow::Beginning,
     },
@@ -38,7 +38,6 @@ use super::{
     instances::Instances,
     leases::Leases,
     ledger, news,
-    permission::is_requested,
     role::{EXPELLED, Role},
     scope::Scope,
     store::{Heard, Store, StoreError},
@@ -49,7 +48,7 @@ use super::{
 };
 
 /// How far behind its own log the clock may be at the start (T6).
-const BEHIND: Span = Span::from_secs(5);
+pub(super) const BEHIND: Span = Span::from_secs(5);
 /// How far beyond everything seen a new epoch begins.
 const LEAP: u64 = 1_000_000;
 
@@ -331,7 +330,9 @@ impl Registry {
             let _turn = turn;
             let written = store.commit(&transaction, &sealed).await;
             let why = written.as_ref().err().and_then(StoreError::lasting);
-            *unwritten.lock().unwrap_or_else(PoisonError::into_inner) = why;
+            let time = transaction.time;
+            *unwritten.lock().unwrap_or_else(PoisonError::into_inner) = why
+                .map(|why| format!("the last one, at {time}, could not be written: {why}").into());
             written?;
             let Head { revision, sequence } = next.head;
             tracing::debug!(revision, sequence, "committed");
@@ -357,9 +358,7 @@ impl Registry {
     pub(super) fn closed(&self) -> Option<Box<str>> {
         let unwritten = self.unwritten.lock();
         let unwritten = unwritten.unwrap_or_else(PoisonError::into_inner).clone();
-        self.view().read_only.clone().or_else(|| {
-            unwritten.map(|why| format!("the last change could not be written: {why}").into())
-        })
+        self.view().read_only.clone().or(unwritten)
     }
 
     /// Stops changes if `lost` says why, of what is committed and published; tells what it said.
@@ -512,26 +511,6 @@ impl Registry {
         Ok(())
     }
 
-    /// How far a removal has come.
-    pub(super) fn receipt(&self, removal: &Removal) -> Receipt {
-        let lease = honoured(&self.view(), removal, self.clock.now().latest);
-        let elapsed = self.clock.elapsed();
-        self.attendance().receipt(removal.sequence, lease, elapsed)
-    }
-
-    /// Of some removals the sequences of those that nobody can honour any more what they took back.
-    pub(super) fn over(&self, removals: &[Arc<Removal>]) -> Vec<u64> {
-        let (view, now) = (self.view(), self.clock.now().latest);
-        let leases = removals.iter().map(|removal| honoured(&view, removal, now));
-        let leases: Vec<_> = leases.collect();
-        let elapsed = self.clock.elapsed();
-        let attendance = self.attendance();
-        let both = removals.iter().zip(leases);
-        both.filter(|(removal, lease)| attendance.is_over(removal.sequence, *lease, elapsed))
-            .map(|(removal, _)| removal.sequence)
-            .collect()
-    }
-
     /// An elapsed time as a time of day.
     pub(super) fn at(&self, elapsed: Span) -> Timestamp {
         let look = self.clock.look();
@@ -566,47 +545,6 @@ pub(super) struct Draft {
     /// The next removal's.
     pub(super) sequence: u64,
     pub(super) time: Timestamp,
-}
-
-/// How long what was removed is honoured at the most by who does not hear of it; none if nothing
-/// bounds it: calls that need no exception go on without the registry.
-fn honoured(view: &View, removal: &Removal, now: Timestamp) -> Option<Span> {
-    use crate::domain::{Act, Target};
-    let lease = |tier| view.lease(tier, now);
-    // What a history that was lost said of tiers and leases nobody knows.
-    let lost = view
-        .began
-        .is_some_and(|began| (now - began).saturating_sub(BEHIND) < bound(longest_lease()));
-    let longest = || {
-        let known = view.longest_lease(now);
-        Some(if lost {
-            known.max(longest_lease())
-        } else {
-            known
-        })
-    };
-    match (removal.act, &removal.target) {
-        (Act::Freeze | Act::Thaw, _) | (Act::Revoke, Target::Subject(_)) => None,
-        (Act::Revoke, Target::Exception(id)) => match view.snapshot.exception(id.as_str()) {
-            Some(exception) => {
-                let name = Name::new(Kind::Exception, id.as_str());
-                let stored = view.objects.get(&name);
-                // One that was applied, taken away and applied again may have had another tier.
-                let one_tier =
-                    is_requested(view, &name) || stored.is_some_and(|stored| stored.revision == 1);
-                if one_tier && !lost {
-                    Some(lease(exception.tier))
-                } else {
-                    longest()
-                }
-            }
-            None => longest(),
-        },
-        (
-            Act::Revoke,
-            Target::Credential(_) | Target::Control(_) | Target::Domain(_) | Target::Principal(_),
-        ) => longest(),
-    }
 }
 
 #[expect(clippy::unreachable, reason = "a registry is handed out with a view")]

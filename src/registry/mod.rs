@@ -24,6 +24,7 @@ mod ledger;
 mod news;
 mod notifications;
 mod operations;
+mod owed;
 mod permission;
 mod pki;
 mod proposals;

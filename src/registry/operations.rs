@@ -42,7 +42,7 @@ async fn ready(State(operations): State<Operations>) -> String {
     let view = operations.registry.view();
     match operations.registry.closed() {
         None => format!("ok: revision {}\n", view.head.revision),
-        Some(why) => format!("ok: revision {}\nno changes: {why}\n", view.head.revision),
+        Some(why) => format!("ok: revision {}\nchanges: {why}\n", view.head.revision),
     }
 }
 
@@ -88,7 +88,7 @@ fn page(operations: &Operations) -> String {
         gaps: usages.gaps().len(),
         entries: view.ledger.size(),
         revision: view.head.revision,
-        read_only: registry.closed().is_some(),
+        read_only: view.read_only.is_some(),
     };
     witness.metrics.text(&held, registry.clock.now())
 }

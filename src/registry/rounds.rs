@@ -522,7 +522,7 @@ async fn since(
                 return None;
             };
             let asks = |of: &Control| {
-                ["request", "resource"].map(|root| of.failure_condition.contains(root))
+                ["request.", "resource."].map(|root| of.failure_condition.contains(root))
             };
             let same = was.schedule.as_ref() == Some(schedule)
                 && was.state.in_force()

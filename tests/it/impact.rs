@@ -99,10 +99,16 @@ async fn c4_a_review_tells_which_denials_it_would_have_ended() {
         more: &reads,
         ..PLAIN
     };
+    let long = Ask {
+        hours: 24 * 20,
+        ..PLAIN
+    };
     for (asked, denials, ended, untold) in [
         // What another control denies as well is not ended.
         (&PLAIN, 10, 3, 0),
         (&both, 10, 7, 0),
+        // Looked at again before its end.
+        (&long, 10, 3, 0),
         (&reads, 10, 0, 7),
     ] {
         let case = ask(&mut alice, asked).await.unwrap();

@@ -679,8 +679,13 @@ fn m2_what_is_stale_sooner_has_no_longer_lease() {
         ..Tightening::default()
     };
     let below = rules.tightened(&sooner);
-    assert_eq!(below.lease_ttl, Span::from_secs(1));
+    assert_eq!(below.lease(), Span::from_secs(1));
     assert_eq!(below.tightened(&sooner), below);
+    let strict = Tightening {
+        stale_mode: Some(StaleMode::Strict),
+        ..Tightening::default()
+    };
+    assert_eq!(below.tightened(&strict).lease(), Span::from_secs(1));
 }
 
 proptest! {

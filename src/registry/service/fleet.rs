@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     domain::{Act, Head, Invalid, Span, Timestamp},
     engine::{
+        attendance::longest_lease,
         bound,
         rounds::{covering, is_about_a_control},
     },
@@ -106,7 +107,7 @@ impl Fleet {
         let now = self.registry.clock.now().latest;
         let longest = bound(view.longest_lease(now));
         // Who has yet to hear of something, and has not been heard since the start.
-        let owing = self.owing(&view).into_iter();
+        let owing = self.owing().into_iter();
         let unheard = owing.filter(|(name, _)| !known.contains_key(name));
         let unheard = unheard.map(|(name, until)| v1::Sidecar {
             scope: self
@@ -142,13 +143,18 @@ impl Fleet {
         heard.chain(unheard).collect()
     }
 
-    /// Who has yet to take in what was taken back, and until when they may go on without: as a receipt
-    /// says it, also of who has not come since the start, and of starts that others have taken the
-    /// place of.
-    fn owing(&self, view: &View) -> Vec<(Box<str>, Span)> {
-        let (sequence, elapsed) = (view.head.sequence, self.registry.clock.elapsed());
-        let attendance = self.registry.attendance();
-        attendance.receipt(sequence, None, elapsed).outstanding
+    /// Who may go on with something that was taken back, and until when. Who is shut out is waited for
+    /// as long as any lease.
+    fn owing(&self) -> BTreeMap<Box<str>, Span> {
+        let elapsed = self.registry.clock.elapsed();
+        let mut owing = self.registry.owing();
+        let may = |name: &str| {
+            let answered = self.registry.attendance().of(name).map(|(at, _)| at);
+            let since = elapsed.saturating_sub(answered.unwrap_or(Span::ZERO));
+            since < bound(longest_lease())
+        };
+        owing.retain(|name, _| self.guests.scope_of(name).is_some() || may(name));
+        owing
     }
 
     fn status(&self) -> v1::GetStatusResponse {
@@ -179,7 +185,7 @@ impl Fleet {
             head: Some(head_message(view.head)),
             key_pin: self.registry.pin().to_string(),
             sidecars_connected: count(sidecars.iter().filter(|s| s.connected).count()),
-            sidecars_outstanding: count(self.owing(&view).len()),
+            sidecars_outstanding: count(self.owing().len()),
             read_only: self.registry.closed().unwrap_or_default().into_string(),
             objects,
             frozen_subjects: u64::from(count(frozen.len())),
