@@ -12,8 +12,8 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     domain::{
-        Case, Digest, Exception, ExceptionState, Kind, Now, Question, Reached, Reason, Span,
-        Timestamp, UsageLimits,
+        Case, ControlState, Decision, Digest, Effect, Exception, ExceptionState, Kind, Now,
+        Question, Reached, Reason, Span, Timestamp, UsageLimits,
     },
     engine::{Change, Snapshot, as_seen},
     manifest::{exception_of, read_case, read_json},
@@ -74,6 +74,8 @@ pub(super) struct Impact {
     /// Denials that it would have ended.
     ended: u64,
     calls: BTreeMap<Calls, (u64, String)>,
+    /// Denials within its scope that it would not have ended, by why.
+    stays: BTreeMap<String, u64>,
     /// Denials that cannot be asked again, by why.
     untold: BTreeMap<String, u64>,
     /// How often it may be used at all, and within an hour.
@@ -159,8 +161,12 @@ fn taken(before: &Snapshot, changes: Vec<Change>) -> Result<Snapshot, Exit> {
     let digest = Digest::parse("impact:world");
     let digest = digest.map_err(|error| Exit::Unexpected(error.to_string()))?;
     let revision = before.revision().saturating_add(1);
-    // What does not fit is left out there as well.
-    Ok(before.taking(changes, digest, revision).0)
+    let (snapshot, errors) = before.taking(changes, digest, revision);
+    // What cannot be read stands in for itself, and denies: nothing could be told of that.
+    match errors.first() {
+        Some(error) => Err(Exit::Unexpected(error.to_string())),
+        None => Ok(snapshot),
+    }
 }
 
 impl World {
@@ -221,6 +227,10 @@ impl World {
                 control.failure_condition = if fails { "true" } else { "false" }.into();
                 control.applies_to.condition = None;
                 control.vectors = Vec::new();
+                // What is active has to have vectors.
+                if control.state == ControlState::Active {
+                    control.state = ControlState::Deprecated;
+                }
                 for need in &mut control.evidence {
                     (need.facets, need.max_age, need.complete) = (Vec::new(), None, false);
                 }
@@ -239,6 +249,27 @@ impl World {
             .get(controls)
             .ok_or_else(|| Exit::Unexpected("what was put in is gone".into()))
     }
+}
+
+/// Why a decision does not rest on an exception whose scope it is in.
+fn against(exception: &Exception, decision: &Decision) -> String {
+    let mut own = decision.exceptions.iter();
+    let own = own.find(|result| result.exception.id == exception.id);
+    if let Some(result) = own
+        && let Some(reason) = result.effect.reason()
+    {
+        let why = match result.effect {
+            Effect::ContextChanged(facet) => format!(" ({})", facet.name()),
+            _ => String::new(),
+        };
+        return format!("it would be {}{why}", reason.name());
+    }
+    let mut others = decision.failed.iter().filter(|failed| failed.blocks());
+    let other = others.find(|failed| !exception.controls.contains(&failed.control.id));
+    other.map_or_else(
+        || format!("it is {} whatever is excepted", decision.reason().name()),
+        |failed| format!("{} denies it as well", failed.control.id),
+    )
 }
 
 impl Impact {
@@ -301,6 +332,8 @@ impl Impact {
             return Ok(());
         }
         if !with.relied_on().any(|known| known.id == exception.id) {
+            let count = self.stays.entry(against(&exception, &with)).or_default();
+            *count = count.saturating_add(1);
             return Ok(());
         }
         self.ended = self.ended.saturating_add(1);
@@ -343,9 +376,15 @@ impl Impact {
                 .map(|most| format!("{most} times an hour")),
         ];
         let limits: Vec<_> = limits.into_iter().flatten().collect();
-        if !limits.is_empty() {
+        if !limits.is_empty() && self.ended > 0 {
             let limits = limits.join(" and ");
-            lines.push(format!("        but it may be used {limits} at the most"));
+            lines.push(format!(
+                "{:>6}  but it may be used {limits} at the most",
+                ""
+            ));
+        }
+        for (why, count) in &self.stays {
+            lines.push(format!("{count:>6}  would stay: {}", plain(why)));
         }
         for (why, count) in &self.untold {
             lines.push(format!("{count:>6}  cannot be told: {}", plain(why)));
@@ -372,6 +411,7 @@ impl Impact {
             "denials": self.denials,
             "ended": self.ended,
             "calls": calls.collect::<Json>(),
+            "stays": self.stays,
             "untold": self.untold,
             "maxUses": self.limits.max_uses,
             "maxUsesPerHour": self.limits.max_uses_per_hour,

@@ -51,7 +51,10 @@ fn impact(world: &World, id: &str, log: &str) -> Json {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c4_a_review_tells_which_denials_it_would_have_ended() {
     let mut world = World::start().await;
-    let big = control("CT-BIG", "risky", "size(request.context.args) > 3");
+    let big = control("CT-BIG", "risky", "size(request.context.args) > 3").replace(
+        "state: DEPRECATED\n",
+        "state: ACTIVE\ntest_vectors:\n- {name: long, world: {now_time: \"2026-11-22T12:00:00Z\", request: {context: {args: long}}}, expect: FAIL}\n- {name: short, world: {now_time: \"2026-11-22T12:00:00Z\", request: {context: {args: s}}}, expect: PASS}\n",
+    );
     world.admin.apply(&(big + &agent("other"))).await.unwrap();
     let log = world.scratch.path().join("decisions.jsonl");
     let log = log.display().to_string();
@@ -119,6 +122,12 @@ async fn c4_a_review_tells_which_denials_it_would_have_ended() {
         let each = told["untold"].as_object().unwrap().iter();
         let each: Vec<_> = each.map(|(why, n)| (why, n.as_u64().unwrap())).collect();
         assert_eq!(each.iter().map(|(_, n)| n).sum::<u64>(), untold, "{told}");
+        // What it would not have ended although it is in its scope, and why.
+        let stays = told["stays"].as_object().unwrap();
+        let others = if ended == 3 { 4 } else { 0 };
+        let by_big = stays.get("CT-BIG denies it as well");
+        assert_eq!(by_big.and_then(Json::as_u64).unwrap_or(0), others, "{told}");
+        assert_eq!(stays.len(), usize::from(others > 0), "{told}");
         assert!(
             each.iter().all(|(why, _)| why.contains("context.args")),
             "{told}"
