@@ -19,6 +19,8 @@ const NACKS: usize = 20;
 #[derive(Debug, Default)]
 pub(super) struct Attendants {
     known: Mutex<BTreeMap<Box<str>, Attendant>>,
+    /// Connections of starts that others have taken the place of: one to a name.
+    fenced: Mutex<BTreeMap<Box<str>, CancellationToken>>,
 }
 
 /// One sidecar.
@@ -48,6 +50,14 @@ impl Attendants {
     pub(super) fn enter(&self, name: &str, attendant: Attendant) {
         if let Some(before) = self.known().insert(name.into(), attendant) {
             before.connection.cancel();
+        }
+    }
+
+    /// Notes a connection of a start that another has taken the place of.
+    pub(super) fn enter_fenced(&self, name: &str, connection: CancellationToken) {
+        let mut fenced = self.fenced.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = fenced.insert(name.into(), connection) {
+            before.cancel();
         }
     }
 

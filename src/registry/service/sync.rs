@@ -65,7 +65,7 @@ pub(crate) struct Sync {
 /// A sidecar that attends.
 struct Attending {
     sync: Sync,
-    /// With the start that it greeted as.
+    /// With the start that it greeted as, unless another has taken its place.
     caller: Caller,
     start: Start,
     era: Era,
@@ -235,7 +235,7 @@ fn given_back(trust: &Trust, ours: Era, signed: &v1::Signed) -> Result<Vec<Remov
         .map_err(|error| error.to_string())
 }
 
-/// Why a start that another has taken the place of is told nothing.
+/// Why no nonce of a start that another has taken the place of is answered.
 fn fenced() -> Fault {
     Fault::Fenced(
         "another sidecar with this identity has come since; give each an identity of its own"
@@ -277,8 +277,13 @@ impl Sync {
         Ok(())
     }
 
-    /// Takes in the start that a sidecar greets as.
-    async fn enters(&self, identity: &str, boot: &[u8], over: &[Vec<u8>]) -> Result<Start, Fault> {
+    /// Takes in the start that a sidecar greets as; tells whether another has taken its place.
+    async fn enters(
+        &self,
+        identity: &str,
+        boot: &[u8],
+        over: &[Vec<u8>],
+    ) -> Result<(Start, bool), Fault> {
         let invalid = |error: Invalid| Fault::Invalid(error.under("hello"));
         let begun = start(boot).map_err(invalid)?;
         let over = over.iter().rev().take(STARTS);
@@ -286,8 +291,9 @@ impl Sync {
             .map(|start_| start(start_))
             .collect::<Result<Vec<_>, _>>();
         let over = over.map_err(invalid)?;
-        match self.registry.attends(identity, begun, &over).await? {
-            Entered::Known | Entered::New => {}
+        let entered = self.registry.attends(identity, begun, &over).await?;
+        match entered {
+            Entered::Known | Entered::New | Entered::Fenced => {}
             Entered::Fencing => {
                 self.registry.witness.metrics.fenced();
                 tracing::warn!(
@@ -295,9 +301,8 @@ impl Sync {
                     "another start of this sidecar has come, and does not hold the folder of the one before: that one is fenced; if both run, give each an identity of its own"
                 );
             }
-            Entered::Fenced => return Err(fenced()),
         }
-        Ok(begun)
+        Ok((begun, entered == Entered::Fenced))
     }
 
     async fn greet(
@@ -380,12 +385,17 @@ impl Sync {
                 "the registry is read-only: {why}"
             )));
         }
-        let begun = self
+        let (begun, fenced) = self
             .enters(&caller.identity, &hello.boot_nonce, &hello.over)
             .await?;
-        caller.start = Some(begun);
+        // Whoever is fenced is still let in: what is taken back is taken back there as well.
+        caller.start = (!fenced).then_some(begun);
         let connection = self.stop.child_token();
-        let known = self.attendants.acknowledged(&caller.identity);
+        let known = if fenced {
+            Head::default()
+        } else {
+            self.attendants.acknowledged(&caller.identity)
+        };
         if theirs == Some(ours) && known.exceeds(held) {
             tracing::warn!(sidecar = %caller.identity, acknowledged = ?known, ?held, "it holds less than was acknowledged under its identity: an older copy of its data was put back, or two sidecars have one identity");
         }
@@ -401,7 +411,12 @@ impl Sync {
             nacks: Vec::new(),
             denial_key: Pin::from_slice(&hello.denial_key).map(|pin| (pin.id(), pin)),
         };
-        self.attendants.enter(&caller.identity, attendant);
+        if fenced {
+            let connection = connection.clone();
+            self.attendants.enter_fenced(&caller.identity, connection);
+        } else {
+            self.attendants.enter(&caller.identity, attendant);
+        }
         let crowd = self.attendants.known().len() / ARRIVALS;
         let welcome = v1::Welcome {
             epoch: Some(self.registry.epoch_statement(&view, self.access.as_deref())),
@@ -413,6 +428,7 @@ impl Sync {
             scope: caller.scope.to_string(),
             acknowledge_ms: acknowledge_ms(&self.guests),
             acknowledged: Some(head_message(known)),
+            fenced,
         };
         Ok(Attending {
             sync: self.clone(),

@@ -32,6 +32,8 @@ const MISSED: u32 = 3;
 /// Nonces to the shortest lease, and the shortest time between two.
 const LEASE_PINGS: u32 = 4;
 const OFTEN: Duration = Duration::from_millis(100);
+/// How long nothing may come before the connection is given up.
+const SILENT: Duration = LATE.saturating_mul(6);
 /// How often to look whether decisions still rest on what was before a removal.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -90,6 +92,12 @@ impl Following {
             return Err("the registry does not greet".into());
         };
         self.welcomed(&welcome, &up).await?;
+        if welcome.fenced {
+            self.keeper.fence();
+            self.keeper.settle();
+            backoff.worked(Duration::from_millis(u64::from(welcome.jitter_ms)));
+            return self.listen(&mut down).await;
+        }
         let known = head(welcome.acknowledged.as_ref()).unwrap_or_default();
         // Of an earlier epoch, or of nothing at all, less is held for good reason.
         if era == self.keeper.era() && held != Head::default() && known.exceeds(held) {
@@ -114,7 +122,7 @@ impl Following {
         loop {
             tokio::select! {
                biased;
-                event = self.next(&mut down, LATE.saturating_mul(6)) => {
+                event = self.next(&mut down, SILENT) => {
                     let Some(event) = event? else { return Ok(()) };
                     let heartbeat = matches!(event, attend_response::Event::Heartbeat(_));
                     self.hear(event).await?;
@@ -159,6 +167,15 @@ impl Following {
                 }
             }
         }
+    }
+
+    /// Hears what is taken back, and nothing else: another has taken this sidecar's place.
+    async fn listen(&self, down: &mut Streaming<v1::AttendResponse>) -> Result<(), String> {
+        while let Some(event) = self.next(down, SILENT).await? {
+            self.hear(event).await?;
+            self.keeper.drained();
+        }
+        Ok(())
     }
 
     async fn welcomed(

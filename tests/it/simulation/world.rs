@@ -329,12 +329,14 @@ impl World {
                 self.oracle.distrusts(at);
                 continue;
             }
-            // Another has taken its place: it is told nothing any more.
-            if sidecar.fenced {
-                continue;
-            }
             let exposed = sidecar.follower.exposed();
-            if exposed != head {
+            // Another has taken its place: it hears what is taken back, and is answered nothing.
+            let behind = if sidecar.fenced {
+                exposed.sequence != head.sequence
+            } else {
+                exposed != head
+            };
+            if behind {
                 self.oracle.left_behind(at, exposed, head);
             }
             let held: Vec<Target> = sidecar
@@ -533,6 +535,9 @@ impl World {
         let nonce = self.nonce_bytes();
         let (now, start) = (self.now, noon());
         let sidecar = &mut self.sidecars[at];
+        if sidecar.fenced {
+            return;
+        }
         let (elapsed, wall) = (sidecar.elapsed(now), sidecar.wall(now, start));
         sidecar.follower.ask(nonce, elapsed, wall);
         let Some(era) = sidecar.follower.era() else {
@@ -558,23 +563,23 @@ impl World {
         let same = sidecar.follower.era() == Some(beginning.era);
         let (name, start) = (sidecar.name.clone(), sidecar.start);
         let over = sidecar.over.clone();
-        match self.registry.enter(&name, start, &over) {
-            Entered::Known | Entered::New => {}
-            Entered::Fencing => self.seen.fenced += 1,
-            Entered::Fenced => {
-                self.sidecars[at].connected = false;
-                self.send(at, Message::Fenced);
-                return;
-            }
+        let entered = self.registry.enter(&name, start, &over);
+        if entered == Entered::Fencing {
+            self.seen.fenced += 1;
         }
-        // One connection to a name.
-        for other in 0..self.sidecars.len() {
-            if other != at && self.sidecars[other].name == name {
-                self.sidecars[other].connected = false;
+        // One connection to a name; a start that another has taken the place of has its own.
+        if entered != Entered::Fenced {
+            for other in 0..self.sidecars.len() {
+                if other != at && self.sidecars[other].name == name {
+                    self.sidecars[other].connected = false;
+                }
             }
         }
         self.sent[at].sequence = if same { held.sequence } else { 0 };
         self.send(at, Message::Welcome(beginning));
+        if entered == Entered::Fenced {
+            self.send(at, Message::Fenced);
+        }
         self.push(at);
     }
 
