@@ -138,10 +138,17 @@ async fn told(
     let nothing = || Exit::Unexpected("the answer holds no receipt".into());
     let mut receipt = receipt.ok_or_else(nothing)?;
     if manner.wait && receipt.completion() == v1::Completion::Pending {
-        let sequence = receipt
-            .removal
-            .as_ref()
-            .map_or(0, |removal| removal.sequence);
+        let removal = receipt.removal.clone().unwrap_or_default();
+        let sequence = removal.sequence;
+        let most = receipt.effective_by.map_or_else(
+            || "until each has heard of it".to_owned(),
+            |at| format!("until {} at the most", shown(Some(at))),
+        );
+        screen.hint(&format!(
+            "{what}  #{sequence} by {}; waiting for {} sidecars, {most}",
+            removal.initiator,
+            receipt.outstanding.len()
+        ));
         let request = v1::GetRevocationRequest {
             sequence,
             wait: true,
