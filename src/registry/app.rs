@@ -93,9 +93,9 @@ async fn open(
     let path = folder.file("registry.db");
     let born = !path.try_exists().unwrap_or(true);
     let signer = folder.signer(born).map_err(Error::Data)?;
-    let sqlite = Sqlite::open_file(&path)
-        .await
-        .map_err(|error| Error::Data(format!("{}: {error}", path.display())))?;
+    let failed = |error| Error::Data(format!("{}: {error}", path.display()));
+    let sqlite = Sqlite::open_with_reserve(&path, folder.file("registry.reserve"));
+    let sqlite = sqlite.await.map_err(failed)?;
     let store: Arc<dyn Store> = Arc::new(sqlite.clone());
     let mut registry = Registry::open(Arc::clone(&store), signer, clock, kept).await?;
     let note = folder.file(NOTE);
@@ -255,6 +255,7 @@ impl Bound {
         let named: Vec<_> = endpoints.iter().map(|known| known.name.clone()).collect();
         let outbox = store.outbox();
         outbox.retire(&named).await.map_err(core::Error::Store)?;
+        store.fill().await;
         let deliveries = Deliveries::new(&registry, store.outbox(), site);
         let notifications = NotificationCalls {
             registry: Arc::clone(&registry),

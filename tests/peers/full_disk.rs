@@ -1,4 +1,5 @@
-//! A sidecar whose disk is really full: a small filesystem of its own, which root may mount.
+//! A disk that is really full, a sidecar's and a registry's: a small filesystem of its own, which root
+//! may mount.
 
 use std::{
     io::Write,
@@ -9,14 +10,14 @@ use std::{
 use crate::support::governed::{Registry, Sidecar, control, noon, world};
 use exeat::{runtime::clock::Clock, wire::v1};
 
-/// A filesystem of half a megabyte.
+/// A small filesystem.
 struct Small(PathBuf);
 
 impl Small {
-    fn mounted(at: &Path) -> Self {
+    fn mounted(at: &Path, size: &str) -> Self {
         std::fs::create_dir_all(at).unwrap();
         let done = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
             .arg(at)
             .status();
         assert!(
@@ -54,7 +55,7 @@ async fn s8_on_a_full_disk_nothing_is_wrong_nothing_is_promised_and_it_recovers(
     client.apply(&world()).await.unwrap();
     let token = client.let_in("service:s1", v1::Role::Sidecar, &["*"]).await;
     let data = scratch.path().join("s");
-    let small = Small::mounted(&data);
+    let small = Small::mounted(&data, "512k");
     let mut sidecar = Sidecar::start(&data, &registry.address, &registry.key, &token, clock)
         .await
         .unwrap();
@@ -83,4 +84,76 @@ async fn s8_on_a_full_disk_nothing_is_wrong_nothing_is_promised_and_it_recovers(
     assert_eq!(receipt.completion(), v1::Completion::Complete);
     assert_eq!(sidecar.outcome("agent", "plain").await, "ALLOW OK");
     sidecar.process.stop().await;
+}
+
+/// What is taken back is written with space that is kept for it, many times over, and heard by
+/// sidecars that come anew; nothing else is written until there is room.
+#[tokio::test]
+async fn on_a_full_disk_a_registry_still_takes_back() {
+    let scratch = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(noon());
+    let folder = scratch.path().join("r");
+    let small = Small::mounted(&folder, "24m");
+    let mut registry = Registry::start(&folder, clock.clone()).await;
+    let mut client = registry.client().await;
+    client.apply(&world()).await.unwrap();
+    let token = client.let_in("service:s1", v1::Role::Sidecar, &["*"]).await;
+    let data = scratch.path().join("s");
+    let (address, key) = (registry.address.clone(), registry.key.clone());
+    let start = async |clock| Sidecar::start(&data, &address, &key, &token, clock).await;
+    let mut first = Some(start(clock.clone()).await.unwrap());
+    let before = first.as_ref().unwrap();
+    before.until("agent", "risky", "ALLOW_BY_EXCEPTION").await;
+    for round in 0..2 {
+        small.fill();
+        // Until the write-ahead log has no room of its own left either.
+        let mut written = 0;
+        let refused = loop {
+            let more = control(&format!("CT-N{written}"), "fresh", &format!("{round} == 7"));
+            match client.apply(&more).await {
+                Ok(_) => written += 1,
+                Err(refused) => break refused,
+            }
+            assert!(written < 2_000, "it never was full");
+        };
+        assert!(refused.message().contains("full"), "{refused:?}");
+        if let Some(mut sidecar) = first.take() {
+            client.revoke("EX-1").await.unwrap();
+            sidecar.until("agent", "risky", "EXC_REVOKED").await;
+            let receipt = client.receipt(1, true).await;
+            assert_eq!(receipt.completion(), v1::Completion::Complete);
+            sidecar.process.stop().await;
+        }
+        // One that comes anew is written down before it is told anything.
+        let mut sidecar = start(clock.clone()).await.unwrap();
+        for _ in 0..40 {
+            let subject = "agent".to_owned();
+            let freeze = v1::FreezeRequest {
+                subject: subject.clone(),
+                ..v1::FreezeRequest::default()
+            };
+            client.revocations.freeze(freeze).await.unwrap();
+            sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
+            let thaw = v1::ThawRequest {
+                subject,
+                ..v1::ThawRequest::default()
+            };
+            client.revocations.thaw(thaw).await.unwrap();
+            sidecar.until("agent", "plain", "ALLOW OK").await;
+        }
+        sidecar.process.stop().await;
+        // It also begins again on a full disk.
+        registry.process.stop().await;
+        registry = Registry::start_at(&folder, clock.clone(), &address, &[])
+            .await
+            .unwrap();
+        client = registry.client().await;
+        let refused = client.revoke("EX-1").await.unwrap();
+        assert_eq!(refused.removal.unwrap().sequence, 1);
+        small.empty();
+        client
+            .apply(&control("CT-MORE", "fresh", "true"))
+            .await
+            .unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! What the registry refuses, as an answer.
 
 use crate::{
-    registry::{core::Error, workflow::Refused},
+    registry::{core::Error, store::StoreError, workflow::Refused},
     wire::Fault,
 };
 
@@ -25,6 +25,12 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
             Error::ReadOnly(_) => Self::Precondition(error.to_string()),
+            Error::Store(StoreError::Full(_)) => {
+                tracing::error!(%error, "the registry failed");
+                Self::Unavailable(
+                    "the registry's disk is full, and only what takes something back is written; make room there".into(),
+                )
+            }
             Error::Store(_) | Error::Unfit(_) => {
                 tracing::error!(%error, "the registry failed");
                 Self::Unavailable("the registry cannot do this now; see its log".into())

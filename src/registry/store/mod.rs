@@ -2,12 +2,14 @@
 
 mod attended;
 mod leaves;
+mod log;
 mod outbox;
 mod people;
 mod pool;
 mod port;
 mod records;
 mod reservations;
+mod reserve;
 mod runs;
 mod sqlite;
 mod usages;

@@ -27,15 +27,17 @@ pub enum StoreError {
         /// The last version that is understood.
         known: i64,
     },
-    /// The store is broken, full or gone; the text is for the log.
+    /// The store is broken or gone; the text is for the log.
     Failed(String),
+    /// There is no room for it.
+    Full(String),
 }
 
 impl StoreError {
     /// What may keep the next change from being written as well.
     pub(in crate::registry) fn lasting(&self) -> Option<Box<str>> {
         match self {
-            Self::Failed(why) => Some(why.as_str().into()),
+            Self::Failed(why) | Self::Full(why) => Some(why.as_str().into()),
             Self::Conflict { .. } | Self::Newer { .. } => None,
         }
     }
@@ -54,6 +56,7 @@ impl fmt::Display for StoreError {
                 "the data is of version {found}, and this program knows versions up to {known}; use the newer program"
             ),
             Self::Failed(why) => write!(f, "the store failed: {why}"),
+            Self::Full(why) => write!(f, "the store's disk is full: {why}"),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! SQLite: one file, write-ahead log, every commit synced.
 
-use std::{os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use std::{
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -19,10 +23,11 @@ use crate::{
 };
 
 use super::{
-    attended, leaves, outbox,
+    attended, leaves, log, outbox,
     people::People,
     pool::pool,
     port::{Access, Begun, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
+    reserve::Reserve,
     runs,
 };
 
@@ -72,11 +77,21 @@ pub struct Sqlite {
     /// One connection: writes take turns anyway.
     pub(super) writer: SqlitePool,
     readers: SqlitePool,
+    /// What removals are written with when the disk is full.
+    reserve: Option<Reserve>,
 }
+
+/// `SQLITE_FULL`, and `SQLITE_IOERR_SHMSIZE`: the index of the write-ahead log could not grow.
+const FULL: [&str; 2] = ["13", "4874"];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Failed(error.to_string())
+        let code = error.as_database_error().and_then(|error| error.code());
+        if code.is_some_and(|code| FULL.contains(&&*code)) {
+            Self::Full(error.to_string())
+        } else {
+            Self::Failed(error.to_string())
+        }
     }
 }
 
@@ -111,7 +126,55 @@ impl Sqlite {
         let writer = pool(1).connect_with(options.clone()).await?;
         migrate(&writer).await?;
         let readers = pool(4).connect_with(options.read_only(true)).await?;
-        Ok(Self { writer, readers })
+        Ok(Self {
+            writer,
+            readers,
+            reserve: None,
+        })
+    }
+
+    /// The same, with space that is kept in a file beside it for what is taken back: on a full disk it
+    /// opens with that. Nothing is kept before [`fill`](Self::fill).
+    pub async fn open_with_reserve(path: &Path, file: PathBuf) -> Result<Self, StoreError> {
+        let reserve = Reserve(file);
+        let mut opened = Self::open_file(path).await;
+        if let Err(StoreError::Full(_)) = &opened
+            && reserve.give_up().await
+        {
+            opened = Self::open_file(path).await;
+        }
+        Ok(Self {
+            reserve: Some(reserve),
+            ..opened?
+        })
+    }
+
+    /// Keeps space for what is taken back, as much as there is room for.
+    pub async fn fill(&self) {
+        if let Some(reserve) = &self.reserve {
+            reserve.fill().await;
+        }
+    }
+
+    /// Writes what takes something back, or is told before anybody hears of that, on a full disk too:
+    /// with the space that is kept for it.
+    async fn surely<F: Future<Output = Result<(), StoreError>> + Send>(
+        &self,
+        write: impl Fn() -> F + Send + Sync,
+    ) -> Result<(), StoreError> {
+        let written = write().await;
+        let (Err(StoreError::Full(_)), Some(reserve)) = (&written, &self.reserve) else {
+            return written;
+        };
+        if !reserve.give_up().await {
+            return written;
+        }
+        tracing::error!(
+            "the disk is full; what is taken back is written with the space that was kept for it: make room"
+        );
+        let written = write().await;
+        reserve.fill().await;
+        written
     }
 
     /// Copies the registry as it is into a new file, while it goes on. The copy knows that it is
@@ -196,9 +259,9 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     Ok(())
 }
 
-const HEAD: &str = "SELECT coalesce(max(revision), 0), (SELECT coalesce(max(sequence), 0) FROM removals), coalesce((SELECT time FROM log ORDER BY revision DESC LIMIT 1), 0) FROM log";
+pub(super) const HEAD: &str = "SELECT coalesce(max(revision), 0), (SELECT coalesce(max(sequence), 0) FROM removals), coalesce((SELECT time FROM log ORDER BY revision DESC LIMIT 1), 0) FROM log";
 
-fn head_of(row: &SqliteRow) -> Result<Head, StoreError> {
+pub(super) fn head_of(row: &SqliteRow) -> Result<Head, StoreError> {
     Ok(Head {
         revision: count(row.try_get(0)?)?,
         sequence: count(row.try_get(1)?)?,
@@ -281,65 +344,11 @@ impl Store for Sqlite {
     }
 
     async fn commit(&self, transaction: &Transaction, sealed: &Sealed) -> Result<(), StoreError> {
-        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let head = head_of(&sqlx::query(HEAD).fetch_one(&mut *work).await?)?;
-        if head.revision.saturating_add(1) != transaction.revision {
-            return Err(StoreError::Conflict { head });
+        if transaction.removals.is_empty() {
+            return log::commit(&self.writer, transaction, sealed).await;
         }
-        let revision = number(transaction.revision);
-        sqlx::query("INSERT INTO log (revision, epoch, time, principal, action) SELECT ?, epoch, ?, ?, ? FROM registry")
-            .bind(revision)
-            .bind(transaction.time.micros())
-            .bind(&*transaction.principal)
-            .bind(&*transaction.action)
-            .execute(&mut *work)
-            .await?;
-        for (place, edit) in (0_i64..).zip(&transaction.edits) {
-            sqlx::query("INSERT INTO edits (revision, place, kind, id, object_revision, manifest) VALUES (?, ?, ?, ?, ?, ?)")
-                .bind(revision)
-                .bind(place)
-                .bind(i64::from(edit.name.kind.number()))
-                .bind(&*edit.name.id)
-                .bind(number(edit.revision))
-                .bind(edit.manifest.as_deref())
-                .execute(&mut *work)
-                .await?;
-            sqlx::query("INSERT INTO objects (kind, id, object_revision, manifest, revision) VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, id) DO UPDATE SET object_revision = excluded.object_revision, manifest = excluded.manifest, revision = excluded.revision")
-                .bind(i64::from(edit.name.kind.number()))
-                .bind(&*edit.name.id)
-                .bind(number(edit.revision))
-                .bind(edit.manifest.as_deref())
-                .bind(revision)
-                .execute(&mut *work)
-                .await?;
-        }
-        for removal in &transaction.removals {
-            sqlx::query("INSERT INTO removals (sequence, revision, act, target_kind, target_id, cause, note, initiator, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
-                .bind(number(removal.sequence))
-                .bind(revision)
-                .bind(removal.act.name())
-                .bind(removal.target.kind())
-                .bind(removal.target.id())
-                .bind(removal.cause.name())
-                .bind(&*removal.note)
-                .bind(&*removal.initiator)
-                .bind(removal.time.micros())
-                .execute(&mut *work)
-                .await?;
-        }
-        leaves::enter(&mut work, transaction.revision, sealed).await?;
-        outbox::write(&mut work, &sealed.told).await?;
-        if let Some(event) = &sealed.heard {
-            outbox::heard(&mut work, event).await?;
-        }
-        work.commit().await?;
-        if sealed.erases.is_some() {
-            // What is erased does not stay in the write-ahead log either.
-            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-                .execute(&self.writer)
-                .await?;
-        }
-        Ok(())
+        self.surely(|| log::commit(&self.writer, transaction, sealed))
+            .await
     }
 
     async fn objects(&self) -> Past<Stored> {
@@ -568,7 +577,8 @@ impl Store for Sqlite {
         start: &Start,
         fencing: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        attended::attend(&self.writer, identity, start, fencing).await
+        self.surely(|| attended::attend(&self.writer, identity, start, fencing))
+            .await
     }
 
     async fn starts(&self) -> Past<Begun> {
