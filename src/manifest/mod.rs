@@ -7,6 +7,7 @@ mod document;
 mod exception;
 mod finding;
 mod fingerprint;
+mod folder;
 mod frameworks;
 mod granted;
 mod incident;
