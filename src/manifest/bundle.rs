@@ -15,6 +15,7 @@ use crate::{
 use super::{
     ControlManifest, DomainManifest, ExceptionManifest, GroupManifest, PersonManifest, Places,
     Problem, SubjectManifest, TierPolicyManifest, document,
+    faults::faults_of,
     fingerprint::{digest_of, written},
     folder::{File, files},
     json,
@@ -188,7 +189,7 @@ impl Bundle {
                     to: from.saturating_add(text.len()),
                 };
                 match read_document(file, spot) {
-                    Err(problem) => problems.push(problem),
+                    Err(first) => problems.extend(all(file, spot, first)),
                     Ok((source, change)) => match sources.entry(source) {
                         Entry::Vacant(place) => {
                             place.insert(spot);
@@ -407,6 +408,29 @@ fn locate(file: &File, spot: Spot, path: &str, message: String) -> Problem {
         column,
         message,
     )
+}
+
+/// Everything that is wrong with a document of which `first` was found when it was read.
+fn all(file: &File, spot: Spot, first: Problem) -> Vec<Problem> {
+    let text = text_of(file, spot);
+    let Ok(kind) = document::kind(&file.name, &file.content, spot.first, text) else {
+        return vec![first];
+    };
+    let (of, faults) = faults_of(kind, text);
+    let lacks = |fault: &Invalid| fault.path().is_empty() && fault.what() == first.message;
+    // The library says of what is missing further in that it is, and not where.
+    let vague = first.message.starts_with("missing field ")
+        && faults.iter().any(|fault| fault.what() == first.message)
+        && !faults.iter().any(lacks);
+    let mut problems: Vec<Problem> = faults
+        .iter()
+        .map(|fault| locate(file, spot, fault.path(), format!("{of}{fault}")))
+        .filter(|problem| problem.line != first.line)
+        .collect();
+    if !vague || problems.is_empty() {
+        problems.push(first);
+    }
+    problems
 }
 
 fn read_document(file: &File, spot: Spot) -> Result<(Source, Change), Problem> {

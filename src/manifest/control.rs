@@ -11,7 +11,7 @@ use crate::domain::{
 use super::{
     Tree,
     fingerprint::{canonical, digest_of},
-    frameworks,
+    format, frameworks,
 };
 
 /// A rule with a failure condition, owner, schedule, evidence requirement and framework references.
@@ -26,12 +26,14 @@ pub struct ControlManifest {
     #[serde(rename = "kind")]
     pub(super) _kind: ControlKind,
     /// Capitals and digits in parts, such as `ACME-PII-01`.
+    #[schemars(with = "format::AControl")]
     pub(super) id: String,
     /// Grows by one with each change.
     #[serde(default = "one")]
     pub(super) revision: u64,
     /// What it demands, in a line.
     #[schemars(length(max = 128))]
+    #[schemars(with = "format::AName")]
     pub(super) title: String,
     /// Why.
     #[serde(default)]
@@ -56,6 +58,7 @@ pub struct ControlManifest {
     /// When it runs by itself; demanded by SCHEDULED.
     pub(super) schedule: Option<ScheduleManifest>,
     /// The person who answers for it: `user:NAME`.
+    #[schemars(with = "format::APerson")]
     pub(super) owner: String,
     /// In which role.
     #[serde(default)]
@@ -127,10 +130,13 @@ pub(super) enum ControlKind {
 #[serde(deny_unknown_fields)]
 pub(super) struct ReachManifest {
     /// Actions by name, or ANY.
+    #[schemars(with = "Option<Vec<format::AName>>")]
     pub(super) actions: Option<Vec<String>>,
     /// Types of resources, or ANY.
+    #[schemars(with = "Option<Vec<format::AName>>")]
     resource_types: Option<Vec<String>>,
     /// Resources by id, or by a prefix ending in `/`.
+    #[schemars(with = "Option<Vec<format::APattern>>")]
     resources: Option<Vec<String>>,
     /// CEL over `subject`; where it cannot tell, the control applies.
     condition: Option<String>,
@@ -153,6 +159,7 @@ pub(super) struct ScheduleManifest {
     time_zone: String,
     /// How much later a run may start.
     #[serde(default = "no_time")]
+    #[schemars(with = "format::ASpan")]
     jitter: String,
 }
 
@@ -163,8 +170,10 @@ pub(super) struct EvidenceManifest {
     source: String,
     /// The facets the control reads.
     #[serde(default)]
+    #[schemars(with = "Vec<format::AFacet>")]
     facets: Vec<String>,
     /// How old they may be.
+    #[schemars(with = "Option<format::ASpan>")]
     max_age: Option<String>,
     /// Whether their source must have reported everything.
     #[serde(default)]

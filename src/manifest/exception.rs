@@ -13,6 +13,7 @@ use crate::domain::{
 
 use super::{
     control::{each, name, set},
+    format,
     policy::TierName,
     subject::SensitivityName,
 };
@@ -29,12 +30,14 @@ pub struct ExceptionManifest {
     #[serde(rename = "kind")]
     _kind: ExceptionKind,
     /// Such as `EX-0142`.
+    #[schemars(with = "format::AnException")]
     pub(super) id: String,
     /// Grows by one with each change.
     #[serde(default = "one")]
     revision: u64,
     /// The controls it deviates from, by name; 1 to 16, no wildcards.
     #[schemars(length(min = 1, max = 16))]
+    #[schemars(with = "Vec<format::AControl>")]
     control_ids: Vec<String>,
     /// The kind of deviation.
     deviation_type: DeviationName,
@@ -43,6 +46,7 @@ pub struct ExceptionManifest {
     /// Where it holds: AND across dimensions, OR inside one.
     scope: ScopeManifest,
     /// What the subject's facets were when it was approved, by facet.
+    #[schemars(with = "BTreeMap<String, format::ADigest>")]
     bound_fingerprints: BTreeMap<String, String>,
     /// CEL that must hold at each use.
     #[serde(default)]
@@ -51,18 +55,25 @@ pub struct ExceptionManifest {
     #[serde(default)]
     usage_limits: LimitsManifest,
     /// From when it holds.
+    #[schemars(with = "format::ATime")]
     effective_time: String,
     /// From when it no longer holds.
+    #[schemars(with = "format::ATime")]
     expire_time: String,
     /// From when it does not hold unless revalidated.
+    #[schemars(with = "Option<format::ATime>")]
     next_revalidation_time: Option<String>,
     /// When it last was.
+    #[schemars(with = "Option<format::ATime>")]
     revalidated_time: Option<String>,
     /// The person who answers for it: `user:NAME`.
+    #[schemars(with = "format::APerson")]
     owner: String,
     /// Who asked for it.
+    #[schemars(with = "format::APrincipal")]
     requester: String,
     /// The domain it was granted in.
+    #[schemars(with = "Option<format::ADomain>")]
     domain: Option<String>,
     /// Its tier.
     tier: TierName,
@@ -70,8 +81,10 @@ pub struct ExceptionManifest {
     #[serde(default)]
     evidence: Vec<EvidenceManifest>,
     /// The incident an `INCIDENT_OVERRIDE` belongs to.
+    #[schemars(with = "Option<format::AName>")]
     incident_ref: Option<String>,
     /// The control's defect a `FALSE_POSITIVE` answers.
+    #[schemars(with = "Option<format::AName>")]
     defect_ref: Option<String>,
     /// How many times it has been renewed.
     #[serde(default)]
@@ -139,15 +152,19 @@ pub(super) struct ScopeManifest {
     subject_selector: SelectorManifest,
     /// Actions by name, or [ANY].
     #[schemars(length(min = 1))]
+    #[schemars(with = "Vec<format::AName>")]
     actions: Vec<String>,
     /// Resources by id or prefix ending in `/`, or [ANY].
     #[schemars(length(min = 1))]
+    #[schemars(with = "Vec<format::APattern>")]
     resources: Vec<String>,
     /// Environments of the subject, or [ANY].
     #[schemars(length(min = 1))]
+    #[schemars(with = "Vec<format::AName>")]
     environments: Vec<String>,
     /// Purposes of the request, or [ANY].
     #[schemars(length(min = 1))]
+    #[schemars(with = "Vec<format::AName>")]
     purposes: Vec<String>,
     /// Up to which sensitivity of the subject's data.
     data_sensitivity_max: Option<SensitivityName>,
@@ -159,8 +176,10 @@ pub(super) struct ScopeManifest {
 #[serde(deny_unknown_fields)]
 struct SelectorManifest {
     /// These subjects.
+    #[schemars(with = "Option<Vec<format::ASubject>>")]
     ids: Option<Vec<String>>,
     /// Every subject of these classes.
+    #[schemars(with = "Option<Vec<format::AClass>>")]
     class_ids: Option<Vec<String>>,
 }
 
@@ -176,16 +195,21 @@ pub(super) struct LimitsManifest {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EvidenceManifest {
+    #[schemars(with = "format::AName")]
     evidence_id: String,
+    #[schemars(with = "format::ADigest")]
     digest: String,
     /// Whether the exception stands and falls with it.
     #[serde(default)]
     required: bool,
     /// When it no longer proves anything.
+    #[schemars(with = "format::ATime")]
     expire_time: String,
     /// When it was collected.
+    #[schemars(with = "Option<format::ATime>")]
     collect_time: Option<String>,
     /// Where it comes from, in people's words, such as a scanner's name or a link.
+    #[schemars(with = "Option<format::AName>")]
     source: Option<String>,
 }
 

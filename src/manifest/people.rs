@@ -8,6 +8,7 @@ use crate::domain::{Group, GroupId, Invalid, Member, Person, Principal};
 use super::{
     case::some_time,
     control::{each, name},
+    format,
 };
 
 /// Somebody who may own, ask and decide.
@@ -22,14 +23,17 @@ pub struct PersonManifest {
     #[serde(rename = "kind")]
     _kind: PersonKind,
     /// The identity they act under: `user:NAME`.
+    #[schemars(with = "format::APerson")]
     pub(super) id: String,
     /// Who they are, whichever identity they use; two identities with one of these are one person.
+    #[schemars(with = "Option<format::AName>")]
     person_id: Option<String>,
     /// Whether they are still with us.
     #[serde(default = "yes")]
     active: bool,
     /// When that was last confirmed. Ninety days later what they own is suspended: it takes another
     /// `attest_time`, and another approval. Without one nobody asks.
+    #[schemars(with = "Option<format::ATime>")]
     attest_time: Option<String>,
 }
 
@@ -68,6 +72,7 @@ pub struct GroupManifest {
     #[serde(rename = "kind")]
     _kind: GroupKind,
     /// A name without blanks; of a group from elsewhere with its issuer.
+    #[schemars(with = "format::AGroup")]
     pub(super) id: String,
     /// Who is in it: `user:NAME`, or `group:ID` for everybody in another group.
     members: Vec<String>,

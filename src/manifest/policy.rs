@@ -13,6 +13,7 @@ use crate::domain::{
 use super::{
     control::{each, name},
     exception::DeviationName,
+    format,
 };
 
 /// What a tier demands; what is left out keeps its default.
@@ -29,12 +30,15 @@ pub struct TierPolicyManifest {
     /// The tier.
     pub(super) tier: TierName,
     /// Longest window.
+    #[schemars(with = "Option<format::ASpan>")]
     max_duration: Option<String>,
     /// Longest time between revalidations.
+    #[schemars(with = "Option<format::ASpan>")]
     revalidation_interval: Option<String>,
     /// Fewest evidence items.
     min_evidence: Option<usize>,
     /// Facets every exception must be bound to.
+    #[schemars(with = "Option<Vec<format::ABoundFacet>>")]
     bound_facets: Option<Vec<String>>,
     /// Scope dimensions that may say ANY: actions, resources, environments, purposes.
     any_allowed: Option<Vec<AnyName>>,
@@ -43,24 +47,29 @@ pub struct TierPolicyManifest {
     /// Whether `usage_limits.max_uses` is demanded.
     max_uses_required: Option<bool>,
     /// How long an exception is honoured after the last confirmed contact.
+    #[schemars(with = "Option<format::ASpan>")]
     lease_ttl: Option<String>,
     /// How old the snapshot may grow.
+    #[schemars(with = "Option<format::ASpan>")]
     max_staleness: Option<String>,
     /// Which of the two ends an exception.
     stale_mode: Option<StaleModeName>,
     /// How far the clock may be off.
+    #[schemars(with = "Option<format::ASpan>")]
     max_clock_skew: Option<String>,
     /// Whether a use must be durably recorded before the answer leaves.
     usage_delivery: Option<DeliveryName>,
     /// Whether bound facets must have been observed by the caller.
     observed_required: Option<bool>,
     /// How old a governed facet may be and still stand in for an observed one.
+    #[schemars(with = "Option<format::ASpan>")]
     facet_max_age: Option<String>,
     /// Who decides; left out, as the tier has it.
     approval_stages: Option<Vec<StageManifest>>,
     /// How much is approved without a person; only where nobody has to decide.
     auto_budget: Option<BudgetManifest>,
     /// How long a decision may take.
+    #[schemars(with = "Option<format::ASpan>")]
     approval_deadline: Option<String>,
     /// How many times an exception may be renewed within the tier.
     max_renewals: Option<u32>,
@@ -73,6 +82,7 @@ pub struct TierPolicyManifest {
     /// What becomes of an exception whose context has changed.
     on_context_change: Option<ChangeName>,
     /// How long an exception that is not used stays.
+    #[schemars(with = "Option<format::ASpan>")]
     unused_after: Option<String>,
     /// Most questions within a day that an exception is needed for and does not reach.
     out_of_scope_limit: Option<u32>,
@@ -358,12 +368,15 @@ pub struct DomainManifest {
     #[serde(rename = "kind")]
     _kind: DomainKind,
     /// A name without blanks.
+    #[schemars(with = "format::ADomain")]
     pub(super) id: String,
     /// The domain it is part of.
+    #[schemars(with = "Option<format::ADomain>")]
     parent: Option<String>,
     /// What people call it.
     display_name: String,
     /// The person who answers for it: `user:NAME`.
+    #[schemars(with = "format::APerson")]
     owner: String,
     /// What is answered when no control applies; left out, the parent decides, and DENY at the top.
     when_no_control: Option<WhenName>,
@@ -375,6 +388,7 @@ pub struct DomainManifest {
     incident_self_activation: Option<bool>,
     /// Who decides about exceptions here and below: a group's id by role.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<RoleName, format::AGroup>")]
     approver_groups: BTreeMap<RoleName, String>,
     /// What is demanded here and below beyond what the tiers do, by tier; only tighter.
     #[serde(default)]
@@ -385,13 +399,16 @@ pub struct DomainManifest {
 #[serde(deny_unknown_fields)]
 struct TighteningManifest {
     /// Longest window.
+    #[schemars(with = "Option<format::ASpan>")]
     max_duration: Option<String>,
     /// Longest time between revalidations.
+    #[schemars(with = "Option<format::ASpan>")]
     revalidation_interval: Option<String>,
     /// Fewest evidence items.
     min_evidence: Option<usize>,
     /// Facets that are bound as well.
     #[serde(default)]
+    #[schemars(with = "Vec<format::ABoundFacet>")]
     bound_facets: Vec<String>,
     /// Scope dimensions that may still say ANY.
     any_allowed: Option<Vec<AnyName>>,
@@ -400,18 +417,22 @@ struct TighteningManifest {
     /// Whether `usage_limits.max_uses` is demanded.
     max_uses_required: Option<bool>,
     /// How long an exception is honoured after the last confirmed contact.
+    #[schemars(with = "Option<format::ASpan>")]
     lease_ttl: Option<String>,
     /// How old the snapshot may grow.
+    #[schemars(with = "Option<format::ASpan>")]
     max_staleness: Option<String>,
     /// Which of the two ends an exception.
     stale_mode: Option<StaleModeName>,
     /// How far the clock may be off.
+    #[schemars(with = "Option<format::ASpan>")]
     max_clock_skew: Option<String>,
     /// Whether a use must be durably recorded before the answer leaves.
     usage_delivery: Option<DeliveryName>,
     /// Whether bound facets must have been observed by the caller.
     observed_required: Option<bool>,
     /// How old a governed facet may be and still stand in for an observed one.
+    #[schemars(with = "Option<format::ASpan>")]
     facet_max_age: Option<String>,
     /// How much is approved without a person; nothing, if each of the three is 0.
     auto_budget: Option<BudgetManifest>,
@@ -419,6 +440,7 @@ struct TighteningManifest {
     #[serde(default)]
     approval_stages: Vec<StageManifest>,
     /// How long a decision may take.
+    #[schemars(with = "Option<format::ASpan>")]
     approval_deadline: Option<String>,
     /// How many times an exception may be renewed within the tier.
     max_renewals: Option<u32>,
@@ -431,6 +453,7 @@ struct TighteningManifest {
     /// What becomes of an exception whose context has changed.
     on_context_change: Option<ChangeName>,
     /// How long an exception that is not used stays.
+    #[schemars(with = "Option<format::ASpan>")]
     unused_after: Option<String>,
     /// Most questions within a day that an exception is needed for and does not reach.
     out_of_scope_limit: Option<u32>,

@@ -18,7 +18,7 @@ use super::{
         DeviationName, EvidenceManifest, JustificationManifest, LimitsManifest, ScopeManifest,
     },
     fingerprint::canonical,
-    json,
+    format, json,
     secret::refuse_secrets,
 };
 
@@ -35,6 +35,7 @@ pub struct RequestManifest {
     _kind: RequestKind,
     /// The controls to deviate from, by name; 1 to 16, no wildcards.
     #[schemars(length(min = 1, max = 16))]
+    #[schemars(with = "Vec<format::AControl>")]
     control_ids: Vec<String>,
     /// The kind of deviation; left out where `local_term` says it.
     deviation_type: Option<DeviationName>,
@@ -52,10 +53,12 @@ pub struct RequestManifest {
     usage_limits: LimitsManifest,
     /// Facets to bind beyond those that its tier binds.
     #[serde(default)]
+    #[schemars(with = "Vec<format::ABoundFacet>")]
     bound_facets: Vec<String>,
     /// When.
     window: WindowManifest,
     /// The person who answers for it: `user:NAME`.
+    #[schemars(with = "format::APerson")]
     owner: String,
     /// The person an agent or a service asks for.
     on_behalf_of: Option<String>,

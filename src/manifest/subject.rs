@@ -14,7 +14,7 @@ use crate::{
     engine::catalogue::{SUBJECT, Type, conform},
 };
 
-use super::{control::each, fingerprint::fingerprint, from_json};
+use super::{control::each, fingerprint::fingerprint, format, from_json};
 
 /// What is governed about an agent, model, service, pipeline or tool server.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -28,18 +28,21 @@ pub struct SubjectManifest {
     #[serde(rename = "kind", skip_serializing)]
     _kind: SubjectKindName,
     /// A SPIFFE id, or another name without blanks.
+    #[schemars(with = "format::ASubject")]
     pub(super) id: String,
     /// What it is.
     #[serde(rename(serialize = "kind"))]
     subject_kind: WhatName,
     /// The class it is an instance of.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<format::AClass>")]
     class_id: Option<String>,
     /// Who may register as an instance of it: it is a class, and governs them all.
     #[serde(skip_serializing)]
     instances: Option<InstancesManifest>,
     /// The domain it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<format::ADomain>")]
     domain: Option<String>,
     /// Where in the world it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +104,7 @@ struct InstancesManifest {
     /// Identities that may register: each exact, or a prefix that ends in `/`.
     identities: Vec<String>,
     /// How long a registration holds unless it is renewed; at most `10m`, which is the default.
+    #[schemars(with = "Option<format::ASpan>")]
     lease: Option<String>,
 }
 
@@ -181,11 +185,13 @@ enum LifecycleName {
 #[serde(deny_unknown_fields)]
 struct OwnerManifest {
     /// `user:NAME`.
+    #[schemars(with = "format::APerson")]
     principal: String,
     /// Whether the person still works here.
     active: bool,
     /// When they last confirmed that they answer for it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<format::ATime>")]
     attest_time: Option<String>,
 }
 
@@ -328,7 +334,9 @@ struct ApprovalManifest {
     /// The combined fingerprint it was given for; `exeat fingerprint ID` prints today's.
     #[serde(skip_serializing_if = "Option::is_none")]
     fingerprint: Option<String>,
+    #[schemars(with = "format::APrincipal")]
     requester: String,
+    #[schemars(with = "Vec<format::APerson>")]
     approvers: Vec<String>,
     effective_time: String,
     expire_time: String,
@@ -348,6 +356,7 @@ struct FacetManifest {
     /// Who reported it.
     source: String,
     /// When it was observed.
+    #[schemars(with = "format::ATime")]
     observed_time: String,
     /// Whether it is all there is.
     completeness: CompletenessName,

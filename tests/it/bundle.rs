@@ -25,6 +25,47 @@ fn problems(text: &str) -> String {
     }
 }
 
+/// Whoever wrote it hears of all at once, each with its place; the reader stops at the first.
+#[test]
+fn everything_that_is_wrong_with_one_manifest_is_named() {
+    let text = HEAD
+        .replace("user:o", "agent:o")
+        .replace("severity: LOW", "severity: SOMETIMES")
+        + "failure_condition: 'true'\napplies_to: {resources: ['mcp://x/*'], actions: [a]}\ncolour: red\nschedule: {cron: x, jitter: long}\nevaluation_modes: [RUNTIME, NIGHTLY]\n";
+    let told = problems(&text);
+    for (line, part) in [
+        (5, "is not a person"),
+        (6, "SOMETIMES"),
+        (11, "wildcard"),
+        (12, "unknown field"),
+        (13, "`schedule.jitter`: `long`"),
+        (14, "NIGHTLY"),
+    ] {
+        let at = format!("a.yaml:{line}:");
+        let found = told
+            .lines()
+            .any(|known| known.starts_with(&at) && known.contains(part));
+        assert!(found, "{line} {part}: {told}");
+    }
+    assert_eq!(told.matches("a.yaml:").count(), 6, "{told}");
+    // Further in, too: which item lacks something.
+    let told = problems(
+        &(HEAD.replace("[{source: s}]", "[{source: s}, {max_age: 1h}]")
+            + "failure_condition: 'true'\nframework_refs:\n- {framework: CSF_2_0}\n"),
+    );
+    assert!(
+        told.contains(
+            "a.yaml:8:38: Control AC-1: `evidence_requirements[1]`: missing field `source`"
+        ),
+        "{told}"
+    );
+    assert!(
+        told.contains("a.yaml:12:3: Control AC-1: `framework_refs[0]`: missing field `ref`"),
+        "{told}"
+    );
+    assert_eq!(told.matches("missing").count(), 2, "{told}");
+}
+
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
     assert_eq!(
