@@ -119,7 +119,7 @@ pub(super) async fn apply(args: Apply, dry_run: bool, screen: &mut Screen) -> Re
     let answer = registry.objects.apply(request).await;
     let answer = answer.map_err(|status| refused(&status))?.into_inner();
     if args.output == Output::Json {
-        let changes: Vec<Json> = answer.changes.iter().map(|change| json!({"kind": kind_name(change.kind), "id": change.id, "change": change.change().as_str_name().trim_start_matches("CHANGE_KIND_"), "revision": change.revision})).collect();
+        let changes: Vec<Json> = answer.changes.iter().map(|change| json!({"kind": kind_name(change.kind), "id": change.id, "change": change.change().as_str_name().trim_start_matches("CHANGE_KIND_"), "revision": change.revision, "standing": change.standing})).collect();
         let told = json!({"apiVersion": "exeat/v1", "revision": answer.revision, "dryRun": dry, "changes": changes});
         screen.say(&told.to_string())?;
         return Ok(Exit::Done);
@@ -135,11 +135,16 @@ pub(super) async fn apply(args: Apply, dry_run: bool, screen: &mut Screen) -> Re
         if let Some(count) = counts.get_mut(at) {
             *count = count.saturating_add(1);
         }
-        if at == 3 {
+        // What was taken back stays so, whatever is applied.
+        let standing = match change.standing.as_str() {
+            "" => String::new(),
+            standing => format!("  {}", styled(BAD, standing)),
+        };
+        if at == 3 && standing.is_empty() {
             continue;
         }
         screen.say(&format!(
-            "{mark} {} {}  revision {}",
+            "{mark} {} {}  revision {}{standing}",
             kind_name(change.kind),
             change.id,
             change.revision

@@ -154,6 +154,19 @@ async fn what_is_governed_is_applied_shown_and_taken_back_from_the_command_line(
     people.says("agent list", &["FROZEN", "other"]);
     people.says("agent thaw agent", &["agent is thawed"]);
     people.sidecar.until("agent", "plain", "ALLOW OK").await;
+    // What was taken back stays so, and whoever applies or thaws it is told.
+    people.says("agent freeze other", &["other is frozen"]);
+    people.says(
+        "apply -f other.yaml",
+        &["= Subject other  revision 1  FROZEN", "1 unchanged"],
+    );
+    people.says("revoke subject other", &["is revoked"]);
+    people.says(
+        "diff -f other.yaml",
+        &["= Subject other  revision 1  REVOKED"],
+    );
+    let (code, said) = people.say("agent thaw other");
+    assert!(code == 1 && said.contains("it cannot be thawed"), "{said}");
 
     people.says(
         "exception revoke EX-1 --wait",
@@ -166,7 +179,7 @@ async fn what_is_governed_is_applied_shown_and_taken_back_from_the_command_line(
     people.says("sidecars", &["service:s", "yes"]);
     people.says(
         "status",
-        &["safe: ", "1 sidecars connected, 0 gone", "3 removals"],
+        &["safe: ", "1 sidecars connected, 0 gone", "5 removals"],
     );
 }
 

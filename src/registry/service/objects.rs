@@ -83,7 +83,7 @@ fn standing(name: &Name, view: &View) -> &'static str {
     }
 }
 
-fn fared(applied: Applied) -> v1::ObjectChange {
+fn fared(applied: Applied, view: &View) -> v1::ObjectChange {
     let Applied {
         name,
         fate,
@@ -98,6 +98,7 @@ fn fared(applied: Applied) -> v1::ObjectChange {
     };
     v1::ObjectChange {
         kind: kind_message(name.kind),
+        standing: standing(&name, view).to_owned(),
         id: name.id.to_string(),
         change: match fate {
             Fate::Created => v1::ChangeKind::Created,
@@ -142,9 +143,11 @@ impl ObjectCalls {
             expected,
         };
         let (revision, applied) = self.0.apply(&caller, apply).await?;
+        let view = self.0.view();
+        let applied = applied.into_iter();
         Ok(v1::ApplyResponse {
             revision,
-            changes: applied.into_iter().map(fared).collect(),
+            changes: applied.map(|applied| fared(applied, &view)).collect(),
         })
     }
 

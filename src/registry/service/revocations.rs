@@ -185,6 +185,11 @@ impl v1::revocation_service_server::RevocationService for Revocations {
         request: Request<Received<v1::ThawRequest>>,
     ) -> Result<Response<v1::ThawResponse>, Status> {
         let (caller, v1::ThawRequest { subject, note }) = opened(request)?;
+        let revoked = |target: Target| self.0.view().snapshot.removed().revokes(&target);
+        if SubjectId::parse(&subject).is_ok_and(|id| revoked(Target::Subject(id))) {
+            let why = format!("`{subject}` was revoked, and that is for good; it cannot be thawed");
+            return Err(Fault::Precondition(why).into());
+        }
         let takes = frozen(Act::Thaw, &subject, note)?;
         let receipt = self.taken(&caller, takes).await?;
         Ok(Response::new(v1::ThawResponse { receipt }))
