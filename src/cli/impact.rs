@@ -15,7 +15,7 @@ use crate::{
         Case, ControlState, Decision, Digest, Effect, Exception, ExceptionState, Kind, Now,
         Question, Reached, Reason, Span, Timestamp, UsageLimits,
     },
-    engine::{Change, Snapshot, as_seen},
+    engine::{Change, Snapshot, SnapshotError, as_seen},
     manifest::{exception_of, read_case, read_json},
     wire::{sync::kind_message, v1},
 };
@@ -157,12 +157,18 @@ async fn governed(registry: &mut Registry) -> Result<Vec<Change>, Exit> {
     Ok(changes)
 }
 
-fn taken(before: &Snapshot, changes: Vec<Change>) -> Result<Snapshot, Exit> {
+/// What there is after `changes`, and what of them does not fit.
+fn taken(before: &Snapshot, changes: Vec<Change>) -> Result<(Snapshot, Vec<SnapshotError>), Exit> {
     let digest = Digest::parse("impact:world");
     let digest = digest.map_err(|error| Exit::Unexpected(error.to_string()))?;
     let revision = before.revision().saturating_add(1);
-    let (snapshot, errors) = before.taking(changes, digest, revision);
-    // What cannot be read stands in for itself, and denies: nothing could be told of that.
+    Ok(before.taking(changes, digest, revision))
+}
+
+/// The same, where all of it has to fit: what cannot be read stands in for itself and denies, and
+/// nothing could be told of that.
+fn taken_whole(before: &Snapshot, changes: Vec<Change>) -> Result<Snapshot, Exit> {
+    let (snapshot, errors) = taken(before, changes)?;
     match errors.first() {
         Some(error) => Err(Exit::Unexpected(error.to_string())),
         None => Ok(snapshot),
@@ -200,7 +206,14 @@ impl World {
         governed.retain(|change| !matches!(change, Change::PutException(of) if of.id == case.id));
         governed.push(Change::PutException(exception));
         let empty = Digest::parse("impact:empty").map_err(|error| unfit(error.to_string()))?;
-        let snapshot = taken(&Snapshot::empty(empty), governed)?;
+        // What fits no longer grants nothing there either.
+        let (snapshot, errors) = taken(&Snapshot::empty(empty), governed)?;
+        let own = |error: &&SnapshotError| {
+            error.source.kind == Kind::Exception.name() && error.source.id == case.id.as_str()
+        };
+        if let Some(error) = errors.iter().find(own) {
+            return Err(unfit(error.to_string()));
+        }
         let exception = snapshot.exception(case.id.as_str()).map(Arc::clone);
         let exception = exception.ok_or_else(|| unfit("it cannot be taken in".into()))?;
         Ok(Self {
@@ -226,6 +239,7 @@ impl World {
                 let mut control = (**control).clone();
                 control.failure_condition = if fails { "true" } else { "false" }.into();
                 control.applies_to.condition = None;
+                control.stands_in = false;
                 control.vectors = Vec::new();
                 // What is active has to have vectors.
                 if control.state == ControlState::Active {
@@ -236,9 +250,9 @@ impl World {
                 }
                 changes.push(Change::PutControl(control));
             }
-            let with = taken(&self.snapshot, changes)?;
+            let with = taken_whole(&self.snapshot, changes)?;
             let gone = vec![Change::RemoveException(self.exception.id.clone())];
-            let without = taken(&with, gone)?;
+            let without = taken_whole(&with, gone)?;
             let both = [with, without].map(|snapshot| {
                 let reads = Reads::of_exception(&self.exception);
                 Against::reading(snapshot, reads, self.now)

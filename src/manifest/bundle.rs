@@ -413,22 +413,48 @@ fn locate(file: &File, spot: Spot, path: &str, message: String) -> Problem {
 /// Everything that is wrong with a document of which `first` was found when it was read.
 fn all(file: &File, spot: Spot, first: Problem) -> Vec<Problem> {
     let text = text_of(file, spot);
-    let Ok(kind) = document::kind(&file.name, &file.content, spot.first, text) else {
+    let kind = document::kind(&file.name, &file.content, spot.first, text);
+    let Some(kind) = kind.ok().filter(|kind| Kind::APPLIED.contains(kind)) else {
         return vec![first];
     };
     let (of, faults) = faults_of(kind, text);
-    let lacks = |fault: &Invalid| fault.path().is_empty() && fault.what() == first.message;
     // The library says of what is missing further in that it is, and not where.
+    let missing = |fault: &Invalid| fault.what() == first.message;
     let vague = first.message.starts_with("missing field ")
-        && faults.iter().any(|fault| fault.what() == first.message)
-        && !faults.iter().any(lacks);
-    let mut problems: Vec<Problem> = faults
-        .iter()
-        .map(|fault| locate(file, spot, fault.path(), format!("{of}{fault}")))
-        .filter(|problem| problem.line != first.line)
-        .collect();
+        && faults.iter().any(missing)
+        && !faults
+            .iter()
+            .any(|fault| missing(fault) && fault.path().is_empty());
+    let places = Places::of(text);
+    let mut problems = Vec::new();
+    for fault in &faults {
+        let (line, column) = places.find(fault.path());
+        let line = line.saturating_add(spot.first);
+        let last = fault.path().rsplit('.').next().unwrap_or_default();
+        let known = first
+            .message
+            .starts_with(&format!("{} `{last}`", fault.what()));
+        if !known && (line, column) != (first.line, first.column) {
+            let message = format!("{of}{fault}");
+            problems.push(Problem::at(
+                &file.name,
+                &file.content,
+                line,
+                column,
+                message,
+            ));
+        }
+    }
     if !vague || problems.is_empty() {
         problems.push(first);
+    }
+    for problem in &mut problems {
+        // A secret is not repeated, wherever it stands.
+        if is_secret(&problem.message) {
+            "something here looks like a secret; name where it is kept, and revoke it if it is one"
+                .clone_into(&mut problem.message);
+            problem.text.clear();
+        }
     }
     problems
 }

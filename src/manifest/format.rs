@@ -9,7 +9,7 @@ use crate::domain::{
     Span, SubjectId, Timestamp,
 };
 
-use super::control::name;
+use super::{control::name, people::member};
 
 macro_rules! formats {
     ($($format:ident = $said:literal, $parse:expr;)*) => {
@@ -50,6 +50,7 @@ formats! {
     AGroup = "exeat-group-id", GroupId::parse;
     APrincipal = "exeat-principal", Principal::parse;
     APerson = "exeat-person", Principal::parse_human;
+    AMember = "exeat-member", member;
     ADigest = "exeat-digest", Digest::parse;
     APattern = "exeat-pattern", Pattern::parse;
     AFacet = "exeat-facet", Facet::parse;

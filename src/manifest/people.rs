@@ -75,6 +75,7 @@ pub struct GroupManifest {
     #[schemars(with = "format::AGroup")]
     pub(super) id: String,
     /// Who is in it: `user:NAME`, or `group:ID` for everybody in another group.
+    #[schemars(with = "Vec<format::AMember>")]
     members: Vec<String>,
 }
 
@@ -83,16 +84,20 @@ enum GroupKind {
     Group,
 }
 
+/// Who is in a group: a person, or everybody in another.
+pub(super) fn member(text: &str) -> Result<Member, Invalid> {
+    match text.strip_prefix("group:") {
+        Some(id) => GroupId::parse(id).map(Member::Group),
+        None => Principal::parse_human(text).map(Member::Person),
+    }
+}
+
 impl GroupManifest {
     /// The group it describes.
     pub fn parse(&self) -> Result<Group, Invalid> {
-        let member = |text: &String| match text.strip_prefix("group:") {
-            Some(id) => GroupId::parse(id).map(Member::Group),
-            None => Principal::parse_human(text).map(Member::Person),
-        };
         Ok(Group {
             id: GroupId::parse(&self.id).map_err(|e| e.under("id"))?,
-            members: each("members", &self.members, member)?,
+            members: each("members", &self.members, |text| member(text))?,
         })
     }
 }

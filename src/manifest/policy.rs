@@ -545,9 +545,13 @@ impl DomainManifest {
             approvers: self
                 .approver_groups
                 .iter()
-                .map(|(role, group)| Ok((role.parse(), GroupId::parse(group)?)))
-                .collect::<Result<_, Invalid>>()
-                .map_err(|e| e.under("approver_groups"))?,
+                .map(|(role, group)| {
+                    let role = role.parse();
+                    let at = format!("approver_groups.{}", role.name());
+                    let group = GroupId::parse(group).map_err(|e| e.under(&at))?;
+                    Ok((role, group))
+                })
+                .collect::<Result<_, Invalid>>()?,
             tightens: self
                 .tier_policy_overrides
                 .iter()

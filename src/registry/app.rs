@@ -255,7 +255,7 @@ impl Bound {
         let named: Vec<_> = endpoints.iter().map(|known| known.name.clone()).collect();
         let outbox = store.outbox();
         outbox.retire(&named).await.map_err(core::Error::Store)?;
-        store.fill().await;
+        store.keep_reserve().await;
         let deliveries = Deliveries::new(&registry, store.outbox(), site);
         let notifications = NotificationCalls {
             registry: Arc::clone(&registry),

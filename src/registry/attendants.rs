@@ -1,7 +1,7 @@
 //! The sidecars that are connected, as people want to see them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -9,18 +9,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::Head,
+    engine::attendance::Start,
     wire::{signed::Pin, v1},
 };
 
+/// Most connections under one name of starts that others have taken the place of.
+const FENCED: usize = 8;
 /// Most refusals kept for one sidecar.
 const NACKS: usize = 20;
+
+/// A start, and what ends its connection.
+type Connection = (Start, CancellationToken);
 
 /// Everybody who ever attended since the start.
 #[derive(Debug, Default)]
 pub(super) struct Attendants {
     known: Mutex<BTreeMap<Box<str>, Attendant>>,
-    /// Connections of starts that others have taken the place of: one to a name.
-    fenced: Mutex<BTreeMap<Box<str>, CancellationToken>>,
+    /// Connections of starts that others have taken the place of: a few to a name, one to a start.
+    fenced: Mutex<BTreeMap<Box<str>, VecDeque<Connection>>>,
 }
 
 /// One sidecar.
@@ -54,11 +60,22 @@ impl Attendants {
     }
 
     /// Notes a connection of a start that another has taken the place of.
-    pub(super) fn enter_fenced(&self, name: &str, connection: CancellationToken) {
+    pub(super) fn enter_fenced(&self, name: &str, start: Start, connection: CancellationToken) {
         let mut fenced = self.fenced.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = fenced.insert(name.into(), connection) {
-            before.cancel();
+        let open = fenced.entry(name.into()).or_default();
+        open.retain(|(known, connection)| {
+            let other = *known != start;
+            if !other {
+                connection.cancel();
+            }
+            other && !connection.is_cancelled()
+        });
+        if open.len() >= FENCED
+            && let Some((_, oldest)) = open.pop_front()
+        {
+            oldest.cancel();
         }
+        open.push_back((start, connection));
     }
 
     /// Who signs denials with the key that is called so, and the key.

@@ -318,6 +318,7 @@ impl Registry {
         let transaction = planned.transaction;
         let mut sealed = ledger::seal(&mut next.ledger, view.beginning.era, &transaction)?;
         sealed.erases = ledger::erases(&view, &transaction);
+        sealed.urgent = ledger::takes_back(&transaction);
         sealed.told = told;
         sealed.heard = planned.heard;
         let (store, windows) = (Arc::clone(&self.store), Arc::clone(&self.windows));
@@ -331,8 +332,12 @@ impl Registry {
             let written = store.commit(&transaction, &sealed).await;
             let why = written.as_ref().err().and_then(StoreError::lasting);
             let time = transaction.time;
-            *unwritten.lock().unwrap_or_else(PoisonError::into_inner) = why
+            let why = why
                 .map(|why| format!("the last one, at {time}, could not be written: {why}").into());
+            // What takes something back is written where nothing else is.
+            if why.is_some() || !sealed.urgent {
+                *unwritten.lock().unwrap_or_else(PoisonError::into_inner) = why;
+            }
             written?;
             let Head { revision, sequence } = next.head;
             tracing::debug!(revision, sequence, "committed");
@@ -460,8 +465,8 @@ impl Registry {
         let (came, entered) = {
             let mut attendance = self.attendance();
             let entered = attendance.enter(sidecar, start, over);
-            self.turns_over();
             if matches!(entered, Entered::New | Entered::Fencing) {
+                self.turns_over();
                 let fencing = entered == Entered::Fencing;
                 let fencing = fencing.then(|| self.clock.now().latest);
                 self.unsaved().insert(key.clone(), fencing);

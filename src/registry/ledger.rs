@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Era, Hash, Kind, Leaf, Name, Timestamp, Transaction},
+    domain::{Act, Era, Hash, Kind, Leaf, Name, Timestamp, Transaction},
     engine::{
         follow::Beginning,
         ledger::{Tree, commitment, consistency, folded, inclusion, leaf_hash, parts},
@@ -57,6 +57,7 @@ pub(super) fn seal(tree: &mut Tree, era: Era, transaction: &Transaction) -> Resu
         leaf,
         whole,
         erases: None,
+        urgent: false,
         told: Vec::new(),
         heard: None,
     })
@@ -317,6 +318,12 @@ pub(super) fn erases(view: &View, transaction: &Transaction) -> Option<Name> {
     let name = Name::new(Kind::Person, id);
     let removed = view.objects.get(&name)?.manifest.is_none();
     removed.then_some(name)
+}
+
+/// Whether a transaction takes something back. A thaw gives back.
+pub(super) fn takes_back(transaction: &Transaction) -> bool {
+    let mut removals = transaction.removals.iter();
+    removals.any(|removal| removal.act != Act::Thaw) || transaction.action.starts_with("shut out ")
 }
 
 /// How long changes are gathered before something is signed about them.

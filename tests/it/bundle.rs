@@ -64,6 +64,26 @@ fn everything_that_is_wrong_with_one_manifest_is_named() {
         "{told}"
     );
     assert_eq!(told.matches("missing").count(), 2, "{told}");
+    // On one line, too; and nothing twice, also where what is unknown is on the lines below.
+    let told = problems(
+        "{apiVersion: exeat/v1, kind: Group, id: g, members: [user:a, robot, user:b, 'group:x y']}",
+    );
+    assert_eq!(told.matches("a.yaml:1:").count(), 2, "{told}");
+    let told = problems(&format!(
+        "{HEAD}failure_condition: 'true'\ncolour:\n  red: 1\n"
+    ));
+    assert_eq!(told.matches("a.yaml:").count(), 1, "{told}");
+    // What is not applied is told so, and nothing else; and a secret is not repeated, as a key either.
+    let told = problems("apiVersion: exeat/v1\nkind: Finding\nid: f\ncolour: red\n");
+    assert_eq!(told.matches("a.yaml:").count(), 1, "{told}");
+    let secret = format!("ghp_{}", "a".repeat(36));
+    let told = problems(&format!(
+        "{HEAD}failure_condition: 'true'\n{secret}: nothing\n"
+    ));
+    assert!(
+        told.contains("looks like a secret") && !told.contains(&secret),
+        "{told}"
+    );
 }
 
 #[test]

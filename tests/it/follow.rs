@@ -774,7 +774,6 @@ async fn s12_a_registry_that_has_become_another_is_noticed_even_when_it_is_furth
     assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
 }
 
-/// What the registry answers to a greeting.
 /// What a greeting is answered, and what a nonce after it is.
 async fn greeted(
     registry: &Registry,

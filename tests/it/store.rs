@@ -83,6 +83,7 @@ fn sealed(tree: &mut Tree, epoch: u64, transaction: &Transaction) -> Sealed {
         leaf,
         whole,
         erases: None,
+        urgent: false,
         told: Vec::new(),
         heard: None,
     }

@@ -29,7 +29,14 @@ impl Small {
 
     /// Fills it to the last byte.
     fn fill(&self) {
-        let mut filler = std::fs::File::create(self.0.join("filler")).unwrap();
+        std::fs::File::create(self.0.join("filler")).unwrap();
+        self.fill_on();
+    }
+
+    /// Fills what there is again.
+    fn fill_on(&self) {
+        let mut options = std::fs::File::options();
+        let mut filler = options.append(true).open(self.0.join("filler")).unwrap();
         for size in [4_096, 64, 1] {
             while filler.write_all(&vec![0; size]).is_ok() {}
         }
@@ -105,6 +112,9 @@ async fn on_a_full_disk_a_registry_still_takes_back() {
     let before = first.as_ref().unwrap();
     before.until("agent", "risky", "ALLOW_BY_EXCEPTION").await;
     for round in 0..2 {
+        client
+            .let_in(&format!("user:r{round}"), v1::Role::Viewer, &[])
+            .await;
         small.fill();
         // Until the write-ahead log has no room of its own left either.
         let mut written = 0;
@@ -126,21 +136,30 @@ async fn on_a_full_disk_a_registry_still_takes_back() {
         }
         // One that comes anew is written down before it is told anything.
         let mut sidecar = start(clock.clone()).await.unwrap();
-        for _ in 0..40 {
-            let subject = "agent".to_owned();
-            let freeze = v1::FreezeRequest {
-                subject: subject.clone(),
-                ..v1::FreezeRequest::default()
+        for key in 0..40 {
+            let credential = format!("key-{round}-{key}");
+            let target = v1::target::Target::Credential(credential);
+            let request = v1::RevokeRequest {
+                target: Some(v1::Target {
+                    target: Some(target),
+                }),
+                ..v1::RevokeRequest::default()
             };
-            client.revocations.freeze(freeze).await.unwrap();
-            sidecar.until("agent", "plain", "SUBJECT_LOCKED").await;
-            let thaw = v1::ThawRequest {
-                subject,
-                ..v1::ThawRequest::default()
-            };
-            client.revocations.thaw(thaw).await.unwrap();
-            sidecar.until("agent", "plain", "ALLOW OK").await;
+            let receipt = client.revocations.revoke(request).await.unwrap();
+            let sequence = receipt.into_inner().receipt.unwrap().removal.unwrap();
+            let receipt = client.receipt(sequence.sequence, true).await;
+            assert_eq!(receipt.completion(), v1::Completion::Complete);
+            // Nothing else gets what was kept: there is no room for others in between.
+            if key % 10 == 0 {
+                small.fill_on();
+                let more = control(&format!("CT-K{key}"), "fresh", "true");
+                client.apply(&more).await.unwrap_err();
+            }
         }
+        let expel = v1::ExpelRequest {
+            identity: format!("user:r{round}"),
+        };
+        client.fleet.expel(expel).await.unwrap();
         sidecar.process.stop().await;
         // It also begins again on a full disk.
         registry.process.stop().await;

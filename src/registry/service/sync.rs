@@ -144,6 +144,10 @@ impl Attending {
         use attend_request::Event;
         let registry = &self.sync.registry;
         let name = &*self.caller.identity;
+        // What it says of itself would count for the one that has taken its place.
+        if self.caller.start.is_none() && !matches!(message.event, Some(Event::GiveBack(_))) {
+            return Err(fenced());
+        }
         match message.event {
             Some(Event::Ping(ping)) => {
                 if let Some(recording) = &self.sync.recording {
@@ -413,7 +417,8 @@ impl Sync {
         };
         if fenced {
             let connection = connection.clone();
-            self.attendants.enter_fenced(&caller.identity, connection);
+            self.attendants
+                .enter_fenced(&caller.identity, begun, connection);
         } else {
             self.attendants.enter(&caller.identity, attendant);
         }

@@ -24,6 +24,7 @@ pub(super) async fn enter(
         leaf,
         whole,
         erases,
+        urgent: _,
         told: _,
         heard: _,
     } = sealed;

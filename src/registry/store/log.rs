@@ -28,15 +28,6 @@ pub(super) async fn commit(
         outbox::heard(&mut work, event).await?;
     }
     work.commit().await?;
-    if sealed.erases.is_some() {
-        // What is erased does not stay in the write-ahead log either. It is committed by now.
-        let truncated = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(writer)
-            .await;
-        if let Err(error) = truncated {
-            tracing::error!(%error, "what was erased stays in the write-ahead log until the next checkpoint");
-        }
-    }
     Ok(())
 }
 

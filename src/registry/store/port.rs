@@ -150,6 +150,8 @@ pub struct Sealed {
     pub whole: Vec<(Node, Hash)>,
     /// Whose past manifests are erased with it, for good, and the salts that would prove a guess.
     pub erases: Option<Name>,
+    /// Whether it takes something back: then it is written on a full disk too.
+    pub urgent: bool,
     /// What is told elsewhere.
     pub told: Vec<Told>,
     /// The event that asked for it, if one did: it counts once.

@@ -3,12 +3,16 @@
 use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use sqlx::{
     Row, SqlitePool,
+    error::DatabaseError,
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     },
@@ -79,6 +83,8 @@ pub struct Sqlite {
     readers: SqlitePool,
     /// What removals are written with when the disk is full.
     reserve: Option<Reserve>,
+    /// Something that was erased still stands in the write-ahead log.
+    stands: Arc<AtomicBool>,
 }
 
 /// `SQLITE_FULL`, and `SQLITE_IOERR_SHMSIZE`: the index of the write-ahead log could not grow.
@@ -86,7 +92,7 @@ const FULL: [&str; 2] = ["13", "4874"];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code());
+        let code = error.as_database_error().and_then(DatabaseError::code);
         if code.is_some_and(|code| FULL.contains(&&*code)) {
             Self::Full(error.to_string())
         } else {
@@ -130,51 +136,77 @@ impl Sqlite {
             writer,
             readers,
             reserve: None,
+            stands: Arc::default(),
         })
     }
 
     /// The same, with space that is kept in a file beside it for what is taken back: on a full disk it
-    /// opens with that. Nothing is kept before [`fill`](Self::fill).
+    /// begins with that.
+    ///
+    /// # Errors
+    ///
+    /// As of [`open_file`](Self::open_file).
     pub async fn open_with_reserve(path: &Path, file: PathBuf) -> Result<Self, StoreError> {
-        let reserve = Reserve(file);
-        let mut opened = Self::open_file(path).await;
-        if let Err(StoreError::Full(_)) = &opened
-            && reserve.give_up().await
-        {
-            opened = Self::open_file(path).await;
-        }
+        let reserve = Reserve::at(file);
+        reserve.begin().await;
         Ok(Self {
             reserve: Some(reserve),
-            ..opened?
+            ..Self::open_file(path).await?
         })
     }
 
-    /// Keeps space for what is taken back, as much as there is room for.
-    pub async fn fill(&self) {
+    /// Keeps that space, as much as there is room for.
+    pub async fn keep_reserve(&self) {
         if let Some(reserve) = &self.reserve {
             reserve.fill().await;
         }
     }
 
-    /// Writes what takes something back, or is told before anybody hears of that, on a full disk too:
-    /// with the space that is kept for it.
-    async fn surely<F: Future<Output = Result<(), StoreError>> + Send>(
+    /// Writes what takes something back, or what has to be written before somebody hears of that, on a
+    /// full disk too.
+    async fn surely<T: Send, F: Future<Output = Result<T, StoreError>> + Send>(
         &self,
         write: impl Fn() -> F + Send + Sync,
-    ) -> Result<(), StoreError> {
-        let written = write().await;
-        let (Err(StoreError::Full(_)), Some(reserve)) = (&written, &self.reserve) else {
-            return written;
-        };
-        if !reserve.give_up().await {
-            return written;
+    ) -> Result<T, StoreError> {
+        match (write().await, &self.reserve) {
+            (Err(StoreError::Full(_)), Some(reserve)) => reserve.with(write).await,
+            (written, _) => written,
         }
-        tracing::error!(
-            "the disk is full; what is taken back is written with the space that was kept for it: make room"
-        );
-        let written = write().await;
-        reserve.fill().await;
-        written
+    }
+
+    async fn shut_out(&self, identity: &str) -> Result<bool, StoreError> {
+        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        // Also who only ever signed in.
+        sqlx::query("INSERT INTO access (identity, role, scope, token) SELECT identity, 'viewer', '', NULL FROM accounts WHERE identity = ? ON CONFLICT DO NOTHING")
+            .bind(identity)
+            .execute(&mut *work)
+            .await?;
+        let done = sqlx::query("UPDATE access SET role = 'expelled', token = NULL WHERE identity = ? AND role <> 'expelled'")
+            .bind(identity)
+            .execute(&mut *work)
+            .await?;
+        sqlx::query("DELETE FROM sessions WHERE identity = ?")
+            .bind(identity)
+            .execute(&mut *work)
+            .await?;
+        work.commit().await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Overwrites the write-ahead log, in which what was erased still stands; again with the next
+    /// change where that cannot be done.
+    async fn overwrite(&self) {
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_one(&self.writer)
+            .await;
+        let done = row
+            .and_then(|row| row.try_get::<i64, _>(0))
+            .map(|busy| busy == 0);
+        if !matches!(done, Ok(true)) {
+            tracing::error!(?done, "what was erased still stands in the write-ahead log");
+        }
+        self.stands
+            .store(!matches!(done, Ok(true)), Ordering::Relaxed);
     }
 
     /// Copies the registry as it is into a new file, while it goes on. The copy knows that it is
@@ -344,11 +376,19 @@ impl Store for Sqlite {
     }
 
     async fn commit(&self, transaction: &Transaction, sealed: &Sealed) -> Result<(), StoreError> {
-        if transaction.removals.is_empty() {
-            return log::commit(&self.writer, transaction, sealed).await;
+        let write = || log::commit(&self.writer, transaction, sealed);
+        if sealed.urgent {
+            self.surely(write).await?;
+        } else {
+            write().await?;
+            // There may be room again.
+            self.keep_reserve().await;
         }
-        self.surely(|| log::commit(&self.writer, transaction, sealed))
-            .await
+        // It is committed by now, whatever becomes of the rest.
+        if sealed.erases.is_some() || self.stands.load(Ordering::Relaxed) {
+            self.overwrite().await;
+        }
+        Ok(())
     }
 
     async fn objects(&self) -> Past<Stored> {
@@ -553,22 +593,7 @@ impl Store for Sqlite {
     }
 
     async fn expel(&self, identity: &str) -> Result<bool, StoreError> {
-        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        // Also who only ever signed in.
-        sqlx::query("INSERT INTO access (identity, role, scope, token) SELECT identity, 'viewer', '', NULL FROM accounts WHERE identity = ? ON CONFLICT DO NOTHING")
-            .bind(identity)
-            .execute(&mut *work)
-            .await?;
-        let done = sqlx::query("UPDATE access SET role = 'expelled', token = NULL WHERE identity = ? AND role <> 'expelled'")
-            .bind(identity)
-            .execute(&mut *work)
-            .await?;
-        sqlx::query("DELETE FROM sessions WHERE identity = ?")
-            .bind(identity)
-            .execute(&mut *work)
-            .await?;
-        work.commit().await?;
-        Ok(done.rows_affected() > 0)
+        self.surely(|| self.shut_out(identity)).await
     }
 
     async fn attend(

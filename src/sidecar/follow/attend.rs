@@ -32,8 +32,6 @@ const MISSED: u32 = 3;
 /// Nonces to the shortest lease, and the shortest time between two.
 const LEASE_PINGS: u32 = 4;
 const OFTEN: Duration = Duration::from_millis(100);
-/// How long nothing may come before the connection is given up.
-const SILENT: Duration = LATE.saturating_mul(6);
 /// How often to look whether decisions still rest on what was before a removal.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -95,7 +93,6 @@ impl Following {
         if welcome.fenced {
             self.keeper.fence();
             self.keeper.settle();
-            backoff.worked(Duration::from_millis(u64::from(welcome.jitter_ms)));
             return self.listen(&mut down).await;
         }
         let known = head(welcome.acknowledged.as_ref()).unwrap_or_default();
@@ -122,7 +119,7 @@ impl Following {
         loop {
             tokio::select! {
                biased;
-                event = self.next(&mut down, SILENT) => {
+                event = self.next(&mut down, LATE.saturating_mul(6)) => {
                     let Some(event) = event? else { return Ok(()) };
                     let heartbeat = matches!(event, attend_response::Event::Heartbeat(_));
                     self.hear(event).await?;
@@ -171,11 +168,16 @@ impl Following {
 
     /// Hears what is taken back, and nothing else: another has taken this sidecar's place.
     async fn listen(&self, down: &mut Streaming<v1::AttendResponse>) -> Result<(), String> {
-        while let Some(event) = self.next(down, SILENT).await? {
+        loop {
+            // However long it takes: a connection that is gone is noticed below this.
+            let message = down.message().await;
+            let message = message.map_err(|status| self.answered(&status))?;
+            let Some(event) = message.and_then(|message| message.event) else {
+                return Ok(());
+            };
             self.hear(event).await?;
             self.keeper.drained();
         }
-        Ok(())
     }
 
     async fn welcomed(
