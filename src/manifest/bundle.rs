@@ -420,21 +420,28 @@ fn all(file: &File, spot: Spot, first: Problem) -> Vec<Problem> {
     let (of, faults) = faults_of(kind, text);
     // The library says of what is missing further in that it is, and not where.
     let missing = |fault: &Invalid| fault.what() == first.message;
-    let vague = first.message.starts_with("missing field ")
-        && faults.iter().any(missing)
-        && !faults
-            .iter()
-            .any(|fault| missing(fault) && fault.path().is_empty());
+    let top = |fault: &Invalid| fault.path().is_empty();
+    let vague =
+        faults.iter().any(missing) && !faults.iter().any(|fault| missing(fault) && top(fault));
     let places = Places::of(text);
     let mut problems = Vec::new();
     for fault in &faults {
         let (line, column) = places.find(fault.path());
         let line = line.saturating_add(spot.first);
-        let last = fault.path().rsplit('.').next().unwrap_or_default();
-        let known = first
-            .message
-            .starts_with(&format!("{} `{last}`", fault.what()));
-        if !known && (line, column) != (first.line, first.column) {
+        let known = if let Some(field) = fault.what().strip_prefix("missing field ") {
+            top(fault)
+                && first.message.starts_with("missing field")
+                && first.message.contains(field)
+        } else {
+            // Of what is unknown the library points at the name, which may stand a line above.
+            let last = fault.path().rsplit('.').next().unwrap_or_default();
+            let said = first
+                .message
+                .starts_with(&format!("{} `{last}`", fault.what()));
+            let near = first.line == line || first.line.saturating_add(1) == line;
+            said && near || (line, column) == (first.line, first.column)
+        };
+        if !known {
             let message = format!("{of}{fault}");
             problems.push(Problem::at(
                 &file.name,

@@ -29,6 +29,8 @@ use super::{
 
 /// The file beside the store with what was last signed about the ledger.
 pub(super) const NOTE: &str = "ledger.checkpoint";
+/// How the log says that somebody is shut out.
+pub(super) const SHUT_OUT: &str = "shut out ";
 /// How the row of the log says that an epoch begins.
 pub(super) const RECOVER: &str = "recover";
 
@@ -323,7 +325,7 @@ pub(super) fn erases(view: &View, transaction: &Transaction) -> Option<Name> {
 /// Whether a transaction takes something back. A thaw gives back.
 pub(super) fn takes_back(transaction: &Transaction) -> bool {
     let mut removals = transaction.removals.iter();
-    removals.any(|removal| removal.act != Act::Thaw) || transaction.action.starts_with("shut out ")
+    removals.any(|removal| removal.act != Act::Thaw) || transaction.action.starts_with(SHUT_OUT)
 }
 
 /// How long changes are gathered before something is signed about them.

@@ -73,6 +73,16 @@ fn everything_that_is_wrong_with_one_manifest_is_named() {
         "{HEAD}failure_condition: 'true'\ncolour:\n  red: 1\n"
     ));
     assert_eq!(told.matches("a.yaml:").count(), 1, "{told}");
+    let told = problems(
+        &(HEAD.replace("title: t\n", "")
+            + "failure_condition: 'true'\nframework_refs: [{framework: CSF_2_0}]\n"),
+    );
+    assert!(
+        told.contains("`framework_refs[0]`: missing field `ref`"),
+        "{told}"
+    );
+    assert!(told.contains("missing field `title`"), "{told}");
+    assert_eq!(told.matches("missing").count(), 2, "{told}");
     // What is not applied is told so, and nothing else; and a secret is not repeated, as a key either.
     let told = problems("apiVersion: exeat/v1\nkind: Finding\nid: f\ncolour: red\n");
     assert_eq!(told.matches("a.yaml:").count(), 1, "{told}");

@@ -15,6 +15,7 @@ use crate::{
         attendants::Attendants,
         authn::Guests,
         core::{Error, Registry},
+        ledger::SHUT_OUT,
         role::{EXPELLED, Role},
         scope::Scope,
         store::Access,
@@ -278,7 +279,7 @@ impl Fleet {
         }
         let _turn = self.guests.changing.lock().await;
         self.registry
-            .note(&caller.identity, &format!("shut out {identity}"))
+            .note(&caller.identity, &format!("{SHUT_OUT}{identity}"))
             .await?;
         let store = &self.registry.store;
         if !store.expel(&identity).await.map_err(Error::Store)? {

@@ -4,10 +4,7 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, MutexGuard, PoisonError},
 };
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -24,6 +21,9 @@ const SLICE: u64 = 256 << 10;
 /// What a start takes, at the most, where there is less room than that.
 const START: u64 = 4 * SLICE;
 
+/// The least that is kept in one go.
+const LEAST: u64 = 4 << 10;
+
 /// A file that nothing is in.
 #[derive(Clone, Debug)]
 pub(super) struct Reserve(Arc<Kept>);
@@ -33,8 +33,8 @@ struct Kept {
     path: PathBuf,
     /// Held by whoever writes with what is given up.
     turn: Mutex<()>,
-    /// Less is kept than there should be.
-    short: AtomicBool,
+    /// Held while the file changes; whether less is kept than there should be.
+    short: std::sync::Mutex<bool>,
 }
 
 impl Reserve {
@@ -42,46 +42,51 @@ impl Reserve {
         Self(Arc::new(Kept {
             path,
             turn: Mutex::new(()),
-            short: AtomicBool::new(true),
+            short: std::sync::Mutex::new(true),
         }))
     }
 
     /// Makes room to start with, where there is next to none.
     pub(super) async fn begin(&self) {
-        let kept = Arc::clone(&self.0);
-        let began = aside(move || {
-            let folder = kept.path.parent().unwrap_or(Path::new("."));
-            let room = statvfs(folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-            room.is_ok_and(|room| room < START) && kept.give_up(START)
+        let folder = self.0.path.parent().unwrap_or(Path::new(".")).to_owned();
+        let room = aside(move || {
+            let room = statvfs(&folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+            room.is_ok_and(|room| room < START)
         });
-        if began.await.unwrap_or(false) {
+        if room.await.unwrap_or(false) && self.give_up(START, 0).await {
             tracing::error!("the disk is full; beginning with the space that was kept: make room");
         }
     }
 
-    /// Keeps as much as there is room for, if it is less than there should be.
-    pub(super) async fn fill(&self) {
-        if !self.0.short.load(Ordering::Relaxed) {
-            return;
-        }
-        let kept = Arc::clone(&self.0);
-        // Nothing is lost where it fails: it is tried again.
-        let _ = aside(move || kept.fill()).await;
+    /// Gives up so much to begin with; whether there was any.
+    pub(super) async fn begin_with_more(&self) -> bool {
+        self.give_up(START, 0).await
     }
 
-    /// Does `write`, which found no room, with what is kept: so much of it as it takes.
+    /// Keeps as much as there is room for, if it is less than there should be, and nobody is writing
+    /// with it.
+    pub(super) async fn fill(&self) {
+        if self.0.is_short()
+            && let Ok(_turn) = self.0.turn.try_lock()
+        {
+            self.grow().await;
+        }
+    }
+
+    /// Does `write`, which found no room, with what is kept beyond `floor` bytes: so much of it as it
+    /// takes.
     pub(super) async fn with<T, F: Future<Output = Result<T, StoreError>>>(
         &self,
+        floor: u64,
         write: impl Fn() -> F,
     ) -> Result<T, StoreError> {
         let _turn = self.0.turn.lock().await;
         loop {
             // Whoever had the turn may have left some.
             let written = write().await;
-            let kept = Arc::clone(&self.0);
             let full = matches!(written, Err(StoreError::Full(_)));
-            if !full || !aside(move || kept.give_up(SLICE)).await.unwrap_or(false) {
-                self.fill().await;
+            if !full || !self.give_up(SLICE, floor).await {
+                self.grow().await;
                 return written;
             }
             tracing::error!(
@@ -89,48 +94,74 @@ impl Reserve {
             );
         }
     }
+
+    async fn give_up(&self, size: u64, floor: u64) -> bool {
+        let kept = Arc::clone(&self.0);
+        let given = aside(move || kept.give_up(size, floor).unwrap_or(false));
+        given.await.unwrap_or(false)
+    }
+
+    async fn grow(&self) {
+        let kept = Arc::clone(&self.0);
+        // Nothing is lost where it fails: it is tried again.
+        let _ = aside(move || kept.grow()).await;
+    }
 }
 
 impl Kept {
-    /// Gives up some of what is kept; whether there was any.
-    fn give_up(&self, size: u64) -> bool {
-        let given = || -> io::Result<bool> {
-            let file = File::options().write(true).open(&self.path)?;
-            let held = file.metadata()?.len();
-            // First: whoever is stopped in the middle of it has it filled again.
-            self.short.store(true, Ordering::Relaxed);
-            file.set_len(held.saturating_sub(size))?;
-            Ok(held > 0)
-        };
-        given().unwrap_or(false)
+    fn short(&self) -> MutexGuard<'_, bool> {
+        self.short.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fill(&self) {
+    fn is_short(&self) -> bool {
+        *self.short()
+    }
+
+    /// Gives up some of what is kept beyond `floor`; whether there was any.
+    fn give_up(&self, size: u64, floor: u64) -> io::Result<bool> {
+        let mut short = self.short();
+        let file = File::options().write(true).open(&self.path)?;
+        let held = file.metadata()?.len();
+        if held <= floor {
+            return Ok(false);
+        }
+        *short = true;
+        file.set_len(held.saturating_sub(size))?;
+        Ok(true)
+    }
+
+    fn grow(&self) {
+        let mut short = self.short();
         let grown = || -> io::Result<()> {
             let mut made = File::options();
-            let file = made
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&self.path)?;
+            let made = made.write(true).create(true).truncate(false);
+            let file = made.open(&self.path)?;
             let mut held = file.metadata()?.len();
+            let mut step = SLICE;
             while held < WHOLE {
-                fallocate(&file, FallocateFlags::empty(), held, SLICE)?;
-                held = held.saturating_add(SLICE);
+                match fallocate(&file, FallocateFlags::empty(), held, step) {
+                    Ok(()) => held = held.saturating_add(step),
+                    Err(error) if is_full(error) && step > LEAST => step /= 4,
+                    Err(error) => return Err(error.into()),
+                }
             }
             Ok(())
         };
         match grown() {
-            Ok(()) => self.short.store(false, Ordering::Relaxed),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
-            Err(error) => {
+            Ok(()) => *short = false,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 let file = self.path.display();
                 tracing::warn!(%file, %error, "no space can be kept for what is taken back");
-                // It would be the same the next time.
-                self.short.store(false, Ordering::Relaxed);
+                *short = false;
             }
+            // It is tried again.
+            Err(_) => {}
         }
     }
+}
+
+fn is_full(error: rustix::io::Errno) -> bool {
+    [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT].contains(&error)
 }
 
 #[cfg(test)]
@@ -146,7 +177,7 @@ mod tests {
         reserve.fill().await;
         assert_eq!(held(), WHOLE);
         for slices in [0, 1, 5] {
-            let written = reserve.with(|| async {
+            let written = reserve.with(0, || async {
                 if held() > WHOLE - slices * SLICE {
                     return Err(StoreError::Full("no".into()));
                 }
@@ -155,10 +186,18 @@ mod tests {
             written.await.unwrap();
             assert_eq!(held(), WHOLE);
         }
-        let never = reserve.with(|| async { Err::<(), _>(StoreError::Full("no".into())) });
+        let never = reserve.with(0, || async { Err::<(), _>(StoreError::Full("no".into())) });
         assert!(matches!(never.await, Err(StoreError::Full(_))));
         assert_eq!(held(), WHOLE);
-        let other = reserve.with(|| async { Err::<(), _>(StoreError::Failed("no".into())) });
+        // A start leaves some of it.
+        let start = reserve.with(WHOLE / 2, || async {
+            assert!(held() >= WHOLE / 2);
+            Err::<(), _>(StoreError::Full("no".into()))
+        });
+        assert!(matches!(start.await, Err(StoreError::Full(_))));
+        let other = reserve.with(0, || async {
+            Err::<(), _>(StoreError::Failed("no".into()))
+        });
         assert!(matches!(other.await, Err(StoreError::Failed(_))));
     }
 }

@@ -3,10 +3,7 @@
 use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 use async_trait::async_trait;
@@ -83,10 +80,10 @@ pub struct Sqlite {
     readers: SqlitePool,
     /// What removals are written with when the disk is full.
     reserve: Option<Reserve>,
-    /// Something that was erased still stands in the write-ahead log.
-    stands: Arc<AtomicBool>,
 }
 
+/// What starts of sidecars leave of the space that is kept for removals, in bytes.
+const STARTS_LEAVE: u64 = 4 << 20;
 /// `SQLITE_FULL`, and `SQLITE_IOERR_SHMSIZE`: the index of the write-ahead log could not grow.
 const FULL: [&str; 2] = ["13", "4874"];
 
@@ -136,7 +133,6 @@ impl Sqlite {
             writer,
             readers,
             reserve: None,
-            stands: Arc::default(),
         })
     }
 
@@ -149,9 +145,18 @@ impl Sqlite {
     pub async fn open_with_reserve(path: &Path, file: PathBuf) -> Result<Self, StoreError> {
         let reserve = Reserve::at(file);
         reserve.begin().await;
+        let opened = loop {
+            let opened = Self::open_file(path).await;
+            let full = matches!(opened, Err(StoreError::Full(_)));
+            if !full || !reserve.begin_with_more().await {
+                break opened?;
+            }
+        };
+        // What was erased right before a crash does not stay.
+        opened.overwrite().await;
         Ok(Self {
             reserve: Some(reserve),
-            ..Self::open_file(path).await?
+            ..opened
         })
     }
 
@@ -166,11 +171,15 @@ impl Sqlite {
     /// full disk too.
     async fn surely<T: Send, F: Future<Output = Result<T, StoreError>> + Send>(
         &self,
+        floor: u64,
         write: impl Fn() -> F + Send + Sync,
     ) -> Result<T, StoreError> {
         match (write().await, &self.reserve) {
-            (Err(StoreError::Full(_)), Some(reserve)) => reserve.with(write).await,
-            (written, _) => written,
+            (Err(StoreError::Full(_)), Some(reserve)) => reserve.with(floor, write).await,
+            (written, _) => {
+                self.keep_reserve().await;
+                written
+            }
         }
     }
 
@@ -193,20 +202,18 @@ impl Sqlite {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Overwrites the write-ahead log, in which what was erased still stands; again with the next
-    /// change where that cannot be done.
+    /// Overwrites the write-ahead log, in which what was erased still stands.
     async fn overwrite(&self) {
         let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
             .fetch_one(&self.writer)
             .await;
-        let done = row
-            .and_then(|row| row.try_get::<i64, _>(0))
-            .map(|busy| busy == 0);
-        if !matches!(done, Ok(true)) {
-            tracing::error!(?done, "what was erased still stands in the write-ahead log");
+        let busy = row.and_then(|row| row.try_get::<i64, _>(0));
+        if !matches!(busy, Ok(0)) {
+            tracing::error!(
+                ?busy,
+                "what was erased stands in the write-ahead log until the next start"
+            );
         }
-        self.stands
-            .store(!matches!(done, Ok(true)), Ordering::Relaxed);
     }
 
     /// Copies the registry as it is into a new file, while it goes on. The copy knows that it is
@@ -378,14 +385,14 @@ impl Store for Sqlite {
     async fn commit(&self, transaction: &Transaction, sealed: &Sealed) -> Result<(), StoreError> {
         let write = || log::commit(&self.writer, transaction, sealed);
         if sealed.urgent {
-            self.surely(write).await?;
+            self.surely(0, write).await?;
         } else {
             write().await?;
             // There may be room again.
             self.keep_reserve().await;
         }
         // It is committed by now, whatever becomes of the rest.
-        if sealed.erases.is_some() || self.stands.load(Ordering::Relaxed) {
+        if sealed.erases.is_some() {
             self.overwrite().await;
         }
         Ok(())
@@ -593,7 +600,7 @@ impl Store for Sqlite {
     }
 
     async fn expel(&self, identity: &str) -> Result<bool, StoreError> {
-        self.surely(|| self.shut_out(identity)).await
+        self.surely(0, || self.shut_out(identity)).await
     }
 
     async fn attend(
@@ -602,8 +609,10 @@ impl Store for Sqlite {
         start: &Start,
         fencing: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        self.surely(|| attended::attend(&self.writer, identity, start, fencing))
-            .await
+        self.surely(STARTS_LEAVE, || {
+            attended::attend(&self.writer, identity, start, fencing)
+        })
+        .await
     }
 
     async fn starts(&self) -> Past<Begun> {
