@@ -1,6 +1,6 @@
 //! A transaction's rows in the log and in what the log amounts to, in SQLite.
 
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{Row, SqliteConnection, SqlitePool};
 
 use crate::domain::Transaction;
 
@@ -29,6 +29,20 @@ pub(super) async fn commit(
     }
     work.commit().await?;
     Ok(())
+}
+
+/// Overwrites the write-ahead log, in which what was erased still stands.
+pub(super) async fn overwrite(writer: &SqlitePool) {
+    let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+        .fetch_one(writer)
+        .await;
+    let busy = row.and_then(|row| row.try_get::<i64, _>(0));
+    if !matches!(busy, Ok(0)) {
+        tracing::error!(
+            ?busy,
+            "what was erased stays in the log until the next start"
+        );
+    }
 }
 
 async fn append(work: &mut SqliteConnection, transaction: &Transaction) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! Where the log is kept: one port, and what stands behind it.
 
+mod access;
 mod attended;
 mod leaves;
 mod log;

@@ -24,7 +24,7 @@ use crate::{
 };
 
 use super::{
-    attended, leaves, log, outbox,
+    access, attended, leaves, log, outbox,
     people::People,
     pool::pool,
     port::{Access, Begun, Entered, Kept, OBSERVED, Past, Sealed, Store, StoreError, Stored},
@@ -153,7 +153,7 @@ impl Sqlite {
             }
         };
         // What was erased right before a crash does not stay.
-        opened.overwrite().await;
+        log::overwrite(&opened.writer).await;
         Ok(Self {
             reserve: Some(reserve),
             ..opened
@@ -180,39 +180,6 @@ impl Sqlite {
                 self.keep_reserve().await;
                 written
             }
-        }
-    }
-
-    async fn shut_out(&self, identity: &str) -> Result<bool, StoreError> {
-        let mut work = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        // Also who only ever signed in.
-        sqlx::query("INSERT INTO access (identity, role, scope, token) SELECT identity, 'viewer', '', NULL FROM accounts WHERE identity = ? ON CONFLICT DO NOTHING")
-            .bind(identity)
-            .execute(&mut *work)
-            .await?;
-        let done = sqlx::query("UPDATE access SET role = 'expelled', token = NULL WHERE identity = ? AND role <> 'expelled'")
-            .bind(identity)
-            .execute(&mut *work)
-            .await?;
-        sqlx::query("DELETE FROM sessions WHERE identity = ?")
-            .bind(identity)
-            .execute(&mut *work)
-            .await?;
-        work.commit().await?;
-        Ok(done.rows_affected() > 0)
-    }
-
-    /// Overwrites the write-ahead log, in which what was erased still stands.
-    async fn overwrite(&self) {
-        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .fetch_one(&self.writer)
-            .await;
-        let busy = row.and_then(|row| row.try_get::<i64, _>(0));
-        if !matches!(busy, Ok(0)) {
-            tracing::error!(
-                ?busy,
-                "what was erased stands in the write-ahead log until the next start"
-            );
         }
     }
 
@@ -393,7 +360,7 @@ impl Store for Sqlite {
         }
         // It is committed by now, whatever becomes of the rest.
         if sealed.erases.is_some() {
-            self.overwrite().await;
+            log::overwrite(&self.writer).await;
         }
         Ok(())
     }
@@ -571,36 +538,16 @@ impl Store for Sqlite {
     }
 
     async fn access(&self) -> Past<Access> {
-        let rows = sqlx::query("SELECT identity, role, scope, token FROM access ORDER BY identity")
-            .fetch_all(&self.readers)
-            .await?;
-        let access_of = |row: &SqliteRow| {
-            let text = |at: usize| row.try_get::<String, _>(at).map(Box::from);
-            let token: Option<Vec<u8>> = row.try_get(3)?;
-            let token = token.map(TryInto::try_into).transpose();
-            Ok(Access {
-                identity: text(0)?,
-                role: text(1)?,
-                scope: text(2)?,
-                token: token.map_err(|_: Vec<u8>| wrong("a token's digest of another length"))?,
-            })
-        };
-        rows.iter().map(access_of).collect()
+        access::all(&self.readers).await
     }
 
     async fn grant(&self, access: &Access) -> Result<bool, StoreError> {
-        let done = sqlx::query("INSERT INTO access (identity, role, scope, token) VALUES (?, ?, ?, ?) ON CONFLICT (identity) DO UPDATE SET role = excluded.role, scope = excluded.scope, token = excluded.token WHERE access.scope = '' OR excluded.scope <> ''")
-            .bind(&*access.identity)
-            .bind(&*access.role)
-            .bind(&*access.scope)
-            .bind(access.token.map(|token| token.to_vec()))
-            .execute(&self.writer)
-            .await?;
-        Ok(done.rows_affected() > 0)
+        access::grant(&self.writer, access).await
     }
 
     async fn expel(&self, identity: &str) -> Result<bool, StoreError> {
-        self.surely(0, || self.shut_out(identity)).await
+        self.surely(0, || access::expel(&self.writer, identity))
+            .await
     }
 
     async fn attend(
