@@ -4,7 +4,10 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -33,8 +36,10 @@ struct Kept {
     path: PathBuf,
     /// Held by whoever writes with what is given up.
     turn: Mutex<()>,
-    /// Held while the file changes; whether less is kept than there should be.
-    short: std::sync::Mutex<bool>,
+    /// Held while the file changes, by whoever may wait for a disk.
+    changing: std::sync::Mutex<()>,
+    /// Less is kept than there should be; changed while that is held.
+    short: AtomicBool,
 }
 
 impl Reserve {
@@ -42,7 +47,8 @@ impl Reserve {
         Self(Arc::new(Kept {
             path,
             turn: Mutex::new(()),
-            short: std::sync::Mutex::new(true),
+            changing: std::sync::Mutex::new(()),
+            short: AtomicBool::new(true),
         }))
     }
 
@@ -66,7 +72,7 @@ impl Reserve {
     /// Keeps as much as there is room for, if it is less than there should be, and nobody is writing
     /// with it.
     pub(super) async fn fill(&self) {
-        if self.0.is_short()
+        if self.0.short.load(Ordering::Relaxed)
             && let Ok(_turn) = self.0.turn.try_lock()
         {
             self.grow().await;
@@ -109,29 +115,25 @@ impl Reserve {
 }
 
 impl Kept {
-    fn short(&self) -> MutexGuard<'_, bool> {
-        self.short.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_short(&self) -> bool {
-        *self.short()
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives up some of what is kept beyond `floor`; whether there was any.
     fn give_up(&self, size: u64, floor: u64) -> io::Result<bool> {
-        let mut short = self.short();
+        let _changing = self.changing();
         let file = File::options().write(true).open(&self.path)?;
         let held = file.metadata()?.len();
         if held <= floor {
             return Ok(false);
         }
-        *short = true;
-        file.set_len(held.saturating_sub(size))?;
+        self.short.store(true, Ordering::Relaxed);
+        file.set_len(held.saturating_sub(size).max(floor))?;
         Ok(true)
     }
 
     fn grow(&self) {
-        let mut short = self.short();
+        let _changing = self.changing();
         let grown = || -> io::Result<()> {
             let mut made = File::options();
             let made = made.write(true).create(true).truncate(false);
@@ -148,11 +150,11 @@ impl Kept {
             Ok(())
         };
         match grown() {
-            Ok(()) => *short = false,
+            Ok(()) => self.short.store(false, Ordering::Relaxed),
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 let file = self.path.display();
                 tracing::warn!(%file, %error, "no space can be kept for what is taken back");
-                *short = false;
+                self.short.store(false, Ordering::Relaxed);
             }
             // It is tried again.
             Err(_) => {}
